@@ -1,0 +1,29 @@
+# The commands of the repository. Needs Go 1.26 and, for the tests, Debian 12 with the
+# packages named in test/peers/peers.txt, which "make test" installs when it runs as root.
+
+GO       ?= go
+FUZZTIME ?= 30s
+export GO FUZZTIME
+
+.PHONY: help test peers lint demo bench fuzz
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+test: peers lint ## everything that has to be green; SKIP_PEERS=1 leaves out the real peers
+	@tools/test
+
+peers: ## install the real peers that are missing, or say which
+	@tools/peers
+
+lint: ## gofmt, go vet, staticcheck
+	@tools/lint
+
+demo: ## watch a cutover and a rollback under traffic
+	$(GO) run ./cmd/mailcutover demo
+
+bench: ## print the figures of docs/performance.md
+	$(GO) run ./bench
+
+fuzz: ## run each fuzz target for FUZZTIME
+	@tools/fuzz

@@ -1,0 +1,299 @@
+package peers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	readyWithin = 30 * time.Second // for a peer to accept connections, on a busy machine
+	stopWithin  = 10 * time.Second // from SIGTERM to SIGKILL
+	pollEvery   = 20 * time.Millisecond
+	logKept     = 256 << 10 // bytes of a peer's output that are shown on failure
+)
+
+// Process is a running peer. Its methods are safe for concurrent use.
+type Process struct {
+	name string
+	make func() *exec.Cmd
+	addr string // must accept connections before the peer counts as ready
+	out  *tail
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	done chan struct{} // closed when cmd has ended and was waited for
+}
+
+// startProcess starts a peer and waits until it accepts connections at addr (no wait if
+// empty). make returns a new command each time, so that the peer can be restarted.
+func startProcess(t TB, name, addr string, make func() *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{name: name, make: make, addr: addr, out: &tail{max: logKept}}
+	t.Cleanup(func() {
+		p.Stop()
+		if t.Failed() {
+			t.Logf("output of %s:\n%s", name, p.out)
+		}
+	})
+	if err := p.Start(t.Context()); err != nil {
+		t.Fatalf("%v", err)
+	}
+	return p
+}
+
+// Start starts the peer, again after Stop or Kill, with the same ports and directory,
+// and returns when it accepts connections. It is an error if it runs.
+func (p *Process) Start(ctx context.Context) error {
+	if err := p.launch(); err != nil {
+		return err
+	}
+	if p.addr == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	var dialer net.Dialer
+	for {
+		conn, err := dialer.DialContext(ctx, "tcp", p.addr)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s at %s: %w (%w)", p.name, p.addr, err, ctx.Err())
+		case <-p.ended():
+			return fmt.Errorf("wait for %s at %s: it ended: %s", p.name, p.addr, p.out)
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
+func (p *Process) launch() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd != nil {
+		return fmt.Errorf("start %s: it runs", p.name)
+	}
+	cmd := p.make()
+	cmd.Stdout, cmd.Stderr = p.out, p.out
+	// A group of its own, so that its children end with it; and no orphans if the test
+	// process is killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.WaitDelay = stopWithin
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", p.name, err)
+	}
+	done := make(chan struct{})
+	p.cmd, p.done = cmd, done
+	go func() { // ends with the process, for which Stop waits
+		defer close(done)
+		if err := cmd.Wait(); err != nil {
+			fmt.Fprintf(p.out, "%s: %v\n", p.name, err)
+		}
+	}()
+	return nil
+}
+
+func (p *Process) ended() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done
+}
+
+// Stop ends the peer with SIGTERM, with SIGKILL if that takes over 10 s, and waits for
+// it. Stopping a stopped peer does nothing.
+func (p *Process) Stop() { p.end(syscall.SIGTERM) }
+
+// Kill ends the peer and all its children with SIGKILL and waits for it.
+func (p *Process) Kill() { p.end(syscall.SIGKILL) }
+
+func (p *Process) end(signal syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return
+	}
+	group := -p.cmd.Process.Pid
+	if signal == syscall.SIGTERM {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		_ = syscall.Kill(group, syscall.SIGCONT)
+		select {
+		case <-p.done:
+		case <-time.After(stopWithin):
+		}
+	}
+	_ = syscall.Kill(group, syscall.SIGKILL) // what is left of the children, too
+	<-p.done
+	p.cmd = nil
+}
+
+// Pause stops the peer and its children with SIGSTOP: connections stay open, the kernel
+// still takes new ones, and nothing is answered until Resume.
+func (p *Process) Pause() error { return p.signalGroup(syscall.SIGSTOP) }
+
+// Resume ends a Pause.
+func (p *Process) Resume() error { return p.signalGroup(syscall.SIGCONT) }
+
+func (p *Process) signalGroup(signal syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return fmt.Errorf("%s to %s: it does not run", signal, p.name)
+	}
+	if err := syscall.Kill(-p.cmd.Process.Pid, signal); err != nil {
+		return fmt.Errorf("%s to %s: %w", signal, p.name, err)
+	}
+	return nil
+}
+
+// PID returns the process id, 0 if the peer does not run.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
+// Output returns the last 256 KiB of what the peer wrote to its standard output and error.
+func (p *Process) Output() string { return p.out.String() }
+
+// run runs a client to its end and returns its output, both streams together, and its
+// exit status. A client that can't be run at all, or outlives the test, fails the test.
+func run(t TB, stdin []byte, program string, args ...string) (output string, status int) {
+	t.Helper()
+	path, err := lookPath(program)
+	if err != nil {
+		t.Fatalf("run %s: %v", program, err)
+	}
+	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = stopWithin
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() < 0) {
+		t.Fatalf("run %s: %v\n%s", program, err, out)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// mustRun is run for programs whose failure is the test's failure.
+func mustRun(t TB, program string, args ...string) string {
+	t.Helper()
+	out, status := run(t, nil, program, args...)
+	if status != 0 {
+		t.Fatalf("run %s %q: exit status %d\n%s", program, args, status, out)
+	}
+	return out
+}
+
+// tempDir makes a directory that ends with the test. Its path is short, because Dovecot
+// makes Unix sockets in it, whose paths can't be longer than 107 bytes (unix(7)), and
+// others may read it, because peers change their user.
+func tempDir(t TB, peer string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "mc-"+peer+"-")
+	if err != nil {
+		t.Fatalf("directory for %s: %v", peer, err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Logf("remove directory of %s: %v", peer, err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatalf("directory for %s: %v", peer, err)
+	}
+	return dir
+}
+
+// Root returns the repository's directory: the first one with a go.mod, from the working
+// directory upwards.
+func Root() (string, error) {
+	start, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("no go.mod in %s or above", start)
+		}
+	}
+}
+
+// example returns the example configuration configs/peers/name.
+func example(t TB, name string) []byte {
+	t.Helper()
+	root, err := Root()
+	if err != nil {
+		t.Fatalf("find configs/peers/%s: %v", name, err)
+	}
+	b, err := os.ReadFile(filepath.Join(root, "configs", "peers", name))
+	if err != nil {
+		t.Fatalf("read the example configuration: %v", err)
+	}
+	return b
+}
+
+// writeFile writes a file of a peer.
+func writeFile(t TB, name string, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(name, content, 0o644); err != nil {
+		t.Fatalf("write %s: %v", name, err)
+	}
+}
+
+// WaitFor returns when done says so, and fails the test, naming what it waited for,
+// after the time within or when the test's context ends.
+func WaitFor(t TB, within time.Duration, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("no %s within %v", what, within)
+		case <-tick.C:
+		}
+	}
+}
+
+// tail keeps the last bytes written to it.
+type tail struct {
+	max int
+
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (w *tail) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.buf = append(w.buf, p...)
+	if len(w.buf) > 2*w.max {
+		w.buf = append([]byte(nil), w.buf[len(w.buf)-w.max:]...)
+	}
+	return len(p), nil
+}
+
+func (w *tail) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return string(w.buf[max(0, len(w.buf)-w.max):])
+}
