@@ -1,0 +1,147 @@
+package routing
+
+import "fmt"
+
+// Reason says in one word why a decision is what it is.
+type Reason uint8
+
+const (
+	ReasonUnknown      Reason = iota // not decided: treat as closed
+	ReasonOpen                       // the agency is open
+	ReasonFixed                      // a fixed address, at its home platform
+	ReasonInPhase                    // the agency is in a closed phase
+	ReasonUnpublished                // committed, not yet published
+	ReasonLocked                     // an operator's lock
+	ReasonBadRecord                  // a phase that we don't know, or no mapping: closed
+	ReasonConflict                   // two agencies claim the name: closed
+	ReasonNoSuchName                 // a served domain, or a login, without a record
+	ReasonForeign                    // a domain that isn't served
+	ReasonTableUnavail               // no table to read from, or no right to decide
+)
+
+var reasonWords = [...]string{"not decided", "agency is open", "fixed address", "agency is closed", "committed, not yet published",
+	"agency is locked", "agency's record can't be used", "two agencies claim the name", "no record of this name",
+	"domain is not served", "table can't be used"}
+
+// String returns the reason in words.
+func (r Reason) String() string {
+	if int(r) < len(reasonWords) {
+		return reasonWords[r]
+	}
+	return reasonWords[ReasonUnknown]
+}
+
+// Decision is the answer for one address or login, from one State.
+type Decision struct {
+	Reason   Reason
+	Agency   AgencyID   // empty for a fixed address, and where no agency has the name
+	Mailbox  MailboxID  // zero for a fixed address
+	Platform PlatformID // that holds the mailbox now, or did last; go there only if Deliver
+	Address  Address    // the table's canonical address on that platform
+	Login    string     // what that platform is told at login; empty for a fixed address
+	Phase    Phase
+	Epoch    Epoch // version of the agency's record; kept with whatever is done
+	Nonce    Nonce
+	Armed    bool // a check is due before each final dot or login
+}
+
+// Deliver reports whether mail or a login may go to Platform.
+func (d *Decision) Deliver() bool { return d.Reason == ReasonOpen || d.Reason == ReasonFixed }
+
+// Closed reports whether the name is known and its agency closed: mail is held, logins
+// wait or are sent away.
+func (d *Decision) Closed() bool {
+	switch d.Reason {
+	case ReasonInPhase, ReasonUnpublished, ReasonLocked, ReasonBadRecord, ReasonConflict:
+		return true
+	}
+	return false
+}
+
+// Explain returns the decision in words, for people.
+func (d *Decision) Explain() string {
+	switch d.Reason {
+	case ReasonOpen:
+		return fmt.Sprintf("agency %s is open in phase %s, epoch %s: mailbox %s is %s on %s", d.Agency, d.Phase, d.Epoch, d.Mailbox, d.Address, d.Platform)
+	case ReasonFixed:
+		return fmt.Sprintf("fixed address: %s on %s", d.Address, d.Platform)
+	case ReasonInPhase, ReasonUnpublished, ReasonLocked, ReasonBadRecord:
+		return fmt.Sprintf("%s: %s, phase %s, epoch %s", d.Reason, d.Agency, d.Phase, d.Epoch)
+	default:
+		return d.Reason.String()
+	}
+}
+
+// DecideAddress decides for a canonical address. separator is that of sub-addressing,
+// or empty: if the whole address has no record, the one without the detail is asked.
+// It neither locks nor allocates, but for an address with detail.
+func (s *State) DecideAddress(a Address, separator string) Decision {
+	d := s.decide(string(a), true)
+	if d.Reason != ReasonNoSuchName {
+		return d
+	}
+	if _, ok := s.domains[a.Domain()]; !ok {
+		return Decision{Reason: ReasonForeign}
+	}
+	if base, ok := a.WithoutDetail(separator); ok {
+		return s.decide(string(base), true)
+	}
+	return d
+}
+
+// DecideLogin decides for a login: a name that a mapping lists as one, or an address.
+func (s *State) DecideLogin(l Login) Decision { return s.decide(string(l), false) }
+
+func (s *State) decide(key string, mail bool) Decision {
+	if mail {
+		if f, ok := s.fixed[Address(key)]; ok {
+			d := Decision{Reason: ReasonFixed, Platform: f.Platform, Address: f.At}
+			if d.Address == "" {
+				d.Address = f.Address
+			}
+			return d
+		}
+	}
+	found := Decision{Reason: ReasonNoSuchName}
+	h := hashKey(key)
+	for i, pos := s.index.next(h, h); i >= 0; i, pos = s.index.next(h, pos) {
+		// The index is shared with newer States, which may know more agencies.
+		if i >= len(s.agencies) || s.agencies[i].mapping == nil {
+			continue
+		}
+		a := s.agencies[i]
+		row, address, ok := a.mapping.find(key, h)
+		if !ok || mail && !address {
+			continue
+		}
+		if found.Reason != ReasonNoSuchName {
+			return Decision{Reason: ReasonConflict}
+		}
+		found = a.decision(row)
+	}
+	return found
+}
+
+// decision is that for a row of the agency's mapping.
+func (a *agencyState) decision(row int) Decision {
+	d := Decision{
+		Agency: a.ID, Platform: a.Platform(), Phase: a.Phase, Epoch: a.Epoch, Nonce: a.Nonce,
+		Armed: a.Tightness != Settled,
+	}
+	var at Place
+	d.Mailbox, at = a.mapping.place(row, a.Phase.OnTarget())
+	d.Address, d.Login = at.Address, at.Login
+	switch {
+	case d.Platform == "":
+		d.Reason = ReasonBadRecord
+	case a.Locked:
+		d.Reason = ReasonLocked
+	case !a.Phase.Open():
+		d.Reason = ReasonInPhase
+	case !a.Published:
+		d.Reason = ReasonUnpublished
+	default:
+		d.Reason = ReasonOpen
+	}
+	return d
+}

@@ -1,0 +1,323 @@
+package routing
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+)
+
+// ErrConflict is what every error about keys that two agencies claim wraps.
+var ErrConflict = errors.New("belongs to another")
+
+// ErrNotAddition is wrapped by the errors of [State.CheckAddition].
+var ErrNotAddition = errors.New("not a pure addition")
+
+// FixedKind is what a fixed address is: something whose home no agency's switch moves.
+type FixedKind string
+
+// FixedKinds lists the kinds of fixed addresses.
+func FixedKinds() []FixedKind {
+	return []FixedKind{"group", "folder", "contact", "application", "scanner"}
+}
+
+// Fixed is a fixed address and its home platform.
+type Fixed struct {
+	Address  Address    `json:"address"`
+	Kind     FixedKind  `json:"kind"`
+	Platform PlatformID `json:"platform"`
+	At       Address    `json:"at,omitempty"` // address on the platform; empty: the same
+	Removed  bool       `json:"removed,omitempty"`
+	Revision Revision   `json:"revision"` // of the last change; set by the table
+}
+
+// Domain is a served domain.
+type Domain struct {
+	Name     string   `json:"name"`     // lower-case A-labels
+	Complete bool     `json:"complete"` // all its addresses are in the table; a condition for "no such mailbox", not yet the proof
+	Removed  bool     `json:"removed,omitempty"`
+	Revision Revision `json:"revision"` // of the last change; set by the table
+}
+
+// Position is where in the life of a table a State stands.
+type Position struct {
+	Incarnation Incarnation `json:"incarnation"`
+	Revision    Revision    `json:"revision"`
+	Mapped      Revision    `json:"mapped"` // last revision that changed a mapping, a fixed address or a domain
+}
+
+// State is one consistent read of the whole table, immutable and safe for concurrent
+// use. Successive States share what didn't change.
+type State struct {
+	pos      Position
+	agencies []*agencyState // by number, which an agency keeps while the process lives
+	byID     map[AgencyID]int
+	domains  map[string]Domain
+	fixed    map[Address]Fixed
+	index    *keyIndex
+}
+
+type agencyState struct {
+	Agency
+	mapping *Mapping
+}
+
+// NewState returns the State of a table without agencies.
+func NewState(pos Position) *State {
+	return &State{pos: pos, byID: map[AgencyID]int{}, domains: map[string]Domain{}, fixed: map[Address]Fixed{}, index: newKeyIndex(0)}
+}
+
+// Update is what one revision, or a snapshot, sets. Records that it doesn't name stay.
+type Update struct {
+	Position Position
+	Agencies []Agency
+	Mappings []*Mapping // those that Agencies name and that the State doesn't have
+	Domains  []Domain
+	Fixed    []Fixed
+}
+
+// Apply returns the State after u. Apply must be called on the newest State only, by
+// one goroutine at a time; readers of older States are not disturbed. An agency whose
+// record names a mapping that was neither there nor given reads as closed.
+func (s *State) Apply(u Update) (*State, error) {
+	if len(s.agencies)+len(u.Agencies) > maxAgencies {
+		return nil, fmt.Errorf("apply revision %d: more than %d agencies", u.Position.Revision, maxAgencies)
+	}
+	n := *s
+	n.pos = u.Position
+	n.agencies = slices.Clone(s.agencies)
+	if slices.ContainsFunc(u.Agencies, func(a Agency) bool { _, ok := s.byID[a.ID]; return !ok }) {
+		n.byID = maps.Clone(s.byID)
+	}
+	given := make(map[AgencyID]*Mapping, len(u.Mappings))
+	for _, m := range u.Mappings {
+		given[m.Agency()] = m
+	}
+	var added []int
+	keys := 0
+	for _, a := range u.Agencies {
+		next := &agencyState{Agency: a}
+		i, known := n.byID[a.ID]
+		if known {
+			next.mapping = n.agencies[i].mapping
+			n.agencies[i] = next
+		} else {
+			i = len(n.agencies)
+			n.byID[a.ID] = i
+			n.agencies = append(n.agencies, next)
+		}
+		if next.mapping != nil && next.mapping.Digest() == a.Mapping {
+			continue
+		}
+		m := given[a.ID]
+		if a.Mapping.IsZero() {
+			m = &Mapping{agency: a.ID}
+		}
+		if m == nil || m.Digest() != a.Mapping {
+			next.mapping = nil
+			continue
+		}
+		next.mapping = m
+		added = append(added, i)
+		keys += m.Keys()
+	}
+	n.enter(added, keys)
+	if len(u.Domains) > 0 {
+		n.domains = maps.Clone(s.domains)
+		for _, d := range u.Domains {
+			n.domains[d.Name] = d
+			if d.Removed {
+				delete(n.domains, d.Name)
+			}
+		}
+	}
+	if len(u.Fixed) > 0 {
+		n.fixed = maps.Clone(s.fixed)
+		for _, f := range u.Fixed {
+			n.fixed[f.Address] = f
+			if f.Removed {
+				delete(n.fixed, f.Address)
+			}
+		}
+	}
+	return &n, nil
+}
+
+// enter adds the mappings of these agencies to the index, or makes a new one when the
+// old one has no room.
+func (s *State) enter(agencies []int, keys int) {
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	if s.index.hasRoom(keys) {
+		for _, i := range agencies {
+			s.index.addMapping(i, s.agencies[i].mapping)
+		}
+		return
+	}
+	total := 0
+	for _, a := range s.agencies {
+		if a.mapping != nil {
+			total += a.mapping.Keys()
+		}
+	}
+	fresh := newKeyIndex(total + total/8)
+	for i, a := range s.agencies {
+		if a.mapping != nil {
+			fresh.addMapping(i, a.mapping)
+		}
+	}
+	s.index = fresh
+}
+
+// Position returns where in the table's life s stands.
+func (s *State) Position() Position { return s.pos }
+
+// Agency returns an agency's record.
+func (s *State) Agency(id AgencyID) (Agency, bool) {
+	i, ok := s.byID[id]
+	if !ok {
+		return Agency{}, false
+	}
+	return s.agencies[i].Agency, true
+}
+
+// Agencies returns all records, by id.
+func (s *State) Agencies() []Agency {
+	all := make([]Agency, 0, len(s.agencies))
+	for _, id := range slices.Sorted(maps.Keys(s.byID)) {
+		all = append(all, s.agencies[s.byID[id]].Agency)
+	}
+	return all
+}
+
+// Mapping returns the mapping in force of an agency; nil if the agency is unknown or
+// its mapping could not be loaded.
+func (s *State) Mapping(id AgencyID) *Mapping {
+	i, ok := s.byID[id]
+	if !ok {
+		return nil
+	}
+	return s.agencies[i].mapping
+}
+
+// Domains returns the served domains, by name.
+func (s *State) Domains() []Domain {
+	all := make([]Domain, 0, len(s.domains))
+	for _, name := range slices.Sorted(maps.Keys(s.domains)) {
+		all = append(all, s.domains[name])
+	}
+	return all
+}
+
+// Domain returns a served domain.
+func (s *State) Domain(name string) (Domain, bool) {
+	d, ok := s.domains[name]
+	return d, ok
+}
+
+// FixedAddresses returns the fixed addresses in no order.
+func (s *State) FixedAddresses() iter.Seq[Fixed] { return maps.Values(s.fixed) }
+
+// CheckMapping reports everything that keeps m from being the mapping of its agency in
+// this State: a key that another agency or a fixed address has, or that folds together
+// with one of another agency's (docs/architecture/promises.md, P3), and an address
+// outside the served domains. Each error names the key and the other.
+func (s *State) CheckMapping(m *Mapping) []error {
+	var errs []error
+	for r := range m.Rows() {
+		for _, a := range r.Addresses {
+			if _, ok := s.domains[a.Domain()]; !ok {
+				errs = append(errs, fmt.Errorf("%w: mailbox %s: address %s: %s is no served domain", ErrBadMapping, r.Mailbox, a, a.Domain()))
+			}
+			errs = s.checkKey(errs, m.agency, r.Mailbox, string(a))
+		}
+		for _, l := range r.Logins {
+			errs = s.checkKey(errs, m.agency, r.Mailbox, string(l))
+		}
+	}
+	return errs
+}
+
+func (s *State) checkKey(errs []error, agency AgencyID, id MailboxID, key string) []error {
+	if f, ok := s.fixed[Address(key)]; ok {
+		return append(errs, fmt.Errorf("%s of mailbox %s: %w: the fixed address of a %s on %s", key, id, ErrConflict, f.Kind, f.Platform))
+	}
+	h := hashKey(key)
+	for i, pos := s.index.next(h, h); i >= 0; i, pos = s.index.next(h, pos) {
+		// The index is shared with newer States, which may know more agencies.
+		if i >= len(s.agencies) || s.agencies[i].ID == agency || s.agencies[i].mapping == nil {
+			continue
+		}
+		if row, _, ok := s.agencies[i].mapping.find(key, h); ok {
+			other, _ := s.agencies[i].mapping.place(row, false)
+			return append(errs, fmt.Errorf("%s of mailbox %s: %w: mailbox %s of agency %s", key, id, ErrConflict, other, s.agencies[i].ID))
+		}
+	}
+	skeleton := Address(key).Skeleton()
+	for _, a := range s.agencies {
+		if a.ID == agency || a.mapping == nil {
+			continue
+		}
+		if other, ok := a.mapping.odd[skeleton]; ok {
+			return append(errs, fmt.Errorf("%s of mailbox %s: %w: it folds together with a name of mailbox %s of agency %s", key, id, ErrConflict, other, a.ID))
+		}
+		if skeleton == key {
+			continue
+		}
+		if row, _, ok := a.mapping.find(skeleton, hashKey(skeleton)); ok {
+			other, _ := a.mapping.place(row, false)
+			return append(errs, fmt.Errorf("%s of mailbox %s: %w: it folds together with %s of mailbox %s of agency %s", key, id, ErrConflict, skeleton, other, a.ID))
+		}
+	}
+	return errs
+}
+
+// CheckFixed reports what keeps f from being a fixed address in this State.
+func (s *State) CheckFixed(f Fixed) error {
+	if !slices.Contains(FixedKinds(), f.Kind) {
+		return fmt.Errorf("%w: fixed address %s: kind %q: want one of %v", ErrBadMapping, f.Address, f.Kind, FixedKinds())
+	}
+	if _, ok := s.domains[f.Address.Domain()]; !ok {
+		return fmt.Errorf("%w: fixed address %s: %s is no served domain", ErrBadMapping, f.Address, f.Address.Domain())
+	}
+	rest := *s
+	rest.fixed = nil // a fixed address may replace itself
+	if errs := rest.checkKey(nil, "", MailboxID{}, string(f.Address)); len(errs) > 0 {
+		return fmt.Errorf("fixed address: %w", errs[0])
+	}
+	return nil
+}
+
+// CheckAddition reports why putting m in the place of its agency's mapping would change
+// an answer that is given now. Only new mailboxes, and new names of known ones, leave
+// every answer as it is; all else is a switch. It returns nil or an error that wraps
+// [ErrNotAddition] and names the first mailbox concerned.
+func (s *State) CheckAddition(m *Mapping) error {
+	old := s.Mapping(m.agency)
+	if old == nil {
+		return fmt.Errorf("%w: the mapping in force of agency %s is not known", ErrNotAddition, m.agency)
+	}
+	for r := range old.Rows() {
+		now, ok := m.Mailbox(r.Mailbox)
+		if !ok {
+			return fmt.Errorf("%w: mailbox %s (%s) would go", ErrNotAddition, r.Mailbox, r.Addresses[0])
+		}
+		for _, a := range r.Addresses {
+			if !slices.Contains(now.Addresses, a) {
+				return fmt.Errorf("%w: mailbox %s would lose the address %s", ErrNotAddition, r.Mailbox, a)
+			}
+		}
+		for _, l := range r.Logins {
+			if !slices.Contains(now.Logins, l) {
+				return fmt.Errorf("%w: mailbox %s would lose the login %s", ErrNotAddition, r.Mailbox, l)
+			}
+		}
+		for _, target := range []bool{false, true} {
+			if was, is := r.At(target), now.At(target); was != is {
+				return fmt.Errorf("%w: mailbox %s would be %+v on a platform instead of %+v", ErrNotAddition, r.Mailbox, is, was)
+			}
+		}
+	}
+	return nil
+}
