@@ -77,7 +77,7 @@ func (d *Decision) Explain() string {
 // It neither locks nor allocates, but for an address with detail.
 func (s *State) DecideAddress(a Address, separator string) Decision {
 	d := s.decide(string(a), true)
-	if d.Reason != ReasonNoSuchName {
+	if d.Reason != ReasonNoSuchName && d.Reason != ReasonTableUnavail {
 		return d
 	}
 	if _, ok := s.domains[a.Domain()]; !ok {
@@ -103,6 +103,10 @@ func (s *State) decide(key string, mail bool) Decision {
 		}
 	}
 	found := Decision{Reason: ReasonNoSuchName}
+	if s.missing > 0 {
+		found.Reason = ReasonTableUnavail // unless an agency has it, one of those may
+	}
+	none := found.Reason
 	h := hashKey(key)
 	for i, pos := s.index.next(h, h); i >= 0; i, pos = s.index.next(h, pos) {
 		// The index is shared with newer States, which may know more agencies.
@@ -110,11 +114,11 @@ func (s *State) decide(key string, mail bool) Decision {
 			continue
 		}
 		a := s.agencies[i]
-		row, address, ok := a.mapping.find(key, h)
-		if !ok || mail && !address {
+		row, isAddress, ok := a.mapping.find(key, h)
+		if !ok || mail && !isAddress {
 			continue
 		}
-		if found.Reason != ReasonNoSuchName {
+		if found.Reason != none {
 			return Decision{Reason: ReasonConflict}
 		}
 		found = a.decision(row)

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -35,9 +36,12 @@ func (x *keyIndex) addMapping(agency int, m *Mapping) {
 		f.next()
 		f.next()
 		for f.more() {
-			if v := f.next(); v[1] == ':' {
-				x.add(hashKey(v[2:]), agency)
+			field := f.next()
+			key, ok := placeKey(field)
+			if !ok {
+				_, key, _ = strings.Cut(field, ":")
 			}
+			x.add(hashKey(key), agency)
 		}
 	}
 }

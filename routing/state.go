@@ -56,6 +56,7 @@ type State struct {
 	domains  map[string]Domain
 	fixed    map[Address]Fixed
 	index    *keyIndex
+	missing  int // agencies without their mapping: nothing can be said to have no record
 }
 
 type agencyState struct {
@@ -123,6 +124,12 @@ func (s *State) Apply(u Update) (*State, error) {
 		keys += m.Keys()
 	}
 	n.enter(added, keys)
+	n.missing = 0
+	for _, a := range n.agencies {
+		if a.mapping == nil {
+			n.missing++
+		}
+	}
 	if len(u.Domains) > 0 {
 		n.domains = maps.Clone(s.domains)
 		for _, d := range u.Domains {
@@ -235,6 +242,22 @@ func (s *State) CheckMapping(m *Mapping) []error {
 		for _, l := range r.Logins {
 			errs = s.checkKey(errs, m.agency, r.Mailbox, string(l))
 		}
+		for _, p := range []Place{r.Source, r.Target} {
+			if p.Address != "" && !slices.Contains(r.Addresses, p.Address) {
+				errs = s.checkKey(errs, m.agency, r.Mailbox, string(p.Address))
+			}
+			if l, err := ParseLogin(p.Login); err == nil && !slices.Contains(r.Logins, l) {
+				errs = s.checkKey(errs, m.agency, r.Mailbox, string(l))
+			}
+		}
+		for _, a := range s.agencies {
+			if a.ID == m.agency || a.mapping == nil {
+				continue
+			}
+			if _, ok := a.mapping.Mailbox(r.Mailbox); ok {
+				errs = append(errs, fmt.Errorf("mailbox %s (%s): %w agency, %s", r.Mailbox, r.Addresses[0], ErrConflict, a.ID))
+			}
+		}
 	}
 	return errs
 }
@@ -249,7 +272,7 @@ func (s *State) checkKey(errs []error, agency AgencyID, id MailboxID, key string
 		if i >= len(s.agencies) || s.agencies[i].ID == agency || s.agencies[i].mapping == nil {
 			continue
 		}
-		if row, _, ok := s.agencies[i].mapping.find(key, h); ok {
+		if row, ok := s.agencies[i].mapping.findAny(key, h); ok {
 			other, _ := s.agencies[i].mapping.place(row, false)
 			return append(errs, fmt.Errorf("%s of mailbox %s: %w: mailbox %s of agency %s", key, id, ErrConflict, other, s.agencies[i].ID))
 		}
@@ -265,7 +288,7 @@ func (s *State) checkKey(errs []error, agency AgencyID, id MailboxID, key string
 		if skeleton == key {
 			continue
 		}
-		if row, _, ok := a.mapping.find(skeleton, hashKey(skeleton)); ok {
+		if row, ok := a.mapping.findAny(skeleton, hashKey(skeleton)); ok {
 			other, _ := a.mapping.place(row, false)
 			return append(errs, fmt.Errorf("%s of mailbox %s: %w: it folds together with %s of mailbox %s of agency %s", key, id, ErrConflict, skeleton, other, a.ID))
 		}
