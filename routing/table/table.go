@@ -1,0 +1,117 @@
+// Package table is the contract of the state table: agency records, mappings, fixed
+// addresses and served domains, with a log of every change.
+//
+// A table promises that a change is applied as a whole or not at all, only if the
+// records that it was computed from are still the current ones, and only once, however
+// often it is sent; that changes are numbered by revisions without gaps; and that
+// whoever follows the log sees each of them in order, or learns that he missed some.
+// What the next record is, the caller computes (package routing): the state machine is
+// written once, not once more in each driver's language.
+//
+// It refuses changes for another incarnation, from stale records, with an id that was
+// used for something else, and mappings that aren't completely there. A table that
+// can't be reached answers [ErrUnavailable] within the context's time and never
+// guesses; after such an error of Change the change may have happened, and sending it
+// again is the way to know.
+//
+// Drivers are localtable (one node, embedded) and redistable (Redis); both pass
+// tabletest. The replica follows a table, operations and the admin API change it. All
+// methods are safe for concurrent use.
+package table
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"mailcutover/routing"
+)
+
+// Errors that callers test for with errors.Is. Drivers translate those of their peers.
+var (
+	ErrUnavailable = errors.New("table unavailable")
+	ErrStale       = errors.New("record was changed meanwhile")
+	ErrIncarnation = errors.New("table is of another incarnation")
+	ErrReused      = errors.New("change id was used for another change")
+	ErrNoMapping   = errors.New("mapping is not in the table")
+	ErrGap         = errors.New("the change log doesn't reach back that far")
+	ErrEmpty       = errors.New("table is empty")
+)
+
+// Table is a state table.
+type Table interface {
+	// Init makes an empty table usable by giving it a fresh incarnation; a table that
+	// has one is left as it is. It returns where the table stands. Whether an empty
+	// table is to be expected, the caller must know: a flushed one is empty too.
+	Init(ctx context.Context) (routing.Position, error)
+
+	// Position returns where the table stands; ErrEmpty before Init.
+	Position(ctx context.Context) (routing.Position, error)
+
+	// Snapshot reads all records at one revision. Mappings are left out: the caller
+	// loads those that he doesn't have.
+	Snapshot(ctx context.Context) (routing.Update, error)
+
+	// Follow calls apply for each change after from, in order and without mappings,
+	// and then waits for more. At least every interval, change or none, it calls
+	// alive with the table's position: proof that the table was reached, with the
+	// moment just before it was asked. Follow ends with ctx, with an error of apply,
+	// or with ErrGap, ErrIncarnation, ErrEmpty or ErrUnavailable.
+	Follow(ctx context.Context, from routing.Position, interval time.Duration, apply func(Entry) error, alive func(at time.Time, pos routing.Position)) error
+
+	// Mapping loads a mapping, whole and checked against its digest. ErrNoMapping if it
+	// isn't completely there.
+	Mapping(ctx context.Context, agency routing.AgencyID, digest routing.Digest) (*routing.Mapping, error)
+
+	// PutMapping stores a mapping, in parts; it is used only once it is complete.
+	// Storing it again changes nothing.
+	PutMapping(ctx context.Context, m *routing.Mapping) error
+
+	// Change applies c and returns the position after it.
+	Change(ctx context.Context, c Change) (routing.Position, error)
+
+	// Confirm returns nil once everything that was acknowledged before the call is on
+	// disk and on all replicas that are configured; an error, if that isn't certain
+	// within ctx.
+	Confirm(ctx context.Context) error
+
+	// Close ends all calls under way.
+	Close() error
+}
+
+// Change is one atomic change of the table.
+type Change struct {
+	// ID makes the change happen once: an operation's id and the name of its step, or a
+	// fresh UUID; at most 200 bytes of printable ASCII. A second Change with the id of
+	// one among at least the last 10,000 returns the position that the first made, if
+	// both are equal but for Incarnation, and ErrReused otherwise.
+	ID string
+
+	// Incarnation is that of the State the change was computed from.
+	Incarnation routing.Incarnation
+
+	// Mapped, unless 0, is the Mapped of the position at which the names in new mappings,
+	// fixed addresses and domains were checked. ErrStale if one changed since. It must
+	// be set if the change touches any of them.
+	Mapped routing.Revision
+
+	// Agencies are the new records. The Revision of each is that of the record it was
+	// computed from, 0 for a new agency; ErrStale unless it is still the current one.
+	Agencies []routing.Agency
+
+	Domains []routing.Domain
+	Fixed   []routing.Fixed
+
+	// What the log shows to people: who did it (a person or a node), what and why.
+	Who, What, Reason string
+}
+
+// Entry is one change as it stands in the log.
+type Entry struct {
+	routing.Update // the records after the change, without mappings
+	ID             string
+	Time           time.Time // by the table's clock
+	Who            string
+	What           string
+	Reason         string
+}
