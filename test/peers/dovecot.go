@@ -1,0 +1,107 @@
+package peers
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+)
+
+// DovecotOptions say how a Dovecot differs from configs/peers/dovecot.conf. The zero
+// value has a mailbox for every address, with the password "secret".
+type DovecotOptions struct {
+	// Users, if not empty, are the only mailboxes (user@domain) and their passwords;
+	// LMTP answers others with 550 5.1.1.
+	Users map[string]string
+	// Extra is put at the end of the configuration, where it wins.
+	Extra string
+}
+
+// Dovecot is a Dovecot with LMTP and IMAP.
+type Dovecot struct {
+	*Process
+	maildirs
+	LMTP string // host and port
+	IMAP string // host and port
+	conf string
+}
+
+// StartDovecot starts a Dovecot as target platform.
+func StartDovecot(t TB, o DovecotOptions) *Dovecot {
+	t.Helper()
+	Need(t, "dovecot")
+	dir, base := tempDir(t, "dovecot"), tempDir(t, "mail")
+	lmtp, imap := Port(t), Port(t)
+	uid, gid := fmt.Sprint(os.Getuid()), fmt.Sprint(os.Getgid())
+	settings := []string{
+		string(example(t, "dovecot.conf")), // of two lines for a setting the last one counts
+		"listen = 127.0.0.1",
+		"base_dir = " + filepath.Join(dir, "run"),
+		"state_dir = " + filepath.Join(dir, "state"),
+		fmt.Sprintf("service lmtp {\n inet_listener lmtp {\n  port = %d\n }\n}", lmtp),
+		fmt.Sprintf("service imap-login {\n inet_listener imap {\n  port = %d\n }\n}", imap),
+	}
+	if os.Getuid() == 0 {
+		uid, gid = fmt.Sprint(mailUID), fmt.Sprint(mailUID)
+		if err := os.Chown(base, mailUID, mailUID); err != nil {
+			t.Fatalf("Dovecot: %v", err)
+		}
+	} else {
+		me, err := user.Current()
+		if err != nil {
+			t.Fatalf("Dovecot: %v", err)
+		}
+		settings = append(settings,
+			"default_login_user = "+me.Username, "default_internal_user = "+me.Username,
+			"default_internal_group = "+gid, "first_valid_uid = "+uid,
+			"service anvil {\n chroot =\n}", "service imap-login {\n chroot =\n}")
+	}
+	settings = append(settings, "mail_uid = "+uid, "mail_gid = "+gid)
+
+	conf := strings.Join(settings, "\n") + "\n"
+	conf = strings.Replace(conf, "uid=5000 gid=5000 home=/var/mail/target/%u",
+		fmt.Sprintf("uid=%s gid=%s home=%s/%%u", uid, gid, base), 1)
+	if len(o.Users) > 0 {
+		passwd := filepath.Join(dir, "users")
+		writeFile(t, passwd, passwdFile(o.Users, uid, gid, base))
+		conf = strings.Replace(conf, "driver = static", "driver = passwd-file", 2)
+		conf = strings.Replace(conf, "args = password=secret", "args = "+passwd, 1)
+		conf = strings.Replace(conf, fmt.Sprintf("args = uid=%s gid=%s home=%s/%%u allow_all_users=yes", uid, gid, base), "args = "+passwd, 1)
+	}
+	conf += o.Extra + "\n"
+
+	d := &Dovecot{
+		maildirs: maildirs{base: base, mailbox: func(dir string, _ []byte) string { return dir }},
+		LMTP:     fmt.Sprintf("127.0.0.1:%d", lmtp),
+		IMAP:     fmt.Sprintf("127.0.0.1:%d", imap),
+		conf:     filepath.Join(dir, "dovecot.conf"),
+	}
+	writeFile(t, d.conf, []byte(conf))
+	path, err := lookPath("dovecot")
+	if err != nil {
+		t.Fatalf("Dovecot: %v", err)
+	}
+	// Both listeners are there as soon as one is: the master opens them before it serves.
+	d.Process = startProcess(t, "dovecot", d.LMTP, func() *exec.Cmd {
+		return exec.Command(path, "-F", "-c", d.conf)
+	})
+	return d
+}
+
+// passwdFile makes a passwd-file as Dovecot reads it:
+// user:password:uid:gid:gecos:home:shell:extra
+func passwdFile(users map[string]string, uid, gid, base string) []byte {
+	var b strings.Builder
+	for name, password := range users {
+		fmt.Fprintf(&b, "%s:{PLAIN}%s:%s:%s::%s::\n", name, password, uid, gid, filepath.Join(base, name))
+	}
+	return []byte(b.String())
+}
+
+// Doveadm runs doveadm(1) on this Dovecot and returns its output.
+func (d *Dovecot) Doveadm(t TB, args ...string) string {
+	t.Helper()
+	return mustRun(t, "doveadm", append([]string{"-c", d.conf}, args...)...)
+}
