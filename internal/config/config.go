@@ -1,0 +1,360 @@
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"mailcutover/mail"
+	"mailcutover/routing"
+)
+
+// Config is a node's settings. Get one from [Load] or, for a program that sets its own,
+// from [Default]; treat it as immutable.
+//
+// The tag "config" names the key; "restart" marks what a running node can't change;
+// "like" names the sibling that a section which isn't there, and every key that is left
+// out of it, takes its values from.
+type Config struct {
+	Node         string `config:"node" restart:"yes"`         // host name of this node: greeting, EHLO, "by" of our Received lines
+	Installation string `config:"installation" restart:"yes"` // word that tells our Received lines from another mailcutover's; the same on all nodes
+	Data         string `config:"data" restart:"yes"`         // directory of this node's own files
+
+	Approval Approval `config:"approval" restart:"yes"`
+	Lab      bool     `config:"lab" restart:"yes"` // no real mail is at stake here; shown by /readyz and every command
+
+	Table     Table      `config:"table"`
+	Lease     Lease      `config:"lease" restart:"yes"`
+	Listeners []Listener `config:"listeners"`
+	Platforms []Platform `config:"platforms"`
+	Routing   Routing    `config:"routing"`
+	Admin     Admin      `config:"admin"`
+	Log       Log        `config:"log"`
+
+	// Warnings are findings that don't stop the start; main logs them.
+	Warnings []Problem
+	// Path is the file that was read, absolute; empty without one.
+	Path string
+}
+
+// Approval says who must agree before an agency is switched.
+type Approval string
+
+const (
+	ApprovalNone     Approval = "none"     // one person is enough
+	ApprovalRequired Approval = "required" // two people (promise P9)
+)
+
+func (Approval) words() []string { return []string{"none", "required"} }
+
+// Table is where the state table lives.
+type Table struct {
+	Redis *Redis `config:"redis" restart:"yes"` // nil: the embedded table, in Data, for one node alone
+}
+
+// Redis is a state table in Redis.
+type Redis struct {
+	URL             string        `config:"url"` // redis://, rediss:// or unix://, without credentials
+	Username        string        `config:"username"`
+	Password        Secret        `config:"password"`
+	TLS             RedisTLS      `config:"tls"`
+	Replicas        int           `config:"replicas"`        // that must have confirmed before a switch counts
+	Timeout         time.Duration `config:"timeout"`         // for one command, and for connecting
+	AllowPlaintext  bool          `config:"allow_plaintext"` // TCP without TLS to another host
+	AllowNoPassword bool          `config:"allow_no_password"`
+}
+
+// RedisTLS is what a rediss:// table is checked against.
+type RedisTLS struct {
+	CAFile     string `config:"ca_file"`   // empty: the system's
+	CertFile   string `config:"cert_file"` // our certificate, with KeyFile; empty: none
+	KeyFile    string `config:"key_file"`
+	ServerName string `config:"server_name"` // empty: the URL's host
+}
+
+// Lease bounds how long a node decides without having reached the table.
+type Lease struct {
+	Settled time.Duration `config:"settled"` // for settled agencies
+	Armed   time.Duration `config:"armed"`   // for armed ones
+	Margin  time.Duration `config:"margin"`  // taken off both by the node itself
+}
+
+// Protocol is a mail protocol.
+type Protocol string
+
+const (
+	ProtocolSMTP Protocol = "smtp"
+	ProtocolLMTP Protocol = "lmtp"
+)
+
+func (Protocol) words() []string { return []string{"smtp", "lmtp"} }
+
+// Origin is the side from which a listener's mail comes.
+type Origin string
+
+const (
+	OriginOutside Origin = "outside"
+	OriginInside  Origin = "inside"
+)
+
+func (Origin) words() []string { return []string{"outside", "inside"} }
+
+// Mail returns o in the terms of package mail.
+func (o Origin) Mail() mail.Origin {
+	switch o {
+	case OriginOutside:
+		return mail.OriginOutside
+	case OriginInside:
+		return mail.OriginInside
+	default:
+		return mail.OriginUnknown
+	}
+}
+
+// Listener takes mail.
+type Listener struct {
+	ID           string         `config:"id" restart:"yes"`
+	Protocol     Protocol       `config:"protocol" restart:"yes"`
+	Address      string         `config:"address" restart:"yes"` // host:port; the host may be missing: all
+	Origin       Origin         `config:"origin" restart:"yes"`
+	InsideNets   []netip.Prefix `config:"inside_nets" restart:"yes"` // clients whose mail is from inside all the same
+	TLS          ListenerTLS    `config:"tls"`
+	XForwardNets []netip.Prefix `config:"xforward_nets" restart:"yes"` // clients whose XFORWARD is believed
+	ProxyNets    []netip.Prefix `config:"proxy_nets" restart:"yes"`    // peers that must send a PROXY header
+	BareLineEnds BareLineEnds   `config:"bare_line_ends" restart:"yes"`
+	Limits       ListenerLimits `config:"limits" restart:"yes"`
+}
+
+// ListenerTLSMode says when a listener speaks TLS.
+type ListenerTLSMode string
+
+const (
+	ListenerTLSNone     ListenerTLSMode = "none"
+	ListenerTLSStartTLS ListenerTLSMode = "starttls"
+	ListenerTLSImplicit ListenerTLSMode = "implicit"
+)
+
+func (ListenerTLSMode) words() []string { return []string{"none", "starttls", "implicit"} }
+
+// ListenerTLS is a listener's TLS. The files are read again at each reload.
+type ListenerTLS struct {
+	Mode     ListenerTLSMode `config:"mode" restart:"yes"`
+	Required bool            `config:"required" restart:"yes"` // no mail before STARTTLS
+	CertFile string          `config:"cert_file"`
+	KeyFile  string          `config:"key_file"`
+}
+
+// BareLineEnds says what is done with a bare CR or LF in a message.
+type BareLineEnds string
+
+const (
+	BareRepair BareLineEnds = "repair"
+	BareRefuse BareLineEnds = "refuse"
+)
+
+func (BareLineEnds) words() []string { return []string{"repair", "refuse"} }
+
+// ListenerLimits bound what a peer can take of us; they are proxy/smtp's Limits, name
+// by name. 0 means "no limit" where that page says so.
+type ListenerLimits struct {
+	CommandBytes          Size          `config:"command_bytes"`
+	Recipients            int           `config:"recipients"`
+	Transactions          int           `config:"transactions"`
+	Errors                int           `config:"errors"`
+	Idles                 int           `config:"idles"`
+	MessageBytes          Size          `config:"message_bytes"`
+	Connections           int           `config:"connections"`
+	ConnectionsPerAddress int           `config:"connections_per_address"`
+	Idle                  time.Duration `config:"idle"`
+	Read                  time.Duration `config:"read"`
+	Write                 time.Duration `config:"write"`
+	Handshake             time.Duration `config:"handshake"`
+	DataRate              Rate          `config:"data_rate"`
+	DataGrace             time.Duration `config:"data_grace"`
+}
+
+// Platform is a mail system between which agencies move.
+type Platform struct {
+	ID           routing.PlatformID `config:"id"`
+	Nets         []netip.Prefix     `config:"nets"`          // from which the platform itself sends us mail
+	RelaysInside bool               `config:"relays_inside"` // its own internal mail comes through us too
+
+	// ConnectionLimit is after how long the platform itself ends a connection whatever
+	// happens on it. A message whose answer was lost is in doubt for that long.
+	ConnectionLimit time.Duration `config:"connection_limit"`
+
+	Size    Size      `config:"size"` // largest message that it takes; 0: what it announces
+	Outside Endpoint  `config:"outside"`
+	Inside  *Endpoint `config:"inside" like:"outside"` // nil: Outside
+}
+
+// Endpoint returns the endpoint for mail of an origin.
+func (p *Platform) Endpoint(o mail.Origin) *Endpoint {
+	if o == mail.OriginInside && p.Inside != nil {
+		return p.Inside
+	}
+	return &p.Outside
+}
+
+// Endpoint is where a platform takes mail of one origin.
+type Endpoint struct {
+	Protocol       Protocol       `config:"protocol"`
+	Hosts          []string       `config:"hosts"` // host:port; connections go round among those that work
+	Helo           string         `config:"helo"`  // empty: Node
+	TLS            EndpointTLS    `config:"tls"`
+	Auth           Auth           `config:"auth"`
+	ClientIdentity ClientIdentity `config:"client_identity"`
+	Limits         EndpointLimits `config:"limits"`
+	Timeouts       Timeouts       `config:"timeouts"`
+}
+
+// TLSPolicy says how far a platform's TLS is insisted on.
+type TLSPolicy string
+
+const (
+	TLSNone          TLSPolicy = "none"          // never
+	TLSOpportunistic TLSPolicy = "opportunistic" // if offered, whatever the certificate
+	TLSRequired      TLSPolicy = "required"      // always, whatever the certificate
+	TLSVerified      TLSPolicy = "verified"      // always, with the right certificate
+)
+
+func (TLSPolicy) words() []string {
+	return []string{"none", "opportunistic", "required", "verified"}
+}
+
+// EndpointTLS is the TLS towards a platform.
+type EndpointTLS struct {
+	Policy     TLSPolicy `config:"policy"`
+	Implicit   bool      `config:"implicit"`    // from the first byte on, without STARTTLS
+	ServerName string    `config:"server_name"` // empty: the host's name
+	CAFile     string    `config:"ca_file"`     // empty: the system's
+	Pins       []Pin     `config:"pins"`        // instead of a CA: the certificate's key is one of these
+}
+
+// Mechanism is a way to log in (RFC 4954).
+type Mechanism string
+
+const (
+	MechanismNone  Mechanism = "none"
+	MechanismPlain Mechanism = "plain"
+	MechanismLogin Mechanism = "login"
+)
+
+func (Mechanism) words() []string { return []string{"none", "plain", "login"} }
+
+// Auth is how we log in at a platform.
+type Auth struct {
+	Mechanism Mechanism `config:"mechanism"`
+	Username  string    `config:"username"`
+	Password  Secret    `config:"password"`
+}
+
+// ClientIdentity is how a platform is told for whom we speak.
+type ClientIdentity string
+
+const (
+	IdentityNone     ClientIdentity = "none"
+	IdentityXClient  ClientIdentity = "xclient"
+	IdentityXForward ClientIdentity = "xforward"
+	IdentityProxyV2  ClientIdentity = "proxy-v2"
+)
+
+func (ClientIdentity) words() []string { return []string{"none", "xclient", "xforward", "proxy-v2"} }
+
+// EndpointLimits bound an endpoint's connections; they are proxy/relay's Limits, name by
+// name. 0 is replaced there by what that page says.
+type EndpointLimits struct {
+	Connections int           `config:"connections"`
+	MaxAge      time.Duration `config:"max_age"`
+	MaxIdle     time.Duration `config:"max_idle"`
+	MaxMessages int           `config:"max_messages"`
+	QueueWait   time.Duration `config:"queue_wait"`
+	Backoff     time.Duration `config:"backoff"`
+	BackoffMax  time.Duration `config:"backoff_max"`
+}
+
+// Timeouts are how long a platform may take for each answer; they are proxy/relay's
+// Timeouts, name by name.
+type Timeouts struct {
+	Dial           time.Duration `config:"dial"`
+	Greeting       time.Duration `config:"greeting"`
+	Command        time.Duration `config:"command"`
+	Mail           time.Duration `config:"mail"`
+	Rcpt           time.Duration `config:"rcpt"`
+	Data           time.Duration `config:"data"`
+	Block          time.Duration `config:"block"`
+	Dot            time.Duration `config:"dot"`
+	Reset          time.Duration `config:"reset"`
+	Unacknowledged time.Duration `config:"unacknowledged"`
+}
+
+// Routing is what decides besides the table.
+type Routing struct {
+	Separator  string `config:"separator"`  // of sub-addressing; empty: none
+	Postmaster string `config:"postmaster"` // where <postmaster> without a domain goes
+	HopLimit   int    `config:"hop_limit"`  // Received lines before a message is a loop
+	OwnLimit   int    `config:"own_limit"`  // of them ours
+}
+
+// Admin is the HTTP API with /healthz, /readyz and /metrics.
+type Admin struct {
+	Address        string   `config:"address" restart:"yes"`
+	AllowPlaintext bool     `config:"allow_plaintext" restart:"yes"`
+	TLS            AdminTLS `config:"tls"`
+	Tokens         []Token  `config:"tokens"`
+}
+
+// AdminTLS is the API's certificate; empty: no TLS. The files are read again at each reload.
+type AdminTLS struct {
+	CertFile string `config:"cert_file"`
+	KeyFile  string `config:"key_file"`
+}
+
+// Token lets one person or program use the API.
+type Token struct {
+	Name   string `config:"name"`
+	Person string `config:"person"` // who is behind it
+	SHA256 Hash   `config:"sha256"` // of the token's text
+}
+
+// Log is the log on standard error.
+type Log struct {
+	Level  Level  `config:"level"`
+	Format Format `config:"format" restart:"yes"`
+}
+
+// Level is the least that is logged.
+type Level string
+
+const (
+	LevelDebug Level = "debug"
+	LevelInfo  Level = "info"
+	LevelWarn  Level = "warn"
+	LevelError Level = "error"
+)
+
+func (Level) words() []string { return []string{"debug", "info", "warn", "error"} }
+
+// Slog returns l in the terms of package slog.
+func (l Level) Slog() slog.Level {
+	switch l {
+	case LevelDebug:
+		return slog.LevelDebug
+	case LevelWarn:
+		return slog.LevelWarn
+	case LevelError:
+		return slog.LevelError
+	default:
+		return slog.LevelInfo
+	}
+}
+
+// Format is the form of a log line.
+type Format string
+
+const (
+	FormatJSON Format = "json"
+	FormatText Format = "text"
+)
+
+func (Format) words() []string { return []string{"json", "text"} }

@@ -1,0 +1,87 @@
+package config
+
+import "time"
+
+// Default returns the settings of a file that sets none. It lacks what has no default:
+// node, listeners, platforms and routing.postmaster.
+func Default() *Config {
+	return &Config{
+		Installation: "mailcutover",
+		Data:         "/var/lib/mailcutover",
+		Approval:     ApprovalNone,
+		Lease:        Lease{Settled: 15 * time.Minute, Armed: 10 * time.Second, Margin: 2 * time.Second},
+		Routing:      Routing{Separator: "+", HopLimit: 50, OwnLimit: 4},
+		Admin:        Admin{Address: "127.0.0.1:8025"},
+		Log:          Log{Level: LevelInfo, Format: FormatJSON},
+	}
+}
+
+// DefaultListener returns the settings of a listener that sets none. ID and Address have
+// no default.
+func DefaultListener() Listener {
+	return Listener{
+		Protocol:     ProtocolSMTP,
+		Origin:       OriginOutside,
+		TLS:          ListenerTLS{Mode: ListenerTLSNone},
+		BareLineEnds: BareRepair,
+		Limits: ListenerLimits{
+			CommandBytes:          4 << 10,
+			Recipients:            1000,
+			Errors:                20,
+			Idles:                 100,
+			MessageBytes:          100 << 20,
+			Connections:           10_000,
+			ConnectionsPerAddress: 1_000,
+			Idle:                  5 * time.Minute,
+			Read:                  3 * time.Minute,
+			Write:                 time.Minute,
+			Handshake:             10 * time.Second,
+			DataRate:              500,
+			DataGrace:             30 * time.Second,
+		},
+	}
+}
+
+// DefaultPlatform returns the settings of a platform that sets none. ID and the hosts
+// have no default.
+func DefaultPlatform() Platform {
+	return Platform{ConnectionLimit: 10 * time.Minute, Outside: DefaultEndpoint()}
+}
+
+// DefaultEndpoint returns the settings of an endpoint that sets none.
+func DefaultEndpoint() Endpoint {
+	return Endpoint{
+		Protocol:       ProtocolSMTP,
+		TLS:            EndpointTLS{Policy: TLSOpportunistic},
+		Auth:           Auth{Mechanism: MechanismNone},
+		ClientIdentity: IdentityNone,
+		Limits: EndpointLimits{
+			Connections: 20,
+			MaxMessages: 1000,
+			QueueWait:   30 * time.Second,
+			Backoff:     time.Second,
+			BackoffMax:  30 * time.Second,
+		},
+		Timeouts: Timeouts{
+			Dial:           30 * time.Second,
+			Greeting:       5 * time.Minute,
+			Command:        5 * time.Minute,
+			Mail:           5 * time.Minute,
+			Rcpt:           5 * time.Minute,
+			Data:           2 * time.Minute,
+			Block:          3 * time.Minute,
+			Dot:            10 * time.Minute,
+			Reset:          2 * time.Second,
+			Unacknowledged: 30 * time.Second,
+		},
+	}
+}
+
+// DefaultRedis returns the settings of a Redis table that sets none. URL has no default.
+func DefaultRedis() Redis { return Redis{Timeout: 250 * time.Millisecond} }
+
+// The decoder begins each item of a list, and each section that may be missing, with
+// its defaults.
+func (l *Listener) setDefaults() { *l = DefaultListener() }
+func (p *Platform) setDefaults() { *p = DefaultPlatform() }
+func (r *Redis) setDefaults()    { *r = DefaultRedis() }
