@@ -1,0 +1,349 @@
+package smtp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+
+	"mailcutover/mail"
+)
+
+// Why a connection ends, where it isn't the peer's QUIT or a network error.
+var (
+	errQuit      = errors.New("quit")
+	errDrain     = errors.New("drain")
+	errTooMuch   = errors.New("too many errors or idle commands")
+	errOutOfSync = errors.New("out of sync")
+	errRefused   = errors.New("refused")
+	errTooLong   = errors.New("command line without end")
+	errProxy     = errors.New("PROXY header refused")
+	errInjected  = errors.New("bytes behind STARTTLS")
+	errDoubtful  = errors.New("end of message open to doubt")
+)
+
+// conn is one peer's connection. All of it belongs to the connection's goroutine, but
+// for nc's deadlines and cancel, which a drain uses.
+type conn struct {
+	wire
+	srv     *Server
+	ctx     context.Context // ends with the connection, or when it is cut
+	cancel  context.CancelFunc
+	client  mail.Client // without XFORWARD
+	proxied bool        // the peer must send a PROXY header
+	counted netip.Addr  // the address that this connection counts for
+
+	session Session // nil before the first MAIL
+	offer   offers
+	forward *xforward // nil but for trusted peers that used it
+	tx      transaction
+	body    body
+
+	ending       error // why the connection is to end after the current command; nil: go on
+	quiet        bool  // end without a word
+	errors       int
+	idles        int
+	transactions int
+	messages     int // accepted
+}
+
+// transaction is what the engine knows of the current transaction.
+type transaction struct {
+	begun    bool
+	utf8     bool
+	accepted int // recipients that the session took
+	refused  int
+	pending  []Recipient // recipients that arrived together and are still to be decided
+}
+
+// serve speaks with the peer until the connection ends.
+func (c *conn) serve() {
+	start := time.Now()
+	err := c.open()
+	for err == nil {
+		err = c.step()
+	}
+	c.finish(err, start)
+}
+
+// open does what comes before the first command.
+func (c *conn) open() error {
+	if c.proxied {
+		if err := c.readProxyHeader(); err != nil {
+			c.quiet = true
+			return err
+		}
+	}
+	c.client.Origin = c.srv.opts.Origin
+	if contains(c.srv.opts.InsideNets, c.client.Addr.Addr()) {
+		c.client.Origin = mail.OriginInside
+	}
+	if c.srv.opts.ImplicitTLS {
+		if err := c.shake(); err != nil {
+			return err
+		}
+	}
+	if c.srv.opts.Protocol == ProtocolLMTP {
+		c.line(220, c.srv.opts.Hostname+" LMTP")
+	} else {
+		c.line(220, c.srv.opts.Hostname+" ESMTP")
+	}
+	return c.writeErr
+}
+
+// readProxyHeader reads the header that the peer must send, and believes it.
+func (c *conn) readProxyHeader() error {
+	deadline := time.Now().Add(c.srv.opts.Limits.Handshake)
+	for {
+		h, n, err := parseProxyHeader(c.unread())
+		switch {
+		case err == nil:
+			c.take(n)
+			if h.client.IsValid() {
+				c.client.Addr, c.client.Local = h.client, h.local
+			}
+			c.srv.mu.Lock()
+			ok := c.srv.countAddress(c)
+			c.srv.mu.Unlock()
+			if !ok {
+				c.srv.observe.ConnectionRefused("connections-per-address")
+				return errRefused
+			}
+			return nil
+		case !errors.Is(err, errProxyShort):
+			c.srv.observe.ConnectionRefused("proxy-header")
+			return fmt.Errorf("%w: %w", errProxy, err)
+		}
+		if err := c.fillUntil(deadline); err != nil {
+			c.srv.observe.ConnectionRefused("proxy-header")
+			return fmt.Errorf("%w: %w", errProxy, err)
+		}
+	}
+}
+
+// step answers one command.
+func (c *conn) step() error {
+	if c.srv.at(stageDraining) && !c.tx.begun {
+		return errDrain
+	}
+	line, err := c.readLine(time.Now().Add(c.srv.opts.Limits.Idle))
+	if err != nil {
+		return err
+	}
+	cmd := parseCommand(line)
+	c.srv.observe.Command(cmd.name())
+	c.dispatch(cmd)
+	if c.ending == nil && c.writeErr != nil {
+		return c.writeErr
+	}
+	return c.ending
+}
+
+// finish says the last words that err asks for, and closes.
+func (c *conn) finish(err error, start time.Time) {
+	linger := false
+	if !c.quiet {
+		switch {
+		case errors.Is(err, errDrain):
+			c.reply(replyDrain)
+		case isTimeout(err) && c.writeErr == nil:
+			c.reply(replyTimeout)
+		}
+		linger = !c.srv.at(stageCut) && !errors.Is(err, errQuit) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
+	}
+	c.endSession()
+	c.close(linger)
+	c.srv.log.Info("connection ended", "session", c.client.Session, "peer", c.client.Peer, "client", c.client.Addr,
+		"helo", c.client.Helo, "tls", c.client.TLS, "transactions", c.transactions, "messages", c.messages,
+		"errors", c.errors, "seconds", time.Since(start).Seconds(), "reason", reason(err))
+}
+
+// abandon closes without a word, after a panic.
+func (c *conn) abandon() {
+	_ = c.nc.Close()
+	defer func() {
+		if p := recover(); p != nil {
+			c.srv.log.Error("session panicked again when it was closed", "session", c.client.Session, "error", fmt.Sprint(p))
+		}
+	}()
+	if c.session != nil {
+		c.session.Close()
+	}
+}
+
+func reason(err error) string {
+	if errors.Is(err, io.EOF) {
+		return "closed by peer"
+	}
+	return err.Error()
+}
+
+// endSession ends the session, if there is one.
+func (c *conn) endSession() {
+	c.resetTransaction()
+	if c.session != nil {
+		c.session.Close()
+		c.session = nil
+	}
+}
+
+// resetTransaction ends the transaction, if there is one, and what holds for one only.
+func (c *conn) resetTransaction() {
+	if c.tx.begun {
+		c.session.Reset()
+	}
+	c.tx = transaction{pending: c.tx.pending[:0]}
+	if cap(c.tx.pending) > 16 {
+		c.tx.pending = nil
+	}
+	c.forward = nil
+}
+
+// fillUntil reads more, and waits for it until the deadline, or until a drain wants
+// the connection to end.
+func (c *conn) fillUntil(deadline time.Time) error {
+	for {
+		if err := c.nc.SetReadDeadline(deadline); err != nil {
+			return err
+		}
+		if err := c.stopped(); err != nil {
+			return err
+		}
+		err := c.fill()
+		if err == nil || c.writeErr != nil || !isTimeout(err) {
+			return err
+		}
+		if stop := c.stopped(); stop != nil {
+			return stop
+		}
+		if !time.Now().Before(deadline) {
+			return err
+		}
+	}
+}
+
+// stopped returns errDrain if the connection is to end where it stands.
+func (c *conn) stopped() error {
+	if c.srv.at(stageCut) || c.srv.at(stageDraining) && !c.tx.begun {
+		return errDrain
+	}
+	return nil
+}
+
+// readLine returns the next command line without its CRLF; it is valid until the next
+// read. What is wrong with a line is answered here. Recipients that are still to be
+// decided are decided before it waits.
+func (c *conn) readLine(deadline time.Time) ([]byte, error) {
+	for {
+		line, err := c.rawLine(deadline)
+		if err != nil {
+			return nil, err
+		}
+		n := len(line) - 2
+		if c.atSignature(line) {
+			c.quiet = true
+			return nil, errProxy
+		}
+		if n >= 0 && line[n] == '\r' {
+			return line[:n], nil
+		}
+		if !c.violation(command{}, replyLineEnd) {
+			return nil, errTooMuch
+		}
+	}
+}
+
+// rawLine returns the next line with its LF. One that is too long is answered and
+// skipped, up to a bound.
+func (c *conn) rawLine(deadline time.Time) ([]byte, error) {
+	limit := c.srv.opts.Limits.CommandBytes
+	skipped := 0
+	for {
+		b := c.unread()
+		if i := bytes.IndexByte(b, '\n'); i >= 0 {
+			c.take(i + 1)
+			if skipped == 0 && i < limit {
+				return b[:i+1], nil
+			}
+			if !c.violation(command{}, replyTooLong) {
+				return nil, errTooMuch
+			}
+			skipped = 0
+			continue
+		}
+		if skipped > 0 || len(b) >= limit {
+			if skipped += len(b); skipped > 16*limit {
+				c.violation(command{}, replyTooLong)
+				return nil, errTooLong
+			}
+			c.take(len(b))
+		}
+		c.decide()
+		if c.ending != nil {
+			return nil, c.ending
+		}
+		if err := c.fillUntil(deadline); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// atSignature reports whether line begins a PROXY header version 2, from a peer that
+// must not send one.
+func (c *conn) atSignature(line []byte) bool {
+	return string(line) == proxyV2Signature[:2] && bytes.HasPrefix(c.unread(), []byte(proxyV2Signature[2:]))
+}
+
+// violation answers a command that is wrong in itself or in its place, and reports
+// whether the connection may go on.
+func (c *conn) violation(cmd command, r *mail.Reply) bool {
+	c.decide()
+	c.errors++
+	c.srv.log.Warn("protocol violation", "session", c.client.Session, "peer", c.client.Peer, "client", c.client.Addr,
+		"command", cmd.name(), "code", r.Code, "reason", r.Message)
+	if c.errors > c.srv.opts.Limits.Errors {
+		c.reply(replyErrors)
+		c.end(errTooMuch)
+		return false
+	}
+	c.reply(r)
+	return true
+}
+
+// idle counts a command that moves no mail, and reports whether the connection may go on.
+func (c *conn) idle() bool {
+	if c.idles++; c.idles <= c.srv.opts.Limits.Idles {
+		return true
+	}
+	c.reply(replyIdles)
+	c.end(errTooMuch)
+	return false
+}
+
+// end makes the connection end after the current command; the first reason stays.
+func (c *conn) end(err error) {
+	if c.ending == nil {
+		c.ending = err
+	}
+}
+
+// reply collects r; a 421 ends the connection (RFC 5321 section 3.8).
+func (c *conn) reply(r *mail.Reply) {
+	c.srv.observe.Reply(r.Code)
+	_ = c.setOutput(appendReply(c.output(), r)) // kept in writeErr
+	if r.Code == 421 {
+		c.end(errRefused)
+	}
+}
+
+// line collects an answer of one line, its enhanced code included.
+func (c *conn) line(code int, text string) {
+	c.srv.observe.Reply(code)
+	b := c.output()
+	b = append(b, byte('0'+code/100), byte('0'+code/10%10), byte('0'+code%10), ' ')
+	b = append(b, text...)
+	_ = c.setOutput(append(b, '\r', '\n')) // kept in writeErr
+}
