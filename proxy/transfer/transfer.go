@@ -1,0 +1,133 @@
+package transfer
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"mailcutover/mail"
+	"mailcutover/node"
+	"mailcutover/proxy/relay"
+	"mailcutover/proxy/smtp"
+	"mailcutover/routing"
+)
+
+// Alarms takes what a human has to see; key tells one alarm from another.
+type Alarms interface {
+	Raise(key, text string)
+}
+
+// Observer counts, for metrics. Its methods must not block.
+type Observer interface {
+	// Decided is called for each recipient's routing decision.
+	Decided(reason routing.Reason)
+	// Delivered is called for each recipient of a message that reached its end, with the
+	// code of the answer that the sender got.
+	Delivered(platform routing.PlatformID, origin mail.Origin, code int)
+	// InDoubt is called for each message whose answer was lost after the dot.
+	InDoubt(platform routing.PlatformID)
+}
+
+// Platform is one platform as the transfer sees it.
+type Platform struct {
+	ID routing.PlatformID
+
+	// Nets are the source addresses from which the platform itself sends mail.
+	Nets []netip.Prefix
+
+	// RelaysInside says that the platform's MTA hands us also the mail between its own
+	// mailboxes, as Open-Xchange's Postfix does; without it such mail is a forward
+	// that was left behind.
+	RelaysInside bool
+
+	// ConnectionLimit is the time after which the platform closes any connection; a
+	// message in doubt stays so until it has passed.
+	ConnectionLimit time.Duration
+
+	// Outside and Inside are the endpoints for either origin; they may be the same.
+	Outside, Inside *relay.Pool
+}
+
+// Options are a transfer's settings. All are required, but for Postmaster.
+type Options struct {
+	Gate      *node.Gate
+	Platforms []Platform
+
+	// Postmaster is where mail to <postmaster> without a domain goes (RFC 5321 section
+	// 4.5.1). Empty: it is put off.
+	Postmaster routing.Address
+
+	Node         string // our host name in Received
+	Installation string // the word that marks our own Received lines
+
+	// HopLimit is the number of Received fields beyond which a message is taken to loop;
+	// OwnLimit that of those that we wrote.
+	HopLimit, OwnLimit int
+
+	Alarms   Alarms
+	Observer Observer
+	Logger   *slog.Logger
+}
+
+// Transfer is the backend of the SMTP and LMTP listeners.
+type Transfer struct {
+	settings atomic.Pointer[settings]
+}
+
+// settings is one state of the options, with what follows from them. A transaction keeps
+// the settings it began with.
+type settings struct {
+	Options
+	platforms map[routing.PlatformID]*Platform
+}
+
+var _ smtp.Backend = (*Transfer)(nil)
+
+// New returns a transfer.
+func New(o Options) *Transfer {
+	t := new(Transfer)
+	t.Configure(o)
+	return t
+}
+
+// Configure replaces the options; transactions under way end with the ones they have.
+func (t *Transfer) Configure(o Options) {
+	s := &settings{Options: o, platforms: make(map[routing.PlatformID]*Platform, len(o.Platforms))}
+	for i := range o.Platforms {
+		s.platforms[o.Platforms[i].ID] = &s.Platforms[i]
+	}
+	t.settings.Store(s)
+}
+
+// NewSession implements smtp.Backend.
+func (t *Transfer) NewSession(context.Context, mail.Client) (smtp.Session, error) {
+	return &session{transfer: t}, nil
+}
+
+// sender returns the platform whose own MTA the peer is, or nil.
+func (s *settings) sender(client *mail.Client) *Platform {
+	addr := client.Peer.Addr().Unmap()
+	for i := range s.Platforms {
+		for _, net := range s.Platforms[i].Nets {
+			if net.Contains(addr) {
+				return &s.Platforms[i]
+			}
+		}
+	}
+	return nil
+}
+
+// pool returns the platform's endpoint for an origin.
+func (p *Platform) pool(origin mail.Origin) (*relay.Pool, error) {
+	pool := p.Outside
+	if origin == mail.OriginInside {
+		pool = p.Inside
+	}
+	if pool == nil {
+		return nil, fmt.Errorf("platform %s has no endpoint for mail from %s", p.ID, origin)
+	}
+	return pool, nil
+}
