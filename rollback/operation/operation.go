@@ -2,7 +2,6 @@ package operation
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"time"

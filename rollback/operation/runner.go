@@ -93,10 +93,7 @@ func (r *Runner) Run(ctx context.Context, req Request) (Operation, error) {
 	}
 	pos, err := run.change(until, StepBegin, run.begin)
 	if err != nil {
-		if errors.Is(err, table.ErrUnavailable) {
-			return run.abort(err) // it may have happened
-		}
-		return run.end(StepRefused, err)
+		return run.abort(err) // it may have happened all the same
 	}
 	run.op.Closed = time.Now()
 	if err := run.drain(until, pos); err != nil {
@@ -118,6 +115,7 @@ type run struct {
 	*Runner
 	op       Operation
 	progress func(Operation)
+	sent     *table.Change // last change sent; whether it happened is known by sending it again
 }
 
 // plan checks whether the operation can begin, and writes nothing.
@@ -217,18 +215,21 @@ func (u *run) publish(ctx context.Context) (Operation, error) {
 	return u.end(StepDone, nil)
 }
 
-// abort reopens the agencies where they were.
+// abort reopens the agencies where they were, if begin happened.
 func (u *run) abort(cause error) (Operation, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), DefaultDeadline)
 	defer cancel()
 	if err := u.step(StepAbort); err != nil {
 		return u.op, errors.Join(cause, err)
 	}
+	if err := u.resolve(ctx); err != nil {
+		return u.stuck("perhaps begun", errors.Join(cause, err))
+	}
+	if ours, _ := u.standing(u.Replica.State()); !ours {
+		return u.end(StepRefused, cause)
+	}
 	_, err := u.change(ctx, StepAbort, func(a routing.Agency) (routing.Agency, error) { return a.Abort(u.op.ID, u.op.Nonce) })
-	switch {
-	case errors.Is(err, errNotOurs):
-		// begin never happened
-	case err != nil:
+	if err != nil {
 		return u.stuck("neither committed nor aborted", errors.Join(cause, err))
 	}
 	return u.end(StepAborted, cause)
@@ -238,20 +239,27 @@ func (u *run) abort(cause error) (Operation, error) {
 func (u *run) unfinished(ctx context.Context, cause error) (Operation, error) {
 	ctx, cancel := context.WithTimeout(ctx, DefaultDeadline)
 	defer cancel()
-	var pos routing.Position
-	err := u.persist(ctx, func() (err error) { pos, err = u.Table.Position(ctx); return err })
-	if err == nil {
-		err = u.Replica.Wait(ctx, pos)
+	if err := u.resolve(ctx); err != nil {
+		return u.stuck("perhaps committed", errors.Join(cause, err))
 	}
-	if err != nil {
-		return u.stuck("commit may have happened", errors.Join(cause, err))
-	}
-	switch ours, committed := u.standing(u.Replica.State()); {
-	case ours && committed:
+	if ours, committed := u.standing(u.Replica.State()); ours && committed {
 		return u.publish(ctx)
-	default:
-		return u.abort(cause)
 	}
+	return u.abort(cause)
+}
+
+// resolve makes certain whether the last change happened, and brings the replica up to
+// date. Sending the change again is what makes it certain: a copy that is still on its
+// way to the table can then do nothing more.
+func (u *run) resolve(ctx context.Context) error {
+	if u.sent != nil {
+		err := u.persist(ctx, func() error { _, err := u.Table.Change(ctx, *u.sent); return err })
+		if errors.Is(err, table.ErrUnavailable) {
+			return err
+		}
+		u.sent = nil
+	}
+	return u.persist(ctx, func() error { return u.catchUp(ctx) })
 }
 
 // standing says whether the operation owns its agencies, and whether it has committed.
@@ -271,17 +279,11 @@ func (u *run) stuck(where string, err error) (Operation, error) {
 	return u.op, errors.Join(err, u.journal.write(&u.op))
 }
 
-// errNotOurs says that the operation owns none of its agencies.
-var errNotOurs = errors.New("the operation owns no agency")
-
 // change computes the agencies' next records and stores them, again if they changed
 // meanwhile (a lock, an arming), and again if the table didn't answer.
 func (u *run) change(ctx context.Context, step Step, next func(routing.Agency) (routing.Agency, error)) (routing.Position, error) {
 	for {
 		state := u.Replica.State()
-		if ours, _ := u.standing(state); !ours && step != StepBegin {
-			return routing.Position{}, errNotOurs
-		}
 		c := table.Change{
 			ID: string(u.op.ID) + "/" + string(step), Incarnation: state.Position().Incarnation,
 			Who: u.op.Who, What: string(step) + " of " + string(u.op.Kind), Reason: u.op.Reason,
@@ -294,17 +296,22 @@ func (u *run) change(ctx context.Context, step Step, next func(routing.Agency) (
 			}
 			c.Agencies = append(c.Agencies, a)
 		}
+		u.sent = &c
 		var pos routing.Position
 		err := u.persist(ctx, func() (err error) { pos, err = u.Table.Change(ctx, c); return err })
-		switch {
-		case err == nil:
-			return pos, u.Replica.Wait(ctx, pos)
-		case !errors.Is(err, table.ErrStale):
-			return pos, fmt.Errorf("%s of operation %s: %w", step, u.op.ID, err)
+		if err == nil {
+			u.sent = nil
+			err = u.Replica.Wait(ctx, pos)
+		} else if errors.Is(err, table.ErrStale) {
+			u.sent = nil
+			if err = u.catchUp(ctx); err == nil {
+				continue
+			}
 		}
-		if err := u.catchUp(ctx); err != nil {
-			return pos, fmt.Errorf("%s of operation %s: %w", step, u.op.ID, err)
+		if err != nil {
+			err = fmt.Errorf("%s of operation %s: %w", step, u.op.ID, err)
 		}
+		return pos, err
 	}
 }
 
@@ -388,21 +395,15 @@ func (r *Runner) Recover(ctx context.Context) error {
 		switch ours, committed := u.standing(r.Replica.State()); {
 		case ours && committed:
 			_, err = u.publish(ctx)
-		case ours:
-			_, err = u.abort(cause)
-			if u.op.Step == StepAborted {
-				err = nil
-			}
-		case op.Step == StepPublish:
+		case !ours && op.Step == StepPublish:
 			_, err = u.end(StepDone, nil)
 		default:
-			_, err = u.end(StepAborted, cause)
-			if u.op.Step == StepAborted {
-				err = nil
-			}
+			_, err = u.abort(cause)
 		}
 		r.forget(op.ID)
-		errs = append(errs, err)
+		if !u.op.Step.Ended() {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
