@@ -1,0 +1,146 @@
+package relay
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"mailcutover/mail"
+)
+
+// identity is the client connection to which a connection belongs with PROXY v2. The
+// zero value belongs to nobody, or to ourselves.
+type identity struct {
+	addr, local netip.AddrPort
+}
+
+// told is what a platform was told by XCLIENT, which holds until the next one.
+type told struct {
+	addr netip.AddrPort
+	name string
+	helo string
+}
+
+func (p *Pool) identityOf(client mail.Client) identity {
+	if p.ep.Identity != IdentityProxyV2 || !client.Addr.IsValid() || !client.Local.IsValid() {
+		return identity{}
+	}
+	return identity{addr: client.Addr, local: client.Local}
+}
+
+// appendProxyV2 appends a header of the PROXY protocol, version 2, section 2.2. The
+// zero identity becomes LOCAL: a connection of our own, as for probes.
+func (id identity) appendProxyV2(b []byte) []byte {
+	b = append(b, "\r\n\r\n\x00\r\nQUIT\n"...)
+	if id == (identity{}) {
+		return append(b, 0x20, 0x00, 0, 0)
+	}
+	src, dst := id.addr.Addr().Unmap(), id.local.Addr().Unmap()
+	if src.Is4() && dst.Is4() {
+		b = append(b, 0x21, 0x11, 0, 12)
+		s, d := src.As4(), dst.As4()
+		b = append(append(b, s[:]...), d[:]...)
+	} else {
+		b = append(b, 0x21, 0x21, 0, 36)
+		s, d := src.As16(), dst.As16()
+		b = append(append(b, s[:]...), d[:]...)
+	}
+	sp, dp := id.addr.Port(), id.local.Port()
+	return append(b, byte(sp>>8), byte(sp), byte(dp>>8), byte(dp))
+}
+
+// xclient tells the platform whom it is to treat as its peer, unless it was told last time.
+// It answers with a new greeting, as if the client had just connected.
+func (p *Pool) xclient(c *conn, client mail.Client) error {
+	if c.caps.xclient == nil {
+		return fmt.Errorf("XCLIENT is not announced, though configured: without it the platform takes the client's mail for ours")
+	}
+	now := told{addr: client.Addr, name: client.Name, helo: client.Helo}
+	if c.told == now {
+		return nil
+	}
+	line := string(appendAttributes(append([]byte(nil), "XCLIENT"...), c.caps.xclient, client, "ADDR", "NAME", "PORT", "HELO", "PROTO"))
+	code, err := c.command(line, p.ep.Timeouts.Command)
+	if err == nil && code != 220 && code != 250 {
+		err = p.refused(c, "XCLIENT", code)
+	}
+	if err == nil {
+		err = p.ehlo(c)
+	}
+	if err == nil {
+		c.told = now
+	}
+	return err
+}
+
+// appendXForward appends up to two XFORWARD commands, each within 512 bytes as Postfix
+// wants it, and returns how many.
+func appendXForward(b []byte, announced []string, client mail.Client) ([]byte, int) {
+	n := 0
+	for _, group := range [][]string{{"NAME", "ADDR", "PORT"}, {"PROTO", "HELO"}} {
+		before := len(b)
+		b = append(b, "XFORWARD"...)
+		empty := len(b)
+		b = appendAttributes(b, announced, client, group...)
+		if len(b) == empty {
+			b = b[:before]
+			continue
+		}
+		b = append(b, "\r\n"...)
+		n++
+	}
+	return b, n
+}
+
+// appendAttributes appends those attributes that the platform announced.
+func appendAttributes(b []byte, announced []string, client mail.Client, names ...string) []byte {
+	for _, name := range names {
+		if !slices.Contains(announced, name) {
+			continue
+		}
+		value := ""
+		switch name {
+		case "ADDR":
+			if addr := client.Addr.Addr().Unmap().WithZone(""); addr.IsValid() {
+				value = addr.String()
+				if addr.Is6() {
+					value = "IPV6:" + value
+				}
+			}
+		case "PORT":
+			if client.Addr.Port() != 0 {
+				value = fmt.Sprint(client.Addr.Port())
+			}
+		case "NAME":
+			value = client.Name
+		case "HELO":
+			value = client.Helo
+		case "PROTO":
+			value = "ESMTP"
+			if strings.HasPrefix(client.With, "SMTP") {
+				value = "SMTP"
+			}
+		}
+		b = append(append(append(b, ' '), name...), '=')
+		if value == "" {
+			b = append(b, "[UNAVAILABLE]"...)
+		} else {
+			b = appendXtext(b, value)
+		}
+	}
+	return b
+}
+
+// appendXtext appends s as RFC 3461 section 4 encodes it, at most 200 bytes of it.
+func appendXtext(b []byte, s string) []byte {
+	const hex = "0123456789ABCDEF"
+	for i := range min(len(s), 200) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '+' || c == '=' {
+			b = append(b, '+', hex[c>>4], hex[c&15])
+		} else {
+			b = append(b, c)
+		}
+	}
+	return b
+}

@@ -1,0 +1,65 @@
+package relay
+
+import (
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// harden sets what docs/architecture/switch.md, node rule 7, asks of platform sockets: a closed
+// or killed connection sends a reset instead of what is left in its buffer, which might have
+// the dot in it, and unacknowledged bytes don't linger in the kernel.
+func harden(nc net.Conn, unacknowledged time.Duration) error {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return nil // not a socket
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) {
+		set = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		if set == nil {
+			set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unacknowledged.Milliseconds()))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return set
+}
+
+// peeker looks, without blocking, whether an idle socket has something to read.
+type peeker struct {
+	raw  syscall.RawConn // nil: not a socket, never anything pending
+	look func(fd uintptr)
+	n    int
+	err  error
+	buf  [1]byte
+}
+
+func newPeeker(nc net.Conn) *peeker {
+	p := new(peeker)
+	p.look = func(fd uintptr) {
+		p.n, _, p.err = unix.Recvfrom(int(fd), p.buf[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	}
+	if sc, ok := nc.(syscall.Conn); ok {
+		p.raw, _ = sc.SyscallConn()
+	}
+	return p
+}
+
+// pending reports whether bytes, the end or an error wait to be read.
+func (p *peeker) pending() bool {
+	if p.raw == nil {
+		return false
+	}
+	if err := p.raw.Control(p.look); err != nil {
+		return true
+	}
+	return p.err != unix.EAGAIN && p.err != unix.EINTR
+}

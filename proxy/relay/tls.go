@@ -1,0 +1,119 @@
+package relay
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"net"
+)
+
+// TLSPolicy says what an endpoint asks of the transport.
+type TLSPolicy uint8
+
+const (
+	TLSUnknown TLSPolicy = iota // not set: refused
+
+	// TLSNone never encrypts.
+	TLSNone
+
+	// TLSOpportunistic encrypts where the platform offers it, to whoever answers. A
+	// handshake that fails is an error, not a reason to go on in plain text.
+	TLSOpportunistic
+
+	// TLSRequired sends no mail in plain text, but doesn't look at the certificate.
+	TLSRequired
+
+	// TLSVerified is TLSRequired with a certificate for the server's name from one of
+	// the CAs, or with one of the pinned keys, or both where both are set.
+	TLSVerified
+)
+
+// String returns the word used in configuration and logs.
+func (p TLSPolicy) String() string {
+	switch p {
+	case TLSNone:
+		return "none"
+	case TLSOpportunistic:
+		return "opportunistic"
+	case TLSRequired:
+		return "required"
+	case TLSVerified:
+		return "verified"
+	default:
+		return "unknown"
+	}
+}
+
+// TLS is an endpoint's transport security.
+type TLS struct {
+	Policy TLSPolicy
+
+	// Implicit begins TLS with the connection instead of by STARTTLS (RFC 8314).
+	Implicit bool
+
+	// ServerName is asked for in the handshake and looked for in the certificate.
+	// Empty: the host's name as configured.
+	ServerName string
+
+	// CA are the roots for TLSVerified. nil: the system's, unless Pins are set.
+	CA *x509.CertPool
+
+	// Pins are SHA-256 digests of the SubjectPublicKeyInfo of the platform's own
+	// certificate, one of which has to match. With Pins and no CA, the key is all
+	// that counts: name, chain and dates are not looked at (as with DANE-EE, RFC 7671
+	// section 5.1).
+	Pins [][sha256.Size]byte
+}
+
+func (t TLS) validate(bad func(key string, value any, right string)) {
+	switch {
+	case t.Policy < TLSNone || t.Policy > TLSVerified:
+		bad("tls policy", t.Policy, "want none, opportunistic, required or verified")
+	case t.Implicit && t.Policy != TLSRequired && t.Policy != TLSVerified:
+		bad("tls policy", t.Policy, "implicit TLS wants required or verified")
+	case t.Policy != TLSVerified && (t.CA != nil || len(t.Pins) > 0):
+		bad("tls policy", t.Policy, "a CA or pinned keys want verified")
+	}
+}
+
+// config returns the settings for connections to host.
+func (t TLS) config(hostport string) *tls.Config {
+	name := t.ServerName
+	if name == "" {
+		name, _, _ = net.SplitHostPort(hostport)
+	}
+	c := &tls.Config{
+		ServerName: name,
+		RootCAs:    t.CA,
+		MinVersion: tls.VersionTLS12,
+		// For TLS 1.2 forward secrecy with an AEAD, as BSI TR-02102-2 recommends.
+		CipherSuites: []uint16{
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		},
+	}
+	if t.Policy != TLSVerified || t.CA == nil && len(t.Pins) > 0 {
+		c.InsecureSkipVerify = true
+	}
+	if len(t.Pins) > 0 {
+		c.VerifyConnection = t.checkPin
+	}
+	return c
+}
+
+func (t TLS) checkPin(s tls.ConnectionState) error {
+	if len(s.PeerCertificates) == 0 {
+		return fmt.Errorf("no certificate to compare with the pinned keys")
+	}
+	got := sha256.Sum256(s.PeerCertificates[0].RawSubjectPublicKeyInfo)
+	for _, pin := range t.Pins {
+		if bytes.Equal(got[:], pin[:]) {
+			return nil
+		}
+	}
+	return fmt.Errorf("key sha256:%s is not one of the %d pinned keys", base64.StdEncoding.EncodeToString(got[:]), len(t.Pins))
+}
