@@ -38,6 +38,7 @@ func StartDovecot(t TB, o DovecotOptions) *Dovecot {
 	settings := []string{
 		string(example(t, "dovecot.conf")), // of two lines for a setting the last one counts
 		"listen = 127.0.0.1",
+		"auth_failure_delay = 0", // 2 s by default
 		"base_dir = " + filepath.Join(dir, "run"),
 		"state_dir = " + filepath.Join(dir, "state"),
 		fmt.Sprintf("service lmtp {\n inet_listener lmtp {\n  port = %d\n }\n}", lmtp),

@@ -39,7 +39,7 @@ func startProcess(t TB, name, addr string, make func() *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{name: name, make: make, addr: addr, out: &tail{max: logKept}}
 	t.Cleanup(func() {
-		p.Stop()
+		p.Kill() // nothing is kept, and an orderly end takes Postfix a second
 		if t.Failed() {
 			t.Logf("output of %s:\n%s", name, p.out)
 		}
