@@ -16,12 +16,13 @@ const (
 	ReasonConflict                   // two agencies claim the name: closed
 	ReasonNoSuchName                 // a served domain, or a login, without a record
 	ReasonForeign                    // a domain that isn't served
+	ReasonRegressed                  // a record with a higher epoch, or another one with this epoch, was seen: closed
 	ReasonTableUnavail               // no table to read from, or no right to decide
 )
 
 var reasonWords = [...]string{"not decided", "agency is open", "fixed address", "agency is closed", "committed, not yet published",
 	"agency is locked", "agency's record can't be used", "two agencies claim the name", "no record of this name",
-	"domain is not served", "table can't be used"}
+	"domain is not served", "agency's record is older than one seen before", "table can't be used"}
 
 // String returns the reason in words.
 func (r Reason) String() string {
@@ -52,7 +53,7 @@ func (d *Decision) Deliver() bool { return d.Reason == ReasonOpen || d.Reason ==
 // wait or are sent away.
 func (d *Decision) Closed() bool {
 	switch d.Reason {
-	case ReasonInPhase, ReasonUnpublished, ReasonLocked, ReasonBadRecord, ReasonConflict:
+	case ReasonInPhase, ReasonUnpublished, ReasonLocked, ReasonBadRecord, ReasonRegressed, ReasonConflict:
 		return true
 	}
 	return false
@@ -65,7 +66,7 @@ func (d *Decision) Explain() string {
 		return fmt.Sprintf("agency %s is open in phase %s, epoch %s: mailbox %s is %s on %s", d.Agency, d.Phase, d.Epoch, d.Mailbox, d.Address, d.Platform)
 	case ReasonFixed:
 		return fmt.Sprintf("fixed address: %s on %s", d.Address, d.Platform)
-	case ReasonInPhase, ReasonUnpublished, ReasonLocked, ReasonBadRecord:
+	case ReasonInPhase, ReasonUnpublished, ReasonLocked, ReasonBadRecord, ReasonRegressed:
 		return fmt.Sprintf("%s: %s, phase %s, epoch %s", d.Reason, d.Agency, d.Phase, d.Epoch)
 	default:
 		return d.Reason.String()
@@ -138,6 +139,8 @@ func (a *agencyState) decision(row int) Decision {
 	switch {
 	case d.Platform == "":
 		d.Reason = ReasonBadRecord
+	case a.above != nil:
+		d.Reason = ReasonRegressed
 	case a.Locked:
 		d.Reason = ReasonLocked
 	case !a.Phase.Open():

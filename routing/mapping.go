@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"slices"
 	"strings"
@@ -168,6 +169,12 @@ func (m *Mapping) Parts(size int) iter.Seq[[]byte] {
 			rest = rest[n:]
 		}
 	}
+}
+
+// WriteTo writes the canonical text. It implements io.WriterTo.
+func (m *Mapping) WriteTo(w io.Writer) (int64, error) {
+	n, err := io.WriteString(w, m.text)
+	return int64(n), err
 }
 
 // Rows returns all mailboxes, ascending by directory id as AD writes it.

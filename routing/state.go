@@ -62,6 +62,28 @@ type State struct {
 type agencyState struct {
 	Agency
 	mapping *Mapping
+	above   *Agency // a record seen before that this one doesn't follow; nil if all is well
+}
+
+// follows makes a the successor of the record was. An epoch below one that was seen, or
+// the same epoch with another answer, means that the table lost changes or that there
+// are two histories: the agency reads as closed until its epoch is above what was seen.
+func (a *agencyState) follows(was *agencyState) {
+	top := &was.Agency
+	if was.above != nil {
+		top = was.above
+	}
+	switch c := a.Epoch.Compare(top.Epoch); {
+	case c > 0 || c == 0 && a.answersAs(top):
+	default:
+		a.above = top
+	}
+}
+
+// answersAs reports whether everything is equal that can't change within an epoch.
+func (a *Agency) answersAs(o *Agency) bool {
+	return a.Nonce == o.Nonce && a.Phase == o.Phase && a.Published == o.Published && a.Locked == o.Locked &&
+		a.Source == o.Source && a.Target == o.Target
 }
 
 // NewState returns the State of a table without agencies.
@@ -72,6 +94,10 @@ func NewState(pos Position) *State {
 // Update is what one revision, or a snapshot, sets. Records that it doesn't name stay.
 type Update struct {
 	Position Position
+	// Whole says that this is all the table has: domains and fixed addresses that are
+	// not named are gone. An agency that isn't named stays, closed, since agencies are
+	// never removed: the table lost it.
+	Whole    bool
 	Agencies []Agency
 	Mappings []*Mapping // those that Agencies name and that the State doesn't have
 	Domains  []Domain
@@ -95,12 +121,24 @@ func (s *State) Apply(u Update) (*State, error) {
 	for _, m := range u.Mappings {
 		given[m.Agency()] = m
 	}
+	if u.Whole {
+		named := make(map[AgencyID]bool, len(u.Agencies))
+		for _, a := range u.Agencies {
+			named[a.ID] = true
+		}
+		for i, a := range n.agencies {
+			if a.above == nil && !named[a.ID] {
+				n.agencies[i] = &agencyState{Agency: a.Agency, mapping: a.mapping, above: &a.Agency}
+			}
+		}
+	}
 	var added []int
 	keys := 0
 	for _, a := range u.Agencies {
 		next := &agencyState{Agency: a}
 		i, known := n.byID[a.ID]
 		if known {
+			next.follows(n.agencies[i])
 			next.mapping = n.agencies[i].mapping
 			n.agencies[i] = next
 		} else {
@@ -130,8 +168,11 @@ func (s *State) Apply(u Update) (*State, error) {
 			n.missing++
 		}
 	}
-	if len(u.Domains) > 0 {
+	if len(u.Domains) > 0 || u.Whole {
 		n.domains = maps.Clone(s.domains)
+		if u.Whole {
+			n.domains = make(map[string]Domain, len(u.Domains))
+		}
 		for _, d := range u.Domains {
 			n.domains[d.Name] = d
 			if d.Removed {
@@ -139,8 +180,11 @@ func (s *State) Apply(u Update) (*State, error) {
 			}
 		}
 	}
-	if len(u.Fixed) > 0 {
+	if len(u.Fixed) > 0 || u.Whole {
 		n.fixed = maps.Clone(s.fixed)
+		if u.Whole {
+			n.fixed = make(map[Address]Fixed, len(u.Fixed))
+		}
 		for _, f := range u.Fixed {
 			n.fixed[f.Address] = f
 			if f.Removed {
@@ -206,6 +250,55 @@ func (s *State) Mapping(id AgencyID) *Mapping {
 		return nil
 	}
 	return s.agencies[i].mapping
+}
+
+// Len returns the number of agencies.
+func (s *State) Len() int { return len(s.agencies) }
+
+// Mailboxes returns the number of mailboxes in the mappings that are there.
+func (s *State) Mailboxes() int {
+	n := 0
+	for _, a := range s.agencies {
+		if a.mapping != nil {
+			n += a.mapping.Len()
+		}
+	}
+	return n
+}
+
+// Missing returns the agencies whose mapping isn't there, by id. While there is one, a
+// name without a record may be one of theirs.
+func (s *State) Missing() []AgencyID {
+	var ids []AgencyID
+	for _, a := range s.agencies {
+		if a.mapping == nil {
+			ids = append(ids, a.ID)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Seen returns the record that the agency's doesn't follow: one with a higher epoch, or
+// with the same epoch and another answer. The agency reads as closed until its epoch is
+// above it. ok is false where all is well.
+func (s *State) Seen(id AgencyID) (record Agency, ok bool) {
+	if i, known := s.byID[id]; known && s.agencies[i].above != nil {
+		return *s.agencies[i].above, true
+	}
+	return Agency{}, false
+}
+
+// Regressed returns the agencies for which [State.Seen] knows a record, by id.
+func (s *State) Regressed() []AgencyID {
+	var ids []AgencyID
+	for _, a := range s.agencies {
+		if a.above != nil {
+			ids = append(ids, a.ID)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // Domains returns the served domains, by name.

@@ -1,0 +1,78 @@
+package durable
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+)
+
+// Disk is what a [Folder] asks of a file system. [OS] is the real one; tests put in
+// others that fail or forget what was not fsynced.
+type Disk interface {
+	// Create makes a file for writing; it is an error if it exists.
+	Create(path string) (File, error)
+	Open(path string) (io.ReadCloser, error)
+	Rename(from, to string) error
+	Remove(path string) error
+	// Names lists a directory in no order, subdirectories left out.
+	Names(dir string) ([]string, error)
+	// MakeDir makes a directory that only this user may enter; one that exists is left
+	// as it is.
+	MakeDir(dir string) error
+	// SyncDir makes durable what was created, renamed and removed in a directory.
+	SyncDir(dir string) error
+}
+
+// File is a file that is being written.
+type File interface {
+	io.WriteCloser
+	io.StringWriter
+	// Sync returns when everything written is on the disk.
+	Sync() error
+}
+
+// OS is the file system of the machine.
+type OS struct{}
+
+// Create implements [Disk].
+func (OS) Create(path string) (File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+}
+
+// Open implements [Disk].
+func (OS) Open(path string) (io.ReadCloser, error) { return os.Open(path) }
+
+// Rename implements [Disk].
+func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+
+// Remove implements [Disk].
+func (OS) Remove(path string) error { return os.Remove(path) }
+
+// Names implements [Disk].
+func (OS) Names(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	names := make([]string, 0, len(entries))
+	for _, e := range entries {
+		if !e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+// MakeDir implements [Disk].
+func (OS) MakeDir(dir string) error { return os.MkdirAll(dir, 0o700) }
+
+// SyncDir implements [Disk].
+func (OS) SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) {
+		err = nil // a file system whose directories need no fsync says so
+	}
+	return errors.Join(err, d.Close())
+}

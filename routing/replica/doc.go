@@ -1,0 +1,35 @@
+// Package replica keeps this node's copy of the state table, in memory and on disk.
+//
+// State returns one consistent read of the table, without a lock and without waiting for
+// anything. Run keeps it up to date: it reads a snapshot, loads the mappings that it
+// doesn't have, follows the log of changes, and starts again with jittered pauses when
+// the connection ends.
+//
+// The promise is about what State may be taken for. Fresh says at which moment, at the
+// latest, State was what the table said; whether that is recent enough to decide is for
+// the caller's lease. Fresh says "closed" before the first contact, also with a copy
+// from the disk, and after a gap in the log, a revision that went back or another
+// incarnation, until a whole snapshot has been loaded again. A record that went back
+// stays closed after that too (routing.State, Seen). Another incarnation is never taken
+// over without Options.AcceptIncarnation; only a replica that has none yet takes the
+// first it meets.
+//
+// The order of events for each new State is:
+//
+//  1. State returns it;
+//  2. Options.OnUpdate is called with the old and the new one, and returns;
+//  3. Fresh may move past the moment of the change, and Wait for it returns;
+//  4. some time later it is on the disk. The copy on disk is never newer than State.
+//
+// "Closed" comes before all of them: Fresh says so first, then the snapshot is loaded.
+//
+// On disk there is one file with all records and, since a mapping never changes, one
+// file for each mapping, so that a new mapping writes its own size only. Each line of
+// the records carries a CRC and the file ends in a digest; a mapping's file is named by
+// its digest. What can't be read is set aside for a human, logged, and read from the
+// table again. If the disk can't be written, the node goes on with the memory copy and
+// says so in its Status.
+//
+// The node's main function opens a replica and runs it in one goroutine of its own; all
+// other methods may be called from any goroutine.
+package replica
