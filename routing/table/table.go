@@ -22,6 +22,7 @@ package table
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"mailcutover/routing"
@@ -36,13 +37,24 @@ var (
 	ErrNoMapping   = errors.New("mapping is not in the table")
 	ErrGap         = errors.New("the change log doesn't reach back that far")
 	ErrEmpty       = errors.New("table is empty")
+
+	// ErrBadChange is a change that no table would take: see [Change.Check]. Sending it
+	// again is of no use.
+	ErrBadChange = errors.New("bad change")
+
+	// ErrRegressed is a table whose revision is below one that was seen: a backup was
+	// restored, or a failover lost writes. It is an ErrGap, since only a reload helps,
+	// and more than that, since something that was acknowledged is gone.
+	ErrRegressed = fmt.Errorf("table went back: %w", ErrGap)
 )
 
 // Table is a state table.
 type Table interface {
 	// Init makes an empty table usable by giving it a fresh incarnation; a table that
-	// has one is left as it is. It returns where the table stands. Whether an empty
-	// table is to be expected, the caller must know: a flushed one is empty too.
+	// has one is left as it is. It returns where the table stands. Init is the first
+	// change: it makes revision 1, which is also the first Mapped, and stands in the log
+	// without records. Whether an empty table is to be expected, the caller must know: a
+	// flushed one is empty too.
 	Init(ctx context.Context) (routing.Position, error)
 
 	// Position returns where the table stands; ErrEmpty before Init.
@@ -53,10 +65,12 @@ type Table interface {
 	Snapshot(ctx context.Context) (routing.Update, error)
 
 	// Follow calls apply for each change after from, in order and without mappings,
-	// and then waits for more. At least every interval, change or none, it calls
-	// alive with the table's position: proof that the table was reached, with the
-	// moment just before it was asked. Follow ends with ctx, with an error of apply,
-	// or with ErrGap, ErrIncarnation, ErrEmpty or ErrUnavailable.
+	// and then waits for more. At least every interval (positive), change or none, it calls
+	// alive with the table's position, up to which everything was applied: proof that
+	// the table was reached, with the moment just before it was asked. Neither function
+	// is called again before it returned. Follow ends with ctx (its error), with an
+	// error of apply (as it is), or with ErrGap, ErrRegressed, ErrIncarnation, ErrEmpty
+	// or ErrUnavailable; never with nil.
 	Follow(ctx context.Context, from routing.Position, interval time.Duration, apply func(Entry) error, alive func(at time.Time, pos routing.Position)) error
 
 	// Mapping loads a mapping, whole and checked against its digest. ErrNoMapping if it
@@ -64,7 +78,8 @@ type Table interface {
 	Mapping(ctx context.Context, agency routing.AgencyID, digest routing.Digest) (*routing.Mapping, error)
 
 	// PutMapping stores a mapping, in parts; it is used only once it is complete.
-	// Storing it again changes nothing.
+	// Storing it again changes nothing, and it makes no revision. The empty mapping is
+	// always there.
 	PutMapping(ctx context.Context, m *routing.Mapping) error
 
 	// Change applies c and returns the position after it.
@@ -75,7 +90,7 @@ type Table interface {
 	// within ctx.
 	Confirm(ctx context.Context) error
 
-	// Close ends all calls under way.
+	// Close ends all calls under way, which then return ErrUnavailable, as do later ones.
 	Close() error
 }
 
@@ -84,7 +99,8 @@ type Change struct {
 	// ID makes the change happen once: an operation's id and the name of its step, or a
 	// fresh UUID; at most 200 bytes of printable ASCII. A second Change with the id of
 	// one among at least the last 10,000 returns the position that the first made, if
-	// both are equal but for Incarnation, and ErrReused otherwise.
+	// both are equal but for Incarnation, and ErrReused otherwise; no other condition is
+	// looked at then.
 	ID string
 
 	// Incarnation is that of the State the change was computed from.
@@ -92,13 +108,18 @@ type Change struct {
 
 	// Mapped, unless 0, is the Mapped of the position at which the names in new mappings,
 	// fixed addresses and domains were checked. ErrStale if one changed since. It must
-	// be set if the change touches any of them.
+	// be set if the change touches any of them, else ErrBadChange.
 	Mapped routing.Revision
 
 	// Agencies are the new records. The Revision of each is that of the record it was
 	// computed from, 0 for a new agency; ErrStale unless it is still the current one.
+	// A mapping that the current record doesn't have must be in the table, else
+	// ErrNoMapping; one that it has isn't looked for, so that an agency whose mapping was
+	// lost can still be closed.
 	Agencies []routing.Agency
 
+	// Domains and Fixed are set, or go if they say Removed. Their Revision is not looked
+	// at: Mapped covers them.
 	Domains []routing.Domain
 	Fixed   []routing.Fixed
 

@@ -1,0 +1,27 @@
+// Package localtable keeps the state table of a single node in one file: the default
+// when no Redis is configured.
+//
+// It promises what package table does, and that an acknowledged change has been written
+// and fsynced: Confirm has nothing left to wait for. The file belongs to one process at
+// a time, which [Open] sees to by a lock on it; whoever follows the log does so inside
+// that process.
+//
+// It refuses files that are in use, that were made by something else or by a newer
+// version, and files that are damaged as far as opening shows it. Every record carries a
+// checksum, because bbolt has none for its pages: a flipped bit becomes an error, never
+// another platform.
+//
+// A disk that fails makes calls answer [table.ErrUnavailable]. A call that was already
+// writing can't be interrupted by its context; one that waits for its turn can.
+//
+// The file is a bbolt database with these buckets:
+//
+//	meta     format, incarnation, revision, mapped
+//	agency   id -> record; domain and fixed alike
+//	mapping  agency:digest -> bucket of numbered parts, and "complete", written last
+//	log      revision -> entry; the oldest go beyond Options.LogLength
+//	applied  change id -> digest and position; id_at: revision -> change id, to forget
+//	         the oldest
+//
+// The process that runs mailcutover opens one Table; all methods are safe for concurrent use.
+package localtable
