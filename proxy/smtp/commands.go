@@ -235,7 +235,7 @@ func (c *conn) mail(cmd command) {
 
 // badPath chooses the answer to an address that can't be parsed.
 func badPath(path string, utf8OK bool, otherwise *mail.Reply) *mail.Reply {
-	if !utf8OK {
+	if !utf8OK && path != "" {
 		if _, err := mail.ParsePath(path, true); err == nil {
 			return replyUTF8
 		}
