@@ -84,7 +84,7 @@ var goSMTPFacts = map[string]fact{
 	"STARTTLS with an argument":                     {note: "any word that begins with STARTTLS is taken for it, and a failed handshake goes on in plain text", outcome: outcome{codes: "220 250 220 550 221"}},
 	"STARTTLSXYZ":                                   {note: "any word that begins with STARTTLS is taken for it, and a failed handshake goes on in plain text", outcome: outcome{codes: "220 250 220 550 221"}},
 	"L1 command behind STARTTLS":                    {note: "the bytes behind STARTTLS are dropped, the connection goes on in plain text", outcome: outcome{codes: "220 250 220 550 250 421"}},
-	"L3 state is forgotten with TLS":                {note: "502 stands for a bad sequence", outcome: outcome{codes: "220 250 220 502 250 502 221"}},
+	"L3 state is forgotten with TLS":                {note: "502 stands for a bad sequence", outcome: outcome{codes: "220 250 220 502 250 502"}},
 	"STARTTLS within a transaction":                 {note: "any word that begins with STARTTLS is taken for it, and a failed handshake goes on in plain text", outcome: outcome{codes: "220 250 250 220 550 221"}},
 	"plain text instead of a handshake":             {note: "a failed handshake goes on in plain text", outcome: outcome{codes: "220 250 220 550 421"}},
 	"Q4 flood of NOOP":                              {note: "there is no bound", outcome: outcome{codes: "220 250x151 421"}},

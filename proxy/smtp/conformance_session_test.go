@@ -177,9 +177,9 @@ func sessionCases() []conformance {
 			name: "L3 state is forgotten with TLS", tls: true,
 			steps: []step{
 				send(hello), await("250"), send("STARTTLS\r\n"), await("220"), handshake,
-				send("MAIL FROM:<a@out.example>\r\n" + hello + "STARTTLS\r\n" + quit),
+				send("MAIL FROM:<a@out.example>\r\n" + hello + "STARTTLS\r\n"),
 			},
-			want: outcome{codes: "220 250 220 503 250 503 221"},
+			want: outcome{codes: "220 250 220 503 250 503"},
 		},
 		{
 			name: "STARTTLS within a transaction", tls: true,
@@ -198,6 +198,6 @@ func sessionCases() []conformance {
 		},
 		{name: "Q4 flood of NOOP", steps: []step{send(hello + many(150, "NOOP\r\n")), stay}, want: outcome{codes: "220 250 250x99 421"}},
 		{name: "Q4 flood of nonsense", steps: []step{send(hello + many(50, "FOO\r\n")), stay}, want: outcome{codes: "220 250 500x20 421"}},
-		{name: "Q5 flood of empty chunks", steps: []step{send(hello + envelope + many(200, "BDAT 0\r\n")), stay}, want: outcome{codes: "220 250 250 250 250x99 421"}},
+		{name: "Q5 flood of empty chunks", steps: []step{send(hello + envelope + many(200, "BDAT 0\r\n")), stay}, want: outcome{codes: "220 250 250 250 250x100 421"}},
 	}
 }
