@@ -1,0 +1,13 @@
+// Package demo shows the main job in one process with nothing else installed: two
+// platforms that keep what they receive, an MX relay that sends generated mail to the
+// 790 mailboxes of three agencies, and a node between them, started and operated exactly
+// like a real one. One agency is cut over and rolled back under traffic.
+//
+// What it prints at the end is counted outside of the node: what the MX saw answered
+// with 250 is compared, by an id in each body, with what the platforms stored, where and
+// when. It promises to fail if one message is lost, stored twice, or on the wrong
+// platform or mailbox, and Options.Break plants such a fault to show that it would.
+//
+// It writes only into a temporary directory and listens only on loopback. The command
+// `mailcutover demo` calls Run once.
+package demo

@@ -1,0 +1,363 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"mailcutover/internal/alarm"
+	"mailcutover/internal/config"
+	"mailcutover/internal/durable"
+	"mailcutover/internal/metrics"
+	"mailcutover/mail"
+	"mailcutover/node"
+	"mailcutover/proxy/relay"
+	"mailcutover/proxy/smtp"
+	"mailcutover/proxy/transfer"
+	"mailcutover/rollback/operation"
+	"mailcutover/routing"
+	"mailcutover/routing/localtable"
+	"mailcutover/routing/redistable"
+	"mailcutover/routing/replica"
+	"mailcutover/routing/table"
+)
+
+// firstContact is how long Start waits for the table, so that a node whose table is at
+// hand serves from its first second on. A table that can't be reached doesn't keep the
+// node from starting: it answers 451 until it can.
+const firstContact = 3 * time.Second
+
+// probeTimeout bounds the first look at the platforms.
+const probeTimeout = 5 * time.Second
+
+// Options are what a node needs besides its configuration; all but Level are required.
+type Options struct {
+	Logger  *slog.Logger
+	Level   *slog.LevelVar // of Logger; changed by a reload
+	Version string
+}
+
+// Daemon is one running node.
+type Daemon struct {
+	logger  *slog.Logger
+	level   *slog.LevelVar
+	version string
+
+	table    table.Table
+	replica  *replica.Replica
+	gate     *node.Gate
+	transfer *transfer.Transfer
+	runner   *operation.Runner
+	alarms   *alarm.Set
+	metrics  *metrics.Metrics
+	admin    *adminServer
+
+	listeners    []*listener
+	certificates map[string]*certificate // by listener id; and that of the admin API
+
+	reloading sync.Mutex
+	config    atomic.Pointer[config.Config]
+	platforms atomic.Pointer[platforms]
+
+	ctx    context.Context // of the node's own work, ends at the end of Shutdown
+	cancel context.CancelFunc
+	parts  sync.WaitGroup
+	failed chan error // first failure of a part
+}
+
+// listener is one listener and the socket it serves.
+type listener struct {
+	id     string
+	server *smtp.Server
+	socket net.Listener
+}
+
+// Start starts a node. cfg must have been checked by config.Load, or be as good.
+func Start(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
+	d := &Daemon{
+		logger: o.Logger, level: o.Level, version: o.Version,
+		certificates: make(map[string]*certificate),
+		failed:       make(chan error, 1),
+	}
+	d.metrics = metrics.New()
+	d.alarms = alarm.New(o.Logger)
+	d.metrics.WatchAlarms(d.alarms)
+	d.config.Store(cfg)
+	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := d.start(ctx, cfg); err != nil {
+		d.stop(context.Background())
+		return nil, err
+	}
+	d.logger.Info("node serves", "node", cfg.Node, "version", o.Version, "approval", cfg.Approval, "lab", cfg.Lab, "admin", d.AdminAddr())
+	return d, nil
+}
+
+func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	if err := d.openTable(ctx, cfg); err != nil {
+		return err
+	}
+	if err := d.followTable(ctx, cfg); err != nil {
+		return err
+	}
+	journal, err := durable.Open(nil, filepath.Join(cfg.Data, "operations"))
+	if err != nil {
+		return fmt.Errorf("open the journal of operations: %w", err)
+	}
+	d.runner = operation.New(operation.Options{
+		Table: d.table, Replica: d.replica, Gate: d.gate, Folder: journal, Alarms: d.alarms, Logger: d.logger,
+	})
+	d.parts.Go(d.recover)
+
+	p, err := d.openPlatforms(cfg)
+	if err != nil {
+		return err
+	}
+	d.platforms.Store(p)
+	// What the platforms announce decides what we announce; one that doesn't answer
+	// now is asked by the first message for it.
+	if err := p.probe(ctx, probeTimeout); err != nil {
+		d.logger.Warn("platform not ready", "error", err)
+	}
+	settings, err := d.transferOptions(cfg, p)
+	if err != nil {
+		return err
+	}
+	d.transfer = transfer.New(settings)
+	for i := range cfg.Listeners {
+		if err := d.listen(cfg, &cfg.Listeners[i]); err != nil {
+			return err
+		}
+	}
+	for _, l := range d.listeners {
+		d.part("listener "+l.id, func() error {
+			if err := l.server.Serve(d.ctx, l.socket); !errors.Is(err, smtp.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+	return d.startAdmin(cfg)
+}
+
+// part runs f as a part of the node; its failure ends the node.
+func (d *Daemon) part(name string, f func() error) {
+	d.parts.Go(func() {
+		if err := f(); err != nil && d.ctx.Err() == nil {
+			select {
+			case d.failed <- fmt.Errorf("%s: %w", name, err):
+			default:
+			}
+		}
+	})
+}
+
+func (d *Daemon) openTable(ctx context.Context, cfg *config.Config) error {
+	if cfg.Table.Redis == nil {
+		t, err := localtable.Open(filepath.Join(cfg.Data, "table.db"), localtable.Options{})
+		if err != nil {
+			return err
+		}
+		d.table = t
+		return nil
+	}
+	o, err := redisOptions(cfg.Table.Redis, d.logger)
+	if err != nil {
+		return err
+	}
+	t, err := redistable.Open(ctx, o)
+	if err != nil {
+		return err
+	}
+	d.table = t
+	return nil
+}
+
+// followTable starts the replica, and waits a moment for the first contact.
+func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
+	var err error
+	d.replica, err = replica.Open(replica.Options{
+		Table: d.table, Dir: filepath.Join(cfg.Data, "replica"), Logger: d.logger,
+		OnUpdate: func(old, now *routing.State) {
+			d.gate.Update(old, now)
+			d.metrics.Table(now)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	d.gate = node.NewGate(d.replica, node.Lease(cfg.Lease), cfg.Routing.Separator)
+	d.part("replica", func() error {
+		d.initTable()
+		return d.replica.Run(d.ctx)
+	})
+	ctx, cancel := context.WithTimeout(ctx, firstContact)
+	defer cancel()
+	if err := d.caughtUp(ctx); err != nil {
+		d.logger.Warn("table not reached yet: mail is put off until it is", "error", err)
+	}
+	return nil
+}
+
+// initTable gives an empty table its first incarnation, but only if this node never saw
+// another: a table that was emptied is not a new one.
+func (d *Daemon) initTable() {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		_, err := d.table.Position(d.ctx)
+		if errors.Is(err, table.ErrEmpty) {
+			if known := d.replica.State().Position().Incarnation; known != "" {
+				d.alarms.Raise("table-empty", fmt.Sprintf("The table is empty, but this node knows the incarnation %s: nothing is routed until the table is restored, or this node's directory %q is moved away on purpose.", known, "replica"))
+			} else if _, err = d.table.Init(d.ctx); err == nil {
+				d.logger.Info("table was empty and is now ours to fill")
+			}
+		}
+		if err == nil || !errors.Is(err, table.ErrUnavailable) && !errors.Is(err, table.ErrEmpty) {
+			return // what is wrong beyond that, the replica reports
+		}
+		select {
+		case <-time.After(pause):
+		case <-d.ctx.Done():
+			return
+		}
+	}
+}
+
+// caughtUp returns when the replica has seen all that the table has now.
+func (d *Daemon) caughtUp(ctx context.Context) error {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		pos, err := d.table.Position(ctx)
+		if err == nil {
+			return d.replica.Wait(ctx, pos)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// recover settles operations that a crash interrupted, as soon as the table is there.
+func (d *Daemon) recover() {
+	for d.ctx.Err() == nil {
+		if d.caughtUp(d.ctx) == nil {
+			break
+		}
+	}
+	if err := d.runner.Recover(d.ctx); err != nil && d.ctx.Err() == nil {
+		d.alarms.Raise("operation-recovery", fmt.Sprintf("Operations interrupted by the last stop could not be settled: their agencies stay closed. %v", err))
+	}
+}
+
+func (d *Daemon) openPlatforms(cfg *config.Config) (*platforms, error) {
+	return openPlatforms(cfg, d.logger, func(id routing.PlatformID, origin mail.Origin) relay.Observer {
+		return d.metrics.Relay(id, origin)
+	})
+}
+
+func (d *Daemon) transferOptions(cfg *config.Config, p *platforms) (transfer.Options, error) {
+	master, err := postmaster(cfg)
+	return transfer.Options{
+		Gate: d.gate, Platforms: p.list, Postmaster: master,
+		Node: cfg.Node, Installation: cfg.Installation,
+		HopLimit: cfg.Routing.HopLimit, OwnLimit: cfg.Routing.OwnLimit,
+		Alarms: d.alarms, Observer: d.metrics.Transfer(), Logger: d.logger,
+	}, err
+}
+
+// listen opens a listener's socket; it is served once all are open.
+func (d *Daemon) listen(cfg *config.Config, l *config.Listener) error {
+	o := listenerOptions(cfg, l)
+	o.Logger = d.logger
+	o.Observer = d.metrics.Listener(l.ID)
+	o.AnnounceSize = func() int64 { size, _, _ := d.platforms.Load().announced(); return size }
+	o.Announce8Bit = func() bool { _, yes, _ := d.platforms.Load().announced(); return yes }
+	o.AnnounceUTF8 = func() bool { _, _, yes := d.platforms.Load().announced(); return yes }
+	if l.TLS.Mode == config.ListenerTLSStartTLS || l.TLS.Mode == config.ListenerTLSImplicit {
+		cert := new(certificate)
+		if err := cert.load(l.TLS.CertFile, l.TLS.KeyFile); err != nil {
+			return fmt.Errorf("listener %s: %w", l.ID, err)
+		}
+		d.certificates[l.ID] = cert
+		o.TLSConfig = func() *tls.Config { return cert.config.Load() }
+	}
+	server, err := smtp.NewServer(o, d.transfer)
+	if err != nil {
+		return err
+	}
+	socket, err := net.Listen("tcp", l.Address)
+	if err != nil {
+		return fmt.Errorf("listener %s: %w", l.ID, err)
+	}
+	d.listeners = append(d.listeners, &listener{id: l.ID, server: server, socket: socket})
+	d.logger.Info("listening", "listener", l.ID, "protocol", l.Protocol, "address", socket.Addr().String(), "origin", l.Origin)
+	return nil
+}
+
+// Addr returns the address of a listener, or nil if there is none of this id.
+func (d *Daemon) Addr(id string) net.Addr {
+	for _, l := range d.listeners {
+		if l.id == id {
+			return l.socket.Addr()
+		}
+	}
+	return nil
+}
+
+// Ready returns nil if this node serves its purpose: the table is at hand and every
+// platform has a host that is not known to fail. Otherwise it says what is missing.
+func (d *Daemon) Ready() error {
+	return errors.Join(d.gate.Ready(), d.platforms.Load().ready())
+}
+
+// Wait returns when ctx ends, with nil, or when a part of the node failed, with why. The
+// node still has to be shut down.
+func (d *Daemon) Wait(ctx context.Context) error {
+	select {
+	case err := <-d.failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// Shutdown ends the node: listeners drain until ctx ends, then what is left is cut. It
+// returns when nothing of the node runs any more.
+func (d *Daemon) Shutdown(ctx context.Context) error {
+	d.logger.Info("node stops")
+	return d.stop(ctx)
+}
+
+// stop ends what start began, also half-way.
+func (d *Daemon) stop(ctx context.Context) error {
+	errs := []error{d.stopAdmin(ctx)}
+	var draining sync.WaitGroup
+	drained := make([]error, len(d.listeners))
+	for i, l := range d.listeners {
+		draining.Go(func() {
+			drained[i] = l.server.Shutdown(ctx)
+			_ = l.socket.Close() // closed already where the server got to serve it
+		})
+	}
+	draining.Wait()
+	d.cancel()
+	errs = append(errs, drained...)
+	d.parts.Wait()
+	if p := d.platforms.Load(); p != nil {
+		p.close()
+	}
+	if d.table != nil {
+		errs = append(errs, d.table.Close())
+	}
+	return errors.Join(errs...)
+}
