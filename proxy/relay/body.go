@@ -117,7 +117,7 @@ func (t *Transaction) drain() error {
 func (t *Transaction) refusedEarly(err error) error {
 	c := t.conn
 	if c.interrupted.Load() == nil {
-		c.raw.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		c.raw.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 		if code, rerr := c.reply.read(); rerr == nil && code/100 >= 4 {
 			r := t.pool.refused(c, "body", code)
 			return t.early(r)
@@ -185,7 +185,10 @@ func (t *Transaction) Dot(ctx context.Context) []error {
 	if t.pool.ep.Protocol == ProtocolLMTP {
 		n = t.accepted
 	}
-	errs := make([]error, max(n, 1))
+	errs := t.one.errs[:]
+	if n > 1 {
+		errs = make([]error, n)
+	}
 	if t.stage != stageFlushed {
 		return fill(errs, t.outOfOrder("final dot"))
 	}
@@ -204,7 +207,7 @@ func (t *Transaction) Dot(ctx context.Context) []error {
 		}
 		return fill(errs, t.inDoubt(err))
 	}
-	t.replies = make([]string, 0, len(errs))
+	t.replies = t.one.replies[:0]
 	var ended error
 	for i := range errs {
 		code, err := c.read(t.pool.ep.Timeouts.Dot)
@@ -216,15 +219,14 @@ func (t *Transaction) Dot(ctx context.Context) []error {
 			fill(errs[i:], t.inDoubt(err))
 			return errs
 		}
-		r := t.pool.refused(c, ".", code)
-		t.replies = append(t.replies, r.Reply.Message)
+		t.replies = append(t.replies, clean(c.reply.text, maxReplyText))
 		switch {
 		case code/100 == 2:
 		case code == 421:
-			errs[i] = t.pool.connectionError(c.host, "final dot", r)
+			errs[i] = t.pool.connectionError(c.host, "final dot", t.pool.refused(c, ".", code))
 			ended = errs[i]
 		default:
-			errs[i] = r
+			errs[i] = t.pool.refused(c, ".", code)
 		}
 	}
 	t.end()

@@ -79,7 +79,8 @@ func (c *conn) watch(ctx context.Context) error {
 		}
 	}
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		c.interrupt(context.Cause(ctx))
+		return c.cause()
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"crypto/tls"
+	"errors"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -53,4 +54,37 @@ type Stats struct {
 	InUse   int // Open without Idle
 	Waiting int // callers of Open that wait for a connection
 	Hosts   []HostStats
+}
+
+// succeeded ends a host's back-off.
+func (p *Pool) succeeded(h *host) {
+	if !h.down.Load() {
+		return
+	}
+	p.mu.Lock()
+	was := h.failures
+	h.failures, h.last, h.retryAt = 0, nil, time.Time{}
+	h.down.Store(false)
+	p.mu.Unlock()
+	if was > 0 {
+		p.log.Info("platform host answers again", "peer", h.name, "failures", was)
+	}
+}
+
+// failed begins or lengthens a host's back-off.
+func (p *Pool) failed(h *host, err error) {
+	p.mu.Lock()
+	h.fail(err, time.Now(), p.ep.Limits)
+	n, until := h.failures, h.retryAt
+	p.mu.Unlock()
+	p.log.Warn("platform host left alone", "peer", h.name, "failures", n, "until", until, "error", err)
+}
+
+// lost closes a connection that failed, and notes it with its host, unless the reason
+// is the caller's own: his context's end, or content that can't be sent.
+func (p *Pool) lost(c *conn, err error) {
+	if c.interrupted.Load() == nil && !errors.Is(err, ErrBareLineEnd) {
+		p.failed(c.host, err)
+	}
+	p.discard(c, "error")
 }

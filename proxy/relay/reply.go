@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -134,12 +135,16 @@ func digits(s string) (n int, ok bool) {
 // clean returns at most n bytes of p as UTF-8 without control characters: a platform's
 // text must not forge log lines or replies.
 func clean(p []byte, n int) string {
+	p = bytes.TrimRight(p, "\r\n")
+	if len(p) <= n && printable(p) {
+		return string(p)
+	}
 	s := strings.Map(func(r rune) rune {
 		if r < 0x20 || 0x7f <= r && r < 0xa0 || r == utf8.RuneError {
 			return '?'
 		}
 		return r
-	}, strings.TrimRight(string(p), "\r\n"))
+	}, string(p))
 	if len(s) > n {
 		for n > 0 && !utf8.RuneStart(s[n]) {
 			n--
@@ -147,4 +152,13 @@ func clean(p []byte, n int) string {
 		s = s[:n]
 	}
 	return s
+}
+
+func printable(p []byte) bool {
+	for _, c := range p {
+		if c < ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
 }

@@ -37,15 +37,16 @@ func harden(nc net.Conn, unacknowledged time.Duration) error {
 type peeker struct {
 	raw  syscall.RawConn // nil: not a socket, never anything pending
 	look func(fd uintptr)
+	fds  [1]unix.PollFd
 	n    int
 	err  error
-	buf  [1]byte
 }
 
 func newPeeker(nc net.Conn) *peeker {
 	p := new(peeker)
 	p.look = func(fd uintptr) {
-		p.n, _, p.err = unix.Recvfrom(int(fd), p.buf[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		p.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
+		p.n, p.err = unix.Poll(p.fds[:], 0)
 	}
 	if sc, ok := nc.(syscall.Conn); ok {
 		p.raw, _ = sc.SyscallConn()
@@ -61,5 +62,5 @@ func (p *peeker) pending() bool {
 	if err := p.raw.Control(p.look); err != nil {
 		return true
 	}
-	return p.err != unix.EAGAIN && p.err != unix.EINTR
+	return p.n != 0 && p.err != unix.EINTR
 }

@@ -53,6 +53,11 @@ type Transaction struct {
 	failure  error // that ended the transaction before the dot
 	body     body
 	replies  []string // texts of the answers to the dot
+
+	one struct { // room for the common case of one answer
+		errs    [1]error
+		replies [1]string
+	}
 }
 
 // Host returns the host, as configured, that the transaction talks or talked to.
@@ -90,7 +95,7 @@ func (t *Transaction) Rcpts(ctx context.Context, rcpts []Recipient) []error {
 		}
 		// Before MAIL is answered nothing is lost by beginning again: on a fresh
 		// connection if an idle one had died, else on another host.
-		if retry && attempt <= len(t.pool.hosts) {
+		if retry && attempt <= len(t.pool.hosts) && t.conn.interrupted.Load() == nil {
 			if err = t.reconnect(ctx, err); err == nil {
 				continue
 			}
