@@ -14,11 +14,11 @@ import (
 //
 // The tag "config" names the key; "restart" marks what a running node can't change;
 // "like" names the sibling that a section which isn't there, and every key that is left
-// out of it, takes its values from.
+// out of it, takes its values from; "path" marks file names.
 type Config struct {
-	Node         string `config:"node" restart:"yes"`         // host name of this node: greeting, EHLO, "by" of our Received lines
-	Installation string `config:"installation" restart:"yes"` // word that tells our Received lines from another mailcutover's; the same on all nodes
-	Data         string `config:"data" restart:"yes"`         // directory of this node's own files
+	Node         string `config:"node" restart:"yes"`            // host name of this node: greeting, EHLO, "by" of our Received lines
+	Installation string `config:"installation" restart:"yes"`    // word that tells our Received lines from another mailcutover's; the same on all nodes
+	Data         string `config:"data" restart:"yes" path:"yes"` // directory of this node's own files
 
 	Approval Approval `config:"approval" restart:"yes"`
 	Lab      bool     `config:"lab" restart:"yes"` // no real mail is at stake here; shown by /readyz and every command
@@ -66,9 +66,9 @@ type Redis struct {
 
 // RedisTLS is what a rediss:// table is checked against.
 type RedisTLS struct {
-	CAFile     string `config:"ca_file"`   // empty: the system's
-	CertFile   string `config:"cert_file"` // our certificate, with KeyFile; empty: none
-	KeyFile    string `config:"key_file"`
+	CAFile     string `config:"ca_file" path:"yes"`   // empty: the system's
+	CertFile   string `config:"cert_file" path:"yes"` // our certificate, with KeyFile; empty: none
+	KeyFile    string `config:"key_file" path:"yes"`
 	ServerName string `config:"server_name"` // empty: the URL's host
 }
 
@@ -140,8 +140,8 @@ func (ListenerTLSMode) words() []string { return []string{"none", "starttls", "i
 type ListenerTLS struct {
 	Mode     ListenerTLSMode `config:"mode" restart:"yes"`
 	Required bool            `config:"required" restart:"yes"` // no mail before STARTTLS
-	CertFile string          `config:"cert_file"`
-	KeyFile  string          `config:"key_file"`
+	CertFile string          `config:"cert_file" path:"yes"`
+	KeyFile  string          `config:"key_file" path:"yes"`
 }
 
 // BareLineEnds says what is done with a bare CR or LF in a message.
@@ -225,10 +225,10 @@ func (TLSPolicy) words() []string {
 // EndpointTLS is the TLS towards a platform.
 type EndpointTLS struct {
 	Policy     TLSPolicy `config:"policy"`
-	Implicit   bool      `config:"implicit"`    // from the first byte on, without STARTTLS
-	ServerName string    `config:"server_name"` // empty: the host's name
-	CAFile     string    `config:"ca_file"`     // empty: the system's
-	Pins       []Pin     `config:"pins"`        // instead of a CA: the certificate's key is one of these
+	Implicit   bool      `config:"implicit"`           // from the first byte on, without STARTTLS
+	ServerName string    `config:"server_name"`        // empty: the host's name
+	CAFile     string    `config:"ca_file" path:"yes"` // empty: the system's
+	Pins       []Pin     `config:"pins"`               // instead of a CA: the certificate's key is one of these
 }
 
 // Mechanism is a way to log in (RFC 4954).
@@ -236,11 +236,12 @@ type Mechanism string
 
 const (
 	MechanismNone  Mechanism = "none"
+	MechanismAny   Mechanism = "any" // plain or login, whichever the platform offers first in that order
 	MechanismPlain Mechanism = "plain"
 	MechanismLogin Mechanism = "login"
 )
 
-func (Mechanism) words() []string { return []string{"none", "plain", "login"} }
+func (Mechanism) words() []string { return []string{"none", "any", "plain", "login"} }
 
 // Auth is how we log in at a platform.
 type Auth struct {
@@ -306,8 +307,8 @@ type Admin struct {
 
 // AdminTLS is the API's certificate; empty: no TLS. The files are read again at each reload.
 type AdminTLS struct {
-	CertFile string `config:"cert_file"`
-	KeyFile  string `config:"key_file"`
+	CertFile string `config:"cert_file" path:"yes"`
+	KeyFile  string `config:"key_file" path:"yes"`
 }
 
 // Token lets one person or program use the API.

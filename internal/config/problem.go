@@ -31,8 +31,8 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// Problems is the error of [Load]: everything that is wrong, in the order of the keys of
-// the file's sections, one in a line.
+// Problems is the error of [Load]: everything that is wrong, one in a line; first what
+// can't be read, then what doesn't fit together.
 type Problems []Problem
 
 // Error implements error.

@@ -114,12 +114,12 @@ func (h Hash) String() string { return hex.EncodeToString(h[:4]) + "..." }
 // Secret is a password. It prints, marshals and logs as a reference to where it came
 // from; only Reveal returns it.
 type Secret struct {
-	from  string // "file PATH" or "environment NAME"; empty: none
-	value string
+	file, env string // where it came from; both empty if a program made it
+	value     string
 }
 
 // NewSecret returns a secret that a program made itself.
-func NewSecret(value string) Secret { return Secret{from: "program", value: value} }
+func NewSecret(value string) Secret { return Secret{value: value} }
 
 // Reveal returns the password; empty if there is none.
 func (s Secret) Reveal() string { return s.value }
@@ -129,10 +129,16 @@ func (s Secret) IsSet() bool { return s.value != "" }
 
 // String returns where the password came from, never the password.
 func (s Secret) String() string {
-	if s.from == "" {
+	switch {
+	case s.file != "":
+		return "file " + s.file
+	case s.env != "":
+		return "variable " + s.env
+	case s.value != "":
+		return "set"
+	default:
 		return "none"
 	}
-	return "from " + s.from
 }
 
 // GoString keeps %#v from printing the password.

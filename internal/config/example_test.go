@@ -1,0 +1,270 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"mailcutover/proxy/relay"
+	"mailcutover/proxy/smtp"
+)
+
+// allKeys returns every key of a file, with "[]" for the items of lists, and its
+// default as text. What may be left out as a whole and then is like a sibling is one key.
+func allKeys() map[string]string {
+	all := make(map[string]string)
+	collectKeys("", valueOf(Default()), all)
+	return all
+}
+
+func collectKeys(section string, v reflect.Value, all map[string]string) {
+	for f := range fields(v.Type()) {
+		key := join(section, f.key)
+		fv := v.FieldByIndex(f.Index)
+		t := f.Type
+		if t.Kind() == reflect.Pointer {
+			t = t.Elem()
+			fv = defaultOf(t)
+		}
+		switch {
+		case f.Tag.Get("like") != "":
+			all[key] = ""
+		case t == secretType:
+			all[key+"_file"], all[key+"_env"] = "", ""
+		case t == hashType:
+			all[key] = ""
+		case isSection(t):
+			collectKeys(key, fv, all)
+		case t.Kind() == reflect.Slice && isSection(t.Elem()):
+			collectKeys(key+"[]", defaultOf(t.Elem()), all)
+		default:
+			all[key] = text(fv)
+		}
+	}
+}
+
+// flatten collects the keys of a file.
+func flatten(section string, in any, into map[string]bool) {
+	switch v := in.(type) {
+	case map[string]any:
+		for k, sub := range v {
+			key := join(section, k)
+			into[key] = true
+			if !strings.HasSuffix(key, ".inside") {
+				flatten(key, sub, into)
+			}
+		}
+	case []any:
+		for _, item := range v {
+			flatten(section+"[]", item, into)
+		}
+	}
+}
+
+// entry is a key of the example file.
+type entry struct {
+	key     string
+	value   string // as it stands there
+	out     bool   // commented out
+	comment string // the lines before it
+	section bool
+}
+
+var settingLine = regexp.MustCompile(`^(\s*)(#?)(- )?([a-z_0-9]+):(?: (.*))?$`)
+
+// readExample reads the example file line by line: comments, keys and keys that are
+// commented out.
+func readExample(t *testing.T) []entry {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(configs, "mailcutover.example.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type open struct {
+		indent int
+		key    string
+	}
+	var (
+		stack    []open
+		comments []string
+		entries  []entry
+	)
+	for n, line := range strings.Split(string(b), "\n") {
+		trimmed := strings.TrimSpace(line)
+		switch {
+		case trimmed == "":
+			comments = nil
+			continue
+		case trimmed == "#" || strings.HasPrefix(trimmed, "# "):
+			comments = append(comments, strings.TrimSpace(trimmed[1:]))
+			continue
+		}
+		m := settingLine.FindStringSubmatch(line)
+		if m == nil {
+			t.Fatalf("line %d is neither a comment nor a setting: %s", n+1, line)
+		}
+		indent := len(m[1])
+		if m[3] != "" {
+			indent += 2 // "- " begins an item: its keys stand two columns further
+		}
+		for len(stack) > 0 && stack[len(stack)-1].indent >= indent {
+			stack = stack[:len(stack)-1]
+		}
+		section := ""
+		if len(stack) > 0 {
+			section = stack[len(stack)-1].key
+		}
+		key := join(section, m[4])
+		e := entry{key: key, value: m[5], out: m[2] != "", comment: strings.Join(comments, " ")}
+		comments = nil
+		if m[5] == "" {
+			e.section = true
+			if strings.HasPrefix(m[4], "listeners") || m[4] == "platforms" || m[4] == "tokens" {
+				key += "[]"
+			}
+			stack = append(stack, open{indent, key})
+		}
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+// exampleOf are keys that have no default, or none that would be a good example.
+var exampleOf = []string{"node", "listeners[].id", "listeners[].address", "platforms[].id", "platforms[].outside.hosts", "routing.postmaster"}
+
+// The example file has every key, each with a comment and its default.
+func TestExampleIsComplete(t *testing.T) {
+	all := allKeys()
+	seen := make(map[string]bool)
+	second := false // the second platform only shows how little is needed
+	for _, e := range readExample(t) {
+		if second = second && strings.HasPrefix(e.key, "platforms[]"); second {
+			continue
+		}
+		if e.key == "platforms[].id" && seen[e.key] {
+			second = true
+			continue
+		}
+		if strings.HasPrefix(e.key, "platforms[].inside.") {
+			continue
+		}
+		if seen[e.key] {
+			t.Errorf("%s is there twice", e.key)
+		}
+		seen[e.key] = true
+		if e.comment == "" && !e.section {
+			t.Errorf("%s has no comment", e.key)
+		}
+		fallback, known := all[e.key]
+		if !known {
+			if !e.section {
+				t.Errorf("%s is no key", e.key)
+			}
+			continue
+		}
+		var value any
+		if err := yaml.Unmarshal([]byte(e.value), &value); err != nil {
+			t.Errorf("%s: %v", e.key, err)
+		}
+		shown := ""
+		if value != nil {
+			shown = fmt.Sprint(value)
+		}
+		if !slices.Contains(exampleOf, e.key) && shown != fallback && !(e.out && fallback == "") {
+			t.Errorf("%s shows %q, the default is %q", e.key, shown, fallback)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		if !seen[key] {
+			t.Errorf("%s is missing in the example", key)
+		}
+	}
+}
+
+// As it stands, the example changes nothing but what has no default.
+func TestExampleIsDefault(t *testing.T) {
+	cfg := mustLoad(t, filepath.Join(configs, "mailcutover.example.yaml"))
+	want := `node: mx1.example.org
+listeners:
+  - id: mx
+    address: :25
+platforms:
+  - id: exchange
+    outside:
+      hosts: ['exchange1.example.org:25', 'exchange2.example.org:25']
+  - id: ox
+    outside:
+      protocol: lmtp
+      hosts: ['dovecot.example.org:24']
+routing:
+  postmaster: postmaster@example.org
+`
+	if got := Show(cfg, true); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// What is commented out is right too: with it all, only the files are missing.
+func TestExampleCommentedOut(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(configs, "mailcutover.example.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := regexp.MustCompile(`(?m)^(\s*)#(\S)`).ReplaceAllString(string(b), "$1$2")
+	text = regexp.MustCompile(`(?m)^\s*password_file:.*\n`).ReplaceAllString(text, "")
+	text = regexp.MustCompile(`(?m)^(\s*)(ca|cert|key)_file:.*\n`).ReplaceAllString(text, "")
+	text = strings.Replace(text, "mechanism: none", "mechanism: plain", 1)
+	text = strings.Replace(text, "policy: opportunistic", "policy: verified", 1)
+	text = strings.Replace(text, `username: ""`, "username: mailcutover", 1)
+	text = strings.Replace(text, "sha256: 00", `sha256: ab`, 1)
+	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b")
+	if r := cfg.Table.Redis; r == nil || r.Username != "mailcutover" || r.Password.Reveal() != "a" || r.Timeout != DefaultRedis().Timeout {
+		t.Errorf("redis is %+v", r)
+	}
+	if p := cfg.Platforms[0]; p.Inside == nil || p.Inside.Hosts[0] != "exchange1.example.org:2525" || p.Inside.Auth.Password.Reveal() != "b" {
+		t.Errorf("inside is %+v", p.Inside)
+	}
+	if len(cfg.Admin.Tokens) != 1 || len(cfg.Warnings) != 0 {
+		t.Errorf("tokens %v, warnings %v", cfg.Admin.Tokens, cfg.Warnings)
+	}
+}
+
+// The sections named after types of other packages have the same names and defaults.
+func TestLimitsAreThoseOfTheParts(t *testing.T) {
+	endpoint := DefaultEndpoint()
+	for name, c := range map[string]struct {
+		ours, theirs any
+		elsewhere    string // a field that has its key in another place
+	}{
+		"smtp.Limits":    {DefaultListener().Limits, smtp.DefaultOptions().Limits, ""},
+		"relay.Limits":   {endpoint.Limits, relay.Limits{}, "PlatformLimit"},
+		"relay.Timeouts": {endpoint.Timeouts, relay.Timeouts{}, ""},
+	} {
+		ours, theirs := reflect.ValueOf(c.ours), reflect.ValueOf(c.theirs)
+		for i := range theirs.NumField() {
+			f := theirs.Type().Field(i)
+			if f.Name == c.elsewhere {
+				continue
+			}
+			v := ours.FieldByName(f.Name)
+			if !v.IsValid() {
+				t.Errorf("%s.%s has no key", name, f.Name)
+			} else if name == "smtp.Limits" && v.Int() != theirs.Field(i).Int() {
+				t.Errorf("%s.%s is %v by default, its key %v", name, f.Name, theirs.Field(i), v)
+			}
+		}
+		for i := range ours.NumField() {
+			if f := ours.Type().Field(i); !theirs.FieldByName(f.Name).IsValid() {
+				t.Errorf("key %s has no field in %s", f.Tag.Get("config"), name)
+			}
+		}
+	}
+}
