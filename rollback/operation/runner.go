@@ -50,6 +50,10 @@ type Options struct {
 	Logger  *slog.Logger
 }
 
+// ErrEpoch is wrapped by the error for an agency whose record is not the one that the
+// request was made for.
+var ErrEpoch = errors.New("agency's epoch is another")
+
 // Runner carries out operations. Use [New]. It is safe for concurrent use; that two
 // operations don't own one agency is the table's business.
 type Runner struct {
@@ -71,6 +75,7 @@ type Request struct {
 	Agency   routing.AgencyID
 	Who      string        // a person
 	Reason   string        // required: it is journaled and stands in the table's log
+	Expected routing.Epoch // of Agency when it begins, else ErrEpoch; zero: any
 	Deadline time.Duration // until commit; 0: DefaultDeadline
 	Progress func(Operation)
 }
@@ -115,6 +120,7 @@ type run struct {
 	*Runner
 	op       Operation
 	progress func(Operation)
+	expected routing.Epoch // of the operation's agency at begin; zero: any
 	sent     *table.Change // last change sent; whether it happened is known by sending it again
 }
 
@@ -145,7 +151,7 @@ func (r *Runner) plan(req Request) (*run, error) {
 	if a.Phase != want {
 		return nil, fmt.Errorf("%s of agency %s: %w: it is in phase %s, want %s", req.Kind, a.ID, routing.ErrTransition, a.Phase, want)
 	}
-	one := &run{Runner: r, op: op, progress: req.Progress}
+	one := &run{Runner: r, op: op, progress: req.Progress, expected: req.Expected}
 	for _, id := range op.Agencies {
 		rec, _ := state.Agency(id)
 		if _, err := one.begin(rec); err != nil {
@@ -166,6 +172,9 @@ func newNonce() routing.Nonce {
 }
 
 func (u *run) begin(a routing.Agency) (routing.Agency, error) {
+	if u.expected != (routing.Epoch{}) && a.ID == u.op.Agency && a.Epoch != u.expected {
+		return a, fmt.Errorf("begin %s: %w: it is %s, expected was %s", a.ID, ErrEpoch, a.Epoch, u.expected)
+	}
 	return a.Begin(u.op.ID, u.op.Nonce, routing.EventBegin)
 }
 
