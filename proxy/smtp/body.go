@@ -194,7 +194,7 @@ func (b *body) nextChunk() error {
 func (b *body) discard() {
 	scratch := b.c.pool.in.Get().(*[bufferBytes]byte)
 	defer b.c.pool.in.Put(scratch)
-	for !b.ended && b.lost == nil && !(b.chunked && b.left == 0) {
+	for !b.ended && b.lost == nil && b.command == nil && !(b.chunked && b.left == 0) {
 		_, _ = b.next(scratch[:]) // what fails is in b.lost
 	}
 }

@@ -40,7 +40,6 @@ type conn struct {
 	offer   offers
 	forward *xforward // nil but for trusted peers that used it
 	tx      transaction
-	body    body
 
 	ending       error // why the connection is to end after the current command; nil: go on
 	quiet        bool  // end without a word
@@ -133,6 +132,13 @@ func (c *conn) step() error {
 	if err != nil {
 		return err
 	}
+	return c.answer(line)
+}
+
+// answer answers one command. It is apart from step, as other things are from what
+// waits, because an idle connection's stack is as large as its frames: below some
+// 1,200 bytes the runtime shrinks it to 4 KiB.
+func (c *conn) answer(line []byte) error {
 	cmd := parseCommand(line)
 	c.srv.observe.Command(cmd.name())
 	c.dispatch(cmd)
@@ -242,47 +248,50 @@ func (c *conn) readLine(deadline time.Time) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		n := len(line) - 2
-		if c.atSignature(line) {
-			c.quiet = true
-			return nil, errProxy
-		}
-		if n >= 0 && line[n] == '\r' {
+		if n := len(line) - 2; n > 0 && line[n] == '\r' {
 			return line[:n], nil
 		}
-		if !c.violation(command{}, replyLineEnd) {
-			return nil, errTooMuch
+		if err := c.oddLine(line); err != nil {
+			return nil, err
 		}
 	}
+}
+
+// oddLine answers a line that is empty or ends in a bare LF.
+func (c *conn) oddLine(line []byte) error {
+	wrong := replyUnknown
+	switch {
+	case string(line) != "\r\n":
+		wrong = replyLineEnd
+	case bytes.HasPrefix(c.unread(), []byte(proxyV2Signature[2:])): // from a peer that must not send it
+		c.quiet = true
+		return errProxy
+	}
+	if !c.violation(command{}, wrong) {
+		return errTooMuch
+	}
+	return nil
 }
 
 // rawLine returns the next line with its LF. One that is too long is answered and
 // skipped, up to a bound.
 func (c *conn) rawLine(deadline time.Time) ([]byte, error) {
-	limit := c.srv.opts.Limits.CommandBytes
-	skipped := 0
-	for {
+	for skipped := 0; ; {
 		b := c.unread()
-		if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		i := bytes.IndexByte(b, '\n')
+		if n := c.srv.opts.Limits.CommandBytes; skipped > 0 || i >= n || i < 0 && len(b) >= n {
+			var err error
+			if skipped, err = c.skip(skipped, i); err != nil {
+				return nil, err
+			}
+			if i >= 0 {
+				continue
+			}
+		} else if i >= 0 {
 			c.take(i + 1)
-			if skipped == 0 && i < limit {
-				return b[:i+1], nil
-			}
-			if !c.violation(command{}, replyTooLong) {
-				return nil, errTooMuch
-			}
-			skipped = 0
-			continue
+			return b[:i+1], nil
 		}
-		if skipped > 0 || len(b) >= limit {
-			if skipped += len(b); skipped > 16*limit {
-				c.violation(command{}, replyTooLong)
-				return nil, errTooLong
-			}
-			c.take(len(b))
-		}
-		c.decide()
-		if c.ending != nil {
+		if c.decide(); c.ending != nil {
 			return nil, c.ending
 		}
 		if err := c.fillUntil(deadline); err != nil {
@@ -291,10 +300,23 @@ func (c *conn) rawLine(deadline time.Time) ([]byte, error) {
 	}
 }
 
-// atSignature reports whether line begins a PROXY header version 2, from a peer that
-// must not send one.
-func (c *conn) atSignature(line []byte) bool {
-	return string(line) == proxyV2Signature[:2] && bytes.HasPrefix(c.unread(), []byte(proxyV2Signature[2:]))
+// skip takes what is unread of a line that is too long, up to its end at lf, if that is
+// there. It returns how much of the line was skipped so far.
+func (c *conn) skip(skipped, lf int) (int, error) {
+	if lf >= 0 {
+		c.take(lf + 1)
+		if !c.violation(command{}, replyTooLong) {
+			return 0, errTooMuch
+		}
+		return 0, nil
+	}
+	skipped += len(c.unread())
+	c.take(len(c.unread()))
+	if skipped > 16*c.srv.opts.Limits.CommandBytes {
+		c.violation(command{}, replyTooLong)
+		return skipped, errTooLong
+	}
+	return skipped, nil
 }
 
 // violation answers a command that is wrong in itself or in its place, and reports

@@ -151,10 +151,9 @@ func testOptions() Options {
 }
 
 // listen starts a server with these settings; it ends with the test.
-func listen(t testing.TB, opts Options, r *recorder) (*Server, string) {
+func listen(t testing.TB, opts Options, backend Backend) (*Server, string) {
 	t.Helper()
-	var backend Backend = r
-	if opts.Protocol == ProtocolSMTP {
+	if r, ok := backend.(*recorder); ok && opts.Protocol == ProtocolSMTP {
 		backend = oneAnswer{r}
 	}
 	srv, err := NewServer(opts, backend)

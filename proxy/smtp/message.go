@@ -26,7 +26,7 @@ func (c *conn) data(cmd command) {
 		c.end(errOutOfSync)
 		return
 	}
-	c.message(body{c: c, scan: scanner{dots: true}, limit: c.offer.size})
+	c.message(&body{c: c, scan: scanner{dots: true}, limit: c.offer.size})
 }
 
 // bdat answers the first BDAT of a message, and those that are out of place, whose
@@ -38,7 +38,7 @@ func (c *conn) bdat(cmd command) {
 		c.end(errOutOfSync)
 		return
 	}
-	b := body{c: c, chunked: true, left: size, last: last, limit: c.offer.size}
+	b := &body{c: c, chunked: true, left: size, last: last, limit: c.offer.size}
 	wrong := c.noMessage()
 	if !c.offer.esmtp && wrong == nil {
 		wrong = replySequence
@@ -47,10 +47,8 @@ func (c *conn) bdat(cmd command) {
 		c.message(b)
 		return
 	}
-	c.body = b
-	c.body.discard()
-	if err := c.body.lost; err != nil {
-		c.end(err)
+	if b.discard(); b.lost != nil {
+		c.end(b.lost)
 		return
 	}
 	c.violation(cmd, wrong)
@@ -71,32 +69,30 @@ func (c *conn) noMessage() *mail.Reply {
 }
 
 // message hands the message to the session, and its results to the peer.
-func (c *conn) message(b body) {
-	c.body = b
-	errs := c.session.Data(c.ctx, &c.body)
-	complete := c.body.err == io.EOF
-	c.rest()
-	c.srv.observe.MessageEnded(c.body.size, c.body.scan.repaired, complete)
-	if c.body.lost != nil {
-		c.end(c.body.lost)
+func (c *conn) message(b *body) {
+	errs := c.session.Data(c.ctx, b)
+	complete := b.err == io.EOF
+	if b.started || b.chunked {
+		b.discard()
+	}
+	c.srv.observe.MessageEnded(b.size, b.scan.repaired, complete)
+	if b.lost != nil {
+		c.end(b.lost)
 		return
 	}
-	next := c.body.command
-	if next == nil {
-		c.results(errs, complete)
+	if b.command == nil {
+		c.results(b, errs, complete)
 	}
-	doubtful, early := c.body.scan.doubtful, !c.body.chunked && !c.body.started && c.poll()
 	c.resetTransaction()
-	c.body = body{}
 	switch {
-	case next != nil:
-		c.dispatch(*next)
-	case early:
+	case b.command != nil:
+		c.dispatch(*b.command)
+	case !b.chunked && !b.started && c.poll():
 		// The message was refused without a 354, but its bytes are here already: they
 		// must not be taken as commands.
 		c.violation(command{verb: "DATA"}, replyEarly)
 		c.end(errOutOfSync)
-	case doubtful:
+	case b.scan.doubtful:
 		c.srv.log.Warn("protocol violation", "session", c.client.Session, "peer", c.client.Peer, "client", c.client.Addr,
 			"command", "DATA", "reason", errDoubtful.Error())
 		c.reply(mail.NewReply(421, 4, 7, 0, "Connection closed behind a malformed end of message"))
@@ -104,20 +100,11 @@ func (c *conn) message(b body) {
 	}
 }
 
-// rest discards what the session did not read, so that the next bytes are a command.
-func (c *conn) rest() {
-	b := &c.body
-	if b.lost != nil || b.command != nil || b.ended || !b.chunked && !b.started {
-		return
-	}
-	b.discard()
-}
-
 // results answers a message. Only one that the session read up to io.EOF can have been
 // accepted.
-func (c *conn) results(errs []error, complete bool) {
+func (c *conn) results(b *body, errs []error, complete bool) {
 	n := 1
-	if c.srv.opts.Protocol == ProtocolLMTP && (!c.body.chunked || c.body.last) {
+	if c.srv.opts.Protocol == ProtocolLMTP && (!b.chunked || b.last) {
 		n = c.tx.accepted
 	}
 	want := n
@@ -130,8 +117,8 @@ func (c *conn) results(errs []error, complete bool) {
 	accepted := false
 	for i := range n {
 		switch {
-		case c.body.fault != nil:
-			c.reply(c.body.fault)
+		case b.fault != nil:
+			c.reply(b.fault)
 		case len(errs) != want:
 			c.reply(replyLocal)
 		case errs[i] != nil:

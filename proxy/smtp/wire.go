@@ -65,7 +65,6 @@ type wire struct {
 	got           int
 	gotErr        error
 	peeked        bool
-	transport     tlsTransport
 }
 
 func (w *wire) init(nc net.Conn, pool *bufferPool, writeTimeout time.Duration) error {
@@ -280,10 +279,10 @@ func (w *wire) startTLS(ctx context.Context, config *tls.Config, timeout time.Du
 	if err := w.nc.SetDeadline(deadline); err != nil {
 		return err
 	}
-	w.transport = tlsTransport{Conn: w.nc, raw: w.raw, before: bytes.Clone(w.unread())}
+	transport := &tlsTransport{Conn: w.nc, raw: w.raw, before: bytes.Clone(w.unread())}
 	w.take(len(w.unread()))
 	w.park()
-	conn := tls.Server(&w.transport, config)
+	conn := tls.Server(transport, config)
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	done := make(chan error)
@@ -291,8 +290,8 @@ func (w *wire) startTLS(ctx context.Context, config *tls.Config, timeout time.Du
 	if err := <-done; err != nil {
 		return err
 	}
-	w.transport.impatient = w.raw != nil
-	w.transport.attempt = w.transport.tryRead
+	transport.impatient = w.raw != nil
+	transport.attempt = transport.tryRead
 	w.tls = conn
 	return nil
 }
