@@ -89,18 +89,14 @@ func (s *session) Rcpts(ctx context.Context, rcpts []smtp.Recipient) []error {
 		t.dropEmptyLeg()
 		return errs
 	}
-	answers, err := t.ask(ctx, asked)
-	for j, i := range index {
-		if err == nil && answers[j] == nil {
+	for j, err := range t.ask(asked) {
+		i := index[j]
+		if err == nil {
 			t.rcpt = append(t.rcpt, entered[j])
 			continue
 		}
 		entered[j].ticket.End()
-		answer := err
-		if answer == nil {
-			answer = answers[j]
-		}
-		errs[i] = t.refused(&entered[j].decision, rcpts[i].To.String(), answer)
+		errs[i] = t.refused(&entered[j].decision, rcpts[i].To.String(), err)
 	}
 	t.dropEmptyLeg()
 	return errs
@@ -176,20 +172,26 @@ func (t *transaction) route(to mail.Path) (routing.Decision, mail.Path, error) {
 }
 
 // ask opens the platform's transaction, if it isn't yet, and asks it about recipients.
-func (t *transaction) ask(ctx context.Context, rcpts []relay.Recipient) ([]error, error) {
+func (t *transaction) ask(rcpts []relay.Recipient) []error {
 	l := t.leg
 	if l.tx == nil {
 		tx, err := l.pool.Open(l.ctx, t.client, t.from, t.opts)
 		if err != nil {
-			return nil, t.closedOr(err)
+			errs := make([]error, len(rcpts))
+			for i := range errs {
+				errs[i] = t.closedOr(err)
+			}
+			return errs
 		}
 		l.tx = tx
 	}
-	answers, err := l.tx.Rcpts(l.ctx, rcpts)
-	if err != nil {
-		return nil, t.closedOr(err)
+	errs := l.tx.Rcpts(l.ctx, rcpts)
+	for i, err := range errs {
+		if err != nil {
+			errs[i] = t.closedOr(err)
+		}
 	}
-	return answers, nil
+	return errs
 }
 
 // closedOr returns why a leg that was cut was cut, or err.

@@ -1,0 +1,331 @@
+package transfer
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"mailcutover/internal/platformtest"
+	"mailcutover/mail"
+	"mailcutover/node"
+	"mailcutover/proxy/relay"
+	"mailcutover/proxy/smtp"
+	"mailcutover/routing"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is a listener, the transfer, and two platforms: exchange speaks SMTP, ox LMTP.
+// The agencies health and police are on exchange.
+type world struct {
+	t         *testing.T
+	transfer  *Transfer
+	options   Options
+	gate      *node.Gate
+	platforms map[string]*platformtest.Platform
+	seen      map[string]int // transactions of a platform that the transcript has named
+
+	server *smtp.Server
+	socket net.Listener
+	served chan error
+	client net.Conn
+	lines  *bufio.Reader
+
+	mu     sync.Mutex
+	state  *routing.State
+	lapsed bool
+	alarms []string
+}
+
+func (w *world) State() *routing.State {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.state
+}
+
+func (w *world) Fresh() (time.Time, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now(), !w.lapsed
+}
+
+func (w *world) Raise(key, _ string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.alarms = append(w.alarms, key)
+}
+
+func (w *world) Decided(routing.Reason)                         {}
+func (w *world) Delivered(routing.PlatformID, mail.Origin, int) {}
+func (w *world) InDoubt(routing.PlatformID)                     {}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, platforms: map[string]*platformtest.Platform{}, seen: map[string]int{}, state: routing.NewState(routing.Position{})}
+	w.gate = node.NewGate(w, node.Lease{Settled: time.Hour, Armed: time.Hour}, "+")
+	u := routing.Update{
+		Domains: []routing.Domain{{Name: "health.example"}, {Name: "police.example"}},
+		Fixed:   []routing.Fixed{{Address: "all@health.example", Kind: "group", Platform: "exchange", At: "everybody@health.example"}},
+	}
+	number := byte(0)
+	for agency, names := range map[routing.AgencyID][]string{"health": {"anna", "bert"}, "police": {"carl"}} {
+		rec, err := routing.NewAgency(agency, "exchange", "ox")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rows []routing.Row
+		for _, name := range names {
+			number++
+			address := routing.Address(name + "@" + string(agency) + ".example")
+			rows = append(rows, routing.Row{
+				Mailbox: routing.MailboxID{number}, Kind: routing.KindUser, Addresses: []routing.Address{address},
+				Target: routing.Place{Address: routing.Address(name + "@ox.internal")},
+			})
+		}
+		m, err := routing.NewMapping(agency, rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec.Mapping = m.Digest()
+		u.Agencies = append(u.Agencies, rec)
+		u.Mappings = append(u.Mappings, m)
+	}
+	w.apply(u)
+	w.options = Options{
+		Gate: w.gate, Postmaster: "anna@health.example", Node: "mx1.example", Installation: "test",
+		HopLimit: 50, OwnLimit: 4, Alarms: w, Observer: w, Logger: slog.New(slog.DiscardHandler),
+	}
+	for _, id := range []string{"exchange", "ox"} {
+		p, err := platformtest.Start(platformtest.Options{LMTP: id == "ox"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Close)
+		w.platforms[id] = p
+		ep := relay.Endpoint{
+			Platform: routing.PlatformID(id), Origin: mail.OriginOutside, Protocol: relay.ProtocolSMTP,
+			Hosts: []string{p.Addr()}, Helo: "mx1.example", TLS: relay.TLS{Policy: relay.TLSNone},
+		}
+		if id == "ox" {
+			ep.Protocol = relay.ProtocolLMTP
+		}
+		pool, err := relay.NewPool(ep, relay.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(pool.Close)
+		w.options.Platforms = append(w.options.Platforms, Platform{ID: ep.Platform, ConnectionLimit: time.Hour, Outside: pool, Inside: pool})
+	}
+	w.transfer = New(w.options)
+	return w
+}
+
+// apply puts an update of the table into force.
+func (w *world) apply(u routing.Update) {
+	w.t.Helper()
+	old := w.State()
+	now, err := old.Apply(u)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.mu.Lock()
+	w.state = now
+	w.mu.Unlock()
+	w.gate.Update(old, now)
+}
+
+// listen starts the listener and connects to it.
+func (w *world) listen(protocol smtp.Protocol) {
+	w.t.Helper()
+	o := smtp.DefaultOptions()
+	o.ID, o.Hostname, o.Protocol = "test", "mx1.example", protocol
+	var err error
+	if w.server, err = smtp.NewServer(o, w.transfer); err != nil {
+		w.t.Fatal(err)
+	}
+	if w.socket, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- w.server.Serve(ctx, w.socket) }()
+	w.t.Cleanup(func() { cancel(); <-served })
+	if w.client, err = net.Dial("tcp", w.socket.Addr().String()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = w.client.Close() })
+	w.lines = bufio.NewReader(w.client)
+}
+
+// reply reads one whole reply and returns its last line.
+func (w *world) reply() (string, error) {
+	_ = w.client.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for {
+		line, err := w.lines.ReadString('\n')
+		if err != nil {
+			return "", err
+		}
+		if line = strings.TrimRight(line, "\r\n"); len(line) < 4 || line[3] != '-' {
+			return line, nil
+		}
+	}
+}
+
+// agency takes an agency's record one step further.
+func (w *world) agency(id, event string) error {
+	rec, ok := w.State().Agency(routing.AgencyID(id))
+	if !ok {
+		return fmt.Errorf("no agency %s", id)
+	}
+	var err error
+	switch event {
+	case "arm":
+		rec = rec.Arm()
+	case "begin":
+		rec, err = rec.Begin("op", 7, routing.EventBegin)
+	case "commit":
+		rec, err = rec.Commit("op", 7)
+	case "publish":
+		rec, err = rec.Publish("op")
+	case "lock":
+		rec, err = rec.Lock()
+	default:
+		err = fmt.Errorf("no event %s", event)
+	}
+	if err == nil {
+		w.apply(routing.Update{Agencies: []routing.Agency{rec}})
+	}
+	return err
+}
+
+// stored compares the next message that a platform took with "FROM -> RCPT RCPT".
+func (w *world) stored(platform, want string) error {
+	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	defer cancel()
+	n := w.seen[platform] + 1
+	all, err := w.platforms[platform].WaitStored(ctx, n)
+	if err != nil {
+		return err
+	}
+	w.seen[platform] = n
+	got := all[n-1].From + " -> " + strings.Join(all[n-1].Accepted(), " ")
+	if got != want {
+		return fmt.Errorf("%s took %q, want %q", platform, got, want)
+	}
+	return nil
+}
+
+// do carries out one line of a transcript.
+func (w *world) do(line string) error {
+	word, rest, _ := strings.Cut(line, " ")
+	args := strings.Fields(rest)
+	switch word {
+	case "listener":
+		if rest == "lmtp" {
+			w.listen(smtp.ProtocolLMTP)
+		} else {
+			w.listen(smtp.ProtocolSMTP)
+		}
+	case "C:":
+		_, err := w.client.Write([]byte(strings.NewReplacer(`\r`, "\r", `\n`, "\n").Replace(rest) + "\r\n"))
+		return err
+	case "S:":
+		got, err := w.reply()
+		if err != nil {
+			return err
+		}
+		if !strings.HasPrefix(got, rest) {
+			return fmt.Errorf("got %q", got)
+		}
+	case "agency":
+		return w.agency(args[0], args[1])
+	case "script": // PLATFORM VERB REPLY...
+		reply := strings.Join(args[2:], " ")
+		r := platformtest.Reaction{Reply: reply}
+		if reply == "drop" {
+			r = platformtest.Reaction{Drop: platformtest.DropBefore}
+		}
+		w.platforms[args[0]].SetScript(platformtest.On(args[1], r))
+	case "usual":
+		w.platforms[rest].SetScript(nil)
+	case "from": // mail from this net is the platform's own
+		for i := range w.options.Platforms {
+			if p := &w.options.Platforms[i]; string(p.ID) == args[0] {
+				p.Nets = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+				p.RelaysInside = len(args) > 1
+			}
+		}
+		w.transfer.Configure(w.options)
+	case "stored":
+		platform, want, _ := strings.Cut(rest, " ")
+		return w.stored(platform, want)
+	case "nothing":
+		if n := len(w.platforms[rest].Stored()); n != w.seen[rest] {
+			return fmt.Errorf("%s took %d messages, the transcript names %d", rest, n, w.seen[rest])
+		}
+	case "alarm":
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if len(w.alarms) == 0 || !strings.HasPrefix(w.alarms[0], rest) {
+			return fmt.Errorf("alarms are %q", w.alarms)
+		}
+		w.alarms = w.alarms[1:]
+	case "lapse":
+		w.mu.Lock()
+		w.lapsed = true
+		w.mu.Unlock()
+	case "doubts":
+		if l := w.gate.Load(routing.AgencyID(args[0])); fmt.Sprint(l.InDoubt) != args[1] {
+			return fmt.Errorf("load is %+v", l)
+		}
+	default:
+		return errors.New("no such directive")
+	}
+	return nil
+}
+
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no transcripts", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := newWorld(t)
+			for i, line := range strings.Split(string(text), "\n") {
+				if line == "" || line[0] == '#' {
+					continue
+				}
+				if err := w.do(line); err != nil {
+					t.Fatalf("line %d: %s: %v", i+1, line, err)
+				}
+			}
+			for id, p := range w.platforms {
+				if n := len(p.Stored()); n != w.seen[id] {
+					t.Errorf("%s took %d messages, the transcript names %d", id, n, w.seen[id])
+				}
+			}
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if len(w.alarms) > 0 {
+				t.Errorf("alarms that the transcript doesn't name: %q", w.alarms)
+			}
+		})
+	}
+}
