@@ -94,48 +94,49 @@ func (s *State) DecideAddress(a Address, separator string) Decision {
 func (s *State) DecideLogin(l Login) Decision { return s.decide(string(l), false) }
 
 func (s *State) decide(key string, mail bool) Decision {
-	if mail {
-		if f, ok := s.fixed[Address(key)]; ok {
-			d := Decision{Reason: ReasonFixed, Platform: f.Platform, Address: f.At}
-			if d.Address == "" {
-				d.Address = f.Address
-			}
-			return d
-		}
-	}
 	found := Decision{Reason: ReasonNoSuchName}
 	if s.missing > 0 {
 		found.Reason = ReasonTableUnavail // unless an agency has it, one of those may
 	}
 	none := found.Reason
 	h := hashKey(key)
-	for i, pos := s.index.next(h, h); i >= 0; i, pos = s.index.next(h, pos) {
-		// The index is shared with newer States, which may know more agencies.
-		if i >= len(s.agencies) || s.agencies[i].mapping == nil {
-			continue
-		}
-		a := s.agencies[i]
-		row, isAddress, ok := a.mapping.find(key, h)
-		if !ok || mail && !isAddress {
-			continue
+	for w, pos := s.index.next(h, h); w.agency >= 0; w, pos = s.index.next(h, pos) {
+		var d Decision
+		if w.agency == ofFixed {
+			f, ok := s.fixed[Address(key)]
+			if !ok || !mail {
+				continue
+			}
+			d = Decision{Reason: ReasonFixed, Platform: f.Platform, Address: f.At}
+			if d.Address == "" {
+				d.Address = f.Address
+			}
+		} else {
+			line, ok := s.line(w)
+			if !ok {
+				continue
+			}
+			a := s.agencies[w.agency]
+			roles, id, at := readLine(line, key, a.Phase.OnTarget())
+			if roles == 0 || mail && roles&address == 0 {
+				continue
+			}
+			d = a.decision(id, at)
 		}
 		if found.Reason != none {
 			return Decision{Reason: ReasonConflict}
 		}
-		found = a.decision(row)
+		found = d
 	}
 	return found
 }
 
-// decision is that for a row of the agency's mapping.
-func (a *agencyState) decision(row int) Decision {
+// decision is that for a mailbox of the agency.
+func (a *agencyState) decision(id MailboxID, at Place) Decision {
 	d := Decision{
-		Agency: a.ID, Platform: a.Platform(), Phase: a.Phase, Epoch: a.Epoch, Nonce: a.Nonce,
-		Armed: a.Tightness != Settled,
+		Agency: a.ID, Mailbox: id, Platform: a.Platform(), Address: at.Address, Login: at.Login,
+		Phase: a.Phase, Epoch: a.Epoch, Nonce: a.Nonce, Armed: a.Tightness != Settled,
 	}
-	var at Place
-	d.Mailbox, at = a.mapping.place(row, a.Phase.OnTarget())
-	d.Address, d.Login = at.Address, at.Login
 	switch {
 	case d.Platform == "":
 		d.Reason = ReasonBadRecord

@@ -60,8 +60,8 @@ type Row struct {
 
 // Mapping is the immutable table of one agency's mailboxes: their addresses and logins,
 // and how either platform knows them. It is kept as the canonical text that its digest
-// is taken over, with an index beside it, so that a million mailboxes fit a node's
-// memory. Safe for concurrent use.
+// is taken over, so that a million mailboxes fit a node's memory; what finds a mailbox by
+// its names is the State that the mapping is in. Safe for concurrent use.
 //
 // The text begins with a line that names format and agency; then a line for each
 // mailbox, ascending by directory id. Fields are separated by tabs, values of a
@@ -73,15 +73,11 @@ type Mapping struct {
 	digest Digest
 	text   string
 	rows   []uint32 // offset of each row's line
-	keys   []uint64 // open addressing: upper half of the key's hash, row number + 1; 0 is empty
 	nKeys  int
 	odd    map[string]MailboxID // skeletons of the keys that aren't their own skeleton
 }
 
 const mappingHeader = "mailcutover mapping 1 "
-
-// maxMappingBytes keeps the offsets in 32 bits.
-const maxMappingBytes = 1<<32 - 1
 
 // NewMapping makes a mapping of rows, in any order. An address or login that stands
 // twice, an empty row or a double directory id is an error that names it. No rows at
@@ -122,7 +118,7 @@ func ReadMapping(agency AgencyID, digest Digest, size int, parts iter.Seq2[[]byt
 			return nil, fmt.Errorf("read mapping %s of %s: %w", digest, agency, err)
 		}
 		if len(text)+len(part) > maxMappingBytes {
-			return nil, fmt.Errorf("read mapping %s of %s: %w: larger than 4 GiB", digest, agency, ErrBadMapping)
+			return nil, fmt.Errorf("read mapping %s of %s: %w: larger than %d bytes", digest, agency, ErrBadMapping, maxMappingBytes)
 		}
 		text = append(text, part...)
 	}
@@ -200,70 +196,18 @@ func (m *Mapping) Mailbox(id MailboxID) (Row, bool) {
 	return m.row(i), true
 }
 
-// find returns the number of the row that has key as an address or login, and whether
-// as an address.
-func (m *Mapping) find(key string, h uint64) (row int, isAddress, ok bool) {
-	if len(m.keys) == 0 {
-		return 0, false, false
-	}
-	mask := uint64(len(m.keys) - 1)
-	for i := h & mask; m.keys[i] != 0; i = (i + 1) & mask {
-		if m.keys[i]>>32 == h>>32 {
-			row = int(uint32(m.keys[i])) - 1
-			if roles := rowNames(m.line(row), key); roles != 0 {
-				return row, roles&address != 0, true
+// line returns the line at an offset.
+func (m *Mapping) line(off uint32) string { return cutLine(m.text[off:]) }
+
+// ids returns the directory ids as they stand in the text, ascending.
+func (m *Mapping) ids() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, off := range m.rows {
+			if !yield(m.text[off : off+36]) {
+				return
 			}
 		}
 	}
-	return 0, false, false
-}
-
-// findAny is find for places too.
-func (m *Mapping) findAny(key string, h uint64) (row int, ok bool) {
-	if len(m.keys) == 0 {
-		return 0, false
-	}
-	mask := uint64(len(m.keys) - 1)
-	for i := h & mask; m.keys[i] != 0; i = (i + 1) & mask {
-		if m.keys[i]>>32 == h>>32 {
-			row = int(uint32(m.keys[i])) - 1
-			if rowNames(m.line(row), key) != 0 || rowPlaces(m.line(row), key) {
-				return row, true
-			}
-		}
-	}
-	return 0, false
-}
-
-func (m *Mapping) line(row int) string {
-	rest := m.text[m.rows[row]:]
-	return rest[:strings.IndexByte(rest, '\n')]
-}
-
-// place returns the directory id of a row and how a platform knows it, all of it parts
-// of the mapping's text.
-func (m *Mapping) place(row int, target bool) (id MailboxID, at Place) {
-	f := fields{rest: m.line(row)}
-	id = parseCanonicalID(f.next())
-	f.next()
-	tagAddress, tagLogin := "sa", "sl"
-	if target {
-		tagAddress, tagLogin = "ta", "tl"
-	}
-	var primary, login string
-	for f.more() {
-		switch tag, value, _ := strings.Cut(f.next(), ":"); {
-		case primary == "" && tag == "a":
-			primary = value
-		case login == "" && tag == "l":
-			login = value
-		case tag == tagAddress:
-			at.Address = Address(value)
-		case tag == tagLogin:
-			at.Login = value
-		}
-	}
-	return id, at.complete(Address(primary), Login(login))
 }
 
 // complete fills in what an empty part of a place means.

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"unsafe"
-
-	"github.com/cespare/xxhash/v2"
 )
 
 // role says what a name is to a mailbox.
@@ -62,19 +60,19 @@ func index(agency AgencyID, text string) (*Mapping, error) {
 		return nil, fmt.Errorf("%w: first line %.80q: want %q", ErrBadMapping, header, mappingHeader+string(agency))
 	}
 	if len(text) > maxMappingBytes {
-		return nil, fmt.Errorf("%w: larger than 4 GiB", ErrBadMapping)
+		return nil, fmt.Errorf("%w: larger than %d bytes", ErrBadMapping, maxMappingBytes)
 	}
 	m := &Mapping{agency: agency, text: text}
 	m.digest = sha256.Sum256(unsafe.Slice(unsafe.StringData(text), len(text)))
 	m.rows = make([]uint32, 0, strings.Count(body, "\n"))
-	keys := strings.Count(body, ":") // at most: values may hold colons too
-	m.keys = make([]uint64, tableSize(keys))
+	// At most as many keys: values may hold colons too.
+	seen := keySet{text: text, slots: make([]uint64, tableSize(strings.Count(body, ":")))}
 	for off := len(header) + 1; off < len(text); {
 		n := strings.IndexByte(text[off:], '\n')
 		if n < 0 {
 			return nil, fmt.Errorf("%w: last line has no end", ErrBadMapping)
 		}
-		if err := m.add(uint32(off), text[off:off+n]); err != nil {
+		if err := m.add(&seen, uint32(off), text[off:off+n]); err != nil {
 			return nil, err
 		}
 		off += n + 1
@@ -83,9 +81,9 @@ func index(agency AgencyID, text string) (*Mapping, error) {
 }
 
 // add checks a row's line and enters its keys.
-func (m *Mapping) add(off uint32, line string) error {
+func (m *Mapping) add(seen *keySet, off uint32, line string) error {
 	if len(m.rows) > 0 {
-		last := m.line(len(m.rows) - 1)
+		last := m.line(m.rows[len(m.rows)-1])
 		if line[:min(36, len(line))] <= last[:36] {
 			return fmt.Errorf("%w: directory id %.36s stands twice, or rows are not in order", ErrBadMapping, line)
 		}
@@ -102,7 +100,6 @@ func (m *Mapping) add(off uint32, line string) error {
 		return fmt.Errorf("mailbox %s: %w", id, err)
 	}
 	m.rows = append(m.rows, off)
-	row := uint32(len(m.rows)) // number + 1
 	addressed := 0
 	for f.more() {
 		field := f.next()
@@ -123,7 +120,7 @@ func (m *Mapping) add(off uint32, line string) error {
 			} else if l, err := ParseLogin(value); err != nil || l != Login(value) {
 				return fmt.Errorf("%w: mailbox %s: login %q is not in canonical form", ErrBadMapping, id, value)
 			}
-			if err := m.enter(value, row, id); err != nil {
+			if err := m.enter(seen, value, off, id); err != nil {
 				return err
 			}
 		case "sa", "ta", "sl", "tl":
@@ -131,7 +128,7 @@ func (m *Mapping) add(off uint32, line string) error {
 			if a, err := ParseAddressKey(value); !ok || tag[1] == 'a' && (err != nil || a != Address(value)) {
 				return fmt.Errorf("%w: mailbox %s: place %q", ErrBadMapping, id, field)
 			}
-			if err := m.enter(key, row, id); err != nil {
+			if err := m.enter(seen, key, off, id); err != nil {
 				return err
 			}
 		default:
@@ -144,24 +141,18 @@ func (m *Mapping) add(off uint32, line string) error {
 	return nil
 }
 
-// enter adds a key. One mailbox may have a string as address, as login and as place; two
+// enter notes a key. One mailbox may have a string as address, as login and as place; two
 // mailboxes may not share one in any role, since what one platform takes for A's the
 // other, or the next mapping, would take for B's.
-func (m *Mapping) enter(key string, row uint32, id MailboxID) error {
-	h := hashKey(key)
-	if other, ok := m.findAny(key, h); ok {
-		if other != int(row)-1 {
-			return fmt.Errorf("%w: %q belongs to the mailboxes %.36s and %s", ErrBadMapping, key, m.line(other), id)
-		}
+func (m *Mapping) enter(seen *keySet, key string, off uint32, id MailboxID) error {
+	switch other, isNew := seen.enter(key, off); {
+	case isNew:
+		m.nKeys++
+	case other != off:
+		return fmt.Errorf("%w: %q belongs to the mailboxes %.36s and %s", ErrBadMapping, key, m.text[other:], id)
+	default:
 		return nil
 	}
-	mask := uint64(len(m.keys) - 1)
-	i := h & mask
-	for m.keys[i] != 0 {
-		i = (i + 1) & mask
-	}
-	m.keys[i] = h>>32<<32 | uint64(row)
-	m.nKeys++
 	if s := Address(key).Skeleton(); s != key {
 		if m.odd == nil {
 			m.odd = make(map[string]MailboxID)
@@ -171,9 +162,31 @@ func (m *Mapping) enter(key string, row uint32, id MailboxID) error {
 	return nil
 }
 
+// keySet knows which lines of a text have which keys, while the text is checked.
+type keySet struct {
+	text  string
+	slots []uint64 // open addressing: upper half of the key's hash, offset of the line; 0 is empty
+}
+
+// enter notes that the line at off has key, or returns the line that has it already.
+func (k *keySet) enter(key string, off uint32) (line uint32, isNew bool) {
+	h := hashKey(key)
+	mask := uint64(len(k.slots) - 1)
+	for i := h & mask; ; i = (i + 1) & mask {
+		entry := k.slots[i]
+		if entry == 0 {
+			k.slots[i] = h>>32<<32 | uint64(off)
+			return off, true
+		}
+		if entry>>32 == h>>32 && lineHas(cutLine(k.text[uint32(entry):]), key) {
+			return uint32(entry), false
+		}
+	}
+}
+
 // row parses a line that index has checked.
 func (m *Mapping) row(i int) Row {
-	f := fields{rest: m.line(i)}
+	f := fields{rest: m.line(m.rows[i])}
 	var r Row
 	r.Mailbox, _ = ParseMailboxID(f.next())
 	r.Kind, _ = ParseKind(f.next())
@@ -207,33 +220,68 @@ func ParseAddressKey(s string) (Address, error) {
 	return CanonicalAddress(p)
 }
 
-// rowNames returns whether key is an address and whether it is a login in a row's line.
-func rowNames(line, key string) (roles role) {
-	for rest := line; ; {
-		i := strings.Index(rest, key)
-		if i < 0 {
-			return roles
+// lineHas reports whether key is an address or a login in a mailbox's line, or the name
+// by which a platform knows it.
+func lineHas(line, key string) bool {
+	f := fields{rest: line}
+	f.next()
+	f.next()
+	for f.more() {
+		field := f.next()
+		if k, ok := placeKey(field); ok && k == key {
+			return true
 		}
-		end := i + len(key)
-		if i >= 3 && rest[i-1] == ':' && rest[i-3] == '\t' && (end == len(rest) || rest[end] == '\t') {
-			if rest[i-2] == 'a' {
-				roles |= address
-			} else {
-				roles |= login
-			}
-		}
-		rest = rest[end:]
-	}
-}
-
-// rowPlaces reports whether a platform knows the row's mailbox by key.
-func rowPlaces(line, key string) bool {
-	for f := (fields{rest: line}); f.more(); {
-		if k, ok := placeKey(f.next()); ok && k == key {
+		if len(field) == len(key)+2 && field[1] == ':' && field[2:] == key {
 			return true
 		}
 	}
 	return false
+}
+
+// readLine reads from a mailbox's line what a decision needs: whether key is an address or a
+// login of it, its directory id, and how the source or the target platform knows it, all
+// of it parts of the line. It is written for speed: one pass.
+func readLine(line, key string, target bool) (roles role, id MailboxID, at Place) {
+	platform := byte('s')
+	if target {
+		platform = 't'
+	}
+	var primary, first string
+	for pos := strings.IndexByte(line[37:], '\t') + 38; pos < len(line); {
+		end := strings.IndexByte(line[pos:], '\t') + pos
+		if end < pos {
+			end = len(line)
+		}
+		field := line[pos:end]
+		pos = end + 1
+		switch {
+		case field[1] == ':' && field[0] == 'a':
+			value := field[2:]
+			if primary == "" {
+				primary = value
+			}
+			if value == key {
+				roles |= address
+			}
+		case field[1] == ':':
+			value := field[2:]
+			if first == "" {
+				first = value
+			}
+			if value == key {
+				roles |= login
+			}
+		case field[0] != platform:
+		case field[1] == 'a':
+			at.Address = Address(field[3:])
+		default:
+			at.Login = field[3:]
+		}
+	}
+	if roles == 0 {
+		return 0, id, at
+	}
+	return roles, parseCanonicalID(line[:36]), at.complete(Address(primary), Login(first))
 }
 
 // placeKey returns the key under which a place's address or login is known.
@@ -275,31 +323,12 @@ func (f *fields) next() string {
 	return s
 }
 
-// hashKey hashes an address or a login; 0 is not special.
-func hashKey(key string) uint64 { return xxhash.Sum64String(key) }
-
-// tableSize returns the size of an open-addressing table for n entries: a power of two,
-// at most two thirds full.
-func tableSize(n int) int {
-	size := 8
-	for size*2 < n*3 {
-		size *= 2
-	}
-	return size
-}
-
 // parseCanonicalID parses an id in the form that MailboxID.String returns, without checks.
 func parseCanonicalID(s string) (id MailboxID) {
-	n := 0
-	for i := 0; i < len(s) && n < len(id); i++ {
-		if s[i] == '-' {
-			continue
-		}
-		id[n] = hexValue(s[i])<<4 | hexValue(s[i+1])
-		i++
-		n++
+	for i, at := range [16]int8{6, 4, 2, 0, 11, 9, 16, 14, 19, 21, 24, 26, 28, 30, 32, 34} {
+		id[i] = hexValue(s[at])<<4 | hexValue(s[at+1])
 	}
-	return swapGUID(id)
+	return id
 }
 
 func hexValue(c byte) byte {
@@ -308,3 +337,6 @@ func hexValue(c byte) byte {
 	}
 	return c - '0'
 }
+
+// cutLine returns the line at the start of text.
+func cutLine(text string) string { return text[:strings.IndexByte(text, '\n')] }

@@ -61,8 +61,9 @@ type State struct {
 
 type agencyState struct {
 	Agency
-	mapping *Mapping
-	above   *Agency // a record seen before that this one doesn't follow; nil if all is well
+	mapping    *Mapping
+	generation int     // of mapping, in the State's index
+	above      *Agency // a record seen before that this one doesn't follow; nil if all is well
 }
 
 // follows makes a the successor of the record was. An epoch below one that was seen, or
@@ -138,8 +139,9 @@ func (s *State) Apply(u Update) (*State, error) {
 		next := &agencyState{Agency: a}
 		i, known := n.byID[a.ID]
 		if known {
-			next.follows(n.agencies[i])
-			next.mapping = n.agencies[i].mapping
+			was := n.agencies[i]
+			next.follows(was)
+			next.mapping, next.generation = was.mapping, was.generation
 			n.agencies[i] = next
 		} else {
 			i = len(n.agencies)
@@ -161,7 +163,6 @@ func (s *State) Apply(u Update) (*State, error) {
 		added = append(added, i)
 		keys += m.Keys()
 	}
-	n.enter(added, keys)
 	n.missing = 0
 	for _, a := range n.agencies {
 		if a.mapping == nil {
@@ -192,21 +193,29 @@ func (s *State) Apply(u Update) (*State, error) {
 			}
 		}
 	}
+	n.enter(added, u.Fixed, keys+len(u.Fixed))
 	return &n, nil
 }
 
-// enter adds the mappings of these agencies to the index, or makes a new one when the
-// old one has no room.
-func (s *State) enter(agencies []int, keys int) {
+// enter adds the mappings of these agencies and these fixed addresses to the index, or
+// makes a new one when the old one has no room. The agencies' states are new.
+func (s *State) enter(agencies []int, fixed []Fixed, keys int) {
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
-	if s.index.hasRoom(keys) {
+	room := s.index.hasRoom(keys)
+	for _, i := range agencies {
+		room = room && s.index.generations[i] < maxGenerations
+	}
+	if room {
 		for _, i := range agencies {
-			s.index.addMapping(i, s.agencies[i].mapping)
+			s.agencies[i].generation = s.index.addMapping(i, s.agencies[i].mapping)
+		}
+		for _, f := range fixed {
+			s.index.add(hashKey(string(f.Address)), where{agency: ofFixed})
 		}
 		return
 	}
-	total := 0
+	total := len(s.fixed)
 	for _, a := range s.agencies {
 		if a.mapping != nil {
 			total += a.mapping.Keys()
@@ -215,8 +224,13 @@ func (s *State) enter(agencies []int, keys int) {
 	fresh := newKeyIndex(total + total/8)
 	for i, a := range s.agencies {
 		if a.mapping != nil {
-			fresh.addMapping(i, a.mapping)
+			renewed := *a // older States have a, with the older index
+			renewed.generation = fresh.addMapping(i, a.mapping)
+			s.agencies[i] = &renewed
 		}
+	}
+	for key := range s.fixed {
+		fresh.add(hashKey(string(key)), where{agency: ofFixed})
 	}
 	s.index = fresh
 }
@@ -343,32 +357,41 @@ func (s *State) CheckMapping(m *Mapping) []error {
 				errs = s.checkKey(errs, m.agency, r.Mailbox, string(l))
 			}
 		}
-		for _, a := range s.agencies {
-			if a.ID == m.agency || a.mapping == nil {
-				continue
-			}
-			if _, ok := a.mapping.Mailbox(r.Mailbox); ok {
-				errs = append(errs, fmt.Errorf("mailbox %s (%s): %w agency, %s", r.Mailbox, r.Addresses[0], ErrConflict, a.ID))
-			}
+	}
+	for _, a := range s.agencies {
+		if a.ID == m.agency || a.mapping == nil {
+			continue
+		}
+		for id := range common(m, a.mapping) {
+			errs = append(errs, fmt.Errorf("mailbox %s: %w agency, %s", id, ErrConflict, a.ID))
 		}
 	}
 	return errs
+}
+
+// common returns the directory ids that stand in both mappings.
+func common(m, o *Mapping) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		next, stop := iter.Pull(o.ids())
+		defer stop()
+		other, ok := next()
+		for id := range m.ids() {
+			for ok && other < id {
+				other, ok = next()
+			}
+			if ok && other == id && !yield(id) {
+				return
+			}
+		}
+	}
 }
 
 func (s *State) checkKey(errs []error, agency AgencyID, id MailboxID, key string) []error {
 	if f, ok := s.fixed[Address(key)]; ok {
 		return append(errs, fmt.Errorf("%s of mailbox %s: %w: the fixed address of a %s on %s", key, id, ErrConflict, f.Kind, f.Platform))
 	}
-	h := hashKey(key)
-	for i, pos := s.index.next(h, h); i >= 0; i, pos = s.index.next(h, pos) {
-		// The index is shared with newer States, which may know more agencies.
-		if i >= len(s.agencies) || s.agencies[i].ID == agency || s.agencies[i].mapping == nil {
-			continue
-		}
-		if row, ok := s.agencies[i].mapping.findAny(key, h); ok {
-			other, _ := s.agencies[i].mapping.place(row, false)
-			return append(errs, fmt.Errorf("%s of mailbox %s: %w: mailbox %s of agency %s", key, id, ErrConflict, other, s.agencies[i].ID))
-		}
+	if other, a := s.holder(key, agency); a != "" {
+		return append(errs, fmt.Errorf("%s of mailbox %s: %w: mailbox %s of agency %s", key, id, ErrConflict, other, a))
 	}
 	skeleton := Address(key).Skeleton()
 	for _, a := range s.agencies {
@@ -378,15 +401,36 @@ func (s *State) checkKey(errs []error, agency AgencyID, id MailboxID, key string
 		if other, ok := a.mapping.odd[skeleton]; ok {
 			return append(errs, fmt.Errorf("%s of mailbox %s: %w: it folds together with a name of mailbox %s of agency %s", key, id, ErrConflict, other, a.ID))
 		}
-		if skeleton == key {
-			continue
-		}
-		if row, ok := a.mapping.findAny(skeleton, hashKey(skeleton)); ok {
-			other, _ := a.mapping.place(row, false)
-			return append(errs, fmt.Errorf("%s of mailbox %s: %w: it folds together with %s of mailbox %s of agency %s", key, id, ErrConflict, skeleton, other, a.ID))
+	}
+	if skeleton != key {
+		if other, a := s.holder(skeleton, agency); a != "" {
+			return append(errs, fmt.Errorf("%s of mailbox %s: %w: it folds together with %s of mailbox %s of agency %s", key, id, ErrConflict, skeleton, other, a))
 		}
 	}
 	return errs
+}
+
+// holder returns a mailbox outside the agency except that has key in any role.
+func (s *State) holder(key string, except AgencyID) (id string, agency AgencyID) {
+	h := hashKey(key)
+	for w, pos := s.index.next(h, h); w.agency >= 0; w, pos = s.index.next(h, pos) {
+		if line, ok := s.line(w); ok && s.agencies[w.agency].ID != except && lineHas(line, key) {
+			return line[:36], s.agencies[w.agency].ID
+		}
+	}
+	return "", ""
+}
+
+// line returns the line that the index named, if it is in one of this State's mappings.
+func (s *State) line(w where) (line string, ok bool) {
+	if w.agency >= len(s.agencies) {
+		return "", false // fixed, or an agency that a newer State knows
+	}
+	a := s.agencies[w.agency]
+	if a.mapping == nil || a.generation != w.generation {
+		return "", false
+	}
+	return a.mapping.line(w.offset), true
 }
 
 // CheckFixed reports what keeps f from being a fixed address in this State.
