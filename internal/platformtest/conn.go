@@ -154,6 +154,7 @@ func (c *conn) newCommand(verb, line string, early bool, rcpt string) Command {
 }
 
 func (c *conn) askAbout(cmd Command, usual string) (Command, Reaction, string) {
+	cmd.Usual = usual
 	r := c.p.react(cmd)
 	if r.Reply != "" {
 		return cmd, r, r.Reply

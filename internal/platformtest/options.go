@@ -68,6 +68,8 @@ type Command struct {
 	// Open is, for VerbConnect, the number of the open connections from the same address,
 	// this one included.
 	Open int
+	// Usual is, for a script, what is answered if it says nothing. Empty in the record.
+	Usual string
 	// Transaction is what is known of the transaction; nil outside of one. A script may
 	// read it until it returns. It is nil in the record.
 	Transaction *Transaction

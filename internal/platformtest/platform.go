@@ -228,7 +228,7 @@ func (p *Platform) react(c Command) Reaction {
 }
 
 func (p *Platform) recordCommand(c Command) {
-	c.Transaction = nil
+	c.Transaction, c.Usual = nil, ""
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.commands = append(p.commands, c)

@@ -83,14 +83,24 @@ func (p *Process) launch() error {
 	if p.cmd != nil {
 		return fmt.Errorf("start %s: it runs", p.name)
 	}
-	cmd := p.make()
-	cmd.Stdout, cmd.Stderr = p.out, p.out
-	// A group of its own, so that its children end with it; and no orphans if the test
-	// process is killed.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	cmd.WaitDelay = stopWithin
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", p.name, err)
+	var cmd *exec.Cmd
+	for try := 0; ; try++ {
+		cmd = p.make()
+		cmd.Stdout, cmd.Stderr = p.out, p.out
+		// A group of its own, so that its children end with it; and no orphans if the test
+		// process is killed.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+		cmd.WaitDelay = stopWithin
+		err := cmd.Start()
+		if err == nil {
+			break
+		}
+		// A program that was just written is busy as long as a child that another goroutine
+		// started meanwhile, and that inherited the file, has not become its own program.
+		if !errors.Is(err, syscall.ETXTBSY) || try == 100 {
+			return fmt.Errorf("start %s: %w", p.name, err)
+		}
+		time.Sleep(pollEvery)
 	}
 	done := make(chan struct{})
 	p.cmd, p.done = cmd, done
