@@ -1,0 +1,194 @@
+package redistable
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"mailcutover/routing"
+	"mailcutover/routing/table"
+)
+
+// readAtOnce bounds the log entries of one answer.
+const readAtOnce = 500
+
+func (t *Table) askMeta(ctx context.Context, c redis.Cmdable) *redis.SliceCmd {
+	return c.HMGet(ctx, t.key("meta"), "incarnation", "format", "revision", "mapped")
+}
+
+// exec sends a pipeline. The error is that of the first command that failed.
+func exec(ctx context.Context, p redis.Pipeliner) error {
+	_, err := p.Exec(ctx)
+	return err
+}
+
+// Position implements table.Table.
+func (t *Table) Position(ctx context.Context) (routing.Position, error) {
+	pos, err := t.position(ctx)
+	if err != nil {
+		return pos, fmt.Errorf("position of table: %w", t.unavailable(ctx, err))
+	}
+	return pos, nil
+}
+
+func (t *Table) position(ctx context.Context) (routing.Position, error) {
+	short, cancel := context.WithTimeout(ctx, t.o.Timeout)
+	defer cancel()
+	p := t.reads.Pipeline()
+	role, meta := p.Do(short, "ROLE"), t.askMeta(short, p)
+	if err := exec(short, p); err != nil {
+		return routing.Position{}, err
+	}
+	if err := checkRole(role); err != nil {
+		return routing.Position{}, err
+	}
+	return decodePosition(meta.Val())
+}
+
+// Snapshot implements table.Table.
+func (t *Table) Snapshot(ctx context.Context) (routing.Update, error) {
+	u, err := t.snapshot(ctx)
+	if err != nil {
+		return routing.Update{}, fmt.Errorf("snapshot of table: %w", t.unavailable(ctx, err))
+	}
+	return u, nil
+}
+
+func (t *Table) snapshot(ctx context.Context) (u routing.Update, err error) {
+	if _, err := t.position(ctx); err != nil {
+		return u, err
+	}
+	bulk, cancel := context.WithTimeout(ctx, t.o.BulkTimeout)
+	defer cancel()
+	p := t.reads.TxPipeline() // one revision
+	meta := t.askMeta(bulk, p)
+	agencies, domains, fixed := p.HVals(bulk, t.key("agency")), p.HVals(bulk, t.key("domain")), p.HVals(bulk, t.key("fixed"))
+	if err := exec(bulk, p); err != nil {
+		return u, err
+	}
+	if u.Position, err = decodePosition(meta.Val()); err != nil {
+		return u, err
+	}
+	if u.Agencies, err = all(agencies.Val(), decodeAgency); err != nil {
+		return u, err
+	}
+	if u.Domains, err = all(domains.Val(), decodeDomain); err != nil {
+		return u, err
+	}
+	u.Fixed, err = all(fixed.Val(), decodeFixed)
+	return u, err
+}
+
+func all[T any](texts []string, decode func(string) (T, error)) ([]T, error) {
+	records := make([]T, len(texts))
+	for i, s := range texts {
+		r, err := decode(s)
+		if err != nil {
+			return nil, fmt.Errorf("damaged: %w", err)
+		}
+		records[i] = r
+	}
+	return records, nil
+}
+
+// Follow implements table.Table. It has a connection of its own, and runs in the caller's
+// goroutine.
+//
+// It waits by XREAD, but believes only what it then reads together with the server's role
+// and the table's position: a stream that went away, or whose numbers began anew, looks
+// like one in which nothing happens.
+func (t *Table) Follow(ctx context.Context, from routing.Position, interval time.Duration, apply func(table.Entry) error, alive func(at time.Time, pos routing.Position)) error {
+	client, release, err := t.ownClient(ctx)
+	if err != nil {
+		return fmt.Errorf("follow table: %w", err)
+	}
+	defer release()
+	// Waiting takes less than the interval by what the read after it may take.
+	wait := max(interval-t.o.Timeout, interval/2, time.Millisecond)
+	for last := from; ; {
+		at := time.Now()
+		entries, pos, err := t.since(ctx, client, last)
+		for _, e := range entries {
+			if err := apply(e); err != nil {
+				return err
+			}
+			last = e.Position
+		}
+		if err == nil && last.Revision < pos.Revision {
+			continue // there is more
+		}
+		if err == nil {
+			alive(at, pos)
+			err = t.waitForChange(ctx, client, last.Revision, wait)
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("follow table from revision %d: %w", last.Revision, t.unavailable(ctx, err))
+		}
+	}
+}
+
+// since reads the next changes after last, and where the table stands: at the last one of
+// them, or further if there is more.
+func (t *Table) since(ctx context.Context, client *redis.Client, last routing.Position) ([]table.Entry, routing.Position, error) {
+	short, cancel := context.WithTimeout(ctx, t.o.Timeout)
+	defer cancel()
+	p := client.Pipeline()
+	role, meta := p.Do(short, "ROLE"), t.askMeta(short, p)
+	next := last.Revision + 1
+	log := p.XRangeN(short, t.key("log"), fmt.Sprintf("%d-0", next), "+", readAtOnce)
+	if err := exec(short, p); err != nil {
+		return nil, last, err
+	}
+	if err := checkRole(role); err != nil {
+		return nil, last, err
+	}
+	pos, err := decodePosition(meta.Val())
+	if err != nil {
+		return nil, last, err
+	}
+	switch {
+	case pos.Incarnation != last.Incarnation:
+		return nil, last, fmt.Errorf("%w: %s, followed was %q", table.ErrIncarnation, pos.Incarnation, last.Incarnation)
+	case pos.Revision < last.Revision:
+		return nil, last, fmt.Errorf("%w: it is at revision %d", table.ErrRegressed, pos.Revision)
+	}
+	var entries []table.Entry
+	for _, m := range log.Val() {
+		e, err := decodeEntry(m)
+		switch {
+		case err != nil:
+			return entries, pos, fmt.Errorf("damaged: %w", err)
+		case e.Position.Incarnation != last.Incarnation: // it was emptied and begun anew just now
+			return entries, pos, fmt.Errorf("%w: %s, followed was %q", table.ErrIncarnation, e.Position.Incarnation, last.Incarnation)
+		case e.Position.Revision != next:
+			return entries, pos, fmt.Errorf("%w: after revision %d comes %d", table.ErrGap, next-1, e.Position.Revision)
+		}
+		entries = append(entries, e)
+		next++
+	}
+	switch {
+	case len(entries) == 0 && pos.Revision > last.Revision:
+		return nil, pos, fmt.Errorf("%w: revision %d is not in it", table.ErrGap, next)
+	case next-1 > pos.Revision: // changed between the two answers
+		pos = entries[len(entries)-1].Position
+	}
+	return entries, pos, nil
+}
+
+// waitForChange returns when there may be a change after last, at the latest after wait.
+func (t *Table) waitForChange(ctx context.Context, client *redis.Client, last routing.Revision, wait time.Duration) error {
+	long, cancel := context.WithTimeout(ctx, wait+t.o.Timeout)
+	defer cancel()
+	err := client.XRead(long, &redis.XReadArgs{
+		Streams: []string{t.key("log"), fmt.Sprintf("%d-0", last)}, Count: 1, Block: wait,
+	}).Err()
+	if err == redis.Nil {
+		return nil
+	}
+	return err
+}
