@@ -1,0 +1,272 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"mailcutover/rollback/operation"
+	"mailcutover/routing"
+	"mailcutover/routing/table"
+)
+
+// NewAgency is what a new agency needs.
+type NewAgency struct {
+	ID      string   `json:"id" doc:"1 to 63 characters of a-z, 0-9 and hyphen" maxLength:"63"`
+	Source  string   `json:"source" doc:"Platform that holds its mailboxes now"`
+	Target  string   `json:"target" doc:"Platform that it moves to"`
+	Parent  string   `json:"parent,omitempty" doc:"Agency that it is a pilot group of"`
+	Domains []string `json:"domains,omitempty" doc:"Domains that are served from now on, if they aren't already" maxItems:"1000"`
+	Reason  string   `json:"reason" minLength:"1" maxLength:"1000"`
+}
+
+// Agencies is a list of them.
+type Agencies struct {
+	Agencies []Agency `json:"agencies"`
+}
+
+func (s *Server) registerAgencies(api huma.API) {
+	handle(s, api, huma.Operation{
+		OperationID: "list-agencies", Method: http.MethodGet, Path: "/v1/agencies", Summary: "All agencies, by id", Tags: []string{"agencies"},
+	}, func(context.Context, *struct{}) (*reply[Agencies], error) {
+		state := s.Replica.State()
+		out := &reply[Agencies]{Body: Agencies{Agencies: []Agency{}}}
+		for _, a := range state.Agencies() {
+			out.Body.Agencies = append(out.Body.Agencies, agencyView(state, a, s.Gate.Load(a.ID)))
+		}
+		return out, nil
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "add-agency", Method: http.MethodPost, Path: "/v1/agencies", Summary: "Add an agency, open on its source platform",
+		DefaultStatus: http.StatusCreated, Tags: []string{"agencies"},
+	}, func(ctx context.Context, in *struct {
+		mutation
+		Body NewAgency
+	}) (*reply[Agency], error) {
+		return s.addAgency(ctx, in.Body)
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "show-agency", Method: http.MethodGet, Path: "/v1/agencies/{id}", Summary: "One agency", Tags: []string{"agencies"},
+	}, func(_ context.Context, in *struct {
+		ID string `path:"id" maxLength:"63"`
+	}) (*reply[Agency], error) {
+		return s.agency(s.Replica.State(), in.ID)
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "arm-agency", Method: http.MethodPost, Path: "/v1/agencies/{id}/arm", Tags: []string{"agencies"},
+		Summary: "Make an agency ready to be switched", Description: "Short leases, and a check before each final dot. No answer changes, and the epoch stays.",
+	}, func(ctx context.Context, in *changeAgency) (*reply[Agency], error) {
+		return s.armAgency(ctx, in)
+	})
+	for _, kind := range []operation.Kind{operation.Cutover, operation.Rollback} {
+		summary := "Move an agency to its target platform"
+		if kind == operation.Rollback {
+			summary = "Bring an agency, and its pilot groups on the target, back to its source platform"
+		}
+		handle(s, api, huma.Operation{
+			OperationID: string(kind), Method: http.MethodPost, Path: "/v1/agencies/{id}/" + string(kind), Summary: summary,
+			Description:   "Closes, drains, commits and publishes. The answer comes when the agency is closed; the operation then runs on, whether or not the caller stays. Watch it at /v1/operations/{id}/events.",
+			DefaultStatus: http.StatusAccepted, Tags: []string{"agencies"},
+		}, func(ctx context.Context, in *changeAgency) (*started, error) {
+			return s.startOperation(ctx, kind, in)
+		})
+	}
+}
+
+type changeAgency struct {
+	mutation
+	ID   string `path:"id" maxLength:"63"`
+	Body reasoned
+}
+
+// started is the answer to a call that starts an operation.
+type started struct {
+	Location string `header:"Location" doc:"Of the operation"`
+	Body     Operation
+}
+
+func (s *Server) agency(state *routing.State, id string) (*reply[Agency], error) {
+	a, ok := state.Agency(routing.AgencyID(id))
+	if !ok {
+		return nil, noAgency(id)
+	}
+	return &reply[Agency]{Body: agencyView(state, a, s.Gate.Load(a.ID))}, nil
+}
+
+func noAgency(id string) error {
+	return notFound("see mailcutover agency list", "no agency %q in the table", id)
+}
+
+// addAgency stores a new agency, and the domains that are not served yet, in one change.
+func (s *Server) addAgency(ctx context.Context, in NewAgency) (*reply[Agency], error) {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	id, err := routing.ParseAgencyID(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range []string{in.Source, in.Target} {
+		if err := s.knownPlatform(p); err != nil {
+			return nil, err
+		}
+	}
+	record, err := routing.NewAgency(id, routing.PlatformID(in.Source), routing.PlatformID(in.Target))
+	if err != nil {
+		return nil, problem(http.StatusBadRequest, "", "%s", err)
+	}
+	record.Parent = routing.AgencyID(in.Parent)
+	domains, err := parseDomains(in.Domains)
+	if err != nil {
+		return nil, err
+	}
+	reason, err := checkReason(in.Reason)
+	if err != nil {
+		return nil, err
+	}
+	state, err := s.change(ctx, func(state *routing.State) (c table.Change, _ []*routing.Mapping, err error) {
+		if _, ok := state.Agency(id); ok {
+			return c, nil, problem(http.StatusConflict, "see mailcutover agency show "+in.ID, "agency %s is in the table already", id)
+		}
+		if err := checkParent(state, record); err != nil {
+			return c, nil, err
+		}
+		c = table.Change{Agencies: []routing.Agency{record}, What: "add agency " + in.ID, Reason: reason}
+		for _, name := range domains {
+			if _, ok := state.Domain(name); !ok {
+				c.Domains = append(c.Domains, routing.Domain{Name: name})
+				c.Mapped = state.Position().Mapped
+			}
+		}
+		return c, nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.agency(state, in.ID)
+}
+
+func (s *Server) knownPlatform(id string) error {
+	var known []string
+	for _, p := range s.Platforms() {
+		known = append(known, p.ID)
+	}
+	if !slices.Contains(known, id) {
+		return problem(http.StatusBadRequest, "configured are: "+strings.Join(known, ", "), "platform %q is not configured on this node", id)
+	}
+	return nil
+}
+
+// checkParent says what keeps an agency from being a pilot group. A rollback takes the
+// groups of an agency along, so they move between the same platforms, and have none of
+// their own.
+func checkParent(state *routing.State, a routing.Agency) error {
+	if a.Parent == "" {
+		return nil
+	}
+	parent, ok := state.Agency(a.Parent)
+	switch {
+	case !ok:
+		return problem(http.StatusBadRequest, "add the parent first", "parent: no agency %q in the table", a.Parent)
+	case parent.Parent != "":
+		return problem(http.StatusBadRequest, "name "+string(parent.Parent)+" as parent", "parent: %s is a pilot group itself", a.Parent)
+	case parent.Source != a.Source || parent.Target != a.Target:
+		return problem(http.StatusBadRequest, "", "a pilot group moves as its parent does: from %s to %s", parent.Source, parent.Target)
+	}
+	return nil
+}
+
+func parseDomains(names []string) ([]string, error) {
+	var out []string
+	for _, name := range names {
+		d, err := routing.CanonicalDomain(name)
+		if err == nil {
+			_, err = routing.ParseAddress("x@" + name)
+		}
+		if err != nil || strings.HasPrefix(d, "[") {
+			return nil, problem(http.StatusBadRequest, "write it as in an address, such as health.example", "domain %q is not a domain name", name)
+		}
+		if !slices.Contains(out, d) {
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
+// checkReason refuses blanks as a reason.
+func checkReason(reason string) (string, error) {
+	reason = strings.TrimSpace(reason)
+	if reason == "" {
+		return "", problem(http.StatusBadRequest, "say why; it is journaled", "a reason is required")
+	}
+	return reason, nil
+}
+
+// expected returns the agency's record if the caller has seen it.
+func (s *Server) expected(state *routing.State, id, epoch string) (routing.Agency, error) {
+	a, ok := state.Agency(routing.AgencyID(id))
+	if !ok {
+		return a, noAgency(id)
+	}
+	if epoch == "" {
+		return a, problem(http.StatusPreconditionRequired, fmt.Sprintf("it is %s now: look at the agency, then say so", a.Epoch), "expected_epoch is required")
+	}
+	want, err := routing.ParseEpoch(epoch)
+	if err != nil {
+		return a, err
+	}
+	if a.Epoch != want {
+		return a, fmt.Errorf("agency %s: %w: it is %s, expected was %s", id, errStaleEpoch, a.Epoch, want)
+	}
+	return a, nil
+}
+
+// armAgency arms one that isn't.
+func (s *Server) armAgency(ctx context.Context, in *changeAgency) (*reply[Agency], error) {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	reason, err := checkReason(in.Body.Reason)
+	if err != nil {
+		return nil, err
+	}
+	state, err := s.change(ctx, func(state *routing.State) (c table.Change, _ []*routing.Mapping, err error) {
+		a, err := s.expected(state, in.ID, in.Body.ExpectedEpoch)
+		if err != nil || a.Tightness == routing.Armed {
+			return c, nil, err
+		}
+		return table.Change{Agencies: []routing.Agency{a.Arm()}, What: "arm agency " + in.ID, Reason: reason}, nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.agency(state, in.ID)
+}
+
+// startOperation begins a cutover or a rollback.
+func (s *Server) startOperation(ctx context.Context, kind operation.Kind, in *changeAgency) (*started, error) {
+	if s.Approval != "none" {
+		return nil, problem(http.StatusForbidden, "it runs once two people agree, or with approval: none in the configuration",
+			"%s of agency %s needs approval (%s), which this node can't take yet", kind, in.ID, s.Approval)
+	}
+	reason, err := checkReason(in.Body.Reason)
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.expected(s.Replica.State(), in.ID, in.Body.ExpectedEpoch)
+	if a.Operation != "" { // says more than the epoch that it changed
+		return nil, fmt.Errorf("%s of agency %s: %w: %s", kind, in.ID, routing.ErrOperationOpen, a.Operation)
+	}
+	if err != nil {
+		return nil, err
+	}
+	op, running, err := s.operations.start(ctx, operation.Request{
+		Kind: kind, Agency: a.ID, Who: callerOf(ctx).person, Reason: reason, Expected: a.Epoch,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &started{Location: "/v1/operations/" + string(op.ID), Body: operationView(op, running)}, nil
+}

@@ -1,0 +1,80 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"mailcutover/routing"
+	"mailcutover/routing/table"
+)
+
+// errStaleEpoch is for a caller who has not seen the newest record.
+var errStaleEpoch = errors.New("expected_epoch is not the agency's")
+
+const (
+	changeTimeout = 15 * time.Second // for a change of some records
+	listTimeout   = 5 * time.Minute  // for a list of mailboxes
+	changeTries   = 20               // when others change the same records
+)
+
+// change stores what compute makes of the newest State, again if that was overtaken.
+// compute sets the records, Mapped, What and Reason; a Change without records stores
+// nothing. mappings are put into the table before. It returns the State that has it.
+func (s *Server) change(ctx context.Context, compute func(*routing.State) (c table.Change, mappings []*routing.Mapping, err error)) (*routing.State, error) {
+	id := "api/" + requestOf(ctx).id
+	for try := 0; ; try++ {
+		state := s.Replica.State()
+		c, mappings, err := compute(state)
+		if err != nil {
+			return nil, err
+		}
+		if len(c.Agencies)+len(c.Domains)+len(c.Fixed) == 0 {
+			return state, nil
+		}
+		for _, m := range mappings {
+			if err := s.persist(ctx, func() error { return s.Table.PutMapping(ctx, m) }); err != nil {
+				return nil, err
+			}
+		}
+		c.ID, c.Incarnation, c.Who = fmt.Sprintf("%s/%d/%s", id, try, uuid.NewString()), state.Position().Incarnation, callerOf(ctx).person
+		var pos routing.Position
+		err = s.persist(ctx, func() (err error) { pos, err = s.Table.Change(ctx, c); return err })
+		if errors.Is(err, table.ErrStale) && try < changeTries {
+			if pos, err = s.Table.Position(ctx); err == nil {
+				err = s.Replica.Wait(ctx, pos)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.What, err)
+			}
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.What, err)
+		}
+		s.Logger.InfoContext(ctx, "table changed", "request", requestOf(ctx).id, "what", c.What, "person", c.Who, "reason", c.Reason, "revision", pos.Revision)
+		if err := s.Replica.Wait(ctx, pos); err != nil {
+			return nil, fmt.Errorf("%s: stored as revision %d, but this node's copy has not followed yet: %w", c.What, pos.Revision, err)
+		}
+		return s.Replica.State(), nil
+	}
+}
+
+// persist calls f until the table answers, or ctx ends. What was sent without an answer
+// may have happened; sent again, with the same id, it happens once.
+func (s *Server) persist(ctx context.Context, f func() error) error {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := f()
+		if !errors.Is(err, table.ErrUnavailable) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"mailcutover/rollback/operation"
+	"mailcutover/routing"
+	"mailcutover/routing/table"
+)
+
+// problemType is the content type of every error answer (RFC 9457 section 3).
+const problemType = "application/problem+json"
+
+// Problem is the answer to a call that failed (RFC 9457), and the error that [Client]
+// returns for it.
+type Problem struct {
+	Title   string   `json:"title" doc:"The status in words"`
+	Status  int      `json:"status" doc:"HTTP status"`
+	Detail  string   `json:"detail,omitempty" doc:"What was attempted, on what, and why it failed"`
+	Hint    string   `json:"hint,omitempty" doc:"What to do"`
+	Errors  []Detail `json:"errors,omitempty" doc:"Each thing that is wrong, at most 1,000"`
+	Request string   `json:"request,omitempty" doc:"Id of the call in the node's log"`
+}
+
+// Detail is one thing that is wrong with a call.
+type Detail struct {
+	Where   string `json:"where,omitempty" doc:"Field of the call, or line of the list"`
+	Message string `json:"message"`
+}
+
+// Error implements error.
+func (p *Problem) Error() string {
+	if p.Detail != "" {
+		return p.Detail
+	}
+	return p.Title
+}
+
+// GetStatus implements huma.StatusError.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType implements huma.ContentTypeFilter.
+func (p *Problem) ContentType(string) string { return problemType }
+
+func problem(status int, hint, format string, args ...any) *Problem {
+	return &Problem{Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// asProblem maps an error to all that the caller may learn of it. What is not foreseen
+// has no text; the caller of asProblem logs it.
+func asProblem(err error) (p *Problem, foreseen bool) {
+	for _, k := range knownErrors {
+		if errors.Is(err, k.err) {
+			return problem(k.status, k.hint, "%s", err.Error()), true
+		}
+	}
+	if errors.As(err, &p) {
+		return p, true
+	}
+	return problem(http.StatusInternalServerError, "the node's log has the reason, under the request's id", "internal error"), false
+}
+
+var knownErrors = []struct {
+	err    error
+	status int
+	hint   string
+}{
+	{table.ErrUnavailable, http.StatusServiceUnavailable, "the table can't be reached; whether the change happened is known by looking, or by sending it again"},
+	{context.DeadlineExceeded, http.StatusServiceUnavailable, "it took too long; look whether it happened, then send it again"},
+	{context.Canceled, http.StatusServiceUnavailable, "the node is stopping, or the caller went away"},
+	{table.ErrEmpty, http.StatusServiceUnavailable, "the table was not initialised"},
+	{table.ErrIncarnation, http.StatusServiceUnavailable, "this node's copy is of another table; see mailcutover table show"},
+	{table.ErrStale, http.StatusConflict, "others change the same records; try again"},
+	{errStaleEpoch, http.StatusPreconditionFailed, "look at the agency again, and say its epoch"},
+	{operation.ErrEpoch, http.StatusPreconditionFailed, "look at the agency again, and say its epoch"},
+	{routing.ErrNotArmed, http.StatusConflict, "arm it first: mailcutover agency arm"},
+	{routing.ErrOperationOpen, http.StatusConflict, "wait for it: mailcutover operation watch"},
+	{routing.ErrTransition, http.StatusConflict, "see its phase: mailcutover agency show"},
+	{routing.ErrFinalised, http.StatusConflict, "there is no way back any more"},
+	{routing.ErrLocked, http.StatusConflict, "see mailcutover agency show"},
+	{routing.ErrNotOwner, http.StatusConflict, "see mailcutover operation list"},
+	{routing.ErrConflict, http.StatusConflict, "the name belongs to another; see mailcutover route explain"},
+	{routing.ErrBadID, http.StatusBadRequest, ""},
+	{table.ErrBadChange, http.StatusBadRequest, ""},
+}
+
+// writeProblem answers outside of huma.
+func writeProblem(w http.ResponseWriter, p *Problem) {
+	w.Header().Set("Content-Type", problemType)
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the peer is gone: there is nobody to tell
+}
+
+// unify makes a Problem of huma's own errors: a call that the document doesn't allow is
+// 400. The values that were wrong are left out; one of them might be a secret.
+func unify(ctx huma.Context, _ string, v any) (any, error) {
+	p, ok := v.(*Problem)
+	if m, theirs := v.(*huma.ErrorModel); theirs {
+		p, ok = problem(badRequest(m.Status), "see /openapi.yaml", "%s", m.Detail), true
+		for _, e := range m.Errors {
+			p.Errors = append(p.Errors, Detail{Where: e.Location, Message: e.Message})
+		}
+	}
+	if !ok {
+		return v, nil
+	}
+	out := *p
+	out.Request = requestOf(ctx.Context()).id
+	return &out, nil
+}
+
+// badRequest replaces 422, which huma answers where the request doesn't fit its schema.
+func badRequest(status int) int {
+	if status == http.StatusUnprocessableEntity {
+		return http.StatusBadRequest
+	}
+	return status
+}
+
+// statusContext answers with badRequest.
+type statusContext struct{ humaContext }
+
+type humaContext = huma.Context // whose method Context would clash with an embedded field of that name
+
+func (c statusContext) SetStatus(status int) { c.humaContext.SetStatus(badRequest(status)) }
+
+// Unwrap lets the adapter find its own context.
+func (c statusContext) Unwrap() huma.Context { return c.humaContext }

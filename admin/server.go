@@ -1,0 +1,112 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"mailcutover/internal/alarm"
+	"mailcutover/node"
+	"mailcutover/rollback/operation"
+	"mailcutover/routing"
+	"mailcutover/routing/replica"
+	"mailcutover/routing/table"
+)
+
+// Replica is this node's copy of the table; *replica.Replica is one.
+type Replica interface {
+	State() *routing.State
+	Wait(ctx context.Context, pos routing.Position) error
+	Status() replica.Status
+}
+
+// Gate is this node's right to decide; *node.Gate is one.
+type Gate interface {
+	Address(routing.Address) routing.Decision
+	Login(routing.Login) routing.Decision
+	Load(routing.AgencyID) node.Load
+	Ready() error
+}
+
+// Runner carries out operations; *operation.Runner is one.
+type Runner interface {
+	Run(ctx context.Context, req operation.Request) (operation.Operation, error)
+	List() ([]operation.Operation, error)
+}
+
+// Alarms is the node's list of what a human has to see; *alarm.Set is one.
+type Alarms interface {
+	List() []alarm.Alarm
+	Clear(key string) bool
+}
+
+// Options are what a Server works with. All functions and interfaces are required; they
+// must be safe for concurrent use.
+type Options struct {
+	Table   table.Table
+	Replica Replica
+	Gate    Gate
+	Runner  Runner
+	Alarms  Alarms
+
+	Platforms func() []Platform         // as configured, with what is known of their health
+	Tokens    func() []Token            // those valid now
+	Config    func(changed bool) string // the settings in force as YAML, secrets left out; changed: only those that differ from the defaults
+	Reload    func(ctx context.Context) (Reloaded, error)
+	Metrics   http.Handler // serves /metrics
+
+	Separator string // of sub-addressing; empty: none
+	Approval  string // "none", or what else is needed before an agency is switched: then cutover and rollback are refused
+	Lab       bool   // no real mail is at stake here
+	Version   Version
+	Logger    *slog.Logger
+}
+
+// Server is the API. Use [New].
+type Server struct {
+	Options
+	mux        *http.ServeMux
+	http       *http.Server
+	origin     *http.CrossOriginProtection
+	answers    answers
+	operations *operations
+	began      time.Time
+}
+
+// New returns a server that serves nothing yet.
+func New(o Options) *Server {
+	s := &Server{
+		Options: o, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(),
+		operations: newOperations(o.Runner, o.Logger), began: time.Now(),
+	}
+	s.http = &http.Server{
+		Handler: s, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+	}
+	s.register()
+	return s
+}
+
+// Serve answers on l, which it closes, until Shutdown; then it returns nil.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the API at %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown takes no new operation, waits for those under way, and ends all calls. When
+// ctx ends first, operations that aren't committed are aborted, which is waited for, and
+// calls are cut.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.operations.stop(ctx)
+	if err := s.http.Shutdown(ctx); err != nil {
+		_ = s.http.Close()
+		return fmt.Errorf("end calls of the API: %w", err)
+	}
+	return nil
+}
