@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"time"
 
-	"mailcutover/internal/alarm"
 	"mailcutover/node"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
@@ -38,10 +37,13 @@ type Runner interface {
 	List() ([]operation.Operation, error)
 }
 
-// Alarms is the node's list of what a human has to see; *alarm.Set is one.
+// Alarms is the node's list of what a human has to see.
 type Alarms interface {
-	List() []alarm.Alarm
-	Clear(key string) bool
+	// List returns the alarms that are not done, the oldest first.
+	List() []Alarm
+	// Clear marks one as done, on a person's word, and logs that. It reports whether
+	// there was one.
+	Clear(key, person, reason string) bool
 }
 
 // Options are what a Server works with. All functions and interfaces are required; they
