@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mailcutover/admin"
 	"mailcutover/internal/alarm"
 	"mailcutover/internal/config"
 	"mailcutover/internal/durable"
@@ -38,18 +39,20 @@ const firstContact = 3 * time.Second
 // probeTimeout bounds the first look at the platforms.
 const probeTimeout = 5 * time.Second
 
-// Options are what a node needs besides its configuration; all but Level are required.
+// Options are what a node needs besides its configuration.
 type Options struct {
 	Logger  *slog.Logger
-	Level   *slog.LevelVar // of Logger; changed by a reload
-	Version string
+	Level   *slog.LevelVar // of Logger, changed by a reload; nil: it isn't
+	Environ []string       // for a reload, as os.Environ returns it
+	Version admin.Version
 }
 
 // Daemon is one running node.
 type Daemon struct {
 	logger  *slog.Logger
 	level   *slog.LevelVar
-	version string
+	environ []string
+	version admin.Version
 
 	table    table.Table
 	replica  *replica.Replica
@@ -83,20 +86,18 @@ type listener struct {
 // Start starts a node. cfg must have been checked by config.Load, or be as good.
 func Start(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 	d := &Daemon{
-		logger: o.Logger, level: o.Level, version: o.Version,
+		logger: o.Logger, level: o.Level, environ: o.Environ, version: o.Version,
 		certificates: make(map[string]*certificate),
 		failed:       make(chan error, 1),
 	}
-	d.metrics = metrics.New()
-	d.alarms = alarm.New(o.Logger)
-	d.metrics.WatchAlarms(d.alarms)
+	d.alarms = alarm.NewSet(o.Logger)
 	d.config.Store(cfg)
 	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := d.start(ctx, cfg); err != nil {
 		d.stop(context.Background())
 		return nil, err
 	}
-	d.logger.Info("node serves", "node", cfg.Node, "version", o.Version, "approval", cfg.Approval, "lab", cfg.Lab, "admin", d.AdminAddr())
+	d.logger.Info("node serves", "node", cfg.Node, "version", o.Version.Version, "approval", cfg.Approval, "lab", cfg.Lab, "admin", d.AdminAddr().String())
 	return d, nil
 }
 
@@ -171,11 +172,13 @@ func (d *Daemon) openTable(ctx context.Context, cfg *config.Config) error {
 		d.table = t
 		return nil
 	}
-	o, err := redisOptions(cfg.Table.Redis, d.logger)
-	if err != nil {
-		return err
-	}
-	t, err := redistable.Open(ctx, o)
+	r := cfg.Table.Redis
+	t, err := redistable.Open(ctx, redistable.Options{
+		URL: r.URL, Username: r.Username, Password: r.Password.Reveal(),
+		TLS:      redistable.TLS{CAFile: r.TLS.CAFile, ServerName: r.TLS.ServerName, CertFile: r.TLS.CertFile, KeyFile: r.TLS.KeyFile},
+		Replicas: r.Replicas, AllowPlaintext: r.AllowPlaintext, AllowNoPassword: r.AllowNoPassword,
+		Timeout: r.Timeout, Logger: d.logger,
+	})
 	if err != nil {
 		return err
 	}
@@ -190,13 +193,15 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 		Table: d.table, Dir: filepath.Join(cfg.Data, "replica"), Logger: d.logger,
 		OnUpdate: func(old, now *routing.State) {
 			d.gate.Update(old, now)
-			d.metrics.Table(now)
 		},
 	})
 	if err != nil {
 		return err
 	}
 	d.gate = node.NewGate(d.replica, node.Lease(cfg.Lease), cfg.Routing.Separator)
+	d.metrics = metrics.New(d.version.Version, metrics.Sources{
+		State: d.replica.State, Status: d.replica.Status, Load: d.gate.Load, Alarms: d.alarms,
+	})
 	d.part("replica", func() error {
 		d.initTable()
 		return d.replica.Run(d.ctx)
@@ -261,7 +266,7 @@ func (d *Daemon) recover() {
 
 func (d *Daemon) openPlatforms(cfg *config.Config) (*platforms, error) {
 	return openPlatforms(cfg, d.logger, func(id routing.PlatformID, origin mail.Origin) relay.Observer {
-		return d.metrics.Relay(id, origin)
+		return d.metrics.Endpoint(id, origin)
 	})
 }
 
@@ -312,12 +317,6 @@ func (d *Daemon) Addr(id string) net.Addr {
 		}
 	}
 	return nil
-}
-
-// Ready returns nil if this node serves its purpose: the table is at hand and every
-// platform has a host that is not known to fail. Otherwise it says what is missing.
-func (d *Daemon) Ready() error {
-	return errors.Join(d.gate.Ready(), d.platforms.Load().ready())
 }
 
 // Wait returns when ctx ends, with nil, or when a part of the node failed, with why. The

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -74,19 +73,15 @@ func (p *platforms) probe(ctx context.Context, timeout time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// ready returns why a platform takes no mail, as far as it is known: a host that is being
-// left alone after failures is not asked again for this.
-func (p *platforms) ready() error {
+// poolReady returns nil if a host of the pool is not known to fail.
+func poolReady(pool *relay.Pool) error {
 	var errs []error
-	for _, pool := range p.pools {
-		hosts := pool.Stats().Hosts
-		if slices.ContainsFunc(hosts, func(h relay.HostStats) bool { return h.Healthy }) {
-			continue
+	ep := pool.Endpoint()
+	for _, h := range pool.Stats().Hosts {
+		if h.Healthy {
+			return nil
 		}
-		for _, h := range hosts {
-			ep := pool.Endpoint()
-			errs = append(errs, fmt.Errorf("platform %s, %s endpoint, host %s: %s", ep.Platform, ep.Origin, h.Host, h.Error))
-		}
+		errs = append(errs, fmt.Errorf("platform %s, %s endpoint, host %s: %s", ep.Platform, ep.Origin, h.Host, h.Error))
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mailcutover/internal/config"
+	"mailcutover/internal/daemon"
+)
+
+// drainGrace is how long transactions under way may take at a stop.
+const drainGrace = 30 * time.Second
+
+// newServeCommand runs a node until SIGTERM or SIGINT; SIGHUP reloads the configuration.
+func newServeCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "serve --config FILE",
+		Short: "Run a node",
+		Long: "Run a node until SIGTERM or SIGINT, which drain it for up to " + drainGrace.String() + "; a second one\n" +
+			"ends it at once. SIGHUP reads the configuration again. The log goes to standard error.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), path, cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", "", "configuration file")
+	_ = cmd.MarkFlagRequired("config")
+	return cmd
+}
+
+func serve(ctx context.Context, path string, stderr io.Writer) error {
+	cfg, err := config.Load(path, os.Environ())
+	if err != nil {
+		return fmt.Errorf("configuration %s:\n%w", path, err)
+	}
+	logger, level := newLogger(cfg, stderr)
+	for _, w := range cfg.Warnings {
+		logger.Warn("configuration", "key", w.Key, "value", w.Value, "want", w.Want, "hint", w.Hint)
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	d, err := daemon.Start(ctx, cfg, daemon.Options{Logger: logger, Level: level, Environ: os.Environ(), Version: version()})
+	if err != nil {
+		return err
+	}
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	failed := make(chan error, 1)
+	go func() { failed <- d.Wait(running) }()
+	for {
+		select {
+		case err = <-failed:
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				if _, err := d.Reload(ctx); err != nil {
+					logger.Error("configuration not reloaded", "error", err)
+				}
+				continue
+			}
+			logger.Info("signal received", "signal", s.String())
+		}
+		break
+	}
+	stop()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainGrace)
+	defer cancel()
+	go func() {
+		for s := range signals {
+			if s != syscall.SIGHUP {
+				cancel()
+			}
+		}
+	}()
+	stopped := d.Shutdown(grace)
+	if errors.Is(stopped, context.DeadlineExceeded) || errors.Is(stopped, context.Canceled) {
+		logger.Warn("transactions were cut at the end of the grace period")
+		stopped = nil
+	}
+	return errors.Join(err, stopped)
+}
+
+// newLogger returns the node's log, and its level for reloads.
+func newLogger(cfg *config.Config, w io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	level.Set(cfg.Log.Level.Slog())
+	o := &slog.HandlerOptions{Level: level}
+	if cfg.Log.Format == config.FormatText {
+		return slog.New(slog.NewTextHandler(w, o)), level
+	}
+	return slog.New(slog.NewJSONHandler(w, o)), level
+}

@@ -1,0 +1,162 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+
+	"mailcutover/admin"
+	"mailcutover/internal/config"
+)
+
+// adminServer is the API and its socket.
+type adminServer struct {
+	server *admin.Server
+	socket net.Listener
+}
+
+// adminCertificate is the key of the API's certificate among the listeners' ones; no
+// listener can have it as its id.
+const adminCertificate = "admin api"
+
+// startAdmin serves the API.
+func (d *Daemon) startAdmin(cfg *config.Config) error {
+	socket, err := net.Listen("tcp", cfg.Admin.Address)
+	if err != nil {
+		return fmt.Errorf("admin API: %w", err)
+	}
+	if t := cfg.Admin.TLS; t.CertFile != "" {
+		cert := new(certificate)
+		if err := cert.load(t.CertFile, t.KeyFile); err != nil {
+			_ = socket.Close()
+			return fmt.Errorf("admin API: %w", err)
+		}
+		d.certificates[adminCertificate] = cert
+		socket = tls.NewListener(socket, &tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return cert.config.Load(), nil },
+		})
+	}
+	server := admin.New(admin.Options{
+		Table: d.table, Replica: d.replica, Gate: d.gate, Runner: d.runner, Alarms: d.alarms,
+		Platforms: d.platformHealth, Tokens: d.tokens,
+		Config:  func(changed bool) string { return config.Show(d.config.Load(), changed) },
+		Reload:  d.Reload,
+		Metrics: d.metrics.Handler(),
+
+		Separator: cfg.Routing.Separator, Approval: string(cfg.Approval), Lab: cfg.Lab,
+		Version: d.version, Logger: d.logger,
+	})
+	d.admin = &adminServer{server: server, socket: socket}
+	d.part("admin API", func() error { return server.Serve(socket) })
+	return nil
+}
+
+// stopAdmin ends the API, and the operations that it runs.
+func (d *Daemon) stopAdmin(ctx context.Context) error {
+	if d.admin == nil {
+		return nil
+	}
+	return d.admin.server.Shutdown(ctx)
+}
+
+// AdminAddr returns the address of the API.
+func (d *Daemon) AdminAddr() net.Addr { return d.admin.socket.Addr() }
+
+// tokens returns those of the configuration in force.
+func (d *Daemon) tokens() []admin.Token {
+	var tokens []admin.Token
+	for _, t := range d.config.Load().Admin.Tokens {
+		tokens = append(tokens, admin.Token{Name: t.Name, Person: t.Person, SHA256: t.SHA256})
+	}
+	return tokens
+}
+
+// platformHealth says of each platform what its endpoints' last connections showed.
+func (d *Daemon) platformHealth() []admin.Platform {
+	var list []admin.Platform
+	for _, p := range d.platforms.Load().list {
+		view := admin.Platform{ID: string(p.ID), Ready: true}
+		if err := errors.Join(poolReady(p.Outside), poolReady(p.Inside)); err != nil {
+			view.Ready, view.Error = false, err.Error()
+		}
+		list = append(list, view)
+	}
+	return list
+}
+
+// Reload reads the configuration file again and takes it over, all of it or nothing.
+func (d *Daemon) Reload(context.Context) (admin.Reloaded, error) {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	old := d.config.Load()
+	if old.Path == "" {
+		return admin.Reloaded{}, errors.New("reload: this node was not started from a configuration file")
+	}
+	next, err := config.Load(old.Path, d.environ)
+	if err != nil {
+		return admin.Reloaded{}, fmt.Errorf("reload: %w", err)
+	}
+	var out admin.Reloaded
+	var fixed []error
+	for _, c := range config.Diff(old, next) {
+		out.Changed = append(out.Changed, c.String())
+		if c.Restart {
+			fixed = append(fixed, errors.New(c.String()))
+		}
+	}
+	if len(fixed) > 0 {
+		return admin.Reloaded{}, fmt.Errorf("reload: nothing was taken over: %w", errors.Join(fixed...))
+	}
+	for _, w := range next.Warnings {
+		out.Warnings = append(out.Warnings, w.String())
+	}
+	if err := d.takeOver(next); err != nil {
+		return admin.Reloaded{}, fmt.Errorf("reload: nothing was taken over: %w", err)
+	}
+	d.logger.Info("configuration reloaded", "changed", out.Changed)
+	return out, nil
+}
+
+// takeOver makes all that can fail first, and then puts it into force.
+func (d *Daemon) takeOver(next *config.Config) error {
+	fresh := make(map[string]*certificate)
+	read := func(key, certFile, keyFile string) error {
+		if d.certificates[key] == nil {
+			return nil
+		}
+		fresh[key] = new(certificate)
+		return fresh[key].load(certFile, keyFile)
+	}
+	for i := range next.Listeners {
+		l := &next.Listeners[i]
+		if err := read(l.ID, l.TLS.CertFile, l.TLS.KeyFile); err != nil {
+			return fmt.Errorf("listener %s: %w", l.ID, err)
+		}
+	}
+	if err := read(adminCertificate, next.Admin.TLS.CertFile, next.Admin.TLS.KeyFile); err != nil {
+		return fmt.Errorf("admin API: %w", err)
+	}
+	pools, err := d.openPlatforms(next)
+	if err != nil {
+		return err
+	}
+	settings, err := d.transferOptions(next, pools)
+	if err != nil {
+		pools.close()
+		return err
+	}
+	for key, cert := range fresh {
+		d.certificates[key].config.Store(cert.config.Load())
+	}
+	d.transfer.Configure(settings)
+	replaced := d.platforms.Swap(pools)
+	d.config.Store(next)
+	if d.level != nil {
+		d.level.Set(next.Log.Level.Slog())
+	}
+	d.parts.Go(replaced.close)
+	return nil
+}
