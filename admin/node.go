@@ -7,6 +7,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"mailcutover/internal/alarm"
 	"mailcutover/routing"
 )
 
@@ -22,7 +23,7 @@ type Platforms struct {
 
 // AlarmList is a list of alarms.
 type AlarmList struct {
-	Alarms []Alarm `json:"alarms"`
+	Alarms []alarm.Alarm `json:"alarms"`
 }
 
 // registerNode registers the calls about this node, its copy of the table and its settings.
@@ -59,7 +60,7 @@ func (s *Server) registerNode(api huma.API) {
 	handle(s, api, huma.Operation{
 		OperationID: "list-alarms", Method: http.MethodGet, Path: "/v1/alarms", Summary: "What a human has to see, the oldest first", Tags: []string{"node"},
 	}, func(context.Context, *struct{}) (*reply[AlarmList], error) {
-		return &reply[AlarmList]{Body: AlarmList{Alarms: append([]Alarm{}, s.Alarms.List()...)}}, nil
+		return &reply[AlarmList]{Body: AlarmList{Alarms: append([]alarm.Alarm{}, s.Alarms.List()...)}}, nil
 	})
 	handle(s, api, huma.Operation{
 		OperationID: "clear-alarm", Method: http.MethodPost, Path: "/v1/alarms/{key}/clear", Tags: []string{"node"},
@@ -75,9 +76,10 @@ func (s *Server) registerNode(api huma.API) {
 		if err != nil {
 			return nil, err
 		}
-		if !s.Alarms.Clear(in.Key, callerOf(ctx).person, reason) {
+		if !s.Alarms.Clear(in.Key) {
 			return nil, notFound("see mailcutover alarm list", "no alarm %q", in.Key)
 		}
+		s.Logger.InfoContext(ctx, "alarm cleared by a person", "request", requestOf(ctx).id, "alarm", in.Key, "person", callerOf(ctx).person, "reason", reason)
 		return nil, nil
 	})
 	handle(s, api, huma.Operation{

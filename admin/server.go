@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"mailcutover/internal/alarm"
 	"mailcutover/node"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
@@ -37,13 +38,10 @@ type Runner interface {
 	List() ([]operation.Operation, error)
 }
 
-// Alarms is the node's list of what a human has to see.
+// Alarms is the node's list of what a human has to see; *alarm.Set is one.
 type Alarms interface {
-	// List returns the alarms that are not done, the oldest first.
-	List() []Alarm
-	// Clear marks one as done, on a person's word, and logs that. It reports whether
-	// there was one.
-	Clear(key, person, reason string) bool
+	List() []alarm.Alarm
+	Clear(key string) bool
 }
 
 // Options are what a Server works with. All functions and interfaces are required; they

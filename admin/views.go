@@ -206,15 +206,6 @@ type Platform struct {
 	Error string `json:"error,omitempty" doc:"Why not"`
 }
 
-// Alarm is something a human has to see.
-type Alarm struct {
-	Key    string    `json:"key"`
-	Text   string    `json:"text"`
-	Raised time.Time `json:"raised" doc:"First"`
-	Last   time.Time `json:"last" doc:"Last"`
-	Count  int       `json:"count" doc:"How often"`
-}
-
 // Reloaded is what a reload of the settings did.
 type Reloaded struct {
 	Changed  []string `json:"changed" doc:"Settings that are in force now"`

@@ -67,21 +67,6 @@ func (l *Log) String() string {
 	return string(l.text)
 }
 
-// alarms is an alarm.Set as the API wants it.
-type alarms struct{ *alarm.Set }
-
-// List implements admin.Alarms.
-func (a alarms) List() []admin.Alarm {
-	var list []admin.Alarm
-	for _, one := range a.Set.List() {
-		list = append(list, admin.Alarm{Key: one.Key, Text: one.Text, Raised: one.Since, Last: one.Last, Count: one.Count})
-	}
-	return list
-}
-
-// Clear implements admin.Alarms.
-func (a alarms) Clear(key, _, _ string) bool { return a.Set.Clear(key) }
-
 // Start starts a node. change, if not nil, may change the options of its API.
 func Start(t testing.TB, change func(*admin.Options)) *Node {
 	t.Helper()
@@ -112,7 +97,7 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 	must(err)
 	n.Alarms = alarm.NewSet(logger)
 	o := admin.Options{
-		Table: n.Table, Replica: n.Replica, Gate: n.Gate, Alarms: alarms{n.Alarms},
+		Table: n.Table, Replica: n.Replica, Gate: n.Gate, Alarms: n.Alarms,
 		Runner: operation.New(operation.Options{Table: n.Table, Replica: n.Replica, Gate: n.Gate, Folder: journal, Alarms: n.Alarms, Logger: logger}),
 		Platforms: func() []admin.Platform {
 			return []admin.Platform{{ID: Source, Ready: true}, {ID: Target, Ready: true}}
