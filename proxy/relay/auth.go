@@ -57,14 +57,13 @@ func (p *Pool) authenticate(c *conn) error {
 		return errors.New("password is empty or has a NUL")
 	}
 	// Each step is what is sent; 334 has to come before the next, 235 after the last.
-	var steps []string
-	if mechanism == "PLAIN" { // RFC 4616
-		steps = []string{"AUTH PLAIN " + encode("\x00"+a.Username+"\x00"+password)}
-		if len(steps[0]) > 510 { // RFC 4954 section 4
-			steps = []string{"AUTH PLAIN", encode("\x00" + a.Username + "\x00" + password)}
-		}
-	} else {
+	plain := encode("\x00" + a.Username + "\x00" + password) // RFC 4616
+	steps := []string{"AUTH PLAIN " + plain}
+	switch {
+	case mechanism == "LOGIN":
 		steps = []string{"AUTH LOGIN", encode(a.Username), encode(password)}
+	case len(steps[0]) > 510: // RFC 4954 section 4
+		steps = []string{"AUTH PLAIN", plain}
 	}
 	for i, line := range steps {
 		want := 334
@@ -79,8 +78,8 @@ func (p *Pool) authenticate(c *conn) error {
 			continue
 		}
 		r := p.refused(c, "AUTH", code)
-		for _, secret := range append(steps, password) {
-			if strings.Contains(r.Reply.Message, secret) {
+		for _, secret := range []string{password, encode(password), plain} {
+			if strings.Contains(string(c.reply.text), secret) {
 				r.Reply.Message = "(text withheld: it repeats the credentials)"
 			}
 		}

@@ -42,7 +42,8 @@ const (
 type session struct {
 	peer   *peer
 	number int // from 0
-	nc     net.Conn
+	raw    net.Conn // the socket
+	nc     net.Conn // raw, or TLS over it
 	r      *bufio.Reader
 
 	mu     sync.Mutex
@@ -73,7 +74,7 @@ func startPeer(t testing.TB, p *peer) *peer {
 				return
 			}
 			p.mu.Lock()
-			s := &session{peer: p, number: len(p.all), nc: nc, r: bufio.NewReader(nc)}
+			s := &session{peer: p, number: len(p.all), raw: nc, nc: nc, r: bufio.NewReader(nc)}
 			p.all = append(p.all, s)
 			p.open++
 			p.peak = max(p.peak, p.open)
@@ -95,7 +96,7 @@ func startPeer(t testing.TB, p *peer) *peer {
 		l.Close()
 		p.mu.Lock()
 		for _, s := range p.all {
-			s.nc.Close()
+			s.raw.Close()
 		}
 		p.mu.Unlock()
 		p.wg.Wait()

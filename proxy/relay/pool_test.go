@@ -150,8 +150,8 @@ func TestStaleConnectionIsReplaced(t *testing.T) {
 		name string
 		kill func(s *session)
 	}{
-		{"closed", func(s *session) { s.nc.Close() }},
-		{"421 and closed", func(s *session) { s.say("421 4.4.1 timeout"); s.nc.Close() }},
+		{"closed", func(s *session) { s.raw.Close() }},
+		{"421 and closed", func(s *session) { s.say("421 4.4.1 timeout"); s.raw.Close() }},
 		{"answer too many", func(s *session) { s.say("250 2.0.0 queued") }},
 	} {
 		for _, seen := range []bool{true, false} { // before MAIL is sent, or by its failure
