@@ -87,7 +87,7 @@ func StartDovecot(t TB, o DovecotOptions) *Dovecot {
 	// Both listeners are there as soon as one is: the master opens them before it serves.
 	d.Process = startProcess(t, "dovecot", d.LMTP, func() *exec.Cmd {
 		return exec.Command(path, "-F", "-c", d.conf)
-	})
+	}, "dovecot.conf")
 	return d
 }
 

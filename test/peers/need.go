@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -42,6 +43,13 @@ func programs(peer string) (names, packages []string) {
 		}
 	}
 	return names, packages
+}
+
+// Packages returns the Debian packages that the peer, named as in peers.txt, consists of.
+func Packages(peer string) []string {
+	_, packages := programs(peer)
+	slices.Sort(packages)
+	return slices.Compact(packages)
 }
 
 // lookPath finds a program also in the directories of system programs, which are not in

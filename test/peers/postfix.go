@@ -168,7 +168,7 @@ func startPostfix(t TB, main string, settings map[string]string) *Postfix {
 	p.Process = startProcess(t, "Postfix "+main, p.Addr, func() *exec.Cmd {
 		// -d: stay in the process group that Process made, and keep standard error.
 		return exec.Command("/usr/lib/postfix/sbin/master", "-c", p.conf, "-d")
-	})
+	}, main, "postfix-master.cf")
 	return p
 }
 

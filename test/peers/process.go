@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -28,6 +29,8 @@ type Process struct {
 	addr string // must accept connections before the peer counts as ready
 	out  *tail
 
+	examples []string // files of configs/peers that it was configured from
+
 	mu   sync.Mutex
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended and was waited for
@@ -35,9 +38,10 @@ type Process struct {
 
 // startProcess starts a peer and waits until it accepts connections at addr (no wait if
 // empty). make returns a new command each time, so that the peer can be restarted.
-func startProcess(t TB, name, addr string, make func() *exec.Cmd) *Process {
+// examples are the files of configs/peers that it was configured from.
+func startProcess(t TB, name, addr string, make func() *exec.Cmd, examples ...string) *Process {
 	t.Helper()
-	p := &Process{name: name, make: make, addr: addr, out: &tail{max: logKept}}
+	p := &Process{name: name, make: make, addr: addr, out: &tail{max: logKept}, examples: examples}
 	t.Cleanup(func() {
 		p.Kill() // nothing is kept, and an orderly end takes Postfix a second
 		if t.Failed() {
@@ -174,6 +178,12 @@ func (p *Process) PID() int {
 	}
 	return p.cmd.Process.Pid
 }
+
+// Command returns the command line.
+func (p *Process) Command() []string { return p.make().Args }
+
+// Examples returns the files of configs/peers that the peer was configured from.
+func (p *Process) Examples() []string { return slices.Clone(p.examples) }
 
 // Output returns the last 256 KiB of what the peer wrote to its standard output and error.
 func (p *Process) Output() string { return p.out.String() }

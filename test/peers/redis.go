@@ -61,7 +61,7 @@ func StartRedis(t TB, o RedisOptions) *Redis {
 	r := &Redis{Addr: fmt.Sprintf("127.0.0.1:%d", port), Dir: dir, o: o}
 	r.Process = startProcess(t, "redis-server", r.Addr, func() *exec.Cmd {
 		return exec.Command("redis-server", file)
-	})
+	}, "redis.conf")
 	return r
 }
 
