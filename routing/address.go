@@ -2,6 +2,7 @@ package routing
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -106,29 +107,52 @@ func (a Address) Skeleton() string {
 }
 
 // CanonicalDomain returns a domain in lower-case A-labels (RFC 5891 section 4), or an
-// address literal in lower case.
+// address literal with its address in canonical text form.
 func CanonicalDomain(s string) (string, error) {
 	if s == "" {
 		return "", fmt.Errorf("%w: no domain", mail.ErrBadPath)
 	}
 	if s[0] == '[' {
-		return strings.ToLower(s), nil
+		return canonicalLiteral(s)
 	}
-	if isLowerASCII(s) && !strings.Contains(s, "xn--") {
-		return s, nil
+	if isASCII(s) {
+		if !isLowerASCII(s) {
+			s = strings.ToLower(s)
+		}
+		if !strings.Contains(s, "xn--") {
+			return s, nil
+		}
 	}
 	d, err := domainProfile.ToASCII(s)
-	if err != nil || d == "" || d[len(d)-1] == '.' {
+	if err == nil {
+		// Mapping can leave empty labels, where a character stands for a dot or for nothing.
+		_, err = mail.ParsePath("x@"+d, false)
+	}
+	if err != nil || d[0] == '[' {
 		return "", fmt.Errorf("%w: domain %q is no valid international domain name", mail.ErrBadPath, s)
 	}
 	return d, nil
+}
+
+func canonicalLiteral(s string) (string, error) {
+	inner, ok := strings.CutSuffix(s[1:], "]")
+	tag := ""
+	if i := strings.IndexByte(inner, ':'); i >= 0 && strings.EqualFold(inner[:i+1], "IPv6:") {
+		tag, inner = "IPv6:", inner[i+1:]
+	}
+	addr, err := netip.ParseAddr(inner)
+	if !ok || err != nil || addr.Is6() != (tag != "") || addr.Zone() != "" {
+		return "", fmt.Errorf("%w: address literal %q", mail.ErrBadPath, s)
+	}
+	return "[" + tag + addr.String() + "]", nil
 }
 
 // domainProfile maps case and width as a look-up does, and takes the underscore.
 var domainProfile = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false), idna.StrictDomainName(false))
 
 // Login is a name that a mail client logs in with, in canonical form: NFC and lower
-// case, such as "anna.berg", "amt\berg" or "anna.berg@health.example".
+// case, such as "anna.berg", "amt\berg" or "anna.berg@health.example"; an international
+// domain after the last @ in A-labels, as in an [Address].
 type Login string
 
 // MaxLoginBytes is the longest login taken.
@@ -147,14 +171,20 @@ func ParseLogin(s string) (Login, error) {
 		return "", fmt.Errorf("%w: login %q: blank at an end", ErrBadID, s)
 	}
 	for _, r := range s {
-		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
+		if (r < ' ' || r >= 0x7f) && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return "", fmt.Errorf("%w: login %q: character %U", ErrBadID, s, r)
 		}
 	}
-	if isLowerASCII(s) {
+	if isLowerASCII(s) && !strings.Contains(s, "xn--") {
 		return Login(s), nil
 	}
-	return Login(fold(s)), nil
+	s = fold(s)
+	if i := strings.LastIndexByte(s, '@'); i >= 0 {
+		if d, err := CanonicalDomain(s[i+1:]); err == nil {
+			s = s[:i+1] + d
+		}
+	}
+	return Login(s), nil
 }
 
 // Skeleton is as [Address.Skeleton].

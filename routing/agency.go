@@ -111,6 +111,8 @@ func (a *Agency) Platform() PlatformID {
 // another mapping.
 func (a Agency) Begin(op OperationID, nonce Nonce, event Event) (Agency, error) {
 	switch {
+	case op == "" || nonce == 0:
+		return a, fmt.Errorf("begin %s: %w: operation %q, nonce %s: want both", a.ID, ErrBadID, op, nonce)
 	case a.Operation != "":
 		return a, fmt.Errorf("begin %s: %w: %s", a.ID, ErrOperationOpen, a.Operation)
 	case a.Tightness != Armed:
@@ -148,6 +150,9 @@ func (a Agency) Publish(op OperationID) (Agency, error) {
 	}
 	if a.Published {
 		return a, fmt.Errorf("publish %s: %w", a.ID, ErrPublished)
+	}
+	if !a.Phase.Open() {
+		return a, fmt.Errorf("publish %s: %w: phase %s", a.ID, ErrTransition, a.Phase)
 	}
 	a.Published = true
 	a.Operation = ""

@@ -74,42 +74,54 @@ func (d *Decision) Explain() string {
 }
 
 // DecideAddress decides for a canonical address. separator is that of sub-addressing,
-// or empty: if the whole address has no record, the one without the detail is asked.
-// It neither locks nor allocates, but for an address with detail.
+// or empty: if it is certain that nobody has the whole address, in whatever role, the one
+// without the detail is asked. It neither locks nor allocates, but for an address with
+// detail.
 func (s *State) DecideAddress(a Address, separator string) Decision {
-	d := s.decide(string(a), true)
-	if d.Reason != ReasonNoSuchName && d.Reason != ReasonTableUnavail {
+	d, claimed := s.decide(string(a), true)
+	if d.Reason != ReasonNoSuchName && d.Reason != ReasonTableUnavail || claimed || !s.loaded() {
 		return d
 	}
 	if _, ok := s.domains[a.Domain()]; !ok {
 		return Decision{Reason: ReasonForeign}
 	}
-	if base, ok := a.WithoutDetail(separator); ok {
-		return s.decide(string(base), true)
+	if base, ok := a.WithoutDetail(separator); ok && d.Reason == ReasonNoSuchName {
+		d, _ = s.decide(string(base), true)
 	}
 	return d
 }
 
 // DecideLogin decides for a login: a name that a mapping lists as one, or an address.
-func (s *State) DecideLogin(l Login) Decision { return s.decide(string(l), false) }
+func (s *State) DecideLogin(l Login) Decision {
+	d, _ := s.decide(string(l), false)
+	return d
+}
 
-func (s *State) decide(key string, mail bool) Decision {
-	found := Decision{Reason: ReasonNoSuchName}
-	if s.missing > 0 {
-		found.Reason = ReasonTableUnavail // unless an agency has it, one of those may
+// loaded reports whether s was read from a table. Of one that wasn't, it isn't known that
+// a name has no record or a domain is not served.
+func (s *State) loaded() bool { return s.pos.Incarnation != "" }
+
+// decide decides for a key. claimed says that a mailbox or fixed address has the key,
+// though perhaps not in the role that was asked for. A key that two have, in whatever
+// roles, is closed: see [State.CheckMapping].
+func (s *State) decide(key string, mail bool) (d Decision, claimed bool) {
+	d.Reason = ReasonNoSuchName
+	if s.missing > 0 || !s.loaded() {
+		d.Reason = ReasonTableUnavail // unless an agency has it, one of those may
 	}
-	none := found.Reason
 	h := hashKey(key)
 	for w, pos := s.index.next(h, h); w.agency >= 0; w, pos = s.index.next(h, pos) {
-		var d Decision
+		var found Decision
+		usable := true
 		if w.agency == ofFixed {
 			f, ok := s.fixed[Address(key)]
-			if !ok || !mail {
+			if !ok {
 				continue
 			}
-			d = Decision{Reason: ReasonFixed, Platform: f.Platform, Address: f.At}
-			if d.Address == "" {
-				d.Address = f.Address
+			usable = mail
+			found = Decision{Reason: ReasonFixed, Platform: f.Platform, Address: f.At}
+			if found.Address == "" {
+				found.Address = f.Address
 			}
 		} else {
 			line, ok := s.line(w)
@@ -118,17 +130,23 @@ func (s *State) decide(key string, mail bool) Decision {
 			}
 			a := s.agencies[w.agency]
 			roles, id, at := readLine(line, key, a.Phase.OnTarget())
-			if roles == 0 || mail && roles&address == 0 {
+			if roles == 0 {
 				continue
 			}
-			d = a.decision(id, at)
+			usable = roles&address != 0 || !mail && roles&login != 0
+			if usable {
+				found = a.decision(id, at)
+			}
 		}
-		if found.Reason != none {
-			return Decision{Reason: ReasonConflict}
+		if claimed {
+			return Decision{Reason: ReasonConflict}, true
 		}
-		found = d
+		claimed = true
+		if usable {
+			d = found
+		}
 	}
-	return found
+	return d, claimed
 }
 
 // decision is that for a mailbox of the agency.

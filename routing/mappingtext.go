@@ -14,6 +14,7 @@ type role uint8
 const (
 	address role = 1 << iota // mail for it goes to the mailbox
 	login                    // a client may log in with it
+	place                    // a platform knows the mailbox by it
 )
 
 // check says what is wrong with a row that a list or a caller made.
@@ -26,7 +27,33 @@ func (r *Row) check() error {
 	case len(r.Addresses) == 0:
 		return fmt.Errorf("%w: mailbox %s: no address", ErrBadMapping, r.Mailbox)
 	}
+	for _, a := range r.Addresses {
+		if a == "" || hasControl(string(a)) {
+			return fmt.Errorf("%w: mailbox %s: address %q", ErrBadMapping, r.Mailbox, a)
+		}
+	}
+	for _, l := range r.Logins {
+		if l == "" || hasControl(string(l)) {
+			return fmt.Errorf("%w: mailbox %s: login %q", ErrBadMapping, r.Mailbox, l)
+		}
+	}
+	for _, p := range []Place{r.Source, r.Target} {
+		if hasControl(string(p.Address)) || hasControl(p.Login) {
+			return fmt.Errorf("%w: mailbox %s: place %q, %q: control character", ErrBadMapping, r.Mailbox, p.Address, p.Login)
+		}
+	}
 	return nil
+}
+
+// hasControl reports whether s holds a byte that separates fields or lines, or another
+// control character of ASCII.
+func hasControl(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] == 0x7f {
+			return true
+		}
+	}
+	return false
 }
 
 // append appends r's line.
@@ -100,46 +127,55 @@ func (m *Mapping) add(seen *keySet, off uint32, line string) error {
 		return fmt.Errorf("mailbox %s: %w", id, err)
 	}
 	m.rows = append(m.rows, off)
-	addressed := 0
-	for f.more() {
+	last, value := 0, ""
+	for n := 0; f.more(); n++ {
 		field := f.next()
-		if i := strings.IndexFunc(field, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
+		if hasControl(field) {
 			return fmt.Errorf("%w: mailbox %s: control character in %q", ErrBadMapping, id, field)
 		}
 		if f.holds(field) {
 			return fmt.Errorf("%w: mailbox %s: %q stands twice", ErrBadMapping, id, field)
 		}
-		tag, value, _ := strings.Cut(field, ":")
+		before := value
+		var tag string
+		tag, value, _ = strings.Cut(field, ":")
+		rank := slices.Index(tags[:], tag)
+		// One content, one text: otherwise it would have two digests.
+		ordered := rank >= 0 && rank >= last && (n > 0 || rank == 0) &&
+			(rank > last || rank == 1 || n < 2 || rank == 0 && before < value)
+		if !ordered {
+			return fmt.Errorf("%w: mailbox %s: field %q, or its place in the line", ErrBadMapping, id, field)
+		}
+		last = rank
+		key := value
 		switch tag {
-		case "a", "l":
-			if tag == "a" {
-				addressed++
-				if a, err := ParseAddressKey(value); err != nil || a != Address(value) {
-					return fmt.Errorf("%w: mailbox %s: address %q is not in canonical form", ErrBadMapping, id, value)
-				}
-			} else if l, err := ParseLogin(value); err != nil || l != Login(value) {
+		case "a":
+			if a, err := ParseAddressKey(value); err != nil || a != Address(value) {
+				return fmt.Errorf("%w: mailbox %s: address %q is not in canonical form", ErrBadMapping, id, value)
+			}
+		case "l":
+			if l, err := ParseLogin(value); err != nil || l != Login(value) {
 				return fmt.Errorf("%w: mailbox %s: login %q is not in canonical form", ErrBadMapping, id, value)
 			}
-			if err := m.enter(seen, value, off, id); err != nil {
-				return err
-			}
-		case "sa", "ta", "sl", "tl":
-			key, ok := placeKey(field)
+		default:
+			var ok bool
+			key, ok = placeKey(field)
 			if a, err := ParseAddressKey(value); !ok || tag[1] == 'a' && (err != nil || a != Address(value)) {
 				return fmt.Errorf("%w: mailbox %s: place %q", ErrBadMapping, id, field)
 			}
-			if err := m.enter(seen, key, off, id); err != nil {
-				return err
-			}
-		default:
-			return fmt.Errorf("%w: mailbox %s: field %q", ErrBadMapping, id, field)
+		}
+		if err := m.enter(seen, key, off, id); err != nil {
+			return err
 		}
 	}
-	if addressed == 0 {
+	if value == "" {
 		return fmt.Errorf("%w: mailbox %s: no address", ErrBadMapping, id)
 	}
 	return nil
 }
+
+// tags are those of a line's fields, in their order.
+var tags = [...]string{"a", "l", "sa", "sl", "ta", "tl"}
 
 // enter notes a key. One mailbox may have a string as address, as login and as place; two
 // mailboxes may not share one in any role, since what one platform takes for A's the
@@ -238,8 +274,8 @@ func lineHas(line, key string) bool {
 	return false
 }
 
-// readLine reads from a mailbox's line what a decision needs: whether key is an address or a
-// login of it, its directory id, and how the source or the target platform knows it, all
+// readLine reads from a mailbox's line what a decision needs: whether key is an address, a
+// login or a place of it, its directory id, and how the source or the target platform knows it, all
 // of it parts of the line. It is written for speed: one pass.
 func readLine(line, key string, target bool) (roles role, id MailboxID, at Place) {
 	platform := byte('s')
@@ -254,28 +290,32 @@ func readLine(line, key string, target bool) (roles role, id MailboxID, at Place
 		}
 		field := line[pos:end]
 		pos = end + 1
-		switch {
-		case field[1] == ':' && field[0] == 'a':
+		if field[1] == ':' {
 			value := field[2:]
-			if primary == "" {
-				primary = value
-			}
-			if value == key {
-				roles |= address
-			}
-		case field[1] == ':':
-			value := field[2:]
-			if first == "" {
+			has := login
+			if field[0] == 'a' {
+				has = address
+				if primary == "" {
+					primary = value
+				}
+			} else if first == "" {
 				first = value
 			}
 			if value == key {
-				roles |= login
+				roles |= has
 			}
+			continue
+		}
+		value := field[3:]
+		if value == key {
+			roles |= place
+		}
+		switch {
 		case field[0] != platform:
 		case field[1] == 'a':
-			at.Address = Address(field[3:])
+			at.Address = Address(value)
 		default:
-			at.Login = field[3:]
+			at.Login = value
 		}
 	}
 	if roles == 0 {

@@ -51,7 +51,7 @@ type Position struct {
 // use. Successive States share what didn't change.
 type State struct {
 	pos      Position
-	agencies []*agencyState // by number, which an agency keeps while the process lives
+	agencies []*agencyState // by number, which an agency keeps in all later States
 	byID     map[AgencyID]int
 	domains  map[string]Domain
 	fixed    map[Address]Fixed
@@ -94,7 +94,7 @@ func NewState(pos Position) *State {
 
 // Update is what one revision, or a snapshot, sets. Records that it doesn't name stay.
 type Update struct {
-	Position Position
+	Position Position // after it; the zero Position leaves that of the State
 	// Whole says that this is all the table has: domains and fixed addresses that are
 	// not named are gone. An agency that isn't named stays, closed, since agencies are
 	// never removed: the table lost it.
@@ -109,11 +109,10 @@ type Update struct {
 // one goroutine at a time; readers of older States are not disturbed. An agency whose
 // record names a mapping that was neither there nor given reads as closed.
 func (s *State) Apply(u Update) (*State, error) {
-	if len(s.agencies)+len(u.Agencies) > maxAgencies {
-		return nil, fmt.Errorf("apply revision %d: more than %d agencies", u.Position.Revision, maxAgencies)
-	}
 	n := *s
-	n.pos = u.Position
+	if u.Position != (Position{}) {
+		n.pos = u.Position
+	}
 	n.agencies = slices.Clone(s.agencies)
 	if slices.ContainsFunc(u.Agencies, func(a Agency) bool { _, ok := s.byID[a.ID]; return !ok }) {
 		n.byID = maps.Clone(s.byID)
@@ -133,7 +132,7 @@ func (s *State) Apply(u Update) (*State, error) {
 			}
 		}
 	}
-	var added []int
+	var added []int // numbers of agencies with a mapping that wasn't there
 	keys := 0
 	for _, a := range u.Agencies {
 		next := &agencyState{Agency: a}
@@ -192,6 +191,9 @@ func (s *State) Apply(u Update) (*State, error) {
 				delete(n.fixed, f.Address)
 			}
 		}
+	}
+	if len(n.agencies) > maxAgencies {
+		return nil, fmt.Errorf("apply revision %d: more than %d agencies", u.Position.Revision, maxAgencies)
 	}
 	n.enter(added, u.Fixed, keys+len(u.Fixed))
 	return &n, nil
@@ -338,23 +340,35 @@ func (s *State) FixedAddresses() iter.Seq[Fixed] { return maps.Values(s.fixed) }
 // with one of another agency's (docs/architecture/promises.md, P3), and an address
 // outside the served domains. Each error names the key and the other.
 func (s *State) CheckMapping(m *Mapping) []error {
-	var errs []error
+	errs := s.unknown(m.agency)
+	fixed := map[string]Fixed{}
+	for _, f := range s.fixed {
+		if k := f.Address.Skeleton(); k != string(f.Address) {
+			fixed[k] = f
+		}
+	}
+	check := func(id MailboxID, key string) {
+		errs = s.checkKey(errs, m.agency, id, key)
+		if f, ok := fixed[Address(key).Skeleton()]; ok && key != string(f.Address) {
+			errs = append(errs, fmt.Errorf("%s of mailbox %s: %w: it folds together with the fixed address %s", key, id, ErrConflict, f.Address))
+		}
+	}
 	for r := range m.Rows() {
 		for _, a := range r.Addresses {
 			if _, ok := s.domains[a.Domain()]; !ok {
 				errs = append(errs, fmt.Errorf("%w: mailbox %s: address %s: %s is no served domain", ErrBadMapping, r.Mailbox, a, a.Domain()))
 			}
-			errs = s.checkKey(errs, m.agency, r.Mailbox, string(a))
+			check(r.Mailbox, string(a))
 		}
 		for _, l := range r.Logins {
-			errs = s.checkKey(errs, m.agency, r.Mailbox, string(l))
+			check(r.Mailbox, string(l))
 		}
 		for _, p := range []Place{r.Source, r.Target} {
 			if p.Address != "" && !slices.Contains(r.Addresses, p.Address) {
-				errs = s.checkKey(errs, m.agency, r.Mailbox, string(p.Address))
+				check(r.Mailbox, string(p.Address))
 			}
 			if l, err := ParseLogin(p.Login); err == nil && !slices.Contains(r.Logins, l) {
-				errs = s.checkKey(errs, m.agency, r.Mailbox, string(l))
+				check(r.Mailbox, string(l))
 			}
 		}
 	}
@@ -364,6 +378,17 @@ func (s *State) CheckMapping(m *Mapping) []error {
 		}
 		for id := range common(m, a.mapping) {
 			errs = append(errs, fmt.Errorf("mailbox %s: %w agency, %s", id, ErrConflict, a.ID))
+		}
+	}
+	return errs
+}
+
+// unknown returns an error for each agency but this one whose mapping isn't there: what it
+// has nobody can tell.
+func (s *State) unknown(agency AgencyID) (errs []error) {
+	for _, id := range s.Missing() {
+		if id != agency {
+			errs = append(errs, fmt.Errorf("%w: the mapping of agency %s is not there, so that its names can't be compared", ErrBadMapping, id))
 		}
 	}
 	return errs
@@ -394,6 +419,9 @@ func (s *State) checkKey(errs []error, agency AgencyID, id MailboxID, key string
 		return append(errs, fmt.Errorf("%s of mailbox %s: %w: mailbox %s of agency %s", key, id, ErrConflict, other, a))
 	}
 	skeleton := Address(key).Skeleton()
+	if f, ok := s.fixed[Address(skeleton)]; ok {
+		return append(errs, fmt.Errorf("%s of mailbox %s: %w: it folds together with the fixed address %s", key, id, ErrConflict, f.Address))
+	}
 	for _, a := range s.agencies {
 		if a.ID == agency || a.mapping == nil {
 			continue
@@ -441,8 +469,19 @@ func (s *State) CheckFixed(f Fixed) error {
 	if _, ok := s.domains[f.Address.Domain()]; !ok {
 		return fmt.Errorf("%w: fixed address %s: %s is no served domain", ErrBadMapping, f.Address, f.Address.Domain())
 	}
+	for _, a := range []Address{f.Address, f.At} {
+		if c, err := ParseAddressKey(string(a)); a != "" && (err != nil || c != a) {
+			return fmt.Errorf("%w: fixed address %s: %q is not in canonical form", ErrBadMapping, f.Address, a)
+		}
+	}
+	if _, err := ParsePlatformID(string(f.Platform)); err != nil {
+		return fmt.Errorf("%w: fixed address %s: %w", ErrBadMapping, f.Address, err)
+	}
+	if errs := s.unknown(""); len(errs) > 0 {
+		return fmt.Errorf("fixed address %s: %w", f.Address, errs[0])
+	}
 	rest := *s
-	rest.fixed = nil // a fixed address may replace itself
+	rest.fixed = nil // a fixed address may replace itself, and fold together with others: no switch moves them
 	if errs := rest.checkKey(nil, "", MailboxID{}, string(f.Address)); len(errs) > 0 {
 		return fmt.Errorf("fixed address: %w", errs[0])
 	}
