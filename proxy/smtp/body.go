@@ -36,8 +36,8 @@ type body struct {
 	tailN   int
 	command *command // what the peer sent in the place of a next chunk
 
-	waited   time.Duration // time spent waiting for the peer
-	received int64         // bytes that came in it
+	waited time.Duration // time spent waiting for the peer
+	before int64         // bytes that the connection had received when the message began
 }
 
 // Repaired implements Body.
@@ -134,7 +134,7 @@ func (b *body) lose(err error) error {
 func (b *body) deadline(now time.Time, wait time.Duration) time.Time {
 	l := &b.c.srv.opts.Limits
 	if l.DataRate > 0 {
-		earned := time.Duration(min(b.received/l.DataRate, math.MaxInt32)) * time.Second
+		earned := time.Duration(min((b.c.received-b.before)/l.DataRate, math.MaxInt32)) * time.Second
 		wait = min(wait, l.DataGrace+earned-b.waited)
 	}
 	return now.Add(wait)
@@ -145,7 +145,6 @@ func (b *body) fill() error {
 	start := time.Now()
 	err := b.c.fillUntil(b.deadline(start, b.c.srv.opts.Limits.Read))
 	b.waited += time.Since(start)
-	b.received += int64(len(b.c.unread()))
 	return err
 }
 
@@ -159,7 +158,6 @@ func (b *body) nextChunk() error {
 		if err != nil {
 			return b.lose(err)
 		}
-		b.received += int64(len(line))
 		cmd := parseCommand(line)
 		b.c.srv.observe.Command(cmd.name())
 		switch cmd.verb {

@@ -195,6 +195,10 @@ func dial(t testing.TB, addr string) *peer {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
+	return newPeer(t, conn)
+}
+
+func newPeer(t testing.TB, conn net.Conn) *peer {
 	return &peer{t: t, conn: conn, r: bufio.NewReader(conn)}
 }
 

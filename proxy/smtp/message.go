@@ -26,7 +26,7 @@ func (c *conn) data(cmd command) {
 		c.end(errOutOfSync)
 		return
 	}
-	c.message(&body{c: c, scan: scanner{dots: true}, limit: c.offer.size})
+	c.message(&body{c: c, scan: scanner{dots: true}, limit: c.offer.size, before: c.received})
 }
 
 // bdat answers the first BDAT of a message, and those that are out of place, whose
@@ -38,7 +38,7 @@ func (c *conn) bdat(cmd command) {
 		c.end(errOutOfSync)
 		return
 	}
-	b := &body{c: c, chunked: true, left: size, last: last, limit: c.offer.size}
+	b := &body{c: c, chunked: true, left: size, last: last, limit: c.offer.size, before: c.received}
 	wrong := c.noMessage()
 	if !c.offer.esmtp && wrong == nil {
 		wrong = replySequence

@@ -62,6 +62,7 @@ type wire struct {
 	writeErr     error
 
 	attempt, peek func(fd uintptr) bool // made once: a closure for each wait would be garbage
+	received      int64                 // bytes, in all
 	got           int
 	gotErr        error
 	peeked        bool
@@ -149,6 +150,7 @@ func (w *wire) fill() error {
 func (w *wire) filled(n int, err error) error {
 	if n > 0 {
 		w.w += n
+		w.received += int64(n)
 		return nil
 	}
 	if err == nil {
