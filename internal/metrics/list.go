@@ -1,0 +1,105 @@
+package metrics
+
+// Kind is how a metric moves.
+type Kind string
+
+const (
+	Counter   Kind = "counter"   // only grows; starts at 0 with the node
+	Gauge     Kind = "gauge"     // goes up and down
+	Histogram Kind = "histogram" // how often within which bound, as _bucket, _sum and _count
+)
+
+// Desc describes a metric.
+type Desc struct {
+	Name   string
+	Kind   Kind
+	Labels []string
+	Help   string // in one sentence, for the scrape and the reference
+	Watch  string // what an operator makes of it; may be empty
+}
+
+// The metrics, by what they are about.
+var (
+	build = Desc{"mailcutover_build_info", Gauge, []string{"version", "goversion"},
+		"1; the labels say what is running.", ""}
+
+	listenerConnections = Desc{"mailcutover_listener_connections", Gauge, []string{"listener"},
+		"Connections of peers that are open.", "At limits.connections further peers get 421."}
+	listenerConnectionsTotal = Desc{"mailcutover_listener_connections_total", Counter, []string{"listener"},
+		"Connections of peers that were taken.", ""}
+	listenerRefused = Desc{"mailcutover_listener_refused_total", Counter, []string{"listener", "reason"},
+		"Connections that were refused: connections, connections-per-address, proxy-header, tls.", "connections: raise the limit or find out who comes; proxy-header: proxy_nets doesn't name the load balancer, or a stranger sends the header; tls: handshakes fail."}
+	listenerCommands = Desc{"mailcutover_listener_commands_total", Counter, []string{"listener", "verb"},
+		"Commands of peers; OTHER if unknown.", ""}
+	listenerReplies = Desc{"mailcutover_listener_replies_total", Counter, []string{"listener", "code"},
+		"Answers to peers by their code.", "The share of 4yz shows what peers have to try again; a 5yz is final and should have a reason in the log."}
+	listenerMessages = Desc{"mailcutover_listener_messages_total", Counter, []string{"listener", "end"},
+		"Messages that were read to their end (complete), or not (cut).", "cut: connections break, or peers are slower than limits.data_rate."}
+	listenerBytes = Desc{"mailcutover_listener_message_bytes_total", Counter, []string{"listener"},
+		"Octets of messages that were read.", ""}
+	listenerRepaired = Desc{"mailcutover_listener_repaired_total", Counter, []string{"listener"},
+		"Bare CR or LF in messages; with bare_line_ends: repair they were made CRLF.", "Signatures (DKIM, S/MIME) of such messages break."}
+
+	decisions = Desc{"mailcutover_decisions_total", Counter, []string{"reason"},
+		"Routing decisions for recipients by their reason.", "table-unavailable, bad-record, regressed and conflict want a look at once; in-phase and unpublished are normal during a switch; no-such-name: recipients that the table lacks."}
+	deliveries = Desc{"mailcutover_deliveries_total", Counter, []string{"platform", "origin", "class"},
+		"Recipients of messages that reached their end, by the class of the answer that the sender got.", "2yz is delivered. 4yz is tried again by the sender. 5yz goes back to the sender."}
+	inDoubtTotal = Desc{"mailcutover_in_doubt_total", Counter, []string{"platform"},
+		"Messages whose answer was lost after the final dot: possible duplicates.", "A switch waits for each until connection_limit has passed."}
+
+	platformConnections = Desc{"mailcutover_platform_connections", Gauge, []string{"platform", "origin", "host"},
+		"Connections to a platform that are open.", "At limits.connections messages wait for a free one."}
+	platformDials = Desc{"mailcutover_platform_dials_total", Counter, []string{"platform", "origin", "host", "result"},
+		"Attempts to connect, up to EHLO and AUTH: ok or error.", "error: the log says why. A host that fails is left alone for limits.backoff."}
+	platformDialSeconds = Desc{"mailcutover_platform_dial_seconds", Histogram, []string{"platform", "origin"},
+		"How long an attempt to connect took.", ""}
+	platformWaits = Desc{"mailcutover_platform_waits_total", Counter, []string{"platform", "origin", "result"},
+		"Messages that asked for a connection: ok or error.", "error: nothing free within limits.queue_wait, or no host can be reached; the sender gets 451."}
+	platformWaitSeconds = Desc{"mailcutover_platform_wait_seconds", Histogram, []string{"platform", "origin"},
+		"How long a message waited for a connection, connecting included.", "More than some milliseconds: too few connections, or a platform that tarpits."}
+	platformAnswers = Desc{"mailcutover_platform_answers_total", Counter, []string{"platform", "origin", "host", "verb", "code"},
+		`Answers of a platform to MAIL, RCPT, DATA and the final dot ("."); code 000 if none came.`, `432 and 452 from Exchange: it is short of resources. 550 to RCPT: the table and the platform disagree. 000 to ".": in doubt.`}
+	platformClosed = Desc{"mailcutover_platform_connections_closed_total", Counter, []string{"platform", "origin", "reason"},
+		"Ends of connections: age, idle, messages, stale, error, abort, other client, shutdown.", "error and stale: the platform ends connections before we do; lower limits.max_age or max_idle."}
+
+	inFlight = Desc{"mailcutover_in_flight", Gauge, []string{"stage"},
+		"Messages under way: open (no final dot yet) and dotted (its answer is awaited).", "A switch cuts the open ones of its agency and waits for the dotted ones."}
+	inDoubt = Desc{"mailcutover_in_doubt", Gauge, nil,
+		"Messages in doubt whose platform's connection_limit has not passed yet.", "Above 0 a switch of their agency waits."}
+
+	tableRevision = Desc{"mailcutover_table_revision", Gauge, nil,
+		"Revision of the table that this node's copy has.", "Differs between nodes for longer than a second or two: one of them doesn't follow."}
+	tableAge = Desc{"mailcutover_table_age_seconds", Gauge, nil,
+		"Time since the table was last reached; -1 if it was not since the start.", "Above lease.armed less lease.margin armed agencies are put off, above lease.settled all."}
+	tableUsable = Desc{"mailcutover_table_usable", Gauge, nil,
+		"1 if this node's copy of the table can be trusted, else 0.", "0: mail is put off with 451. /readyz says why."}
+	mailboxes = Desc{"mailcutover_mailboxes", Gauge, nil,
+		"Mailboxes in this node's copy of the table.", ""}
+	agencies = Desc{"mailcutover_agencies", Gauge, []string{"phase"},
+		"Agencies by phase.", "to-target and to-source are closed: mail is put off. They should not last."}
+	agenciesLocked = Desc{"mailcutover_agencies_locked", Gauge, nil,
+		"Agencies with an operator's lock: closed whatever their phase.", ""}
+	agenciesArmed = Desc{"mailcutover_agencies_armed", Gauge, nil,
+		"Agencies that are not settled: about to move, or just moved.", "They depend on the table being reached within lease.armed."}
+	agenciesUnusable = Desc{"mailcutover_agencies_unusable", Gauge, nil,
+		"Agencies that are closed because their mapping is missing or their record went back.", "Above 0: look at the alarms."}
+
+	alarms = Desc{"mailcutover_alarms", Gauge, nil,
+		"Alarms in the list.", "Above 0: somebody has to look."}
+	alarmsRaised = Desc{"mailcutover_alarms_raised_total", Counter, nil,
+		"How often an alarm was raised, new or not.", ""}
+)
+
+// All returns every metric of ours, in the order of the reference. The Go runtime's and
+// the process' own (go_, process_) come on top.
+func All() []Desc {
+	return []Desc{
+		build,
+		listenerConnections, listenerConnectionsTotal, listenerRefused, listenerCommands, listenerReplies, listenerMessages, listenerBytes, listenerRepaired,
+		decisions, deliveries, inDoubtTotal,
+		platformConnections, platformDials, platformDialSeconds, platformWaits, platformWaitSeconds, platformAnswers, platformClosed,
+		inFlight, inDoubt,
+		tableRevision, tableAge, tableUsable, mailboxes, agencies, agenciesLocked, agenciesArmed, agenciesUnusable,
+		alarms, alarmsRaised,
+	}
+}

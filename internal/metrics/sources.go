@@ -1,0 +1,108 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"mailcutover/node"
+	"mailcutover/routing"
+	"mailcutover/routing/replica"
+)
+
+// Sources are what is asked at each scrape. Each may be nil; what it would say is then
+// left out.
+type Sources struct {
+	State  func() *routing.State               // a Replica's State
+	Status func() replica.Status               // a Replica's Status
+	Load   func(id routing.AgencyID) node.Load // a Gate's Load
+	Alarms AlarmSet
+}
+
+// AlarmSet is what is asked of an alarm.Set.
+type AlarmSet interface {
+	Len() int       // alarms in the list
+	Raised() uint64 // how often one was raised
+}
+
+// sourceCollector asks the sources.
+type sourceCollector struct{ from Sources }
+
+// Describe implements prometheus.Collector. It names nothing, so that the registry
+// checks what Collect sends instead.
+func (*sourceCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c *sourceCollector) Collect(out chan<- prometheus.Metric) {
+	send := func(d Desc, value float64, labels ...string) {
+		kind := prometheus.GaugeValue
+		if d.Kind == Counter {
+			kind = prometheus.CounterValue
+		}
+		out <- prometheus.MustNewConstMetric(prometheus.NewDesc(d.Name, d.Help, d.Labels, nil), kind, value, labels...)
+	}
+	if c.from.Status != nil {
+		collectStatus(c.from.Status(), send)
+	}
+	if c.from.State != nil {
+		collectState(c.from.State(), c.from.Load, send)
+	}
+	if c.from.Alarms != nil {
+		send(alarms, float64(c.from.Alarms.Len()))
+		send(alarmsRaised, float64(c.from.Alarms.Raised()))
+	}
+}
+
+type sendFunc func(d Desc, value float64, labels ...string)
+
+func collectStatus(s replica.Status, send sendFunc) {
+	send(tableRevision, float64(s.Position.Revision))
+	age := -1.0
+	if !s.Contact.IsZero() {
+		age = time.Since(s.Contact).Seconds()
+	}
+	send(tableAge, age)
+	usable := 0.0
+	if s.Open {
+		usable = 1
+	}
+	send(tableUsable, usable)
+	send(mailboxes, float64(s.Mailboxes))
+	send(agenciesUnusable, float64(len(s.Missing)+len(s.Regressed)))
+}
+
+func collectState(state *routing.State, load func(routing.AgencyID) node.Load, send sendFunc) {
+	var locked, armed int
+	var total node.Load
+	add := func(id routing.AgencyID) {
+		if load == nil {
+			return
+		}
+		l := load(id)
+		total.Open += l.Open
+		total.Dotted += l.Dotted
+		total.InDoubt += l.InDoubt
+	}
+	phases := make(map[routing.Phase]int)
+	for _, a := range state.Agencies() {
+		phases[a.Phase]++
+		if a.Locked {
+			locked++
+		}
+		if a.Tightness != routing.Settled {
+			armed++
+		}
+		add(a.ID)
+	}
+	add("") // fixed addresses
+	for _, p := range routing.Phases() {
+		send(agencies, float64(phases[p]), p.String())
+	}
+	send(agenciesLocked, float64(locked))
+	send(agenciesArmed, float64(armed))
+	if load != nil {
+		send(inFlight, float64(total.Open), "open")
+		send(inFlight, float64(total.Dotted), "dotted")
+		send(inDoubt, float64(total.InDoubt))
+	}
+}

@@ -1,0 +1,82 @@
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"mailcutover/mail"
+	"mailcutover/proxy/transfer"
+	"mailcutover/routing"
+)
+
+// reasonWords are the values of the label reason, by routing.Reason.
+var reasonWords = [...]string{
+	routing.ReasonUnknown:      "unknown",
+	routing.ReasonOpen:         "open",
+	routing.ReasonFixed:        "fixed",
+	routing.ReasonInPhase:      "in-phase",
+	routing.ReasonUnpublished:  "unpublished",
+	routing.ReasonLocked:       "locked",
+	routing.ReasonBadRecord:    "bad-record",
+	routing.ReasonConflict:     "conflict",
+	routing.ReasonNoSuchName:   "no-such-name",
+	routing.ReasonForeign:      "foreign",
+	routing.ReasonRegressed:    "regressed",
+	routing.ReasonTableUnavail: "table-unavailable",
+}
+
+// Transfer counts decisions and deliveries.
+type Transfer struct {
+	decisions  [len(reasonWords)]prometheus.Counter
+	deliveries *prometheus.CounterVec
+	inDoubt    *prometheus.CounterVec
+	platforms  lookup[routing.PlatformID, *platformCounters]
+}
+
+type platformCounters struct {
+	inside, outside [len(classes)]prometheus.Counter
+	inDoubt         prometheus.Counter
+}
+
+var _ transfer.Observer = (*Transfer)(nil)
+
+func newTransfer(r *prometheus.Registry) *Transfer {
+	vec := counter(decisions)
+	t := &Transfer{deliveries: counter(deliveries), inDoubt: counter(inDoubtTotal)}
+	for i, word := range reasonWords {
+		t.decisions[i] = vec.WithLabelValues(word)
+	}
+	r.MustRegister(vec, t.deliveries, t.inDoubt)
+	return t
+}
+
+// Decided implements transfer.Observer.
+func (t *Transfer) Decided(reason routing.Reason) {
+	if int(reason) >= len(t.decisions) {
+		reason = routing.ReasonUnknown
+	}
+	t.decisions[reason].Inc()
+}
+
+// Delivered implements transfer.Observer.
+func (t *Transfer) Delivered(platform routing.PlatformID, origin mail.Origin, code int) {
+	p := t.platform(platform)
+	if origin == mail.OriginInside {
+		p.inside[classOf(code)].Inc()
+	} else {
+		p.outside[classOf(code)].Inc()
+	}
+}
+
+// InDoubt implements transfer.Observer.
+func (t *Transfer) InDoubt(platform routing.PlatformID) { t.platform(platform).inDoubt.Inc() }
+
+func (t *Transfer) platform(id routing.PlatformID) *platformCounters {
+	return t.platforms.get(id, func() *platformCounters {
+		p := &platformCounters{inDoubt: t.inDoubt.WithLabelValues(string(id))}
+		for i, class := range classes {
+			p.inside[i] = t.deliveries.WithLabelValues(string(id), mail.OriginInside.String(), class)
+			p.outside[i] = t.deliveries.WithLabelValues(string(id), mail.OriginOutside.String(), class)
+		}
+		return p
+	})
+}
