@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"mailcutover/mail"
+	"mailcutover/routing"
 )
 
 // checker looks for what each value alone can't show. It reports nothing that rests on a
@@ -92,7 +93,7 @@ func (c *checker) routing(r Routing) {
 	}
 	const want = "an address, such as postmaster@example.org"
 	if !c.missing("routing.postmaster", r.Postmaster, want) {
-		if p, err := mail.ParsePath(r.Postmaster, true); err != nil || p.Domain() == "" {
+		if _, err := routing.ParseAddress(r.Postmaster); err != nil {
 			c.add(Problem{Key: "routing.postmaster", Value: show(r.Postmaster), Want: want})
 		}
 	}

@@ -128,6 +128,10 @@ func (c *checker) platforms(ps []Platform) {
 			}
 			owned = append(owned, ownedNet{key, n})
 		}
+		if p.ConnectionLimit == 0 {
+			c.warn(Problem{Key: key + ".connection_limit", Value: "0s", Want: "the time after which the platform ends any connection",
+				Hint: "without it a switch can't promise that nothing arrives there late"})
+		}
 		if p.RelaysInside && len(p.Nets) == 0 {
 			c.add(Problem{Key: key + ".relays_inside", Value: "true", Want: "nets beside it", Hint: "without them the platform's own mail can't be told from others'"}, key+".nets")
 		}
@@ -226,7 +230,7 @@ func (c *checker) auth(key string, e *Endpoint) {
 	a, k := e.Auth, key+".auth."
 	if a.Mechanism == MechanismNone {
 		if a.Username != "" || a.Password.IsSet() {
-			c.add(Problem{Key: k + "mechanism", Value: show("none"), Want: "any, plain or login, or no username and password"})
+			c.add(Problem{Key: k + "mechanism", Value: show("none"), Want: "plain or login, or no username and password"})
 		}
 		return
 	}

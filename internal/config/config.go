@@ -12,8 +12,8 @@ import (
 // Config is a node's settings. Get one from [Load] or, for a program that sets its own,
 // from [Default]; treat it as immutable.
 //
-// The tag "config" names the key; "restart" marks what a running node can't change;
-// "like" names the sibling that a section which isn't there, and every key that is left
+// The tag "config" names the key; "restart" marks what a running node can't change, or,
+// as "presence", can't be given or taken away; "like" names the sibling that a section which isn't there, and every key that is left
 // out of it, takes its values from; "path" marks file names.
 type Config struct {
 	Node         string `config:"node" restart:"yes"`            // host name of this node: greeting, EHLO, "by" of our Received lines
@@ -236,12 +236,11 @@ type Mechanism string
 
 const (
 	MechanismNone  Mechanism = "none"
-	MechanismAny   Mechanism = "any" // plain or login, whichever the platform offers first in that order
 	MechanismPlain Mechanism = "plain"
 	MechanismLogin Mechanism = "login"
 )
 
-func (Mechanism) words() []string { return []string{"none", "any", "plain", "login"} }
+func (Mechanism) words() []string { return []string{"none", "plain", "login"} }
 
 // Auth is how we log in at a platform.
 type Auth struct {
@@ -291,10 +290,10 @@ type Timeouts struct {
 
 // Routing is what decides besides the table.
 type Routing struct {
-	Separator  string `config:"separator"`  // of sub-addressing; empty: none
-	Postmaster string `config:"postmaster"` // where <postmaster> without a domain goes
-	HopLimit   int    `config:"hop_limit"`  // Received lines before a message is a loop
-	OwnLimit   int    `config:"own_limit"`  // of them ours
+	Separator  string `config:"separator" restart:"yes"` // of sub-addressing; empty: none
+	Postmaster string `config:"postmaster"`              // where <postmaster> without a domain goes
+	HopLimit   int    `config:"hop_limit"`               // Received lines before a message is a loop
+	OwnLimit   int    `config:"own_limit"`               // of them ours
 }
 
 // Admin is the HTTP API with /healthz, /readyz and /metrics.
@@ -307,8 +306,8 @@ type Admin struct {
 
 // AdminTLS is the API's certificate; empty: no TLS. The files are read again at each reload.
 type AdminTLS struct {
-	CertFile string `config:"cert_file" path:"yes"`
-	KeyFile  string `config:"key_file" path:"yes"`
+	CertFile string `config:"cert_file" path:"yes" restart:"presence"`
+	KeyFile  string `config:"key_file" path:"yes" restart:"presence"`
 }
 
 // Token lets one person or program use the API.

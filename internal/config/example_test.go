@@ -51,6 +51,36 @@ func collectKeys(section string, v reflect.Value, all map[string]string) {
 	}
 }
 
+// restartKeys returns the tag "restart" of every key, that of its section included.
+func restartKeys() map[string]string {
+	all := make(map[string]string)
+	collectRestart("", reflect.TypeFor[Config](), "", all)
+	return all
+}
+
+func collectRestart(section string, t reflect.Type, inherited string, all map[string]string) {
+	for f := range fields(t) {
+		key, tag, ft := join(section, f.key), f.Tag.Get("restart"), f.Type
+		if inherited != "" {
+			tag = inherited
+		}
+		if ft.Kind() == reflect.Pointer {
+			ft = ft.Elem()
+		}
+		switch {
+		case f.Tag.Get("like") != "":
+		case ft == secretType:
+			all[key+"_file"], all[key+"_env"] = tag, tag
+		case isSection(ft):
+			collectRestart(key, ft, tag, all)
+		case ft.Kind() == reflect.Slice && isSection(ft.Elem()):
+			collectRestart(key+"[]", ft.Elem(), tag, all)
+		default:
+			all[key] = tag
+		}
+	}
+}
+
 // flatten collects the keys of a file.
 func flatten(section string, in any, into map[string]bool) {
 	switch v := in.(type) {

@@ -200,7 +200,7 @@ func TestEnvironment(t *testing.T) {
 func TestEveryVariableIsRead(t *testing.T) {
 	path := write(t, minimal(t))
 	for name, key := range Variables() {
-		cfg, err := Load(path, []string{name + "=\x01"}) // a value that hardly any key takes
+		cfg, err := Load(path, []string{name + "=\x01"})                                     // a value that hardly any key takes
 		section := strings.TrimSuffix(key[:max(strings.LastIndexByte(key, '.'), 0)], ".tls") // without a URL its TLS isn't looked at
 		switch {
 		case err == nil && key == "data":

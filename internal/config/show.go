@@ -173,7 +173,7 @@ func diffSection(section string, old, next reflect.Value, restart bool, changes 
 	for f := range fields(old.Type()) {
 		key := join(section, f.key)
 		a, b := old.FieldByIndex(f.Index), next.FieldByIndex(f.Index)
-		restart := restart || f.Tag.Get("restart") != ""
+		restart := restart || f.Tag.Get("restart") == "yes"
 		if f.Type.Kind() == reflect.Pointer {
 			if a.IsNil() != b.IsNil() {
 				*changes = append(*changes, Change{Key: key, Old: presence(!a.IsNil()), New: presence(!b.IsNil()), Restart: restart})
@@ -190,6 +190,9 @@ func diffSection(section string, old, next reflect.Value, restart bool, changes 
 			diffList(key, a, b, restart, changes)
 		case !equal(a, b):
 			c := Change{Key: key, Old: text(a), New: text(b), Restart: restart}
+			if f.Tag.Get("restart") == "presence" {
+				c.Restart = restart || c.Old == "" || c.New == ""
+			}
 			if f.Type == secretType && c.Old == c.New {
 				c.New += " (another content)"
 			}
@@ -202,7 +205,7 @@ func diffSection(section string, old, next reflect.Value, restart bool, changes 
 // as its id does.
 func diffList(key string, old, next reflect.Value, restart bool, changes *[]Change) {
 	for f := range fields(old.Type().Elem()) {
-		restart = restart || f.Tag.Get("restart") != ""
+		restart = restart || f.Tag.Get("restart") == "yes"
 		break
 	}
 	oldIDs, nextIDs := itemIDs(old), itemIDs(next)

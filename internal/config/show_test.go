@@ -183,7 +183,7 @@ func TestDiff(t *testing.T) {
 		"platforms[exchange].inside.hosts: [exchange.example.org:25] -> [exchange2.example.org:25]",
 		"platforms[ox]: present -> none",
 		"platforms[cloud]: none -> present",
-		"routing.separator: none -> -",
+		"routing.separator: none -> - (needs a restart)",
 		"admin.tokens[a]: present -> none",
 		"admin.tokens[b]: none -> present",
 		"log.level: info -> debug",
@@ -193,6 +193,13 @@ func TestDiff(t *testing.T) {
 	}
 	if changes := Diff(a, a); len(changes) != 0 {
 		t.Errorf("a Config differs from itself in %v", changes)
+	}
+	a.Admin.TLS.CertFile, b.Admin.TLS.CertFile = "a.pem", "b.pem"
+	a.Admin.TLS.KeyFile, b.Admin.TLS.KeyFile = "a.key", ""
+	for _, c := range Diff(a, b) {
+		if want := c.Key == "admin.tls.key_file"; strings.HasPrefix(c.Key, "admin.tls.") && c.Restart != want {
+			t.Errorf("change is %+v: only what is given or taken away needs a restart", c)
+		}
 	}
 	a.Table.Redis, b.Table.Redis = nil, &Redis{}
 	if c := Diff(a, b)[1]; c != (Change{Key: "table.redis", New: "present", Restart: true}) {
