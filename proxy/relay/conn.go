@@ -29,8 +29,7 @@ type conn struct {
 
 	caps     Capabilities
 	verified bool     // TLS with the platform's identity proven
-	identity identity // whose connection it is, with PROXY v2
-	told     told     // what the platform was told by XCLIENT
+	identity identity // whose connection it is
 
 	born, idleSince time.Time
 	limit           time.Time // born and the platform's limit; zero: none

@@ -124,6 +124,11 @@ func (p *Pool) greet(ctx context.Context, c *conn) (doing string, err error) {
 			return "AUTH", err
 		}
 	}
+	if p.ep.Identity == IdentityXCLIENT && c.identity != (identity{}) {
+		if err := p.xclient(c); err != nil {
+			return "XCLIENT", err
+		}
+	}
 	return "", nil
 }
 

@@ -42,15 +42,16 @@ const (
 
 	// IdentityXCLIENT makes the platform treat the client as its own peer, with all
 	// consequences for access (Postfix XCLIENT_README). A platform that does not
-	// announce it gets no mail: it would take the client's mail for ours.
+	// announce it gets no mail: it would take the client's mail for ours. A connection
+	// then belongs to one client connection and is never used for another.
 	IdentityXCLIENT
 
 	// IdentityXFORWARD names the client for the platform's logs only (Postfix
 	// XFORWARD_README). Where it is not announced or is refused, mail flows without it.
 	IdentityXFORWARD
 
-	// IdentityProxyV2 begins each connection with a PROXY v2 header. A connection then
-	// belongs to one client connection and is never used for another.
+	// IdentityProxyV2 begins each connection with a PROXY v2 header; it then belongs to
+	// one client connection, as with XCLIENT.
 	IdentityProxyV2
 )
 

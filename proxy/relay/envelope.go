@@ -12,14 +12,6 @@ import (
 // let it in.
 var errBadParameter = errors.New("parameter is not xtext")
 
-// tellClient tells the platform of the client, where that takes a dialogue of its own.
-func (t *Transaction) tellClient() error {
-	if t.pool.ep.Identity != IdentityXCLIENT {
-		return nil
-	}
-	return t.pool.xclient(t.conn, t.client)
-}
-
 // refuse ends the envelope: all recipients get err.
 func (t *Transaction) refuse(err error) {
 	t.stage, t.refusal = stageRefused, err

@@ -150,7 +150,7 @@ func TestXClient(t *testing.T) {
 	}
 	const msg = ";MAIL FROM:<a@out.example>;RCPT TO:<b@x.example>;DATA"
 	want := "EHLO node.example;XCLIENT ADDR=192.0.2.7 NAME=mx.out.example HELO=x+20y+0D+0A+3D;EHLO node.example" + msg + msg +
-		";XCLIENT ADDR=IPV6:2001:db8::1 NAME=[UNAVAILABLE] HELO=[UNAVAILABLE];EHLO node.example" + msg
+		"|EHLO node.example;XCLIENT ADDR=IPV6:2001:db8::1 NAME=[UNAVAILABLE] HELO=[UNAVAILABLE];EHLO node.example" + msg
 	if got := peer.commands(); got != want {
 		t.Errorf("commands\n got %s\nwant %s", got, want)
 	}

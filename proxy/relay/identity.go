@@ -1,32 +1,32 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
 	"mailcutover/mail"
 )
 
-// identity is the client connection to which a connection belongs with PROXY v2. The
-// zero value belongs to nobody, or to ourselves.
-type identity struct {
-	addr, local netip.AddrPort
-}
+// identity is the client connection to which a connection belongs with XCLIENT and PROXY:
+// those fields of a mail.Client that the platform is told. The zero value is ourselves.
+type identity mail.Client
 
-// told is what a platform was told by XCLIENT, which holds until the next one.
-type told struct {
-	addr netip.AddrPort
-	name string
-	helo string
-}
-
+// identityOf returns whose connection a transaction for client needs.
 func (p *Pool) identityOf(client mail.Client) identity {
-	if p.ep.Identity != IdentityProxyV2 || !client.Addr.IsValid() || !client.Local.IsValid() {
-		return identity{}
+	if !client.Addr.IsValid() {
+		return identity{} // a message of our own
 	}
-	return identity{addr: client.Addr, local: client.Local}
+	switch p.ep.Identity {
+	case IdentityXCLIENT:
+		return identity{Addr: client.Addr, Name: client.Name, Helo: client.Helo, With: client.With}
+	case IdentityProxyV2:
+		if client.Local.IsValid() {
+			return identity{Addr: client.Addr, Local: client.Local}
+		}
+	}
+	return identity{}
 }
 
 // appendProxyV2 appends a header of the PROXY protocol, version 2, section 2.2. The
@@ -36,7 +36,7 @@ func (id identity) appendProxyV2(b []byte) []byte {
 	if id == (identity{}) {
 		return append(b, 0x20, 0x00, 0, 0)
 	}
-	src, dst := id.addr.Addr().Unmap(), id.local.Addr().Unmap()
+	src, dst := id.Addr.Addr().Unmap(), id.Local.Addr().Unmap()
 	if src.Is4() && dst.Is4() {
 		b = append(b, 0x21, 0x11, 0, 12)
 		s, d := src.As4(), dst.As4()
@@ -46,32 +46,26 @@ func (id identity) appendProxyV2(b []byte) []byte {
 		s, d := src.As16(), dst.As16()
 		b = append(append(b, s[:]...), d[:]...)
 	}
-	sp, dp := id.addr.Port(), id.local.Port()
+	sp, dp := id.Addr.Port(), id.Local.Port()
 	return append(b, byte(sp>>8), byte(sp), byte(dp>>8), byte(dp))
 }
 
-// xclient tells the platform whom it is to treat as its peer, unless it was told last time.
-// It answers with a new greeting, as if the client had just connected.
-func (p *Pool) xclient(c *conn, client mail.Client) error {
+// xclient tells the platform whom it is to treat as its peer; it answers with a new
+// greeting, as if that one had just connected. Postfix 3.7 takes it once only: afterwards
+// the client's right to give it counts, not ours.
+func (p *Pool) xclient(c *conn) error {
 	if c.caps.xclient == nil {
-		return fmt.Errorf("XCLIENT is not announced, though configured: without it the platform takes the client's mail for ours")
+		return errors.New("not announced, though configured: without it the platform would take the client's mail for ours")
 	}
-	now := told{addr: client.Addr, name: client.Name, helo: client.Helo}
-	if c.told == now {
-		return nil
-	}
-	line := string(appendAttributes(append([]byte(nil), "XCLIENT"...), c.caps.xclient, client, "ADDR", "NAME", "PORT", "HELO", "PROTO"))
+	line := string(appendAttributes([]byte("XCLIENT"), c.caps.xclient, mail.Client(c.identity), "ADDR", "NAME", "PORT", "HELO", "PROTO"))
 	code, err := c.command(line, p.ep.Timeouts.Command)
-	if err == nil && code != 220 && code != 250 {
-		err = p.refused(c, "XCLIENT", code)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = p.ehlo(c)
+	if code != 220 && code != 250 {
+		return p.refused(c, "XCLIENT", code)
 	}
-	if err == nil {
-		c.told = now
-	}
-	return err
+	return p.ehlo(c)
 }
 
 // appendXForward appends up to two XFORWARD commands, each within 512 bytes as Postfix

@@ -41,7 +41,7 @@ const (
 // session is one connection to a peer.
 type session struct {
 	peer   *peer
-	number int // from 0
+	number int      // from 0
 	raw    net.Conn // the socket
 	nc     net.Conn // raw, or TLS over it
 	r      *bufio.Reader

@@ -23,7 +23,7 @@ func content(t *testing.T, m peers.Message) string {
 	return string(m.Raw[i:])
 }
 
-const realBody = "Subject: relay\r\n\r\n.dot\r\n..\r\nFrom here\r\n\xe4\xf6\r\n\r\n"
+const realBody = "Subject: relay\r\nMessage-ID: <1@x.example>\r\nDate: Sat, 21 Nov 2026 19:03:32 +0000\r\nFrom: a@x.example\r\n\r\n.dot\r\n..\r\nFrom here\r\n\xe4\xf6\r\n\r\n"
 
 func TestPostfixPlatform(t *testing.T) {
 	pf := peers.StartPostfixPlatform(t, peers.PostfixPlatformOptions{
@@ -36,7 +36,8 @@ func TestPostfixPlatform(t *testing.T) {
 		t.Run(identity.String(), func(t *testing.T) {
 			ep := endpoint(pf.Addr)
 			ep.Identity = identity
-			p := newPool(t, ep, Options{})
+			obs := new(counts)
+			p := newPool(t, ep, Options{Observer: obs})
 			for range 2 { // on one connection
 				out := deliverFrom(testContext(t), t, p, client, nil, realBody, "b@health.example", "nobody@health.example")
 				if len(out.dots) != 1 || out.dots[0] != nil {
@@ -50,8 +51,8 @@ func TestPostfixPlatform(t *testing.T) {
 					t.Errorf("replies %q", out.tx.Replies())
 				}
 			}
-			if n := p.Stats().Open; n != 1 {
-				t.Errorf("%d connections", n)
+			if obs.get("dialled true") != 1 {
+				t.Errorf("more than one connection: %v", obs.n)
 			}
 			if identity != IdentityNone {
 				peers.WaitFor(t, 10*time.Second, "client in the platform's log", func() bool {

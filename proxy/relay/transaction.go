@@ -145,9 +145,6 @@ func (t *Transaction) send(ctx context.Context, rcpts []Recipient, errs []error)
 	}
 	if first {
 		c.messages++
-		if err := t.tellClient(); err != nil {
-			return worthRetry(err), err
-		}
 		if err := t.needs(); err != nil {
 			t.refuse(err)
 			fill(errs, t.refusal)
