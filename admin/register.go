@@ -37,6 +37,7 @@ func (s *Server) register() {
 	s.registerAgencies(api)
 	s.registerOperations(api)
 	s.registerMailboxes(api)
+	s.registerImport(api)
 	s.registerNode(api)
 
 	delete(config.Components.Schemas.Map(), "ErrorModel") // huma's own, which unify replaces
