@@ -166,7 +166,7 @@ func (c *conn) ioError(doing string, err error) error {
 	switch {
 	case c.interrupted.Load() != nil:
 		return fmt.Errorf("%s: %w", doing, c.cause())
-	case errors.Is(err, os.ErrDeadlineExceeded) && !c.limit.IsZero() && !time.Now().Before(c.limit):
+	case errors.Is(err, os.ErrDeadlineExceeded) && c.outlived():
 		return fmt.Errorf("%s: the platform's connection limit has passed: %w", doing, err)
 	default:
 		return fmt.Errorf("%s: %w", doing, err)
@@ -176,7 +176,21 @@ func (c *conn) ioError(doing string, err error) error {
 // stale reports whether something came in while nothing was asked for: the end, a 421, or
 // an answer too many, after which no answer could be trusted.
 func (c *conn) stale() bool {
-	return c.reply.br.Buffered() > 0 || c.peek.pending()
+	if c.reply.br.Buffered() > 0 || c.peek.pending() {
+		return true
+	}
+	if c.nc == c.raw {
+		return false
+	}
+	// TLS may have taken more from the socket than it gave us.
+	c.raw.SetReadDeadline(longAgo)
+	_, err := c.reply.br.Peek(1)
+	return !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// outlived reports whether c is older than the platform lets a connection become.
+func (c *conn) outlived() bool {
+	return !c.limit.IsZero() && !time.Now().Before(c.limit)
 }
 
 // cut closes the socket at once, without a word. TLS must not add its closing alert:

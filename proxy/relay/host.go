@@ -26,8 +26,14 @@ func (h *host) eligible(now time.Time) bool {
 	return h.failures == 0 || !h.trying && !now.Before(h.retryAt)
 }
 
-// fail notes a failure and sets the time until the next attempt.
-func (h *host) fail(err error, now time.Time, l Limits) {
+// fail notes a failure and sets the time until the next attempt. Many connections that
+// break at one moment are one failure: what comes while h is left alone anyway doesn't
+// make that longer, and fail reports false.
+func (h *host) fail(err error, now time.Time, l Limits) bool {
+	h.last = err
+	if h.failures > 0 && now.Before(h.retryAt) {
+		return false
+	}
 	d := l.Backoff
 	for range min(h.failures, 20) {
 		d = min(2*d, l.BackoffMax)
@@ -35,7 +41,7 @@ func (h *host) fail(err error, now time.Time, l Limits) {
 	h.failures++
 	h.down.Store(true)
 	h.retryAt = now.Add(d + time.Duration((rand.Float64()-0.5)/2*float64(d)))
-	h.last = err
+	return true
 }
 
 // HostStats is one host's health.
@@ -74,16 +80,21 @@ func (p *Pool) succeeded(h *host) {
 // failed begins or lengthens a host's back-off.
 func (p *Pool) failed(h *host, err error) {
 	p.mu.Lock()
-	h.fail(err, time.Now(), p.ep.Limits)
+	longer := h.fail(err, time.Now(), p.ep.Limits)
 	n, until := h.failures, h.retryAt
 	p.mu.Unlock()
+	if !longer {
+		p.log.Debug("platform host failed again while left alone", "peer", h.name, "error", err)
+		return
+	}
 	p.log.Warn("platform host left alone", "peer", h.name, "failures", n, "until", until, "error", err)
 }
 
 // lost closes a connection that failed, and notes it with its host, unless the reason
-// is the caller's own: his context's end, or content that can't be sent.
+// is another: the end of the caller's context, content that can't be sent, or a message
+// so slow that the platform's limit passed.
 func (p *Pool) lost(c *conn, err error) {
-	if c.interrupted.Load() == nil && !errors.Is(err, ErrBareLineEnd) {
+	if c.interrupted.Load() == nil && !errors.Is(err, ErrBareLineEnd) && !c.outlived() {
 		p.failed(c.host, err)
 	}
 	p.discard(c, "error")

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -388,6 +389,10 @@ func TestBackoffGrowsWithJitter(t *testing.T) {
 		for range 100 {
 			h := &host{failures: c.failures}
 			h.fail(errors.New("x"), now, l)
+			retryAt := h.retryAt
+			if h.fail(errors.New("y"), retryAt.Add(-1), l) || h.retryAt != retryAt || h.failures != c.failures+1 {
+				t.Errorf("a failure within the back-off made it longer: %+v", h)
+			}
 			d := h.retryAt.Sub(now)
 			seen[d] = true
 			if d < c.about*3/4 || d > c.about*5/4 {
@@ -402,13 +407,10 @@ func TestBackoffGrowsWithJitter(t *testing.T) {
 
 // A platform that refuses one more connection doesn't take away those that we have.
 func TestPlatformsOwnConnectionLimit(t *testing.T) {
-	peer := startPeer(t, &peer{answer: func(s *session, verb, _ string) string {
-		if verb == "greeting" {
-			s.peer.mu.Lock()
-			defer s.peer.mu.Unlock()
-			if s.peer.open > 2 {
-				return "421 4.3.2 The maximum number of concurrent connections has exceeded a limit, closing transmission channel"
-			}
+	var admitted atomic.Int32
+	peer := startPeer(t, &peer{answer: func(_ *session, verb, _ string) string {
+		if verb == "greeting" && admitted.Add(1) > 2 {
+			return "421 4.3.2 The maximum number of concurrent connections has exceeded a limit, closing transmission channel"
 		}
 		return ""
 	}})
@@ -489,7 +491,7 @@ func TestProbe(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	if s := bad.Stats(); s.Hosts[0].Failures != 3 || s.Open != 0 {
+	if s := bad.Stats(); s.Hosts[0].Failures != 1 || s.Open != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -510,6 +512,9 @@ func TestNoAnswerIsAwaitedBeyondThePlatformsLimit(t *testing.T) {
 	err := deliver(testContext(t), t, p, "x\r\n", "b@x.example").err()
 	if !errors.Is(err, ErrInDoubt) || !strings.Contains(err.Error(), "platform's connection limit has passed") {
 		t.Errorf("got %v", err)
+	}
+	if s := p.Stats(); s.Open != 0 || !s.Hosts[0].Healthy {
+		t.Errorf("a slow message is not the host's fault: %+v", s)
 	}
 	if took := time.Since(start); took < 190*time.Millisecond || took > 10*time.Second {
 		t.Errorf("took %s", took)

@@ -191,18 +191,17 @@ func (p *Pool) put(c *conn) {
 		p.discard(c, "shutdown")
 		return
 	}
-	for i, w := range p.waiting {
-		if w.id == c.identity {
-			p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
-			w.conn = c
-			close(w.ready)
+	if len(p.waiting) > 0 {
+		w := p.waiting[0]
+		if w.id != c.identity { // another client's turn: the place is worth more to him
 			p.mu.Unlock()
+			p.discard(c, "other client")
 			return
 		}
-	}
-	if len(p.waiting) > 0 { // of other clients: its place is worth more
+		p.waiting = p.waiting[1:]
+		w.conn = c
+		close(w.ready)
 		p.mu.Unlock()
-		p.discard(c, "other client")
 		return
 	}
 	p.idle = append(p.idle, c)

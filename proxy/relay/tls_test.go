@@ -193,6 +193,38 @@ func TestCapabilitiesAfterSTARTTLS(t *testing.T) {
 	}
 }
 
+// An answer too many is seen before the dot, whether it waits in the socket, in TLS or in our
+// own buffer: it must never be taken for the answer to the dot.
+func TestAnswerTooManyIsNotTakenForTheDots(t *testing.T) {
+	ca := newAuthority(t)
+	server, _ := ca.issue(t, "ox.example", time.Hour)
+	for _, policy := range []TLSPolicy{TLSNone, TLSRequired} {
+		for _, gap := range []string{"one write", "two writes", "later"} {
+			t.Run(policy.String()+", "+gap, func(t *testing.T) {
+				peer := startPeer(t, &peer{ehlo: []string{"STARTTLS"}, tls: server, answer: func(s *session, v, _ string) string {
+					switch {
+					case v == "DATA" && gap == "one write":
+						return "354 go on\r\n250 2.0.0 queued"
+					case v == "DATA" && gap == "two writes":
+						s.say("354 go on")
+						return "250 2.0.0 queued"
+					case v == "body" && gap == "later":
+						return "250 2.0.0 queued"
+					}
+					return ""
+				}})
+				ep := endpoint(peer.addr)
+				ep.TLS = TLS{Policy: policy}
+				p := newPool(t, ep, Options{})
+				err := slowBody(testContext(t), t, p, peer)
+				if err == nil || errors.Is(err, ErrInDoubt) || mail.AsReply(err).Code != 451 || len(peer.bodies()) != 0 {
+					t.Errorf("got %v, platform has %q", err, peer.bodies())
+				}
+			})
+		}
+	}
+}
+
 // The dot is in doubt under TLS by the same rule: if a byte of its record may have gone out.
 func TestInDoubtUnderTLS(t *testing.T) {
 	ca := newAuthority(t)
