@@ -18,7 +18,7 @@ var extensions = []string{
 
 // options make a platform with quirks.
 func options(listen string, q quirks, s *store) platformtest.Options {
-	e := &exchange{quirks: q}
+	e := &exchange{quirks: q, fired: s.fired}
 	o := platformtest.Options{
 		Listen:     listen,
 		Hostname:   hostname,
@@ -40,7 +40,8 @@ func options(listen string, q quirks, s *store) platformtest.Options {
 type exchange struct {
 	mu     sync.Mutex // for the counts in quirks
 	quirks quirks
-	ids    int64 // InternalId of the last message
+	ids    int64        // InternalId of the last message
+	fired  func(string) // says that a quirk showed
 }
 
 func (e *exchange) react(c platformtest.Command) platformtest.Reaction {
@@ -54,6 +55,7 @@ func (e *exchange) reply(c platformtest.Command) string {
 	usual := c.Usual[:3]
 	switch {
 	case c.Verb == platformtest.VerbConnect && e.quirks.maxPerSource > 0 && c.Open > e.quirks.maxPerSource:
+		e.fired("max-per-source")
 		return "421 4.3.2 The maximum number of concurrent connections has exceeded a limit, closing transmission channel"
 	case c.Verb == "EHLO" && usual == "250":
 		_, rest, _ := strings.Cut(c.Usual, "\n")
@@ -63,9 +65,11 @@ func (e *exchange) reply(c platformtest.Command) string {
 			if e.quirks.noResources > 0 {
 				e.quirks.noResources--
 			}
+			e.fired("452")
 			return `452 4.3.1 Insufficient system resources (UsedDiskSpace[C:\Program Files\Microsoft\Exchange Server\V15\TransportRoles\data\Queue])`
 		}
 	case c.Verb == "RCPT" && usual == "250" && e.quirks.unknown.take(path(c.Line)):
+		e.fired("unknown")
 		return "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient " + path(c.Line) + " not found by SMTP address lookup"
 	case c.Verb == "RCPT" && usual == "503":
 		return "503 5.5.2 Need mail command"
@@ -91,6 +95,7 @@ func (e *exchange) reply(c platformtest.Command) string {
 func (e *exchange) taken(t *platformtest.Transaction) string {
 	for _, rcpt := range t.Accepted() {
 		if e.quirks.busy.take(rcpt) {
+			e.fired("432")
 			return "432 4.3.2 STOREDRV.Deliver; recipient thread limit exceeded [Hostname=" + hostname + "]"
 		}
 	}

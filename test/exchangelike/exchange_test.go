@@ -68,6 +68,15 @@ func message(t *testing.T, c *textproto.Conn, text, answer string, rcpts ...stri
 	talk(t, c, "DATA", "354 Start mail input; end with <CRLF>.<CRLF>", text+"\r\n.", answer)
 }
 
+// wantFired waits, because the program's output comes by a pipe of its own.
+func wantFired(t *testing.T, e *peers.Exchange, quirk string, n int) {
+	t.Helper()
+	peers.WaitFor(t, 10*time.Second, fmt.Sprintf("%dth quirk %s", n, quirk), func() bool { return e.Fired(quirk) >= n })
+	if got := e.Fired(quirk); got != n {
+		t.Errorf("quirk %s fired %d times, want %d", quirk, got, n)
+	}
+}
+
 func TestDialogue(t *testing.T) {
 	e := peers.StartExchange(t)
 	c := dial(t, e, "220 EX01.corp.example Microsoft ESMTP MAIL Service ready at ")
@@ -122,6 +131,7 @@ func TestMaxPerSource(t *testing.T) {
 	if _, err := third.ReadLine(); err != io.EOF {
 		t.Errorf("after the 421: %v, want the end", err)
 	}
+	wantFired(t, e, "max-per-source", 1)
 	talk(t, first, "QUIT", "221")
 	peers.WaitFor(t, 10*time.Second, "place for one more", func() bool {
 		c, err := textproto.Dial("tcp", e.Addr)
@@ -168,12 +178,15 @@ func TestBusyMailbox(t *testing.T) {
 	if got := e.Records(t); len(got) != 2 {
 		t.Errorf("%d records, want 2", len(got))
 	}
+	wantFired(t, e, "432", 5)
 }
 
 func TestInsufficientResources(t *testing.T) {
-	c := dial(t, peers.StartExchange(t, "-452", "2"), "220")
+	e := peers.StartExchange(t, "-452", "2")
+	c := dial(t, e, "220")
 	talk(t, c, "EHLO me", "250", "MAIL FROM:<a@x>", "452 4.3.1 Insufficient system resources", "MAIL FROM:<a@x>", "452 4.3.1",
 		"MAIL FROM:<a@x>", "250")
+	wantFired(t, e, "452", 2)
 	c = dial(t, peers.StartExchange(t, "-452", "-1"), "220")
 	talk(t, c, "EHLO me", "250", "MAIL FROM:<a@x>", "452", "MAIL FROM:<a@x>", "452", "MAIL FROM:<a@x>", "452")
 }
@@ -197,6 +210,7 @@ func TestDedupe(t *testing.T) {
 		if got != test.want {
 			t.Errorf("%v: delivered %s, want %s", test.flags, got, test.want)
 		}
+		wantFired(t, e, "dedupe", len(test.flags))
 		if n := len(e.Records(t)); n != 4 {
 			t.Errorf("%v: %d records, want 4: each was answered 250", test.flags, n)
 		}

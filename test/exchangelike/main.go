@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -66,7 +67,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 
-	s := &store{dedupe: q.dedupe, rewrite: q.rewrite, bodies: *bodies, have: make(map[string]bool)}
+	var output sync.Mutex
+	say := func(words ...any) {
+		output.Lock()
+		defer output.Unlock()
+		fmt.Fprintln(stdout, words...)
+	}
+	s := &store{
+		dedupe: q.dedupe, rewrite: q.rewrite, bodies: *bodies,
+		fired: func(quirk string) { say("quirk", quirk) },
+		have:  make(map[string]bool),
+	}
 	if *record != "" {
 		f, err := os.OpenFile(*record, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 		if err != nil {
@@ -80,7 +91,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer p.Close()
-	fmt.Fprintln(stdout, "listening", p.Addr())
+	say("listening", p.Addr())
 	<-ctx.Done()
 	return nil
 }

@@ -34,6 +34,7 @@ type Record struct {
 // store keeps what was accepted.
 type store struct {
 	dedupe, rewrite, bodies bool
+	fired                   func(string) // says that a quirk showed
 
 	mu   sync.Mutex
 	have map[string]bool // mailbox and Message-ID, with dedupe
@@ -62,6 +63,7 @@ func (s *store) store(t *platformtest.Transaction) error {
 	for _, rcpt := range r.Rcpts {
 		if key := strings.ToLower(rcpt) + " " + r.MessageID; s.dedupe && r.MessageID != "" {
 			if s.have[key] {
+				s.fired("dedupe")
 				continue
 			}
 			s.have[key] = true

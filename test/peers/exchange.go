@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -98,6 +99,19 @@ func (e *Exchange) Records(t TB) []ExchangeRecord {
 		}
 		records = append(records, r)
 	}
+}
+
+// Fired returns how often a quirk showed, since the last 256 KiB of its output began:
+// "max-per-source", "432", "452", "unknown" or "dedupe". A test looks at it so that it
+// can't pass because nothing went wrong.
+func (e *Exchange) Fired(quirk string) int {
+	n := 0
+	for line := range strings.Lines(e.Output()) {
+		if line == "quirk "+quirk+"\n" {
+			n++
+		}
+	}
+	return n
 }
 
 // Delivered returns the messages that the mailbox got.

@@ -138,6 +138,18 @@ func TestSourceSinkHAProxy(t *testing.T) {
 	Source(t, lmtp.Addr, SourceOptions{LMTP: true, Messages: 2, Recipients: 3})
 }
 
+// Postfix in front of a proxy as Postfix itself documents it (SMTPD_PROXY_README): the
+// yardstick of the benchmark.
+func TestPostfixWithProxyFilter(t *testing.T) {
+	Need(t, "postfix")
+	sink := StartSink(t)
+	mx := StartMX(t, MXOptions{NextHop: sink.Addr, Settings: map[string]string{"smtpd_proxy_filter": sink.Addr}})
+	Source(t, mx.Addr, SourceOptions{To: "anna@health.example", Messages: 10, Sessions: 2, Length: 10240})
+	if n := strings.Count(mx.Log(), "proxy-accept"); n != 10 {
+		t.Errorf("%d messages passed by the filter, want 10\n%s", n, mx.Log())
+	}
+}
+
 func TestPausedPeerIsSilent(t *testing.T) {
 	sink := StartSink(t)
 	if err := sink.Pause(); err != nil {

@@ -18,11 +18,11 @@ const (
 )
 
 // Port returns a TCP port of 127.0.0.1 that belongs to the test until it ends: nobody
-// listens on it, and no other test in any process of this machine is given it.
+// listens on it, and no other test in any process of this user is given it.
 func Port(t TB) int {
 	t.Helper()
-	dir := filepath.Join(os.TempDir(), "mailcutover-ports")
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("mailcutover-ports-%d", os.Getuid()))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatalf("choose a port: %v", err)
 	}
 	for range 1000 {
@@ -44,7 +44,7 @@ func Port(t TB) int {
 
 // lockPort holds the port until the file is closed, at the latest by the process's end.
 func lockPort(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o666)
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
