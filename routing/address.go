@@ -195,9 +195,12 @@ func (l Login) Skeleton() string {
 	return skeleton(string(l))
 }
 
-// fold makes NFC and lower case; twice, since lower case can leave NFC ("İ").
+// fold makes NFC and lower case; NFC twice, since lower case can leave it. The dotted
+// capital I keeps its dot, as Unicode's full mapping has it (SpecialCasing.txt): Go's
+// simple one would make a plain i, that is, another name.
 func fold(s string) string {
-	return norm.NFC.String(strings.ToLower(norm.NFC.String(s)))
+	s = strings.ReplaceAll(norm.NFC.String(s), "\u0130", "i\u0307")
+	return norm.NFC.String(strings.ToLower(s))
 }
 
 func skeleton(s string) string {
