@@ -1,0 +1,212 @@
+package smtp
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// prefixed is a connection that says something before the first thing that is written.
+type prefixed struct {
+	net.Conn
+	prefix string
+}
+
+func (p *prefixed) Write(b []byte) (int, error) {
+	n, err := p.Conn.Write(append([]byte(p.prefix), b...))
+	n = max(0, n-len(p.prefix))
+	p.prefix = ""
+	return n, err
+}
+
+// sentHasArrived reports whether all that was sent is at the server's socket.
+func (p *peer) sentHasArrived() bool {
+	raw, err := p.conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	unacknowledged := -1
+	if controlErr := raw.Control(func(fd uintptr) { unacknowledged, err = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) }); controlErr != nil {
+		err = controlErr
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return unacknowledged == 0
+}
+
+// counter is an Observer that tests read.
+type counter struct {
+	mu       sync.Mutex
+	opened   int
+	closed   int
+	refused  map[string]int
+	commands map[string]int
+	replies  map[int]int
+	complete int
+	broken   int
+	octets   int64
+	repaired int
+}
+
+func newCounter() *counter {
+	return &counter{refused: map[string]int{}, commands: map[string]int{}, replies: map[int]int{}}
+}
+
+func (c *counter) locked(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+}
+
+func (c *counter) ConnectionOpened()          { c.locked(func() { c.opened++ }) }
+func (c *counter) ConnectionClosed()          { c.locked(func() { c.closed++ }) }
+func (c *counter) ConnectionRefused(r string) { c.locked(func() { c.refused[r]++ }) }
+func (c *counter) Command(verb string)        { c.locked(func() { c.commands[verb]++ }) }
+func (c *counter) Reply(code int)             { c.locked(func() { c.replies[code]++ }) }
+func (c *counter) MessageEnded(octets int64, repaired int, complete bool) {
+	c.locked(func() {
+		c.octets += octets
+		c.repaired += repaired
+		if complete {
+			c.complete++
+		} else {
+			c.broken++
+		}
+	})
+}
+
+func TestConnectionLimits(t *testing.T) {
+	t.Parallel()
+	count := newCounter()
+	o := testOptions()
+	o.Observer = count
+	o.Limits.Connections, o.Limits.ConnectionsPerAddress = 4, 3
+	srv, addr := listen(t, o, &recorder{})
+	from := func(ip string) *peer {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+		conn, err := d.DialContext(t.Context(), "tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return newPeer(t, conn)
+	}
+	var first *peer
+	for range 3 {
+		first = from("127.0.0.1")
+		first.hello()
+	}
+	from("127.0.0.1").expect("421 4.7.0 Too many connections from your address")
+	other := from("127.0.0.2").hello()
+	from("127.0.0.3").expect("421 4.3.2 Too many connections")
+	first.command("QUIT", "221 ")
+	first.expectEnd()
+	eventually(t, "the connection is forgotten", func() bool { return srv.open() == 3 })
+	from("127.0.0.1").hello()
+	other.envelope() // nobody else was disturbed
+	count.mu.Lock()
+	defer count.mu.Unlock()
+	if count.refused["connections"] != 1 || count.refused["connections-per-address"] != 1 || count.opened != 5 {
+		t.Errorf("counted %+v", count)
+	}
+}
+
+// TestConnectionLimitsBehindProxy wants the clients to be counted, not the balancer.
+func TestConnectionLimitsBehindProxy(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.Limits.ConnectionsPerAddress = 1
+	o.ProxyNets = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	srv, addr := listen(t, o, &recorder{})
+	client := func(ip string) *peer {
+		p := dial(t, addr)
+		p.send("PROXY TCP4 " + ip + " 192.0.2.250 1025 25\r\n")
+		return p
+	}
+	one := client("192.0.2.1").hello()
+	client("192.0.2.2").hello()
+	client("192.0.2.1").expectEnd()
+	one.command("QUIT", "221 ")
+	eventually(t, "the connection is forgotten", func() bool { return srv.open() == 1 })
+	client("192.0.2.1").hello()
+}
+
+func TestTransactionLimit(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.Limits.Transactions = 2
+	_, addr := listen(t, o, &recorder{})
+	p := dial(t, addr).hello().envelope()
+	p.command("RSET", "250 ")
+	p.envelope()
+	p.command("RSET", "250 ")
+	p.command("MAIL FROM:<a@out.example>", "421 4.7.0")
+	p.expectEnd()
+}
+
+// TestIdlesStartAnewAfterMail wants a kept connection that says RSET between messages
+// to live on.
+func TestIdlesStartAnewAfterMail(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.Limits.Idles = 3
+	_, addr := listen(t, o, &recorder{})
+	p := dial(t, addr).hello()
+	for range 10 {
+		p.command("RSET", "250 ")
+		p.envelope().command("DATA", "354 ")
+		p.command("x\r\n.", "250 ")
+	}
+	for range 3 {
+		p.command("VRFY x", "252 ")
+	}
+	p.command("NOOP", "421 4.7.0")
+	p.expectEnd()
+}
+
+// TestRecipientLimitCountsAccepted wants refused recipients not to use the limit up.
+func TestRecipientLimitCountsAccepted(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.Limits.Recipients = 100
+	_, addr := listen(t, o, &recorder{})
+	p := dial(t, addr).hello()
+	p.send("MAIL FROM:<a@out.example>\r\n" + strings.Repeat("RCPT TO:<no@in.example>\r\n", 90) + strings.Repeat("RCPT TO:<b@in.example>\r\n", 101))
+	p.expect("250 ")
+	for range 90 {
+		p.expect("550 ")
+	}
+	for range 100 {
+		p.expect("250 ")
+	}
+	p.expect("452 4.5.3")
+}
+
+func TestObserver(t *testing.T) {
+	t.Parallel()
+	count := newCounter()
+	o := testOptions()
+	o.Observer = count
+	_, addr := listen(t, o, &recorder{})
+	p := dial(t, addr).hello().envelope()
+	p.command("DATA", "354 ")
+	p.command("a\nb\r\n.", "250 ")
+	p.envelope().command("DATA", "354 ")
+	p.send("half")
+	p.closeWrite()
+	p.expectEnd()
+	eventually(t, "the connection is counted as closed", func() bool {
+		count.mu.Lock()
+		defer count.mu.Unlock()
+		return count.closed == 1
+	})
+	if count.complete != 1 || count.broken != 1 || count.repaired != 1 || count.octets < 6 ||
+		count.commands["RCPT"] != 2 || count.replies[354] != 2 || count.replies[220] != 1 || count.replies[250] != 6 {
+		t.Errorf("counted %+v", count)
+	}
+}
