@@ -1,7 +1,7 @@
 -- One change of the table: every condition first, then all writes.
 --
--- KEYS  1 meta  2 agency  3 domain  4 fixed  5 log  6 applied
---       7...    the mapping of each agency below that has one, in order
+-- KEYS  1 meta  2 agency  3 domain  4 fixed  5 log  6 applied  7 confirm
+--       8...    the mapping of each agency below that has one, in order
 -- ARGV  1 incarnation   2 format        3 change id    4 digest of the change
 --       5 mapped, 0: not compared       6 log length   7 ids to remember
 --       8 who  9 what  10 reason        11 the records as the log keeps them
@@ -18,13 +18,18 @@
 -- at, though the first command on a wrong one would fail by itself, and the log, which
 -- may refuse a revision that it has seen, is written first.
 
+-- A write of nothing. A replica, a primary that lost its replicas and a server whose
+-- memory or disk is full refuse it, and so the whole script, also where it would only
+-- have answered: what they know may be out of date.
+redis.call('SETRANGE', KEYS[7], 0, '')
+
 local function kind(key)
   local t = redis.call('TYPE', key)
   return type(t) == 'table' and t.ok or t
 end
 
 for i = 1, #KEYS do
-  local want = i == 5 and 'stream' or 'hash'
+  local want = i == 5 and 'stream' or i == 7 and 'string' or 'hash'
   local have = kind(KEYS[i])
   if have ~= want and have ~= 'none' then
     return {'DAMAGED', KEYS[i] .. ' is a ' .. have .. ', not a ' .. want}
@@ -65,7 +70,7 @@ end
 
 local agencies, domains, fixed = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 local touched = domains + fixed > 0
-local at, nextKey = 15, 7
+local at, nextKey = 15, 8
 for _ = 1, agencies do
   local name, base, mapping = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local mappingKey

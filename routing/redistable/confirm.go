@@ -63,5 +63,5 @@ func (t *Table) confirm(ctx context.Context) error {
 func (t *Table) write(ctx context.Context, conn *redis.Conn) error {
 	short, cancel := context.WithTimeout(ctx, t.o.Timeout)
 	defer cancel()
-	return conn.Incr(short, t.key("confirm")).Err()
+	return conn.Set(short, t.key("confirm"), time.Now().UTC().Format(time.RFC3339Nano), 0).Err()
 }

@@ -78,6 +78,8 @@ func TestContractOnMiniredis(t *testing.T) {
 	contract(t, Options{URL: "redis://" + startMini(t).Addr()})
 }
 
+// The whole suite passes with the rights of configs/redis/users.acl.
 func TestContractOnRedis(t *testing.T) {
-	contract(t, Options{URL: peers.StartRedis(t, peers.RedisOptions{Password: "secret"}).URL()})
+	r := peers.StartRedis(t, peers.RedisOptions{ACL: users(t, "~test:*")})
+	contract(t, Options{URL: "redis://" + r.Addr, Username: "mailcutover", Password: "change-me"})
 }

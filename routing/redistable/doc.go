@@ -29,7 +29,8 @@
 //	{mc}:log        stream: every change, with the id REVISION-0, so that a gap shows
 //	{mc}:applied    hash: "id:" and a change id -> digest, revision, mapped; "at:" and a
 //	                revision -> change id, to forget the oldest
-//	{mc}:confirm    counter: what Confirm writes before it waits
+//	{mc}:confirm    string: what Confirm writes before it waits, and scripts to see
+//	                whether they may write
 //
 // There is deliberately no index of addresses. That no two agencies claim one name is
 // checked in a node's replica, which has all mappings in memory, at a revision, and the
@@ -43,7 +44,8 @@
 // min-replicas-to-write and min-replicas-max-lag. Where Redis knows WAITAOF (7.2),
 // Confirm asks for the append-only file as well and fails where there is none; before, it
 // has to rely on the setting. The rights that the program's user needs, and no more, are
-// in configs/redis/users.acl.
+// in configs/redis/users.acl, which Redis loads as its aclfile; Redis 7.2 also wants
+// +waitaof there, which 7.0 doesn't know.
 //
 // A backup that was restored under followers who were behind it isn't noticed here: its
 // incarnation and its revisions go on as if nothing had happened. The epochs and nonces

@@ -54,6 +54,7 @@ var hints = []struct{ prefix, hint string }{
 	{"MISCONF", "the server can't write to its disk"},
 	{"WRONGTYPE", "a key is of another type: foreign data under this prefix?"},
 	{"NOAUTH", "the server wants a password"},
+	{"Protocol error: unauthenticated", "the server wants a password"}, // large requests get no better answer
 	{"WRONGPASS", "wrong user or password"},
 	{"NOPERM", "the user lacks a right"},
 	{"BUSY", "the server is busy with a script"},

@@ -1,9 +1,11 @@
 -- Gives an empty table its incarnation, and leaves one that has one as it is.
 --
--- KEYS  1 meta  2 agency  3 domain  4 fixed  5 log  6 applied
+-- KEYS  1 meta  2 agency  3 domain  4 fixed  5 log  6 applied  7 confirm
 -- ARGV  1 a fresh incarnation  2 format
 --
 -- Records without meta are the rest of something: a person has to look.
+
+redis.call('SETRANGE', KEYS[7], 0, '') -- refused by a replica, as in change.lua
 
 local meta = redis.call('HMGET', KEYS[1], 'incarnation', 'format', 'revision', 'mapped')
 if meta[1] then

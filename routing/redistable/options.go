@@ -97,17 +97,17 @@ func (o *Options) complete() error {
 	tag, _, closed := strings.Cut(tag, "}")
 	switch {
 	case !open || !closed || tag == "" || strings.ContainsAny(o.Prefix, " *?[]\\\r\n"):
-		return fmt.Errorf("redis.prefix %q: want a name with a hash tag, such as %s", o.Prefix, DefaultPrefix)
+		return fmt.Errorf("table.redis.prefix %q: want a name with a hash tag, such as %s", o.Prefix, DefaultPrefix)
 	case o.Replicas < 0:
-		return fmt.Errorf("redis.replicas %d: want 0 or more", o.Replicas)
+		return fmt.Errorf("table.redis.replicas %d: want 0 or more", o.Replicas)
 	case o.Timeout < time.Millisecond:
-		return fmt.Errorf("redis.timeout %v: want at least 1ms", o.Timeout)
+		return fmt.Errorf("table.redis.timeout %v: want at least 1ms", o.Timeout)
 	case o.BulkTimeout < o.Timeout:
-		return fmt.Errorf("redis.bulk_timeout %v: want at least redis.timeout, %v", o.BulkTimeout, o.Timeout)
+		return fmt.Errorf("table.redis.bulk_timeout %v: want at least table.redis.timeout, %v", o.BulkTimeout, o.Timeout)
 	case o.LogLength < 100:
-		return fmt.Errorf("redis.log_length %d: want at least 100", o.LogLength)
+		return fmt.Errorf("table.redis.log_length %d: want at least 100", o.LogLength)
 	case (o.TLS.CertFile == "") != (o.TLS.KeyFile == ""):
-		return fmt.Errorf("redis.tls: certificate %q, key %q: want both or none", o.TLS.CertFile, o.TLS.KeyFile)
+		return fmt.Errorf("table.redis.tls: certificate %q, key %q: want both or none", o.TLS.CertFile, o.TLS.KeyFile)
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func (o *Options) complete() error {
 func (o *Options) client() (*redis.Options, error) {
 	u, err := url.Parse(o.URL)
 	if err != nil {
-		return nil, errors.New("redis.url: not a URL (it isn't shown, it may hold a password)")
+		return nil, errors.New("table.redis.url: not a URL (it isn't shown, it may hold a password)")
 	}
 	shown := u.Redacted()
 	r := &redis.Options{
@@ -135,25 +135,25 @@ func (o *Options) client() (*redis.Options, error) {
 		},
 	}
 	if err := o.endpoint(u, r); err != nil {
-		return nil, fmt.Errorf("redis.url %q: %w", shown, err)
+		return nil, fmt.Errorf("table.redis.url %q: %w", shown, err)
 	}
 	if name := u.User.Username(); name != "" {
 		if r.Username != "" && r.Username != name {
-			return nil, fmt.Errorf("redis.url %q and redis.username %q name two users", shown, r.Username)
+			return nil, fmt.Errorf("table.redis.url %q and table.redis.username %q name two users", shown, r.Username)
 		}
 		r.Username = name
 	}
 	if password, ok := u.User.Password(); ok {
 		if r.Password != "" && r.Password != password {
-			return nil, fmt.Errorf("redis.url %q and redis.password have two passwords", shown)
+			return nil, fmt.Errorf("table.redis.url %q and table.redis.password have two passwords", shown)
 		}
 		r.Password = password
 	}
 	if r.Password == "" && !o.AllowNoPassword {
-		return nil, fmt.Errorf("redis.url %q: no password: set redis.password, or redis.allow_no_password: true", shown)
+		return nil, fmt.Errorf("table.redis.url %q: no password: set table.redis.password_file, or table.redis.allow_no_password: true", shown)
 	}
 	if u.Scheme != "rediss" && o.TLS != (TLS{}) {
-		return nil, fmt.Errorf("redis.url %q: redis.tls is set, but the URL isn't rediss://", shown)
+		return nil, fmt.Errorf("table.redis.url %q: table.redis.tls is set, but the URL isn't rediss://", shown)
 	}
 	return r, nil
 }
@@ -180,7 +180,7 @@ func (o *Options) endpoint(u *url.URL, r *redis.Options) error {
 				return err
 			}
 		} else if !loopback(host) && !o.AllowPlaintext {
-			return errors.New("plain TCP to another host: use rediss://, or set redis.allow_plaintext: true")
+			return errors.New("plain TCP to another host: use rediss://, or set table.redis.allow_plaintext: true")
 		}
 	case "unix":
 		if u.Host != "" || u.Path == "" {
@@ -219,11 +219,11 @@ func (t TLS) config(host string) (*tls.Config, error) {
 	if t.CAFile != "" {
 		pem, err := os.ReadFile(t.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("redis.tls.ca_file: %w", err)
+			return nil, fmt.Errorf("table.redis.tls.ca_file: %w", err)
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("redis.tls.ca_file %s: no certificate in it", t.CAFile)
+			return nil, fmt.Errorf("table.redis.tls.ca_file %s: no certificate in it", t.CAFile)
 		}
 	}
 	if t.CertFile != "" {
@@ -232,7 +232,7 @@ func (t TLS) config(host string) (*tls.Config, error) {
 			return &pair, err
 		}
 		if _, err := load(); err != nil {
-			return nil, fmt.Errorf("redis.tls.cert_file %s, key_file %s: %w", t.CertFile, t.KeyFile, err)
+			return nil, fmt.Errorf("table.redis.tls.cert_file %s, key_file %s: %w", t.CertFile, t.KeyFile, err)
 		}
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
 	}

@@ -54,7 +54,7 @@ func (t *Table) mappingKey(agency routing.AgencyID, d routing.Digest) string {
 
 // recordKeys are the first keys of the scripts for changes.
 func (t *Table) recordKeys() []string {
-	return []string{t.key("meta"), t.key("agency"), t.key("domain"), t.key("fixed"), t.key("log"), t.key("applied")}
+	return []string{t.key("meta"), t.key("agency"), t.key("domain"), t.key("fixed"), t.key("log"), t.key("applied"), t.key("confirm")}
 }
 
 // Open returns the table that o describes. It is an error if o can't be right, not if the
