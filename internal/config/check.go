@@ -57,7 +57,8 @@ func (c *checker) missing(key, value, want string) bool {
 
 func (c *checker) check() {
 	cfg := c.cfg
-	if !c.missing("node", cfg.Node, "this node's host name, such as mx1.example.org") && !isHostName(cfg.Node) {
+	_, notAddress := netip.ParseAddr(cfg.Node)
+	if !c.missing("node", cfg.Node, "this node's host name, such as mx1.example.org") && (!isHostName(cfg.Node) || notAddress == nil) {
 		c.add(Problem{Key: "node", Value: show(cfg.Node), Want: "this node's host name, such as mx1.example.org"})
 	}
 	if !isWord(cfg.Installation) {

@@ -279,7 +279,7 @@ func show(in any) string {
 		return strconv.Quote(clip(v))
 	case variable:
 		return strconv.Quote(clip(string(v)))
-	case map[string]any:
+	case map[string]any, map[any]any:
 		return "a section"
 	case []any:
 		return "a list"
