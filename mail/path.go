@@ -202,8 +202,12 @@ func checkDomain(s string) error {
 func checkLiteral(s string) error {
 	inner, ok := strings.CutSuffix(s[1:], "]")
 	if ok {
-		v6, tagged := strings.CutPrefix(inner, "IPv6:")
-		addr, err := netip.ParseAddr(v6)
+		const tag = "IPv6:"
+		tagged := len(inner) > len(tag) && strings.EqualFold(inner[:len(tag)], tag)
+		if tagged {
+			inner = inner[len(tag):]
+		}
+		addr, err := netip.ParseAddr(inner)
 		if err == nil && addr.Is6() == tagged && addr.Zone() == "" {
 			return nil
 		}

@@ -20,7 +20,7 @@ func NewReply(code int, class, subject, detail int, text string) *Reply {
 // permanent (P5), and never shows its text.
 func AsReply(err error) *Reply {
 	var r *Reply
-	if errors.As(err, &r) {
+	if errors.As(err, &r) && r != nil {
 		return r
 	}
 	return NewReply(451, 4, 3, 0, "Local error, try again later")

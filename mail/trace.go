@@ -24,11 +24,11 @@ func (t *Trace) Append(b []byte) []byte {
 	if t.Client.Helo == "" {
 		b = append(b, "unknown"...)
 	} else {
-		b = appendWord(b, t.Client.Helo)
+		b = t.appendWord(b, t.Client.Helo)
 	}
 	b = append(b, " ("...)
 	if t.Client.Name != "" {
-		b = appendWord(b, t.Client.Name)
+		b = t.appendWord(b, t.Client.Name)
 		b = append(b, ' ')
 	}
 	b = append(b, '[')
@@ -57,11 +57,13 @@ func (t *Trace) Append(b []byte) []byte {
 const ownMark = "(mailcutover "
 
 // appendWord appends what a peer said about itself, without what could end a clause or
-// open a comment.
-func appendWord(b []byte, s string) []byte {
+// open a comment, and without 8-bit bytes if the message's header may have none (RFC
+// 6531 section 3.7.3).
+func (t *Trace) appendWord(b []byte, s string) []byte {
+	utf8OK := strings.HasPrefix(t.Client.With, "UTF8")
 	for i := range len(s) {
 		switch c := s[i]; {
-		case c <= ' ' || c == 0x7f || strings.IndexByte("()<>;\\\"", c) >= 0:
+		case c <= ' ' || c == 0x7f || c >= 0x80 && !utf8OK || strings.IndexByte("()<>;\\\"", c) >= 0:
 			b = append(b, '?')
 		default:
 			b = append(b, c)

@@ -1,0 +1,65 @@
+package mail
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestAsReply wants a reply to be found however it is wrapped, and what nobody foresaw
+// to be temporary and silent.
+func TestAsReply(t *testing.T) {
+	refusal := NewReply(550, 5, 1, 1, "No such recipient here")
+	var none *Reply
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{refusal, "No such recipient here"},
+		{fmt.Errorf("platform x: %w", refusal), "No such recipient here"},
+		{errors.Join(errors.New("other"), refusal), "No such recipient here"},
+		{errors.New("secret"), "Local error, try again later"},
+		{none, "Local error, try again later"},
+	} {
+		r := AsReply(c.err)
+		if r.Message != c.want {
+			t.Errorf("%v gives %v", c.err, r)
+		}
+		if temporary := c.want != refusal.Message; IsTemporary(r) != temporary || IsPermanent(r) == temporary {
+			t.Errorf("%v gives %v: temporary %v, permanent %v", c.err, r, IsTemporary(r), IsPermanent(r))
+		}
+	}
+}
+
+// TestTransactionIDs wants them to be distinct, to sort by time, and to be one spelling.
+func TestTransactionIDs(t *testing.T) {
+	ids := make([]TransactionID, 1000)
+	for i := range ids {
+		ids[i] = NewTransactionID()
+		if got, err := ParseTransactionID(string(ids[i])); err != nil || got != ids[i] {
+			t.Fatalf("%s is read as %q, error %v", ids[i], got, err)
+		}
+	}
+	if !slices.IsSorted(ids) || len(slices.Compact(slices.Clone(ids))) != len(ids) {
+		t.Error("ids are not in order, or one came twice")
+	}
+	valid := string(ids[0])
+	for _, s := range []string{
+		"", "x", valid[:25], valid + "0", strings.ToUpper(valid[:25]) + "W", valid[:25] + "\n", valid[:24] + "\r\n" + valid[24:], "../../" + valid[6:],
+		valid[:25] + "v", valid[:25] + "1",
+	} {
+		if got, err := ParseTransactionID(s); err == nil {
+			t.Errorf("%q is read as %q", s, got)
+		}
+	}
+}
+
+func TestOriginWords(t *testing.T) {
+	for o, want := range map[Origin]string{OriginUnknown: "unknown", OriginInside: "inside", OriginOutside: "outside", 9: "unknown"} {
+		if o.String() != want {
+			t.Errorf("origin %d is %q, want %q", o, o, want)
+		}
+	}
+}
