@@ -8,8 +8,8 @@
 //
 // It refuses files that are in use, that were made by something else or by a newer
 // version, and files that are damaged as far as opening shows it. Every record carries a
-// checksum, because bbolt has none for its pages: a flipped bit becomes an error, never
-// another platform.
+// checksum, because bbolt has none for its pages: a flipped bit in one becomes an error,
+// never another platform.
 //
 // A disk that fails makes calls answer [table.ErrUnavailable]. A call that was already
 // writing can't be interrupted by its context; one that waits for its turn can.

@@ -90,10 +90,12 @@ func Open(path string, o Options) (*Table, error) {
 		turn: make(chan struct{}, 1), closed: make(chan struct{}), changed: make(chan struct{}),
 	}
 	_, statErr := os.Stat(path)
-	if err := guard(func() error { return t.open(o.LockTimeout) }); err != nil {
+	var file *os.File
+	if err := guard(func() error { return t.open(o.LockTimeout, &file) }); err != nil {
 		if t.db != nil {
 			t.db.Close()
 		}
+		file.Close() // bbolt keeps it, and the lock, when it panics
 		return nil, fmt.Errorf("open table %s: %w", path, err)
 	}
 	if errors.Is(statErr, os.ErrNotExist) {
@@ -105,9 +107,15 @@ func Open(path string, o Options) (*Table, error) {
 	return t, nil
 }
 
-func (t *Table) open(lockTimeout time.Duration) error {
-	var err error
-	t.db, err = bolt.Open(t.path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType})
+func (t *Table) open(lockTimeout time.Duration, file **os.File) (err error) {
+	t.db, err = bolt.Open(t.path, 0o600, &bolt.Options{
+		Timeout: lockTimeout, FreelistType: bolt.FreelistMapType,
+		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+			f, err := os.OpenFile(name, flag, mode)
+			*file = f
+			return f, err
+		},
+	})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return fmt.Errorf("in use by %s", holder(t.path))
@@ -116,35 +124,48 @@ func (t *Table) open(lockTimeout time.Duration) error {
 	case err != nil:
 		return err
 	}
-	return t.db.Update(func(tx *bolt.Tx) error {
+	fresh := false
+	err = t.db.View(func(tx *bolt.Tx) error {
 		if info, err := os.Stat(t.path); err != nil {
 			return err
 		} else if info.Size() < tx.Size() {
 			return fmt.Errorf("damaged: the file has %d bytes of %d", info.Size(), tx.Size())
 		}
-		first, _ := tx.Cursor().First()
-		if first == nil {
-			for _, name := range buckets {
-				if _, err := tx.CreateBucket(name); err != nil {
-					return fmt.Errorf("make bucket %s: %w", name, err)
-				}
-			}
-			return tx.Bucket(bucketMeta).Put(keyFormat, []byte(strconv.Itoa(format)))
+		name, _ := tx.Cursor().First()
+		if fresh = name == nil; fresh {
+			return nil
 		}
-		meta := tx.Bucket(bucketMeta)
-		if meta == nil || meta.Get(keyFormat) == nil {
-			return errors.New("a database of something else")
-		}
-		if f, err := strconv.Atoi(string(meta.Get(keyFormat))); err != nil || f != format {
-			return fmt.Errorf("its format is %q, this program knows %d", meta.Get(keyFormat), format)
-		}
-		for _, name := range buckets {
-			if tx.Bucket(name) == nil {
-				return fmt.Errorf("damaged: no bucket %s", name)
-			}
-		}
-		return nil
+		return checkFormat(tx)
 	})
+	if err == nil && fresh {
+		err = t.db.Update(makeBuckets)
+	}
+	return err
+}
+
+func checkFormat(tx *bolt.Tx) error {
+	meta := tx.Bucket(bucketMeta)
+	if meta == nil || meta.Get(keyFormat) == nil {
+		return errors.New("a database of something else")
+	}
+	if f, err := strconv.Atoi(string(meta.Get(keyFormat))); err != nil || f != format {
+		return fmt.Errorf("its format is %q, this program knows %d", meta.Get(keyFormat), format)
+	}
+	for _, name := range buckets {
+		if tx.Bucket(name) == nil {
+			return fmt.Errorf("damaged: no bucket %s", name)
+		}
+	}
+	return nil
+}
+
+func makeBuckets(tx *bolt.Tx) error {
+	for _, name := range buckets {
+		if _, err := tx.CreateBucket(name); err != nil {
+			return fmt.Errorf("make bucket %s: %w", name, err)
+		}
+	}
+	return tx.Bucket(bucketMeta).Put(keyFormat, []byte(strconv.Itoa(format)))
 }
 
 // guard turns what bbolt does about a damaged file, a panic or a read beyond the file's
