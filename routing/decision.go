@@ -79,13 +79,13 @@ func (d *Decision) Explain() string {
 // detail.
 func (s *State) DecideAddress(a Address, separator string) Decision {
 	d, claimed := s.decide(string(a), true)
-	if d.Reason != ReasonNoSuchName && d.Reason != ReasonTableUnavail || claimed || !s.loaded() {
+	if d.Reason != ReasonNoSuchName && d.Reason != ReasonTableUnavail || !s.loaded() {
 		return d
 	}
 	if _, ok := s.domains[a.Domain()]; !ok {
 		return Decision{Reason: ReasonForeign}
 	}
-	if base, ok := a.WithoutDetail(separator); ok && d.Reason == ReasonNoSuchName {
+	if base, ok := a.WithoutDetail(separator); ok && !claimed && d.Reason == ReasonNoSuchName {
 		d, _ = s.decide(string(base), true)
 	}
 	return d

@@ -104,6 +104,9 @@ func index(agency AgencyID, text string) (*Mapping, error) {
 		}
 		off += n + 1
 	}
+	if len(m.rows) == 0 {
+		return nil, fmt.Errorf("%w: no rows: the empty mapping has no text", ErrBadMapping)
+	}
 	return m, nil
 }
 
@@ -167,6 +170,9 @@ func (m *Mapping) add(seen *keySet, off uint32, line string) error {
 		if err := m.enter(seen, key, off, id); err != nil {
 			return err
 		}
+	}
+	if strings.HasSuffix(line, "\t") {
+		return fmt.Errorf("%w: mailbox %s: empty field at the end", ErrBadMapping, id)
 	}
 	if value == "" {
 		return fmt.Errorf("%w: mailbox %s: no address", ErrBadMapping, id)
