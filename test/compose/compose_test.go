@@ -230,8 +230,11 @@ func TestMailcutoverService(t *testing.T) {
 	if got := s.mounts()[mounted]; got != "configs/compose.yaml" {
 		t.Errorf("%s is %q", mounted, got)
 	}
-	if got, want := strings.Join(s.Command, " "), "go run ./cmd/mailcutover serve --config "+mounted; got != want {
+	if got, want := strings.Join(s.program(), " "), "mailcutover serve --config "+mounted; got != want {
 		t.Errorf("runs %q, want %q", got, want)
+	}
+	if script := s.Command[len(s.Command)-1]; !strings.Contains(script, "go build -o /usr/local/bin/mailcutover ./cmd/mailcutover\n") {
+		t.Errorf("%q does not build the program", script)
 	}
 	version := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindSubmatch(read(t, "go.mod"))
 	if want := fmt.Sprintf("golang:%s-bookworm", version[1]); s.Image != want {
