@@ -110,7 +110,11 @@ func (s *State) decide(key string, mail bool) (d Decision, claimed bool) {
 		d.Reason = ReasonTableUnavail // unless an agency has it, one of those may
 	}
 	h := hashKey(key)
+	var holder where
 	for w, pos := s.index.next(h, h); w.agency >= 0; w, pos = s.index.next(h, pos) {
+		if claimed && w == holder {
+			continue // entered for another of its keys
+		}
 		var found Decision
 		usable := true
 		if w.agency == ofFixed {
@@ -141,7 +145,7 @@ func (s *State) decide(key string, mail bool) (d Decision, claimed bool) {
 		if claimed {
 			return Decision{Reason: ReasonConflict}, true
 		}
-		claimed = true
+		claimed, holder = true, w
 		if usable {
 			d = found
 		}
