@@ -93,6 +93,9 @@ func itemKey(list string, ids []string, i int) string {
 
 // nearest returns the one of the words that s is most likely a misspelling of, or "".
 func nearest(s string, words []string) string {
+	if len(s) > 64 {
+		return ""
+	}
 	best, bestDistance := "", 3
 	if utf8.RuneCountInString(s) < 6 {
 		bestDistance = 2

@@ -57,6 +57,7 @@ doesn't start, and doesn't reload, as long as anything is. %[1]sconfig show%[1]s
 			continue
 		}
 		seen[e.key] = true
+		e.comment = strings.NewReplacer("<", "&lt;", "*", "\\*").Replace(e.comment)
 		if e.section {
 			order = append(order, e.key)
 			sections[e.key] = &section{comment: e.comment}

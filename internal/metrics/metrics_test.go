@@ -259,10 +259,10 @@ func TestWithoutSources(t *testing.T) {
 
 func TestObserversAreKept(t *testing.T) {
 	m := New("1", Sources{})
-	if m.Listener("mx") != m.Listener("mx") || m.Listener("mx") == m.Listener("lmtp") {
+	if first, again := m.Listener("mx"), m.Listener("mx"); first != again || first == m.Listener("lmtp") {
 		t.Error("a listener's observer is not the same each time, or another's")
 	}
-	if m.Endpoint("a", mail.OriginInside) != m.Endpoint("a", mail.OriginInside) || m.Endpoint("a", mail.OriginInside) == m.Endpoint("a", mail.OriginOutside) {
+	if first, again := m.Endpoint("a", mail.OriginInside), m.Endpoint("a", mail.OriginInside); first != again || first == m.Endpoint("a", mail.OriginOutside) {
 		t.Error("an endpoint's observer is not the same each time, or another's")
 	}
 }
