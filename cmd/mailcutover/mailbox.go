@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"mailcutover/admin"
+)
+
+// newMailboxCommand returns the commands about mailboxes.
+func newMailboxCommand(c *connection) *cobra.Command {
+	cmd := &cobra.Command{Use: "mailbox", Short: "Mailboxes: import a list, list, show"}
+	var agency string
+	list := c.command(&cobra.Command{Use: "list --agency AGENCY", Short: "An agency's mailboxes, by directory id", Args: cobra.NoArgs},
+		func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+			all := []admin.Mailbox{}
+			for after := ""; ; {
+				page, err := client.Mailboxes(cmd.Context(), agency, after)
+				if err != nil {
+					return err
+				}
+				all = append(all, page.Mailboxes...)
+				if after = page.Next; after == "" {
+					break
+				}
+			}
+			return c.show(cmd, all, func(w io.Writer) {
+				var rows [][]string
+				for _, m := range all {
+					rows = append(rows, []string{m.Addresses[0], m.ID, m.Kind, strings.Join(m.Addresses[1:], " "), strings.Join(m.Logins, " ")})
+				}
+				table(w, []string{"ADDRESS", "DIRECTORY ID", "KIND", "ALIASES", "LOGINS"}, rows)
+			})
+		})
+	list.Flags().StringVar(&agency, "agency", "", "the agency (required)")
+	require(list, "agency")
+	show := c.command(&cobra.Command{Use: "show DIRECTORY-ID|ADDRESS|LOGIN", Short: "One mailbox", Args: cobra.ExactArgs(1)},
+		func(cmd *cobra.Command, client *admin.Client, args []string) error {
+			m, err := client.Mailbox(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return c.show(cmd, m, func(w io.Writer) { printMailbox(w, m) })
+		})
+	cmd.AddCommand(newMailboxImport(c), list, show)
+	return cmd
+}
+
+func printMailbox(w io.Writer, m admin.Mailbox) {
+	at := func(p admin.Place) string { return fmt.Sprintf("%s on %s, login %s", p.Address, p.Platform, p.Login) }
+	pairs(w, [2]string{"mailbox", m.ID}, [2]string{"agency", m.Agency}, [2]string{"kind", m.Kind}, [2]string{"address", m.Addresses[0]},
+		[2]string{"aliases", strings.Join(m.Addresses[1:], " ")}, [2]string{"logins", strings.Join(m.Logins, " ")},
+		[2]string{"source", at(m.Source)}, [2]string{"target", at(m.Target)})
+}
+
+func newMailboxImport(c *connection) *cobra.Command {
+	var reason string
+	var dryRun bool
+	cmd := c.command(&cobra.Command{
+		Use: "import FILE.csv", Short: "Add the mailboxes and fixed addresses of a list", Args: cobra.ExactArgs(1),
+		Long: "Add the mailboxes and fixed addresses of a list: CSV in UTF-8 with comma or semicolon.\n" +
+			"It is stored as a whole or refused as a whole, with each row that is wrong. It only adds.",
+	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
+		f, err := os.Open(args[0])
+		if err != nil {
+			return fmt.Errorf("list: %w", err)
+		}
+		defer f.Close()
+		done, err := client.Import(cmd.Context(), f, reason, dryRun)
+		if err != nil {
+			return err
+		}
+		return c.show(cmd, done, func(w io.Writer) { printImported(w, done) })
+	})
+	addReason(cmd, &reason)
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only check the list")
+	return cmd
+}
+
+func printImported(w io.Writer, done admin.Imported) {
+	var rows [][]string
+	for _, a := range done.Agencies {
+		rows = append(rows, []string{a.Agency, strconv.Itoa(a.Added), strconv.Itoa(a.Extended), strconv.Itoa(a.Unchanged), strconv.Itoa(a.Mailboxes)})
+	}
+	if f := done.Fixed; f.Added+f.Unchanged > 0 {
+		rows = append(rows, []string{"(fixed addresses)", strconv.Itoa(f.Added), "0", strconv.Itoa(f.Unchanged), ""})
+	}
+	table(w, []string{"AGENCY", "ADDED", "EXTENDED", "UNCHANGED", "MAILBOXES NOW"}, rows)
+	if done.DryRun {
+		fmt.Fprintln(w, "dry run: the list is right; nothing was stored")
+		return
+	}
+	fmt.Fprintf(w, "stored in revision %d\n", done.Revision)
+	fmt.Fprintln(w, "undo: there is none; a list only adds, and no name that was known got another meaning")
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"mailcutover/admin"
+	"mailcutover/rollback/operation"
+)
+
+func newCutover(c *connection) *cobra.Command {
+	return newSwitch(c, operation.Cutover, &cobra.Command{
+		Use: "cutover AGENCY", Short: "Move an agency to its target platform",
+		Example: "  mailcutover agency cutover health --reason 'wave 3, change 4711'",
+	})
+}
+
+func newRollback(c *connection) *cobra.Command {
+	return newSwitch(c, operation.Rollback, &cobra.Command{
+		Use: "rollback AGENCY", Short: "Bring an agency back to its source platform",
+		Long:    "Bring an agency, and its pilot groups on the target, back to the source platform.",
+		Example: "  mailcutover agency rollback health --reason 'calendars are missing'",
+	})
+}
+
+// newSwitch returns cutover or rollback.
+func newSwitch(c *connection, kind operation.Kind, cmd *cobra.Command) *cobra.Command {
+	var reason, epoch string
+	var yes bool
+	cmd.Args = cobra.ExactArgs(1)
+	c.command(cmd, func(cmd *cobra.Command, client *admin.Client, args []string) error {
+		a, err := client.Agency(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		if !yes && isTerminal(cmd.InOrStdin()) {
+			if err := confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), kind, a); err != nil {
+				return err
+			}
+		}
+		op, err := client.Start(cmd.Context(), kind, a.ID, firstOf(epoch, a.Epoch), reason)
+		if err != nil {
+			return err
+		}
+		op, err = c.watch(cmd, client, op.ID)
+		if err != nil {
+			return err
+		}
+		return c.ended(cmd, client, op)
+	})
+	addReason(cmd, &reason)
+	addEpoch(cmd, &epoch)
+	cmd.Flags().BoolVar(&yes, "yes", false, "don't ask on a terminal")
+	return cmd
+}
+
+// confirm lets the operator type the agency's name.
+func confirm(in io.Reader, out io.Writer, kind operation.Kind, a admin.Agency) error {
+	to := a.Target
+	if kind == operation.Rollback {
+		to = a.Source
+	}
+	fmt.Fprintf(out, "%s of agency %s: %d mailboxes go from %s to %s.\n", kind, a.ID, a.Mailboxes, a.Platform, to)
+	if kind == operation.Rollback && len(a.Children) > 0 {
+		fmt.Fprintf(out, "Pilot groups that are on %s go too: %s.\n", a.Target, strings.Join(a.Children, ", "))
+	}
+	fmt.Fprint(out, "Type the agency's name to go on: ")
+	line, err := bufio.NewReader(in).ReadString('\n')
+	if strings.TrimSpace(line) != a.ID {
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read the confirmation: %w", err)
+		}
+		return errors.New("not confirmed; nothing was changed")
+	}
+	return nil
+}
+
+// watch shows an operation's progress until it is no longer under way. An interrupt
+// ends the watching, not the operation.
+func (c *connection) watch(cmd *cobra.Command, client *admin.Client, id string) (admin.Operation, error) {
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	p := &progress{out: cmd.ErrOrStderr(), live: isTerminal(cmd.ErrOrStderr())}
+	op, err := client.Watch(ctx, id, p.show)
+	p.end()
+	if err != nil {
+		hint := "the operation goes on at the node: mailcutover operation watch " + id
+		if ctx.Err() != nil && cmd.Context().Err() == nil {
+			err = fmt.Errorf("%w: interrupted: %w", admin.ErrUnreachable, context.Canceled)
+		}
+		return op, withHint(err, hint)
+	}
+	return op, nil
+}
+
+// progress shows an operation's steps: one line that is rewritten on a terminal, else a
+// line for each thing that is new.
+type progress struct {
+	out  io.Writer
+	live bool
+	last string
+	wide int
+}
+
+func (p *progress) show(op admin.Operation) {
+	line := op.Step
+	if op.Waiting != "" && !op.Ended {
+		line += ", waiting: " + op.Waiting
+	}
+	if p.live {
+		if op.Closed != nil {
+			line += ", closed for " + seconds(op.ClosedFor)
+		}
+		line = printable(string(op.Kind) + " " + op.Agency + ": " + line)
+		fmt.Fprintf(p.out, "\r%-*s", p.wide, line)
+		p.wide = max(p.wide, len(line))
+		return
+	}
+	if line != p.last {
+		fmt.Fprintln(p.out, printable(string(op.Kind)+" "+op.Agency+": "+line))
+		p.last = line
+	}
+}
+
+// end leaves the rewritten line.
+func (p *progress) end() {
+	if p.live && p.wide > 0 {
+		fmt.Fprintln(p.out)
+	}
+}
+
+// ended prints what an operation changed and the way back, or why it didn't.
+func (c *connection) ended(cmd *cobra.Command, client *admin.Client, op admin.Operation) error {
+	if op.Step != string(operation.StepDone) {
+		if err := c.show(cmd, op, func(io.Writer) {}); err != nil {
+			return err
+		}
+		err := fmt.Errorf("%s of agency %s ended as %s: %s", op.Kind, op.Agency, op.Step, op.Error)
+		if op.Ended {
+			return withHint(err, "the agency is where it was; see mailcutover agency show "+op.Agency)
+		}
+		return withHint(err, "the agency stays closed; see mailcutover alarm list")
+	}
+	back := "rollback"
+	if op.Kind == string(operation.Rollback) {
+		back = "cutover"
+	}
+	a, err := client.Agency(cmd.Context(), op.Agency)
+	if err != nil {
+		return err
+	}
+	return c.show(cmd, op, func(w io.Writer) {
+		fmt.Fprintf(w, "%s of agency %s is done: on %s in epoch %s, closed for %s\n", op.Kind, strings.Join(op.Agencies, ", "), a.Platform, a.Epoch, seconds(op.ClosedFor))
+		fmt.Fprintf(w, "undo: mailcutover agency %s %s --reason %s\n", back, op.Agency, quoted("undo "+op.ID))
+	})
+}
