@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,10 +22,17 @@ type checker struct {
 
 // add reports p unless its key, or another that it rests on, is a problem already.
 func (c *checker) add(p Problem, restsOn ...string) {
-	if !c.known(p.Key, restsOn) {
-		return
+	if c.known(p.Key, restsOn) && !c.inherited(p) {
+		c.problem(p)
 	}
-	c.problem(p)
+}
+
+// inherited reports whether p is said already of the endpoint outside, from which the
+// one inside has what it doesn't set itself.
+func (c *checker) inherited(p Problem) bool {
+	outside := p
+	outside.Key = strings.Replace(p.Key, "].inside.", "].outside.", 1)
+	return outside.Key != p.Key && slices.Contains(c.problems, outside)
 }
 
 // warn is add for what doesn't stop the start.
