@@ -73,7 +73,12 @@ func StartExchange(t TB, flags ...string) *Exchange {
 	}
 	e := &Exchange{Addr: freeAddr(t), record: filepath.Join(dir, "record")}
 	args := append([]string{"-listen", e.Addr, "-record", e.record}, flags...)
-	e.Process = startProcess(t, "exchangelike", e.Addr, func() *exec.Cmd { return exec.Command(program, args...) })
+	// Ready when it says so: a connection of our own would count for -max-per-source.
+	e.Process = &Process{
+		name: "exchangelike", addr: e.Addr, says: "listening ", out: &tail{max: logKept},
+		make: func() *exec.Cmd { return exec.Command(program, args...) },
+	}
+	e.own(t)
 	return e
 }
 

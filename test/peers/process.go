@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -27,6 +28,7 @@ type Process struct {
 	name string
 	make func() *exec.Cmd
 	addr string // must accept connections before the peer counts as ready
+	says string // or, if not empty, its output must have this
 	out  *tail
 
 	examples []string // files of configs/peers that it was configured from
@@ -36,40 +38,56 @@ type Process struct {
 	done chan struct{} // closed when cmd has ended and was waited for
 }
 
-// startProcess starts a peer and waits until it accepts connections at addr (no wait if
-// empty). make returns a new command each time, so that the peer can be restarted.
-// examples are the files of configs/peers that it was configured from.
+// startProcess starts a peer and waits until it accepts connections at addr. make returns
+// a new command each time, so that the peer can be restarted. examples are the files of
+// configs/peers that it was configured from.
 func startProcess(t TB, name, addr string, make func() *exec.Cmd, examples ...string) *Process {
 	t.Helper()
 	p := &Process{name: name, make: make, addr: addr, out: &tail{max: logKept}, examples: examples}
+	p.own(t)
+	return p
+}
+
+// own starts the peer for the test and ends it with the test.
+func (p *Process) own(t TB) {
+	t.Helper()
 	t.Cleanup(func() {
 		p.Kill() // nothing is kept, and an orderly end takes Postfix a second
 		if t.Failed() {
-			t.Logf("output of %s:\n%s", name, p.out)
+			t.Logf("output of %s:\n%s", p.name, p.out)
 		}
 	})
 	if err := p.Start(t.Context()); err != nil {
 		t.Fatalf("%v", err)
 	}
-	return p
 }
 
 // Start starts the peer, again after Stop or Kill, with the same ports and directory,
-// and returns when it accepts connections. It is an error if it runs.
+// and returns when it is ready for connections. It is an error if it runs.
 func (p *Process) Start(ctx context.Context) error {
+	_, before := p.out.since(0)
 	if err := p.launch(); err != nil {
 		return err
 	}
-	if p.addr == "" {
+	ready := func(ctx context.Context) error {
+		if p.says == "" {
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.addr)
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		}
+		if said, _ := p.out.since(before); !strings.Contains(said, p.says) {
+			return fmt.Errorf("it has not said %q", p.says)
+		}
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	var dialer net.Dialer
 	for {
-		conn, err := dialer.DialContext(ctx, "tcp", p.addr)
+		err := ready(ctx)
 		if err == nil {
-			return conn.Close()
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -298,14 +316,16 @@ func WaitFor(t TB, within time.Duration, what string, done func() bool) {
 type tail struct {
 	max int
 
-	mu  sync.Mutex
-	buf []byte
+	mu      sync.Mutex
+	buf     []byte
+	written int // in all
 }
 
 func (w *tail) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.buf = append(w.buf, p...)
+	w.written += len(p)
 	if len(w.buf) > 2*w.max {
 		w.buf = append([]byte(nil), w.buf[len(w.buf)-w.max:]...)
 	}
@@ -316,4 +336,12 @@ func (w *tail) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return string(w.buf[max(0, len(w.buf)-w.max):])
+}
+
+// since returns what is kept of that which was written after the first mark bytes, and
+// the mark of what comes next.
+func (w *tail) since(mark int) (text string, next int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return string(w.buf[max(0, len(w.buf)-(w.written-mark)):]), w.written
 }
