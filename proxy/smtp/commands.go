@@ -219,8 +219,8 @@ func (c *conn) mail(cmd command) {
 	if c.session == nil {
 		session, err := c.srv.backend.NewSession(c.ctx, client)
 		if err != nil {
-			c.reply(sessionReply(err))
 			c.end(errRefused)
+			c.reply(sessionReply(err))
 			return
 		}
 		c.session = session
@@ -347,9 +347,9 @@ func (c *conn) startTLSCommand(cmd command) {
 		c.violation(cmd, replyNested)
 		return
 	case len(c.unread()) > 0:
+		c.end(errInjected)
 		c.violation(cmd, replySequence)
 		c.quiet = true
-		c.end(errInjected)
 		return
 	}
 	c.line(220, "2.0.0 Go ahead")

@@ -119,6 +119,35 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// TestConformanceByteByByte runs the table with the peer's bytes one at a time, as far
+// as it does not depend on time, TLS, or on bytes that come together.
+func TestConformanceByteByByte(t *testing.T) {
+	t.Parallel()
+	for _, c := range conformanceTable() {
+		var in strings.Builder
+		for _, s := range c.steps {
+			in.WriteString(s.send)
+		}
+		if c.tls || c.read > 0 || strings.HasPrefix(c.name, "S18") || in.Len() > 100_000 {
+			continue
+		}
+		r := &recorder{}
+		o := testOptions()
+		o.Limits.MessageBytes, o.Limits.Recipients = c.limit, 100
+		var backend Backend = oneAnswer{r}
+		if c.lmtp {
+			o.Protocol, backend = ProtocolLMTP, r
+		}
+		var codes []string
+		for line := range strings.Lines(converse(t, o, backend, in.String(), 1)) {
+			if line[3] == ' ' {
+				codes = append(codes, line[:3])
+			}
+		}
+		t.Run(c.name, func(t *testing.T) { compare(t, c.want, outcome{strings.Join(codes, " "), r.messages}) })
+	}
+}
+
 // usesBDAT reports whether the peer sends chunks. go-smtp v0.25.1 has data races of its
 // own there (conn.go, handleBdat), which the detector would lay at our door; so these
 // rows run against it in builds without the detector only.

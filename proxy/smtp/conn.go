@@ -14,15 +14,16 @@ import (
 
 // Why a connection ends, where it isn't the peer's QUIT or a network error.
 var (
-	errQuit      = errors.New("quit")
-	errDrain     = errors.New("drain")
-	errTooMuch   = errors.New("too many errors or idle commands")
-	errOutOfSync = errors.New("out of sync")
-	errRefused   = errors.New("refused")
-	errTooLong   = errors.New("command line without end")
-	errProxy     = errors.New("PROXY header refused")
-	errInjected  = errors.New("bytes behind STARTTLS")
-	errDoubtful  = errors.New("end of message open to doubt")
+	errQuit          = errors.New("quit")
+	errDrain         = errors.New("drain")
+	errTooMuch       = errors.New("too many errors or idle commands")
+	errOutOfSync     = errors.New("out of sync")
+	errRefused       = errors.New("refused")
+	errTooLong       = errors.New("command line without end")
+	errProxy         = errors.New("PROXY header refused")
+	errInjected      = errors.New("bytes behind STARTTLS")
+	errNoCertificate = errors.New("no certificate")
+	errDoubtful      = errors.New("end of message open to doubt")
 )
 
 // conn is one peer's connection. All of it belongs to the connection's goroutine, but
@@ -327,8 +328,8 @@ func (c *conn) violation(cmd command, r *mail.Reply) bool {
 	c.srv.log.Warn("protocol violation", "session", c.client.Session, "peer", c.client.Peer, "client", c.client.Addr,
 		"command", cmd.name(), "code", r.Code, "reason", r.Message)
 	if c.errors > c.srv.opts.Limits.Errors {
-		c.reply(replyErrors)
 		c.end(errTooMuch)
+		c.reply(replyErrors)
 		return false
 	}
 	c.reply(r)
@@ -340,8 +341,8 @@ func (c *conn) idle() bool {
 	if c.idles++; c.idles <= c.srv.opts.Limits.Idles {
 		return true
 	}
-	c.reply(replyIdles)
 	c.end(errTooMuch)
+	c.reply(replyIdles)
 	return false
 }
 

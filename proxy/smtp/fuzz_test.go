@@ -23,6 +23,8 @@ type script struct {
 	in  []byte
 	n   int
 	out bytes.Buffer
+
+	writes int
 }
 
 func (s *script) Read(p []byte) (int, error) {
@@ -34,7 +36,11 @@ func (s *script) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (s *script) Write(p []byte) (int, error)      { return s.out.Write(p) }
+func (s *script) Write(p []byte) (int, error) {
+	s.writes++
+	return s.out.Write(p)
+}
+
 func (s *script) Close() error                     { return nil }
 func (s *script) LocalAddr() net.Addr              { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 25} }
 func (s *script) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1025} }

@@ -1,11 +1,17 @@
 package smtp
 
 import (
+	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -208,5 +214,113 @@ func TestObserver(t *testing.T) {
 	if count.complete != 1 || count.broken != 1 || count.repaired != 1 || count.octets < 6 ||
 		count.commands["RCPT"] != 2 || count.replies[354] != 2 || count.replies[220] != 1 || count.replies[250] != 6 {
 		t.Errorf("counted %+v", count)
+	}
+}
+
+// TestOneWriteForABurst wants the answers to pipelined commands in one write, and a
+// peer that pipelines without end not to fill our memory.
+func TestOneWriteForABurst(t *testing.T) {
+	t.Parallel()
+	for commands, want := range map[int]int{50: 2, 5000: 10} {
+		o := testOptions()
+		o.Limits.Idles = 1 << 20
+		srv, err := NewServer(o, &recorder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &script{in: []byte(hello + strings.Repeat("NOOP\r\n", commands) + quit), n: 1 << 20}
+		c, _ := srv.admit(t.Context(), s)
+		srv.run(c)
+		if s.writes > want {
+			t.Errorf("%d commands were answered in %d writes, want %d", commands, s.writes, want)
+		}
+	}
+}
+
+// TestHandshakeTimesOut has peers that connect and say nothing, or not enough.
+func TestHandshakeTimesOut(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.TLSConfig, o.ImplicitTLS = serverTLS(t), true
+	o.Limits.Handshake = 100 * time.Millisecond
+	srv, addr := listen(t, o, &recorder{})
+	silent, half := dial(t, addr), dial(t, addr)
+	half.send("\x16\x03\x01\x01\x00")
+	silent.expectEnd()
+	half.expectEnd()
+	eventually(t, "the connections are forgotten", func() bool { return srv.open() == 0 })
+}
+
+// noDescriptors is a listener that fails at first, as when descriptors run out.
+type noDescriptors struct {
+	net.Listener
+	failures atomic.Int32
+}
+
+func (n *noDescriptors) Accept() (net.Conn, error) {
+	if n.failures.Add(-1) >= 0 {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return n.Listener.Accept()
+}
+
+// TestAcceptGoesOn wants a listener to outlive a lack of descriptors (Q10).
+func TestAcceptGoesOn(t *testing.T) {
+	t.Parallel()
+	srv, err := NewServer(testOptions(), &recorder{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := &noDescriptors{Listener: inner}
+	ln.failures.Store(3)
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(t.Context(), ln) }()
+	p := dial(t, inner.Addr().String()).hello()
+	if err := srv.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	p.expect("421 4.3.2")
+	if err := <-done; !errors.Is(err, ErrServerClosed) {
+		t.Errorf("Serve returned %v", err)
+	}
+	if err := srv.Serve(t.Context(), inner); !errors.Is(err, ErrServerClosed) {
+		t.Errorf("Serve after Shutdown returned %v", err)
+	}
+}
+
+// TestDrainOverTCP has connections that wait in the poller: in the clear, in TLS,
+// within a command and within a transaction that then ends.
+func TestDrainOverTCP(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.TLSConfig = serverTLS(t)
+	srv, addr := listen(t, o, &recorder{})
+	plain, within, secure, busy := dial(t, addr).hello(), dial(t, addr).hello(), dial(t, addr).hello(), dial(t, addr).hello()
+	within.send("NOO")
+	secure.command("STARTTLS", "220 ")
+	if err := secure.startTLS(anyCertificate); err != nil {
+		t.Fatal(err)
+	}
+	secure.command("EHLO x", "250")
+	busy.envelope().command("DATA", "354 ")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- srv.Shutdown(ctx) }()
+	for _, p := range []*peer{plain, within, secure} {
+		p.expect("421 4.3.2 ")
+		p.expectEnd()
+		p.conn.Close()
+	}
+	busy.command("x\r\n.", "250 ")
+	busy.expect("421 4.3.2 ")
+	busy.expectEnd()
+	busy.conn.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

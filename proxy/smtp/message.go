@@ -7,7 +7,8 @@ import (
 	"mailcutover/mail"
 )
 
-var errNoCertificate = errors.New("there is no certificate")
+// errOver is what a session gets that reads from a message after its Data returned.
+var errOver = errors.New("the message is over")
 
 // data answers DATA.
 func (c *conn) data(cmd command) {
@@ -22,8 +23,8 @@ func (c *conn) data(cmd command) {
 	if len(c.unread()) > 0 {
 		// The peer did not wait for 354 (RFC 2920 section 3.1). Whether what follows is
 		// the message, or commands of a peer that expected a refusal, can't be known.
-		c.violation(cmd, replyEarly)
 		c.end(errOutOfSync)
+		c.violation(cmd, replyEarly)
 		return
 	}
 	c.message(&body{c: c, scan: scanner{dots: true}, limit: c.offer.size, before: c.received})
@@ -34,8 +35,8 @@ func (c *conn) data(cmd command) {
 func (c *conn) bdat(cmd command) {
 	size, last, ok := parseChunk(cmd.arg)
 	if !ok {
-		c.violation(cmd, replyChunk)
 		c.end(errOutOfSync)
+		c.violation(cmd, replyChunk)
 		return
 	}
 	b := &body{c: c, chunked: true, left: size, last: last, limit: c.offer.size, before: c.received}
@@ -72,6 +73,7 @@ func (c *conn) noMessage() *mail.Reply {
 func (c *conn) message(b *body) {
 	errs := c.session.Data(c.ctx, b)
 	complete := b.err == io.EOF
+	b.err = errOver
 	if b.started || b.chunked {
 		b.discard()
 	}
@@ -90,13 +92,13 @@ func (c *conn) message(b *body) {
 	case !b.chunked && !b.started && c.poll():
 		// The message was refused without a 354, but its bytes are here already: they
 		// must not be taken as commands.
-		c.violation(command{verb: "DATA"}, replyEarly)
 		c.end(errOutOfSync)
+		c.violation(command{verb: "DATA"}, replyEarly)
 	case b.scan.doubtful:
 		c.srv.log.Warn("protocol violation", "session", c.client.Session, "peer", c.client.Peer, "client", c.client.Addr,
 			"command", "DATA", "reason", errDoubtful.Error())
-		c.reply(mail.NewReply(421, 4, 7, 0, "Connection closed behind a malformed end of message"))
 		c.end(errDoubtful)
+		c.reply(replyDoubtful)
 	}
 }
 

@@ -30,6 +30,7 @@ var (
 	replyErrors      = mail.NewReply(421, 4, 7, 0, "Too many errors, closing connection")
 	replyIdles       = mail.NewReply(421, 4, 7, 0, "Too many commands without mail, closing connection")
 	replyRenew       = mail.NewReply(421, 4, 7, 0, "Too many transactions, connect again")
+	replyDoubtful    = mail.NewReply(421, 4, 7, 0, "Closing connection behind a malformed end of message")
 	replyLocal       = mail.NewReply(451, 4, 3, 0, "Local error, try again later")
 )
 

@@ -48,6 +48,9 @@ type Server struct {
 	conns     map[*conn]struct{}
 	addresses map[netip.Addr]int
 	empty     chan struct{} // closed when there is no connection left after the serving
+
+	refusals      int // since the last that was logged
+	refusalLogged time.Time
 }
 
 // NewServer returns a server with these settings, or an error that names all that is
@@ -103,10 +106,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	for {
 		nc, err := ln.Accept()
 		if err != nil {
-			if s.at(stageDraining) {
-				if ctx.Err() != nil {
-					return fmt.Errorf("listener %s: %w", s.opts.ID, ctx.Err())
-				}
+			switch {
+			case ctx.Err() != nil:
+				return fmt.Errorf("listener %s: %w", s.opts.ID, ctx.Err())
+			case s.at(stageDraining):
 				return ErrServerClosed
 			}
 			var ne net.Error
@@ -247,8 +250,7 @@ func (s *Server) admit(ctx context.Context, nc net.Conn) (*conn, bool) {
 		s.observe.ConnectionOpened()
 		return c, true
 	}
-	s.observe.ConnectionRefused(reason)
-	s.log.Warn("connection refused", "peer", c.client.Peer, "reason", reason)
+	s.refused(c, reason)
 	if !c.proxied && !s.opts.ImplicitTLS {
 		_ = nc.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 		_, _ = nc.Write(appendReply(nil, reply))
@@ -256,6 +258,23 @@ func (s *Server) admit(ctx context.Context, nc net.Conn) (*conn, bool) {
 	}
 	_ = nc.Close()
 	return nil, false
+}
+
+// refused counts a connection that was refused, and logs it: once a second at most,
+// with the number of those since, because they come by the thousand.
+func (s *Server) refused(c *conn, reason string) {
+	s.observe.ConnectionRefused(reason)
+	s.mu.Lock()
+	s.refusals++
+	n := s.refusals
+	due := time.Since(s.refusalLogged) >= time.Second
+	if due {
+		s.refusals, s.refusalLogged = 0, time.Now()
+	}
+	s.mu.Unlock()
+	if due {
+		s.log.Warn("connections refused", "peer", c.client.Peer, "reason", reason, "connections", n)
+	}
 }
 
 // countAddress counts the connection for its client's address, unless there are too

@@ -177,6 +177,11 @@ func (w *wire) tryRead(fd uintptr) bool {
 
 func (w *wire) fillTLS() error {
 	for {
+		if w.raw == nil { // the read will wait
+			if err := w.flush(); err != nil {
+				return err
+			}
+		}
 		w.grab()
 		n, err := w.tls.Read(w.in[w.w:])
 		if n > 0 || !errors.Is(err, errNoData) {
