@@ -24,6 +24,7 @@ type script struct {
 	n   int
 	out bytes.Buffer
 
+	first  int // how many bytes come first, if not 0
 	writes int
 }
 
@@ -31,7 +32,11 @@ func (s *script) Read(p []byte) (int, error) {
 	if len(s.in) == 0 {
 		return 0, io.EOF
 	}
-	n := copy(p[:min(len(p), s.n)], s.in)
+	limit := s.n
+	if s.first > 0 {
+		limit, s.first = s.first, 0
+	}
+	n := copy(p[:min(len(p), limit)], s.in)
 	s.in = s.in[n:]
 	return n, nil
 }
