@@ -182,7 +182,9 @@ func (c *Client) Domains(ctx context.Context) ([]Domain, error) {
 }
 
 // Table says where the node's copy of the table stands.
-func (c *Client) Table(ctx context.Context) (Table, error) { return get[Table](ctx, c, "/v1/table", nil) }
+func (c *Client) Table(ctx context.Context) (Table, error) {
+	return get[Table](ctx, c, "/v1/table", nil)
+}
 
 // Platforms returns the platforms as the node sees them.
 func (c *Client) Platforms(ctx context.Context) ([]Platform, error) {

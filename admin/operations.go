@@ -94,7 +94,7 @@ func (o *operations) start(ctx context.Context, req operation.Request) (operatio
 		switch {
 		case !running && err != nil && (op.ID == "" || op.Step == operation.StepRefused):
 			return op, false, err
-		case !running, op.Step != "" && op.Step != operation.StepBegin:
+		case !running, !op.Closed.IsZero():
 			return op, running, nil
 		}
 		select {

@@ -172,10 +172,11 @@ func newNonce() routing.Nonce {
 }
 
 func (u *run) begin(a routing.Agency) (routing.Agency, error) {
-	if u.expected != (routing.Epoch{}) && a.ID == u.op.Agency && a.Epoch != u.expected {
+	next, err := a.Begin(u.op.ID, u.op.Nonce, routing.EventBegin)
+	if err == nil && u.expected != (routing.Epoch{}) && a.ID == u.op.Agency && a.Epoch != u.expected {
 		return a, fmt.Errorf("begin %s: %w: it is %s, expected was %s", a.ID, ErrEpoch, a.Epoch, u.expected)
 	}
-	return a.Begin(u.op.ID, u.op.Nonce, routing.EventBegin)
+	return next, err
 }
 
 func (u *run) commit(a routing.Agency) (routing.Agency, error) {
