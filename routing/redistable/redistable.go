@@ -3,6 +3,7 @@ package redistable
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -75,7 +76,7 @@ func Open(ctx context.Context, o Options) (*Table, error) {
 		o.MaxRetries, o.MinRetryBackoff, o.MaxRetryBackoff = 2, 5*time.Millisecond, 20*time.Millisecond
 	})
 	t.writes = t.client(func(o *redis.Options) { o.MaxRetries = -1 })
-	if _, err := t.Position(ctx); err != nil && o.Logger != nil {
+	if _, err := t.Position(ctx); err != nil && !errors.Is(err, table.ErrEmpty) && o.Logger != nil {
 		o.Logger.WarnContext(ctx, "state table can't be read at start", "peer", shared.Addr, "error", err)
 	}
 	return t, nil

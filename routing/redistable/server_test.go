@@ -228,37 +228,23 @@ func TestFollowNotices(t *testing.T) {
 	first.Close()
 	n := 0
 	for name, tt := range map[string]struct {
-		do   func(cli func(args ...string), tb *Table)
+		do   func(t *testing.T, cli func(args ...string), tb *Table)
 		want error
 	}{
-		"a flushed table": {func(cli func(...string), _ *Table) { cli("FLUSHALL") }, table.ErrEmpty},
-		"a new table": {func(cli func(...string), tb *Table) {
-			cli("FLUSHALL")
-			if _, err := tb.Init(t.Context()); err != nil {
-				t.Error(err)
-			}
-		}, table.ErrIncarnation},
-		"a new table of many changes": {func(cli func(...string), tb *Table) {
-			cli("FLUSHALL")
-			pos, err := tb.Init(t.Context())
-			for i := 0; i < 5 && err == nil; i++ {
-				_, err = tb.Change(t.Context(), add(t, pos, routing.AgencyID(fmt.Sprint("a", i))))
-			}
-			if err != nil {
-				t.Error(err)
-			}
-		}, table.ErrIncarnation},
-		"an older table": {func(cli func(...string), tb *Table) { cli("HSET", tb.key("meta"), "revision", "1") }, table.ErrRegressed},
-		"a newer format": {func(cli func(...string), tb *Table) { cli("HSET", tb.key("meta"), "format", "2") }, table.ErrUnavailable},
-		"a log that is gone": {func(cli func(...string), tb *Table) {
+		"a flushed table":             {func(t *testing.T, cli func(...string), _ *Table) { cli("FLUSHALL") }, table.ErrEmpty},
+		"a new table":                 {func(t *testing.T, _ func(...string), tb *Table) { replace(t, tb, 0) }, table.ErrIncarnation},
+		"a new table of many changes": {func(t *testing.T, _ func(...string), tb *Table) { replace(t, tb, 5) }, table.ErrIncarnation},
+		"an older table":              {func(t *testing.T, cli func(...string), tb *Table) { cli("HSET", tb.key("meta"), "revision", "1") }, table.ErrRegressed},
+		"a newer format":              {func(t *testing.T, cli func(...string), tb *Table) { cli("HSET", tb.key("meta"), "format", "2") }, table.ErrUnavailable},
+		"a log that is gone": {func(t *testing.T, cli func(...string), tb *Table) {
 			cli("DEL", tb.key("log"))
 			cli("HSET", tb.key("meta"), "revision", "9")
 		}, table.ErrGap},
-		"a hole in the log": {func(cli func(...string), tb *Table) {
+		"a hole in the log": {func(t *testing.T, cli func(...string), tb *Table) {
 			cli("XADD", tb.key("log"), "4-0", "incarnation", incarnation(t, tb), "mapped", "1", "time", "1 1", "records", "{}")
 		}, table.ErrGap},
-		"foreign log entry": {func(cli func(...string), tb *Table) { cli("XADD", tb.key("log"), "3-1", "a", "b") }, table.ErrUnavailable},
-		"a log of a wrong type": {func(cli func(...string), tb *Table) {
+		"foreign log entry": {func(t *testing.T, cli func(...string), tb *Table) { cli("XADD", tb.key("log"), "3-1", "a", "b") }, table.ErrUnavailable},
+		"a log of a wrong type": {func(t *testing.T, cli func(...string), tb *Table) {
 			cli("SET", tb.key("log"), "x")
 		}, table.ErrUnavailable},
 	} {
@@ -274,9 +260,36 @@ func TestFollowNotices(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, ended := follow(t, tb, pos)
-			tt.do(func(args ...string) { r.CLI(t, args...) }, tb)
+			tt.do(t, func(args ...string) { r.CLI(t, args...) }, tb)
 			wantEnd(t, ended, tt.want)
 		})
+	}
+}
+
+// replace puts a new table of some changes into the place of tb, at once.
+func replace(t *testing.T, tb *Table, changes int) {
+	t.Helper()
+	o := tb.o
+	o.Prefix += "new"
+	other := open(t, o)
+	pos, err := other.Init(t.Context())
+	for i := 0; i < changes && err == nil; i++ {
+		_, err = other.Change(t.Context(), add(t, pos, routing.AgencyID(fmt.Sprint("a", i))))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := []string{"meta", "log"}
+	if changes > 0 {
+		keys = append(keys, "agency", "applied")
+	}
+	if _, err := tb.writes.TxPipelined(t.Context(), func(p redis.Pipeliner) error {
+		for _, key := range keys {
+			p.Rename(t.Context(), other.key(key), tb.key(key))
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 
