@@ -268,7 +268,7 @@ func (r *Replica) loadMapping(ctx context.Context, a routing.Agency) (*routing.M
 // upkeep tries again, now and then, what failed without ending the following: to load
 // mappings that the table hadn't whole, and to write the disk copy.
 func (r *Replica) upkeep(ctx context.Context) {
-	if time.Since(r.retried) < retryPause {
+	if time.Since(r.retried) < r.retryPause {
 		return
 	}
 	r.retried = time.Now()

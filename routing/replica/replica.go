@@ -56,6 +56,8 @@ type Replica struct {
 	state atomic.Pointer[routing.State]
 	fresh atomic.Pointer[time.Time] // nil: closed
 
+	retryPause time.Duration // least time between two attempts of upkeep
+
 	// Used by Run's goroutine only.
 	asked   time.Time                             // moment of the newest contact at which the table was ahead of us
 	ahead   routing.Revision                      // where it stood then
@@ -95,7 +97,7 @@ func Open(opts Options) (*Replica, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	r := &Replica{opts: opts, log: opts.Logger, changed: make(chan struct{}), loaded: map[routing.AgencyID]*routing.Mapping{}}
+	r := &Replica{opts: opts, log: opts.Logger, changed: make(chan struct{}), retryPause: retryPause, loaded: map[routing.AgencyID]*routing.Mapping{}}
 	r.status.Reason = reasonNotLoaded
 	state := routing.NewState(routing.Position{})
 	if opts.Dir != "" {

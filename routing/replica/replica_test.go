@@ -18,20 +18,26 @@ type world struct {
 	table *fakeTable
 	rep   *Replica
 	stop  func()
+
+	onUpdate func(old, now *routing.State)
 }
 
 func (w *world) start(opts Options) {
 	w.t.Helper()
 	opts.Table, opts.Interval = w.table, 5*time.Millisecond
+	if w.onUpdate != nil {
+		opts.OnUpdate = w.onUpdate
+	}
 	opts.Logger = slog.New(slog.DiscardHandler)
 	rep, err := Open(opts)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.rep = rep
+	rep.retryPause = 10 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- rep.Run(ctx) }()
-	w.rep = rep
 	stopped := false
 	w.stop = func() {
 		if !stopped {
