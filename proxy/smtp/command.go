@@ -12,6 +12,14 @@ type command struct {
 	arg  []byte // what follows the verb, without blanks around it; valid until the next read
 }
 
+// name returns the verb for counters and logs.
+func (cmd command) name() string {
+	if cmd.verb == "" {
+		return "OTHER"
+	}
+	return cmd.verb
+}
+
 // verbs are all verbs that have an answer of their own.
 var verbs = [...]string{
 	"MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "EHLO", "HELO", "LHLO", "STARTTLS", "VRFY",

@@ -7,14 +7,6 @@ import (
 	"mailcutover/mail"
 )
 
-// name returns the verb for counters and logs.
-func (cmd command) name() string {
-	if cmd.verb == "" {
-		return "OTHER"
-	}
-	return cmd.verb
-}
-
 // dispatch answers one command, or, for a recipient, keeps it until those that came
 // with it are read.
 func (c *conn) dispatch(cmd command) {
@@ -300,8 +292,7 @@ func (c *conn) decide() {
 	if len(errs) != len(rcpts) {
 		c.srv.log.Error("session gave a wrong number of answers", "session", c.client.Session, "rcpts", len(rcpts), "answers", len(errs))
 	}
-	clear(c.tx.pending)
-	c.tx.pending = c.tx.pending[:0]
+	c.tx.pending = nil
 }
 
 // xforward answers XFORWARD.
@@ -322,8 +313,10 @@ func (c *conn) xforward(cmd command) {
 			c.violation(cmd, replyForward)
 			return
 		}
-		c.forward = &next
-		c.line(250, "2.0.0 OK")
+		if c.idle() {
+			c.forward = &next
+			c.line(250, "2.0.0 OK")
+		}
 	}
 }
 

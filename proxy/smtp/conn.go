@@ -168,22 +168,32 @@ func (c *conn) finish(err error, start time.Time) {
 		"errors", c.errors, "seconds", time.Since(start).Seconds(), "reason", reason(err))
 }
 
-// abandon closes without a word, after a panic.
+// abandon closes without a word, after a panic. The session is still told, since it
+// may hold a platform's connection.
 func (c *conn) abandon() {
 	_ = c.nc.Close()
-	defer func() {
-		if p := recover(); p != nil {
-			c.srv.log.Error("session panicked again when it was closed", "session", c.client.Session, "error", fmt.Sprint(p))
-		}
-	}()
-	if c.session != nil {
-		c.session.Close()
+	if c.session == nil {
+		return
+	}
+	for _, tell := range []func(){c.session.Reset, c.session.Close} {
+		func() {
+			defer func() {
+				if p := recover(); p != nil {
+					c.srv.log.Error("session panicked again", "session", c.client.Session, "error", fmt.Sprint(p))
+				}
+			}()
+			tell()
+		}()
 	}
 }
 
+// reason is how a connection's end is logged.
 func reason(err error) string {
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
 		return "closed by peer"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "closed by peer within a message"
 	}
 	return err.Error()
 }
@@ -202,10 +212,7 @@ func (c *conn) resetTransaction() {
 	if c.tx.begun {
 		c.session.Reset()
 	}
-	c.tx = transaction{pending: c.tx.pending[:0]}
-	if cap(c.tx.pending) > 16 {
-		c.tx.pending = nil
-	}
+	c.tx = transaction{}
 	c.forward = nil
 }
 

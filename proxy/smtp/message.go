@@ -77,7 +77,9 @@ func (c *conn) message(b *body) {
 	if b.started || b.chunked {
 		b.discard()
 	}
-	c.srv.observe.MessageEnded(b.size, b.scan.repaired, complete)
+	if b.started {
+		c.srv.observe.MessageEnded(b.size, b.scan.repaired, complete)
+	}
 	if b.lost != nil {
 		c.end(b.lost)
 		return

@@ -213,15 +213,17 @@ func (o *Options) check() error {
 type Observer interface {
 	ConnectionOpened()
 	ConnectionClosed()
-	// ConnectionRefused is called instead of the two above; reason is "connections",
-	// "connections-per-address", "proxy-header" or "tls".
+	// ConnectionRefused tells why a connection was not served: "connections",
+	// "connections-per-address" and "drain" at once, or, between the two calls above,
+	// "proxy-header", "tls", and the second of these for a client behind a PROXY header.
 	ConnectionRefused(reason string)
 	// Command is called for each command; verb is upper-case, or OTHER if unknown.
 	Command(verb string)
 	// Reply is called for each answer, also for 220, 250 and 354.
 	Reply(code int)
-	// MessageEnded is called when a message was read to its end or given up. bytes are
-	// the octets that went to the session, repaired the bare CR and LF among them.
+	// MessageEnded is called for a message that a session began to read: complete, or
+	// given up by either side. bytes are the octets that went to the session, repaired
+	// the bare CR and LF among them.
 	MessageEnded(bytes int64, repaired int, complete bool)
 }
 

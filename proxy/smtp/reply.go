@@ -88,9 +88,7 @@ func appendClean(b []byte, s string) []byte {
 // that an error can have.
 func sessionReply(err error) *mail.Reply {
 	if r := mail.AsReply(err); mail.IsTemporary(r) || mail.IsPermanent(r) {
-		if r.Code >= 400 && r.Code <= 599 {
-			return r
-		}
+		return r
 	}
 	return replyLocal
 }

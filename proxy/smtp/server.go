@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"mailcutover/mail"
 )
 
 // ErrServerClosed is returned by [Server.Serve] after [Server.Shutdown].
@@ -62,7 +64,7 @@ func NewServer(opts Options, backend Backend) (*Server, error) {
 	s := &Server{
 		opts: opts, backend: backend, log: opts.Logger, observe: opts.Observer,
 		pool:      newBufferPool(),
-		prefix:    strconv.FormatInt(time.Now().UnixMilli(), 36) + "-",
+		prefix:    string(mail.NewTransactionID()[16:]) + "-", // its random end
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*conn]struct{}),
 		addresses: make(map[netip.Addr]int),
