@@ -44,7 +44,7 @@ func (s *Server) registerAgencies(api huma.API) {
 		OperationID: "add-agency", Method: http.MethodPost, Path: "/v1/agencies", Summary: "Add an agency, open on its source platform",
 		DefaultStatus: http.StatusCreated, Tags: []string{"agencies"},
 	}, func(ctx context.Context, in *struct {
-		mutation
+		Mutation
 		Body NewAgency
 	}) (*reply[Agency], error) {
 		return s.addAgency(ctx, in.Body)
@@ -78,7 +78,7 @@ func (s *Server) registerAgencies(api huma.API) {
 }
 
 type changeAgency struct {
-	mutation
+	Mutation
 	ID   string `path:"id" maxLength:"63"`
 	Body reasoned
 }

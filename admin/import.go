@@ -46,7 +46,7 @@ func (s *Server) registerImport(api huma.API) {
 			". kind is user, shared or room, or for a fixed address group, folder, contact, application or scanner, with its home in platform. " +
 			"The list is stored as a whole or refused as a whole. It only adds: what would change an answer that is given now is refused.",
 	}, func(ctx context.Context, in *struct {
-		mutation
+		Mutation
 		Reason  string `query:"reason" required:"true" maxLength:"1000"`
 		DryRun  bool   `query:"dry_run" doc:"Only check"`
 		RawBody []byte `contentType:"text/csv"`

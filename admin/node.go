@@ -66,7 +66,7 @@ func (s *Server) registerNode(api huma.API) {
 		OperationID: "clear-alarm", Method: http.MethodPost, Path: "/v1/alarms/{key}/clear", Tags: []string{"node"},
 		Summary: "Mark an alarm as done", DefaultStatus: http.StatusNoContent,
 	}, func(ctx context.Context, in *struct {
-		mutation
+		Mutation
 		Key  string `path:"key" maxLength:"1000"`
 		Body struct {
 			Reason string `json:"reason" minLength:"1" maxLength:"1000" doc:"What was done about it"`
@@ -107,7 +107,7 @@ func (s *Server) registerConfig(api huma.API) {
 		OperationID: "reload-config", Method: http.MethodPost, Path: "/v1/config/reload", Tags: []string{"node"},
 		Summary: "Read the configuration again", Description: "It is taken over as a whole or not at all.",
 	}, func(ctx context.Context, in *struct {
-		mutation
+		Mutation
 		Body struct {
 			Reason string `json:"reason" minLength:"1" maxLength:"1000"`
 		}

@@ -96,8 +96,8 @@ func describe(api huma.API, op *huma.Operation) {
 	}
 }
 
-// mutation is what every call that changes something may say.
-type mutation struct {
+// Mutation is what every call that changes something may say.
+type Mutation struct {
 	IdempotencyKey string `header:"Idempotency-Key" doc:"Repeating a call with the same key and content acts once, and gives the first answer again" maxLength:"200"`
 }
 

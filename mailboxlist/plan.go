@@ -108,12 +108,13 @@ func (p *planner) enter(key string, c claim) {
 }
 
 // claimNew enters a name of the list, or reports who has it.
-func (p *planner) claimNew(key string, c claim) {
+func (p *planner) claimNew(key string, c claim) (mine bool) {
 	if has, ok := p.exact[key]; ok {
 		if has.mailbox != c.mailbox || c.mailbox.IsZero() {
 			p.add(c.line, "%s belongs to another: %s", key, has)
+			return false
 		}
-		return
+		return true
 	}
 	s := routing.Address(key).Skeleton()
 	has, ok := p.folded[s]
@@ -122,9 +123,10 @@ func (p *planner) claimNew(key string, c claim) {
 	}
 	if ok && has.mailbox != c.mailbox {
 		p.add(c.line, "%s folds together with a name of another: %s", key, has)
-		return
+		return false
 	}
 	p.enter(key, c)
+	return true
 }
 
 // keys returns all names under which a mailbox is known anywhere.
@@ -294,7 +296,9 @@ func (p *planner) fixed(list []Fixed, platforms []routing.PlatformID, plan *Plan
 			p.add(f.Line, "platform: %q is not configured; there are %v", f.Platform, platforms)
 			continue
 		}
-		p.claimNew(string(f.Address), claim{line: f.Line})
+		if !p.claimNew(string(f.Address), claim{line: f.Line}) {
+			continue
+		}
 		is, ok := known[f.Address]
 		switch {
 		case !ok:

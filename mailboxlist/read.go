@@ -159,14 +159,14 @@ func (l *List) mailbox(p *Problems, line int, kind string, cell func(string) str
 	m.Mailbox = checked(p, line, "directory_id", cell("directory_id"), routing.ParseMailboxID)
 	m.Agency = checked(p, line, "agency", cell("agency"), routing.ParseAgencyID)
 	for _, s := range strings.Fields(cell("aliases")) {
-		if a := checked(p, line, "aliases", s, routing.ParseAddress); slices.Contains(m.Addresses, a) {
+		if a := checked(p, line, "aliases", s, routing.ParseAddress); a != "" && slices.Contains(m.Addresses, a) {
 			p.add(line, "aliases: %s stands twice", a)
 		} else {
 			m.Addresses = append(m.Addresses, a)
 		}
 	}
 	for _, s := range strings.Fields(cell("logins")) {
-		if login := checked(p, line, "logins", s, routing.ParseLogin); slices.Contains(m.Logins, login) {
+		if login := checked(p, line, "logins", s, routing.ParseLogin); login != "" && slices.Contains(m.Logins, login) {
 			p.add(line, "logins: %s stands twice", login)
 		} else {
 			m.Logins = append(m.Logins, login)
