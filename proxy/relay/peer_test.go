@@ -52,6 +52,8 @@ type session struct {
 	part   string   // body without end
 	rcpts  int
 	mail   bool
+	cork   *cork // below TLS
+	inData bool  // the test itself has said 354
 	ended  bool
 }
 
@@ -153,7 +155,8 @@ func (s *session) ask(verb, line, usual string) string {
 }
 
 func (s *session) startTLS() {
-	s.nc = tls.Server(s.nc, s.peer.tls)
+	s.cork = &cork{Conn: s.nc}
+	s.nc = tls.Server(s.cork, s.peer.tls)
 	s.r.Reset(s.nc)
 }
 
@@ -205,7 +208,7 @@ func (s *session) serve() {
 		if verb == "STARTTLS" && strings.HasPrefix(a, "220") {
 			s.startTLS()
 		}
-		if verb == "DATA" && a[0] == '3' && !s.data() {
+		if verb == "DATA" && (a[0] == '3' || s.inData) && !s.data() {
 			return
 		}
 	}
@@ -242,4 +245,21 @@ func (s *session) data() bool {
 		}
 	}
 	return true
+}
+
+// cork can join the next writes to one.
+type cork struct {
+	net.Conn
+	join int // so many
+	held []byte
+}
+
+func (c *cork) Write(p []byte) (int, error) {
+	c.held = append(c.held, p...)
+	if c.join--; c.join > 0 {
+		return len(p), nil
+	}
+	_, err := c.Conn.Write(c.held)
+	c.held = nil
+	return len(p), err
 }

@@ -146,6 +146,65 @@ func TestCancelledWaitersLeakNothing(t *testing.T) {
 	}
 }
 
+// The same at the exact moment, with what the waiter was given: a connection or a place.
+func TestTurnAndCancellationAtOnce(t *testing.T) {
+	peer := startPeer(t, new(peer))
+	p := newPool(t, endpoint(peer.addr), Options{})
+	ctx, cancel := context.WithCancel(testContext(t))
+	cancel()
+	for i := range 100 {
+		w := &waiter{ready: make(chan struct{})}
+		if i%2 == 0 {
+			w.conn = open(testContext(t), t, p).conn
+		} else {
+			p.mu.Lock()
+			p.open++
+			p.mu.Unlock()
+			w.slot = true
+		}
+		close(w.ready)
+		c, err := p.wait(ctx, w, time.Now().Add(time.Minute))
+		switch {
+		case c != nil:
+			p.put(c)
+		case err == nil:
+			p.freeSlot()
+		case !errors.Is(err, context.Canceled):
+			t.Error(err)
+		}
+		if s := p.Stats(); s.InUse != 0 {
+			t.Fatalf("%+v", s)
+		}
+	}
+}
+
+// When the last connection breaks and its host is left alone, nobody waits in vain.
+func TestWaitersLearnThatAllHostsAreDown(t *testing.T) {
+	peer := startPeer(t, &peer{answer: func(_ *session, verb, _ string) string {
+		return map[string]string{"RCPT": cut}[verb]
+	}})
+	ep := endpoint(peer.addr)
+	ep.Limits.Connections, ep.Limits.Backoff, ep.Limits.BackoffMax = 1, time.Hour, time.Hour
+	p := newPool(t, ep, Options{})
+	ctx := testContext(t)
+	tx := open(ctx, t, p)
+	waited := make(chan error)
+	go func() {
+		_, err := p.Open(ctx, mail.Client{}, mail.Path{}, nil)
+		waited <- err
+	}()
+	eventually(t, "waiting", func() bool { return p.Stats().Waiting == 1 })
+	tx.Rcpts(ctx, []Recipient{{To: path(t, "b@x.example")}})
+	select {
+	case err := <-waited:
+		if err == nil || !strings.Contains(err.Error(), "every host failed lately") {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("still waiting")
+	}
+}
+
 func TestStaleConnectionIsReplaced(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -199,13 +199,21 @@ func TestAnswerTooManyIsNotTakenForTheDots(t *testing.T) {
 	ca := newAuthority(t)
 	server, _ := ca.issue(t, "ox.example", time.Hour)
 	for _, policy := range []TLSPolicy{TLSNone, TLSRequired} {
-		for _, gap := range []string{"one write", "two writes", "later"} {
+		for _, gap := range []string{"one write", "one segment", "two writes", "later"} {
 			t.Run(policy.String()+", "+gap, func(t *testing.T) {
 				peer := startPeer(t, &peer{ehlo: []string{"STARTTLS"}, tls: server, answer: func(s *session, v, _ string) string {
 					switch {
+					case v == "DATA" && gap == "one segment":
+						s.inData = true
+						if s.cork != nil {
+							s.cork.join = 2
+						}
+						s.say("354 go on")
+						return "250 2.0.0 queued"
 					case v == "DATA" && gap == "one write":
 						return "354 go on\r\n250 2.0.0 queued"
 					case v == "DATA" && gap == "two writes":
+						s.inData = true
 						s.say("354 go on")
 						return "250 2.0.0 queued"
 					case v == "body" && gap == "later":

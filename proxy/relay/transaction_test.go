@@ -326,6 +326,76 @@ func TestManyRecipientsInBatches(t *testing.T) {
 	}
 }
 
+func TestPipelinedCommandsAreBounded(t *testing.T) {
+	peer := startPeer(t, new(peer))
+	o, writes := tapped(nil)
+	p := newPool(t, endpoint(peer.addr), o)
+	ctx := testContext(t)
+	tx := open(ctx, t, p)
+	defer tx.Abort()
+	rcpts := make([]Recipient, 1000)
+	for i := range rcpts {
+		rcpts[i].To = path(t, "b@x.example")
+	}
+	tx.Rcpts(ctx, rcpts)
+	if tx.Accepted() != len(rcpts) {
+		t.Errorf("%d accepted", tx.Accepted())
+	}
+	for _, w := range writes() {
+		if n := strings.Count(w, "RCPT"); n > maxPipelined {
+			t.Errorf("%d RCPTs in one write", n)
+		}
+	}
+	if n := len(writes()); n != 1+len(rcpts)/maxPipelined {
+		t.Errorf("%d writes", n)
+	}
+}
+
+// A recipient accepted before the connection was lost is not accepted any more.
+func TestConnectionLostBetweenRecipients(t *testing.T) {
+	peer := startPeer(t, &peer{answer: func(_ *session, _, line string) string {
+		switch {
+		case strings.Contains(line, "<no@"):
+			return "550 5.1.1 unknown"
+		case strings.Contains(line, "<cut@"):
+			return cut
+		}
+		return ""
+	}})
+	p := newPool(t, endpoint(peer.addr), Options{})
+	ctx := testContext(t)
+	tx := open(ctx, t, p)
+	defer tx.Abort()
+	var rcpts []Recipient
+	for _, to := range []string{"b", "no", "cut", "c"} {
+		rcpts = append(rcpts, Recipient{To: path(t, to+"@x.example")})
+	}
+	errs := tx.Rcpts(ctx, rcpts)
+	for i, code := range []int{451, 550, 451, 451} {
+		if errs[i] == nil || mail.AsReply(errs[i]).Code != code {
+			t.Errorf("recipient %d: %v", i, errs[i])
+		}
+	}
+	if err := tx.Data(ctx); !errors.Is(err, errs[0]) {
+		t.Errorf("DATA after the loss: %v", err)
+	}
+}
+
+// An interrupt that comes before the deadline of a read or write is set must not be undone by it.
+func TestInterruptIsNotLost(t *testing.T) {
+	client, server := net.Pipe()
+	defer server.Close()
+	c := newConn(client, new(host), time.Minute, 0)
+	reason := errors.New("agency is closing")
+	c.interrupt(reason)
+	if err := c.write([]byte(".\r\n")); !errors.Is(err, reason) || c.raw.written != 0 {
+		t.Errorf("write: %v", err)
+	}
+	if _, err := c.read(time.Minute); !errors.Is(err, reason) {
+		t.Errorf("read: %v", err)
+	}
+}
+
 func TestAbort(t *testing.T) {
 	for _, c := range []struct {
 		name     string
