@@ -20,7 +20,7 @@ func (c *conn) data(cmd command) {
 		c.violation(cmd, wrong)
 		return
 	}
-	if len(c.unread()) > 0 {
+	if c.poll() {
 		// The peer did not wait for 354 (RFC 2920 section 3.1). Whether what follows is
 		// the message, or commands of a peer that expected a refusal, can't be known.
 		c.end(errOutOfSync)

@@ -66,6 +66,7 @@ type wire struct {
 	got           int
 	gotErr        error
 	peeked        bool
+	polling       bool // the attempt is not to wait
 }
 
 func (w *wire) init(nc net.Conn, pool *bufferPool, writeTimeout time.Duration) error {
@@ -168,6 +169,9 @@ func (w *wire) tryRead(fd uintptr) bool {
 		return true
 	}
 	w.park()
+	if w.polling {
+		return true
+	}
 	if err := w.flush(); err != nil {
 		w.got, w.gotErr = 0, err
 		return true
@@ -224,21 +228,23 @@ func (w *wire) poll() bool {
 	if len(w.unread()) > 0 || w.raw == nil {
 		return len(w.unread()) > 0
 	}
-	w.grab()
-	n := 0
+	// An error is left for the next fill, where it comes again.
 	if w.tls != nil {
-		n, _ = w.tls.Read(w.in[:]) // an error comes again at the next fill
-	} else if w.raw.Read(func(fd uintptr) bool {
-		n, _ = readDescriptor(fd, w.in[:])
+		w.grab()
+		n, _ := w.tls.Read(w.in[:])
+		_ = w.filled(n, nil)
+	} else {
+		w.polling = true
+		if w.raw.Read(w.attempt) == nil {
+			_ = w.filled(w.got, nil)
+		}
+		w.polling = false
+	}
+	if len(w.unread()) > 0 {
 		return true
-	}) != nil {
-		n = 0
 	}
-	w.w = n
-	if n == 0 {
-		w.park()
-	}
-	return n > 0
+	w.park()
+	return false
 }
 
 // output returns the collected bytes of answers, to be appended to.
@@ -339,9 +345,10 @@ func (w *wire) linger() {
 		return
 	}
 	w.take(len(w.unread()))
-	w.grab()
+	w.park()
+	b := make([]byte, 4096) // not a pooled one: many may linger at once
 	for total := 0; total < lingerBytes; {
-		n, err := w.nc.Read(w.in[:])
+		n, err := w.nc.Read(b)
 		total += n
 		if err != nil {
 			break
