@@ -193,6 +193,18 @@ func (c *conn) outlived() bool {
 	return !c.limit.IsZero() && !time.Now().Before(c.limit)
 }
 
+// quit closes a connection on which no transaction is open, politely but without waiting
+// for an answer: QUIT is all that can be in the socket's buffer, so it may linger there.
+func (c *conn) quit() {
+	if l, ok := c.raw.Conn.(interface{ SetLinger(sec int) error }); ok && c.release() {
+		c.raw.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		if _, err := c.nc.Write([]byte("QUIT\r\n")); err == nil {
+			l.SetLinger(-1)
+		}
+	}
+	c.cut()
+}
+
 // cut closes the socket at once, without a word. TLS must not add its closing alert:
 // after an aborted transaction nothing more is sent.
 func (c *conn) cut() {

@@ -136,7 +136,7 @@ type Timeouts struct {
 	Data     time.Duration // 354; default 2 min
 	Block    time.Duration // each write, also of up to 32 KiB of the body; default 3 min
 	Dot      time.Duration // each answer to the final dot; default 10 min
-	Reset    time.Duration // RSET in Abort, and QUIT; default 2 s
+	Reset    time.Duration // RSET in Abort, and an answer that comes before its question; default 2 s
 
 	// Unacknowledged is how long sent bytes may stay without the peer's
 	// acknowledgement before the kernel gives the connection up (TCP_USER_TIMEOUT,

@@ -231,16 +231,10 @@ func (p *Pool) closeIdle() {
 	}
 }
 
-// quit says goodbye to all at once, waits a moment for their answers and closes them.
+// quit closes connections that nobody uses.
 func (p *Pool) quit(conns []*conn, reason string) {
-	until := time.Now().Add(p.ep.Timeouts.Reset)
 	for _, c := range conns {
-		c.raw.SetDeadline(until)
-		c.nc.Write([]byte("QUIT\r\n"))
-	}
-	for _, c := range conns {
-		c.reply.read()
-		c.cut()
+		c.quit()
 		p.obs.Closed(c.host.name, reason)
 	}
 }

@@ -60,13 +60,15 @@ func (p *Pool) slot(ctx context.Context, id identity, probe, requeued bool, dead
 			}
 			p.mu.Unlock()
 			reason := p.expired(c, now)
-			if reason == "" && c.stale() {
+			switch {
+			case reason != "":
+				c.quit()
+			case c.stale():
 				reason = "stale"
-			}
-			if reason == "" {
+				c.cut()
+			default:
 				return c, nil
 			}
-			c.cut()
 			p.obs.Closed(c.host.name, reason)
 			p.mu.Lock()
 			p.open--
@@ -86,7 +88,7 @@ func (p *Pool) slot(ctx context.Context, id identity, probe, requeued bool, dead
 			c := p.idle[0]
 			p.idle = append(p.idle[:0], p.idle[1:]...)
 			p.mu.Unlock()
-			c.cut()
+			c.quit()
 			p.obs.Closed(c.host.name, "other client")
 			return nil, nil
 		}
@@ -167,48 +169,45 @@ func (p *Pool) expired(c *conn, now time.Time) string {
 // put gives back a connection on which no transaction is open. That it came so far in good
 // order ends its host's back-off.
 func (p *Pool) put(c *conn) {
-	ok := c.release()
-	if ok {
-		p.succeeded(c.host)
+	if !c.release() {
+		p.discard(c, "abort")
+		return
+	}
+	p.succeeded(c.host)
+	if c.reply.br.Buffered() > 0 { // an answer too many
+		p.discard(c, "error")
+		return
 	}
 	now := time.Now()
 	c.idleSince = time.Time{}
 	reason := p.expired(c, now)
-	switch {
-	case !ok:
-		reason = "abort"
-	case reason == "" && c.reply.br.Buffered() > 0:
-		reason = "error" // an answer too many
-	}
-	if reason != "" {
-		p.discard(c, reason)
-		return
-	}
 	c.idleSince = now
 	p.mu.Lock()
-	if p.closed {
+	switch {
+	case reason != "":
+	case p.closed:
+		reason = "shutdown"
+	case len(p.waiting) == 0:
+		p.idle = append(p.idle, c)
 		p.mu.Unlock()
-		p.discard(c, "shutdown")
 		return
-	}
-	if len(p.waiting) > 0 {
+	case p.waiting[0].id == c.identity:
 		w := p.waiting[0]
-		if w.id != c.identity { // another client's turn: the place is worth more to him
-			p.mu.Unlock()
-			p.discard(c, "other client")
-			return
-		}
 		p.waiting = p.waiting[1:]
 		w.conn = c
 		close(w.ready)
 		p.mu.Unlock()
 		return
+	default: // another client's turn: the place is worth more to him
+		reason = "other client"
 	}
-	p.idle = append(p.idle, c)
 	p.mu.Unlock()
+	c.quit()
+	p.obs.Closed(c.host.name, reason)
+	p.freeSlot()
 }
 
-// discard closes c and passes its place on.
+// discard closes c without a word and passes its place on.
 func (p *Pool) discard(c *conn, reason string) {
 	c.cut()
 	p.obs.Closed(c.host.name, reason)

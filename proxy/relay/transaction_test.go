@@ -132,6 +132,8 @@ func (c tap) Read(p []byte) (int, error) {
 	return n, err
 }
 
+func (c tap) SetLinger(sec int) error { return c.Conn.(*net.TCPConn).SetLinger(sec) }
+
 func (c tap) SyscallConn() (syscall.RawConn, error) { return c.Conn.(syscall.Conn).SyscallConn() }
 
 // tapped returns a dialer that records all writes, of all connections in one list.
