@@ -24,7 +24,8 @@ func (r *result) broken() bool { return r.wrong+r.lost+r.duplicates > 0 }
 // copy is right if it lies in the mailbox that it was sent to, on the platform that held
 // it then: before a switch was asked for, the one; after it was reported done, the
 // other; in between either, but never the losing one after the winning one.
-func compare(taken []accepted, stored []delivery, switches []span) (byAgency map[string]*result, examples []string) {
+func compare(all []mailbox, taken []accepted, stored []delivery, switches []span) (byAgency map[string]*result, examples []string) {
+	var strays []string // the worst first
 	type key struct {
 		id   int
 		rcpt string
@@ -32,9 +33,9 @@ func compare(taken []accepted, stored []delivery, switches []span) (byAgency map
 	found := make(map[key][]delivery)
 	last := map[int]time.Time{} // by switch: latest copy on the losing side
 	owner := make(map[string]*mailbox)
-	for _, t := range taken {
-		for _, at := range t.mailbox.at {
-			owner[at] = t.mailbox
+	for i := range all {
+		for _, at := range all[i].at {
+			owner[at] = &all[i]
 		}
 	}
 	for _, d := range stored {
@@ -79,9 +80,9 @@ func compare(taken []accepted, stored []delivery, switches []span) (byAgency map
 	for k, copies := range found {
 		r := byAgency[owner[copies[0].rcpt].agency]
 		r.wrong += len(copies)
-		examples = append(examples, fmt.Sprintf("message %d lies in the mailbox of %s, for whom no 250 was given", k.id, k.rcpt))
+		strays = append(strays, fmt.Sprintf("message %d lies in the mailbox of %s, for whom no 250 was given", k.id, k.rcpt))
 	}
-	return byAgency, examples
+	return byAgency, append(strays, examples...)
 }
 
 // misplaced says why a copy is on the wrong platform, or nothing.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"mailcutover/mailboxlist"
 	"mailcutover/routing"
 )
 
@@ -67,9 +68,15 @@ func writeList(w io.Writer, all []mailbox, sorted bool) error {
 		slices.Sort(targets)
 	}
 	out := csv.NewWriter(w)
-	rows := [][]string{{"address", "directory_id", "agency", "kind", "target_address"}}
+	columns := mailboxlist.Columns()
+	rows := [][]string{columns}
 	for i, m := range all {
-		rows = append(rows, []string{m.address, m.id.String(), m.agency, "user", targets[i]})
+		cells := map[string]string{"address": m.address, "directory_id": m.id.String(), "agency": m.agency, "kind": "user", "target_address": targets[i]}
+		row := make([]string, len(columns))
+		for c, name := range columns {
+			row[c] = cells[name]
+		}
+		rows = append(rows, row)
 	}
 	return out.WriteAll(rows)
 }

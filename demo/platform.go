@@ -61,6 +61,7 @@ func startPlatform(name string, lmtp bool) (*platform, error) {
 func (p *platform) addr() string { return p.socket.Addr().String() }
 
 func (p *platform) close() {
+	_ = p.socket.Close() // Serve may not have come to know it yet
 	_ = p.server.Close()
 	<-p.done
 }
