@@ -186,6 +186,9 @@ func printError(w io.Writer, err error, color bool) {
 			hint += ": " + p.Request
 		}
 	}
+	if errors.Is(err, admin.ErrUnreachable) {
+		hint = "is it running, and is the address right? --api says which; a change may have happened all the same"
+	}
 	if h, ok := errors.AsType[*hintError](err); ok {
 		hint = h.hint
 	}

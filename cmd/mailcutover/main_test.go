@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"mailcutover/admin"
+	"mailcutover/admin/admintest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"mailcutover": main,
+	})
+}
+
+// TestCommands runs the scripts in testdata/commands, each against a node of its own,
+// whose API is $MAILCUTOVER_API. Beside the usual commands of testscript there are
+//
+//	status CODE command...   runs a command that must end with this exit code
+//	alarm KEY TEXT           raises an alarm at the node
+func TestCommands(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/commands",
+		Setup: func(env *testscript.Env) error {
+			n := admintest.Start(env.T().(testing.TB), func(o *admin.Options) { o.Lab = strings.Contains(env.WorkDir, "lab") })
+			env.Values["node"] = n
+			token := filepath.Join(env.WorkDir, "token")
+			env.Setenv(envAPI, n.URL)
+			env.Setenv(envTokenFile, token)
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // else each command takes a second more
+			env.Setenv("ESCAPE", "\x1b[2Jcleared")
+			return os.WriteFile(token, []byte(admintest.Anna+"\n"), 0o600)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"alarm": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Value("node").(*admintest.Node).Alarms.Raise(args[0], args[1])
+			},
+			"status": status,
+		},
+	})
+}
+
+// status runs a command and compares its exit code.
+func status(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := args[0], error(nil)
+	if err = ts.Exec(args[1], args[2:]...); err == nil {
+		ts.Fatalf("exit code 0, want %s", want)
+	}
+	if got := strings.TrimPrefix(err.Error(), "exit status "); got != want {
+		ts.Fatalf("%v, want exit status %s", err, want)
+	}
+}
+
+// A command line never ends in a panic, and without arguments it helps.
+func TestNothingToDo(t *testing.T) {
+	var out, errs strings.Builder
+	if code := run(context.Background(), nil, strings.NewReader(""), &out, &errs); code != exitDone || !strings.Contains(out.String(), "Exit codes") || errs.Len() != 0 {
+		t.Errorf("code %d, %q, %q", code, out.String(), errs.String())
+	}
+}
