@@ -180,9 +180,10 @@ func listen(t testing.TB, opts Options, backend Backend) (*Server, string) {
 
 // peer is a client that sends exactly what it is told to.
 type peer struct {
-	t    testing.TB
-	conn net.Conn
-	r    *bufio.Reader
+	t     testing.TB
+	conn  net.Conn
+	local net.Addr
+	r     *bufio.Reader
 }
 
 func dial(t testing.TB, addr string) *peer {
@@ -199,7 +200,7 @@ func dial(t testing.TB, addr string) *peer {
 }
 
 func newPeer(t testing.TB, conn net.Conn) *peer {
-	return &peer{t: t, conn: conn, r: bufio.NewReader(conn)}
+	return &peer{t: t, conn: conn, local: conn.LocalAddr(), r: bufio.NewReader(conn)}
 }
 
 // send writes s; that the server has closed already shows when its answers are read.
