@@ -70,7 +70,7 @@ func TestExchangeEndsConnections(t *testing.T) {
 func TestExchangeLimitIsKept(t *testing.T) {
 	ex := peers.StartExchange(t, "-total", "1200ms")
 	ep := endpoint(ex.Addr)
-	ep.Limits.PlatformLimit = 1200 * time.Millisecond
+	ep.Limits.PlatformLimit, ep.Limits.MaxMessages = 1200*time.Millisecond, 1e6
 	obs := new(counts)
 	p := newPool(t, ep, Options{Observer: obs})
 	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
