@@ -233,3 +233,26 @@ func TestPromisesAreNumberedWithoutGap(t *testing.T) {
 		}
 	}
 }
+
+var newReply = regexp.MustCompile(`NewReply\((\d+), (\d+), (\d+), (\d+),`)
+
+// TestRepliesAreListed holds the table of replies to the code.
+func TestRepliesAreListed(t *testing.T) {
+	const table = "docs/architecture/message.md"
+	listed := read(t, table)
+	found := 0
+	for _, name := range files(t, ".go") {
+		if strings.HasSuffix(name, "_test.go") || !strings.HasPrefix(name, "mail/") && !strings.HasPrefix(name, "proxy/") {
+			continue
+		}
+		for _, m := range newReply.FindAllStringSubmatch(read(t, name), -1) {
+			found++
+			if code := m[1] + " " + strings.Join(m[2:], "."); !strings.Contains(listed, code) {
+				t.Errorf("%s: the reply %s is not in %s", name, code, table)
+			}
+		}
+	}
+	if found == 0 {
+		t.Errorf("no replies found in the code")
+	}
+}
