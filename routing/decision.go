@@ -77,23 +77,24 @@ func (d *Decision) Explain() string {
 // or empty: if it is certain that nobody has the whole address, in whatever role, the one
 // without the detail is asked. It neither locks nor allocates, but for an address with
 // detail.
-func (s *State) DecideAddress(a Address, separator string) Decision {
-	d, claimed := s.decide(string(a), true)
+func (s *State) DecideAddress(a Address, separator string) (d Decision) {
+	claimed := s.decide(&d, string(a), true)
 	if d.Reason != ReasonNoSuchName && d.Reason != ReasonTableUnavail || !s.loaded() {
 		return d
 	}
 	if _, ok := s.domains[a.Domain()]; !ok {
-		return Decision{Reason: ReasonForeign}
+		d.Reason = ReasonForeign
+		return d
 	}
 	if base, ok := a.WithoutDetail(separator); ok && !claimed && d.Reason == ReasonNoSuchName {
-		d, _ = s.decide(string(base), true)
+		s.decide(&d, string(base), true)
 	}
 	return d
 }
 
 // DecideLogin decides for a login: a name that a mapping lists as one, or an address.
-func (s *State) DecideLogin(l Login) Decision {
-	d, _ := s.decide(string(l), false)
+func (s *State) DecideLogin(l Login) (d Decision) {
+	s.decide(&d, string(l), false)
 	return d
 }
 
@@ -101,64 +102,71 @@ func (s *State) DecideLogin(l Login) Decision {
 // a name has no record or a domain is not served.
 func (s *State) loaded() bool { return s.pos.Incarnation != "" }
 
-// decide decides for a key. claimed says that a mailbox or fixed address has the key,
-// though perhaps not in the role that was asked for. A key that two have, in whatever
-// roles, is closed: see [State.CheckMapping].
-func (s *State) decide(key string, mail bool) (d Decision, claimed bool) {
+// decide sets d, whose fields are zero but for Reason, to the decision for a key. claimed
+// says that a mailbox or fixed address has the key, though perhaps not in the role that
+// was asked for. A key that two have, in whatever roles, is closed: see
+// [State.CheckMapping].
+func (s *State) decide(d *Decision, key string, mail bool) (claimed bool) {
 	d.Reason = ReasonNoSuchName
 	if s.missing > 0 || !s.loaded() {
 		d.Reason = ReasonTableUnavail // unless an agency has it, one of those may
 	}
+	var (
+		holder where
+		line   string
+		found  names
+	)
 	h := hashKey(key)
-	var holder where
 	for w, pos := s.index.next(h, h); w.agency >= 0; w, pos = s.index.next(h, pos) {
 		if claimed && w == holder {
 			continue // entered for another of its keys
 		}
-		var found Decision
-		usable := true
 		if w.agency == ofFixed {
-			f, ok := s.fixed[Address(key)]
-			if !ok {
+			if _, ok := s.fixed[Address(key)]; !ok {
 				continue
-			}
-			usable = mail
-			found = Decision{Reason: ReasonFixed, Platform: f.Platform, Address: f.At}
-			if found.Address == "" {
-				found.Address = f.Address
 			}
 		} else {
-			line, ok := s.line(w)
+			l, ok := s.line(w)
 			if !ok {
 				continue
 			}
-			a := s.agencies[w.agency]
-			roles, id, at := readLine(line, key, a.Phase.OnTarget())
-			if roles == 0 {
+			var n names
+			if n.read(l, key); n.roles == 0 {
 				continue
 			}
-			usable = roles&address != 0 || !mail && roles&login != 0
-			if usable {
-				found = a.decision(id, at)
-			}
+			line, found = l, n
 		}
 		if claimed {
-			return Decision{Reason: ReasonConflict}, true
+			d.Reason = ReasonConflict
+			return true
 		}
 		claimed, holder = true, w
-		if usable {
-			d = found
-		}
 	}
-	return d, claimed
+	switch {
+	case !claimed:
+	case holder.agency == ofFixed:
+		if f := s.fixed[Address(key)]; mail {
+			d.Reason, d.Platform, d.Address = ReasonFixed, f.Platform, f.At
+			if d.Address == "" {
+				d.Address = f.Address
+			}
+		}
+	case found.roles&address != 0 || !mail && found.roles&login != 0:
+		s.agencies[holder.agency].decide(d, line, &found)
+	}
+	return claimed
 }
 
-// decision is that for a mailbox of the agency.
-func (a *agencyState) decision(id MailboxID, at Place) Decision {
-	d := Decision{
-		Agency: a.ID, Mailbox: id, Platform: a.Platform(), Address: at.Address, Login: at.Login,
-		Phase: a.Phase, Epoch: a.Epoch, Nonce: a.Nonce, Armed: a.Tightness != Settled,
+// decide sets d to the decision for a mailbox of the agency.
+func (a *agencyState) decide(d *Decision, line string, n *names) {
+	at := n.source
+	if a.Phase.OnTarget() {
+		at = n.target
 	}
+	at = at.complete(n.primary, n.first)
+	d.Agency, d.Mailbox, d.Platform = a.ID, parseCanonicalID(line[:36]), a.Platform()
+	d.Address, d.Login = at.Address, at.Login
+	d.Phase, d.Epoch, d.Nonce, d.Armed = a.Phase, a.Epoch, a.Nonce, a.Tightness != Settled
 	switch {
 	case d.Platform == "":
 		d.Reason = ReasonBadRecord
@@ -173,5 +181,4 @@ func (a *agencyState) decision(id MailboxID, at Place) Decision {
 	default:
 		d.Reason = ReasonOpen
 	}
-	return d
 }

@@ -280,15 +280,16 @@ func lineHas(line, key string) bool {
 	return false
 }
 
-// readLine reads from a mailbox's line what a decision needs: whether key is an address, a
-// login or a place of it, its directory id, and how the source or the target platform knows it, all
-// of it parts of the line. It is written for speed: one pass.
-func readLine(line, key string, target bool) (roles role, id MailboxID, at Place) {
-	platform := byte('s')
-	if target {
-		platform = 't'
-	}
-	var primary, first string
+// names are what a decision needs of a mailbox's line, parts of that.
+type names struct {
+	roles          role // of the key that was asked for
+	primary        Address
+	first          Login
+	source, target Place
+}
+
+// read reads a line. It is written for speed: one pass, and no directory id.
+func (n *names) read(line, key string) {
 	for pos := strings.IndexByte(line[37:], '\t') + 38; pos < len(line); {
 		end := strings.IndexByte(line[pos:], '\t') + pos
 		if end < pos {
@@ -301,33 +302,31 @@ func readLine(line, key string, target bool) (roles role, id MailboxID, at Place
 			has := login
 			if field[0] == 'a' {
 				has = address
-				if primary == "" {
-					primary = value
+				if n.primary == "" {
+					n.primary = Address(value)
 				}
-			} else if first == "" {
-				first = value
+			} else if n.first == "" {
+				n.first = Login(value)
 			}
 			if value == key {
-				roles |= has
+				n.roles |= has
 			}
 			continue
 		}
 		value := field[3:]
 		if value == key {
-			roles |= place
+			n.roles |= place
 		}
-		switch {
-		case field[0] != platform:
-		case field[1] == 'a':
-			at.Address = Address(value)
-		default:
-			at.Login = value
+		p := &n.source
+		if field[0] == 't' {
+			p = &n.target
+		}
+		if field[1] == 'a' {
+			p.Address = Address(value)
+		} else {
+			p.Login = value
 		}
 	}
-	if roles == 0 {
-		return 0, id, at
-	}
-	return roles, parseCanonicalID(line[:36]), at.complete(Address(primary), Login(first))
 }
 
 // placeKey returns the key under which a place's address or login is known.
