@@ -37,7 +37,7 @@ func table(w io.Writer, header []string, rows [][]string) {
 	for _, row := range rows {
 		cells := make([]string, len(row))
 		for i, c := range row {
-			cells[i] = printable(c)
+			cells[i] = oneLine(c)
 			if c == "" {
 				cells[i] = "-"
 			}
@@ -52,7 +52,7 @@ func pairs(w io.Writer, list ...[2]string) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, p := range list {
 		if p[1] != "" {
-			fmt.Fprintf(t, "%s\t%s\n", p[0], printable(p[1]))
+			fmt.Fprintf(t, "%s\t%s\n", p[0], oneLine(p[1]))
 		}
 	}
 	_ = t.Flush()
@@ -67,6 +67,9 @@ func printable(s string) string {
 		return '\uFFFD'
 	}, s)
 }
+
+// oneLine is printable for a cell.
+func oneLine(s string) string { return strings.ReplaceAll(printable(s), "\n", " ") }
 
 func yesNo(b bool) string {
 	if b {
