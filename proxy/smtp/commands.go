@@ -218,7 +218,9 @@ func (c *conn) mail(cmd command) {
 		c.session = session
 	}
 	if err := c.session.Mail(c.ctx, client, from, opts); err != nil {
-		c.reply(sessionReply(err))
+		if c.idle() {
+			c.reply(sessionReply(err))
+		}
 		return
 	}
 	c.tx.begun, c.tx.utf8 = true, opts.UTF8
@@ -257,11 +259,11 @@ func (c *conn) rcpt(cmd command) {
 		return
 	}
 	limit := c.srv.opts.Limits.Recipients
-	if c.tx.accepted+len(c.tx.pending) >= limit {
+	if max(c.tx.accepted, c.tx.refused)+len(c.tx.pending) >= limit {
 		if c.decide(); c.ending != nil {
 			return
 		}
-		if c.tx.accepted >= limit {
+		if c.tx.accepted >= limit || c.tx.refused >= limit {
 			c.reply(replyTooMany)
 			return
 		}

@@ -45,7 +45,8 @@ type conn struct {
 	ending       error // why the connection is to end after the current command; nil: go on
 	quiet        bool  // end without a word
 	errors       int
-	idles        int
+	strikes      int // errors since the last accepted message
+	idles        int // commands that moved no mail, since the same
 	transactions int
 	messages     int // accepted
 }
@@ -332,9 +333,10 @@ func (c *conn) skip(skipped, lf int) (int, error) {
 func (c *conn) violation(cmd command, r *mail.Reply) bool {
 	c.decide()
 	c.errors++
+	c.strikes++
 	c.srv.log.Warn("protocol violation", "session", c.client.Session, "peer", c.client.Peer, "client", c.client.Addr,
 		"command", cmd.name(), "code", r.Code, "reason", r.Message)
-	if c.errors > c.srv.opts.Limits.Errors {
+	if c.strikes > c.srv.opts.Limits.Errors {
 		c.end(errTooMuch)
 		c.reply(replyErrors)
 		return false

@@ -63,8 +63,12 @@ func (s *recorderSession) Mail(_ context.Context, client mail.Client, from mail.
 	s.clients = append(s.clients, client)
 	s.options = append(s.options, opts)
 	s.envelope = []string{"<" + from.String() + ">"}
-	if from.Local() == "panic" {
+	switch from.Local() {
+	case "panic":
 		panic("a session that panics")
+	case "no":
+		s.resets++ // a transaction that never began
+		return mail.NewReply(450, 4, 7, 1, "Not from you")
 	}
 	return nil
 }

@@ -175,6 +175,57 @@ func TestIdlesStartAnewAfterMail(t *testing.T) {
 	p.expectEnd()
 }
 
+// TestRefusedSendersAreCounted wants a peer that only asks to be cut off.
+func TestRefusedSendersAreCounted(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.Limits.Idles = 3
+	_, addr := listen(t, o, &recorder{})
+	p := dial(t, addr).hello()
+	p.command("MAIL FROM:<no@out.example>", "450 4.7.1")
+	p.command("MAIL FROM:<no@out.example>", "450 4.7.1")
+	p.command("MAIL FROM:<no@out.example>", "421 4.7.0")
+	p.expectEnd()
+}
+
+// TestErrorsStartAnewAfterMail wants a kept connection to outlive the malformed
+// addresses that come over the years.
+func TestErrorsStartAnewAfterMail(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.Limits.Errors = 2
+	_, addr := listen(t, o, &recorder{})
+	p := dial(t, addr).hello()
+	for range 5 {
+		p.command("MAIL FROM:<a@@b>", "501 ")
+		p.command("MAIL FROM:<a@@b>", "501 ")
+		p.envelope().command("DATA", "354 ")
+		p.command("x\r\n.", "250 ")
+	}
+	p.command("FOO", "500 ")
+	p.command("FOO", "500 ")
+	p.command("FOO", "421 4.7.0")
+	p.expectEnd()
+}
+
+// TestRefusedRecipientsAreLimited wants a peer that tries addresses to be stopped.
+func TestRefusedRecipientsAreLimited(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.Limits.Recipients = 100
+	r := &recorder{}
+	_, addr := listen(t, o, r)
+	p := dial(t, addr).hello()
+	p.send("MAIL FROM:<a@out.example>\r\n" + strings.Repeat("RCPT TO:<no@in.example>\r\n", 150))
+	p.expect("250 ")
+	for range 100 {
+		p.expect("550 ")
+	}
+	for range 50 {
+		p.expect("452 4.5.3")
+	}
+}
+
 // TestRecipientLimitCountsAccepted wants refused recipients not to use the limit up.
 func TestRecipientLimitCountsAccepted(t *testing.T) {
 	t.Parallel()

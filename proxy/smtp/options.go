@@ -104,16 +104,18 @@ type Limits struct {
 	// 4.5.3.1.4 and the extensions want 512 and more, XFORWARD and ORCPT take the rest.
 	// A longer one is answered 500 5.5.2; beyond sixteen times as much the connection ends.
 	CommandBytes int
-	// Recipients is how many a transaction may have; 452 4.5.3 for those beyond. RFC
-	// 5321 section 4.5.3.1.8 asks for 100 at least.
+	// Recipients is how many of a transaction may be accepted, and how many refused; 452
+	// 4.5.3 for those beyond. RFC 5321 section 4.5.3.1.8 asks for 100 at least.
 	Recipients int
 	// Transactions is how many a connection may begin; 421 4.7.0 then. 0: no limit.
 	Transactions int
-	// Errors is how many of a connection's commands may be malformed, out of order or
-	// unknown; the next is answered 421 4.7.0. What a session refuses is not counted.
+	// Errors is how many commands may be malformed, out of order or unknown between two
+	// accepted messages; the next is answered 421 4.7.0. What a session refuses is not
+	// counted.
 	Errors int
 	// Idles is how many commands that move no mail (NOOP, RSET, VRFY, HELP, EHLO,
-	// XFORWARD) may come between two accepted messages, before 421 4.7.0.
+	// XFORWARD, a MAIL that is refused, an empty chunk) may come between two accepted
+	// messages; the next is answered 421 4.7.0.
 	Idles int
 	// MessageBytes is the largest message taken, in octets as RFC 1870 section 5 counts
 	// them: CRLFs included, final dot and doubled dots not. Beyond it 552 5.3.4, after
