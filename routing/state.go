@@ -6,6 +6,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"unsafe"
 )
 
 // ErrConflict is what every error about keys that two agencies claim wraps.
@@ -235,6 +236,22 @@ func (s *State) enter(agencies []int, fixed []Fixed, keys int) {
 		fresh.add(hashKey(string(key)), where{agency: ofFixed})
 	}
 	s.index = fresh
+}
+
+// Memory returns the stretches of memory that decisions look into, so that a program can
+// ask the kernel for large pages there. They must not be written.
+func (s *State) Memory() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		slots := s.index.slots
+		if !yield(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(slots))), len(slots)*int(unsafe.Sizeof(slots[0])))) {
+			return
+		}
+		for _, a := range s.agencies {
+			if a.mapping != nil && !yield(unsafe.Slice(unsafe.StringData(a.mapping.text), len(a.mapping.text))) {
+				return
+			}
+		}
+	}
 }
 
 // Position returns where in the table's life s stands.

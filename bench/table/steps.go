@@ -124,12 +124,11 @@ func measure(ctx context.Context, dir string, s size, stdout io.Writer) error {
 	}
 	line("and written to disk", "%.2f s", time.Since(began).Seconds())
 	line("memory then", "%s", memory())
-	debug.FreeOSMemory()
-	line("memory after what is free was given back", "%s", memory())
-
 	if err := decide(n.State(), s, line); err != nil {
 		return err
 	}
+	debug.FreeOSMemory()
+	line("memory after what is free was given back", "%s", memory())
 	if pos, err = change(ctx, t, n, s, line); err != nil {
 		return err
 	}
@@ -176,7 +175,8 @@ func change(ctx context.Context, t table.Table, n node, s size, line func(string
 	}
 	line(fmt.Sprintf("a new mapping of %d KiB followed", m.Size()>>10), "%.0f ms", float64(time.Since(began).Microseconds())/1000)
 	debug.FreeOSMemory()
-	line("memory before, after it", "%s, %s", before, memory())
+	line("memory before it", "%s", before)
+	line("memory after it", "%s", memory())
 	runtime.KeepAlive(old) // the replica's readers may hold it as well
 	return pos, nil
 }
@@ -228,18 +228,32 @@ func decide(s *routing.State, all size, line func(string, string, ...any)) error
 	return nil
 }
 
-// memory returns the resident memory as the kernel counts it.
+// memory returns the resident memory as the kernel counts it, and how much of it is in
+// large pages.
 func memory() string {
-	b, err := os.ReadFile("/proc/self/status")
+	resident, err := kernelCount("/proc/self/status", "VmRSS:")
 	if err != nil {
 		return err.Error()
 	}
+	large, err := kernelCount("/proc/self/smaps_rollup", "AnonHugePages:")
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%.1f MiB, %.0f of it in large pages", resident, large)
+}
+
+// kernelCount returns a line of a file of /proc, in MiB.
+func kernelCount(file, name string) (float64, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
 	for l := range bytes.Lines(b) {
-		if v, ok := bytes.CutPrefix(l, []byte("VmRSS:")); ok {
-			var kib int
-			fmt.Sscan(string(v), &kib)
-			return fmt.Sprintf("%.1f MiB", float64(kib)/1024)
+		if v, ok := bytes.CutPrefix(l, []byte(name)); ok {
+			var kib float64
+			_, err := fmt.Sscan(string(v), &kib)
+			return kib / 1024, err
 		}
 	}
-	return "unknown"
+	return 0, fmt.Errorf("%s: no line %s", file, name)
 }

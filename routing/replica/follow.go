@@ -147,6 +147,7 @@ func (r *Replica) load(ctx context.Context) error {
 	r.mu.Lock()
 	r.status.Err = nil
 	r.mu.Unlock()
+	largePages(next, u.Mappings)
 	return nil
 }
 

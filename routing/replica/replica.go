@@ -109,6 +109,13 @@ func Open(opts Options) (*Replica, error) {
 			return nil, fmt.Errorf("open replica: %w", err)
 		}
 		r.status.OnDisk = state.Position()
+		var mappings []*routing.Mapping
+		for _, a := range state.Agencies() {
+			if m := state.Mapping(a.ID); m != nil {
+				mappings = append(mappings, m)
+			}
+		}
+		largePages(state, mappings)
 	}
 	r.state.Store(state)
 	return r, nil
