@@ -1,0 +1,182 @@
+// Command bench measures what docs/performance.md states and prints it: messages per
+// second and CPU beside HAProxy and Postfix, the memory of idle connections, and what a
+// table of a million mailboxes costs.
+//
+// It promises that what is compared ran in turns in the same minutes on the same machine,
+// and that mailcutover is the program that operators run, with JSON logs written to a file
+// and metrics on. It refuses to skip: without HAProxy, Postfix (as root) and Redis it
+// ends with an error that names the package. A bar that isn't reached is printed as NO and
+// makes the exit status 2; something that can't be measured makes it 1.
+//
+//	make bench                      # about six minutes
+//	go run ./bench -quick           # a minute and a half: fewer and shorter rounds
+//	go run ./bench -only throughput # one part: throughput, idle or table
+//	go run ./bench -json
+//	go run ./bench -profile DIR     # profiles of mailcutover under the load, nothing compared
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"mailcutover/bench/figure"
+	"mailcutover/test/peers"
+)
+
+// errMissed says that a bar was not reached.
+var errMissed = errors.New("a bar was not reached")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case errors.Is(err, errMissed):
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// options are the command line's.
+type options struct {
+	rounds    int           // in which each contender has its turn
+	turn      time.Duration // of one contender in one round
+	idle      int           // connections
+	agencies  int           // of the table
+	mailboxes int           // of each agency
+	progress  io.Writer
+}
+
+// parts are what can be measured, in the order in which it is.
+var parts = []struct {
+	name    string
+	measure func(t peers.TB, o options) figure.Part
+}{
+	{"throughput", throughput},
+	{"idle", idle},
+	{"table", table},
+}
+
+// report is what -json prints.
+type report struct {
+	Machine string        `json:"machine"`
+	Began   time.Time     `json:"began"`
+	Load    string        `json:"load_average_at_begin"`
+	Parts   []figure.Part `json:"parts"`
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	o := options{progress: stderr}
+	quick := flags.Bool("quick", false, "fewer and shorter rounds: figures are rougher")
+	asJSON := flags.Bool("json", false, "print JSON")
+	only := flags.String("only", "", "one part: throughput, idle or table")
+	profiles := flags.String("profile", "", "write profiles of mailcutover under the load into this directory, and compare nothing")
+	flags.IntVar(&o.rounds, "rounds", 9, "rounds, each with one turn of each contender")
+	flags.DurationVar(&o.turn, "turn", 5*time.Second, "length of a turn")
+	flags.IntVar(&o.idle, "idle", 5000, "idle connections")
+	flags.IntVar(&o.agencies, "agencies", 200, "agencies of the large table")
+	flags.IntVar(&o.mailboxes, "mailboxes", 5000, "mailboxes of each agency")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("argument %q: want flags only", flags.Arg(0))
+	}
+	if *quick {
+		o.rounds, o.turn = min(o.rounds, 5), min(o.turn, 1500*time.Millisecond)
+	}
+	if o.rounds < 1 || o.turn <= 0 || o.idle < 1 || o.agencies < 1 || o.mailboxes < 1 {
+		return errors.New("rounds, turn, idle, agencies and mailboxes must be positive")
+	}
+	if *profiles != "" {
+		return peers.Run(ctx, "profile", stderr, func(t peers.TB) { profile(t, o, *profiles) })
+	}
+	r := report{Machine: machine(), Began: time.Now(), Load: loadAverage()}
+	if !*asJSON {
+		fmt.Fprintf(stdout, "%s, load average %s\n", r.Machine, r.Load)
+	}
+	known := false
+	for _, p := range parts {
+		if *only != "" && *only != p.name {
+			continue
+		}
+		known = true
+		var part figure.Part
+		if err := peers.Run(ctx, p.name, stderr, func(t peers.TB) { part = p.measure(t, o) }); err != nil {
+			return err
+		}
+		r.Parts = append(r.Parts, part)
+		if !*asJSON {
+			if err := part.Print(stdout); err != nil {
+				return err
+			}
+		}
+	}
+	if !known {
+		return fmt.Errorf("-only %q: no such part", *only)
+	}
+	if *asJSON {
+		if err := figure.PrintJSON(stdout, &r); err != nil {
+			return err
+		}
+	}
+	return missed(r.Parts)
+}
+
+// missed names the figures that don't reach their bar.
+func missed(parts []figure.Part) error {
+	var names []string
+	for _, p := range parts {
+		for _, f := range p.Figures {
+			if f.Missed() {
+				names = append(names, f.Name)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", errMissed, strings.Join(names, ", "))
+}
+
+// machine describes where this runs.
+func machine() string {
+	model := "unknown processor"
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		lines := strings.Split(string(b), "\n")
+		if i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "model name") }); i >= 0 {
+			_, name, _ := strings.Cut(lines[i], ":")
+			model = strings.TrimSpace(name)
+		}
+	}
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		kernel = []byte("unknown")
+	}
+	return fmt.Sprintf("%d x %s, Linux %s, %s", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)), runtime.Version())
+}
+
+// loadAverage returns the load of the last one, five and fifteen minutes.
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	f := strings.Fields(string(b))
+	return strings.Join(f[:min(3, len(f))], " ")
+}
