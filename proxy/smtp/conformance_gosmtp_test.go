@@ -72,6 +72,7 @@ var goSMTPFacts = map[string]fact{
 	"second MAIL":                                   {note: "a second MAIL is accepted", outcome: outcome{codes: "220 250 250 250 221"}},
 	"RCPT before MAIL":                              {note: "502 stands for a bad sequence", outcome: outcome{codes: "220 250 502 221"}},
 	"DATA before RCPT":                              {note: "502 stands for a bad sequence", outcome: outcome{codes: "220 250 250 502 221"}},
+	"LMTP: DATA after refused recipients":           {note: "502 stands for a bad sequence", outcome: outcome{codes: "220 250 250 550 502 221"}},
 	"DATA after refused recipients":                 {note: "502 stands for a bad sequence", outcome: outcome{codes: "220 250 250 550 502 221"}},
 	"RSET forgets the transaction":                  {note: "502 stands for a bad sequence", outcome: outcome{codes: "220 250 250 250 250 502 221"}},
 	"EHLO forgets the transaction":                  {note: "502 stands for a bad sequence", outcome: outcome{codes: "220 250 250 250 250 502 221"}},

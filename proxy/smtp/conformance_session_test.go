@@ -160,6 +160,7 @@ func sessionCases() []conformance {
 			},
 			want: outcome{"220 250 250 250 550 250 354 250 250 221", []string{"<a@out.example> <b@in.example> <c@in.example> x\r\n"}},
 		},
+		{name: "LMTP: DATA after refused recipients", lmtp: true, steps: []step{send("LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<no@in.example>\r\nDATA\r\n" + quit)}, want: outcome{codes: "220 250 250 550 503 221"}},
 		{
 			name: "LMTP: BDAT", lmtp: true,
 			steps: []step{send("LHLO x\r\n" + envelope + "RCPT TO:<c@in.example>\r\nBDAT 3\r\na\r\nBDAT 3 LAST\r\nb\r\n" + quit)},

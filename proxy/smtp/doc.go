@@ -21,5 +21,6 @@
 // ever taken as a command.
 //
 // A [Server] has one goroutine for each listener, in [Server.Serve], and one for each
-// connection, for which Serve waits. While a connection is idle it holds no buffers.
+// connection, for which Serve waits. While a connection is idle it holds no buffers of
+// ours; in TLS, crypto/tls keeps one as large as the largest record that it received.
 package smtp

@@ -62,7 +62,7 @@ func (c *conn) noMessage() *mail.Reply {
 		return replyNoMail
 	case c.tx.accepted > 0:
 		return nil
-	case c.tx.refused > 0:
+	case c.tx.refused > 0 && c.srv.opts.Protocol == ProtocolSMTP: // LMTP wants 503 (RFC 2033 section 4.2)
 		return replyNoneLeft
 	default:
 		return replyNoRcpt
