@@ -14,7 +14,7 @@
 // the Redis client's escapes. No call waits longer than [Options].Timeout for a server
 // that doesn't answer; only the loads of large replies, which first ask such a server
 // for a short one, and Confirm, which waits for replicas, may take as long as
-// Options.BulkTimeout. Follow notices within its interval and that time.
+// Options.BulkTimeout. Follow notices within its interval and Timeout.
 //
 // # Keys
 //

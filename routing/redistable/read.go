@@ -11,8 +11,8 @@ import (
 	"mailcutover/routing/table"
 )
 
-// readAtOnce bounds the log entries of one answer.
-const readAtOnce = 500
+// readAtOnce bounds the log entries of one answer; an entry has up to a few MB.
+const readAtOnce = 50
 
 func (t *Table) askMeta(ctx context.Context, c redis.Cmdable) *redis.SliceCmd {
 	return c.HMGet(ctx, t.key("meta"), "incarnation", "format", "revision", "mapped")
@@ -34,9 +34,13 @@ func (t *Table) Position(ctx context.Context) (routing.Position, error) {
 }
 
 func (t *Table) position(ctx context.Context) (routing.Position, error) {
+	return t.positionBy(ctx, t.reads)
+}
+
+func (t *Table) positionBy(ctx context.Context, client *redis.Client) (routing.Position, error) {
 	short, cancel := context.WithTimeout(ctx, t.o.Timeout)
 	defer cancel()
-	p := t.reads.Pipeline()
+	p := client.Pipeline()
 	role, meta := p.Do(short, "ROLE"), t.askMeta(short, p)
 	if err := exec(short, p); err != nil {
 		return routing.Position{}, err
@@ -107,9 +111,10 @@ func (t *Table) Follow(ctx context.Context, from routing.Position, interval time
 	defer release()
 	// Waiting takes less than the interval by what the read after it may take.
 	wait := max(interval-t.o.Timeout, interval/2, time.Millisecond)
+	woken := false
 	for last := from; ; {
 		at := time.Now()
-		entries, pos, err := t.since(ctx, client, last)
+		entries, pos, err := t.since(ctx, client, last, woken)
 		for _, e := range entries {
 			if err := apply(e); err != nil {
 				return err
@@ -121,7 +126,7 @@ func (t *Table) Follow(ctx context.Context, from routing.Position, interval time
 		}
 		if err == nil {
 			alive(at, pos)
-			err = t.waitForChange(ctx, client, last.Revision, wait)
+			woken, err = t.waitForChange(ctx, client, last.Revision, wait)
 		}
 		if err != nil {
 			if ctx.Err() != nil {
@@ -133,21 +138,10 @@ func (t *Table) Follow(ctx context.Context, from routing.Position, interval time
 }
 
 // since reads the next changes after last, and where the table stands: at the last one of
-// them, or further if there is more.
-func (t *Table) since(ctx context.Context, client *redis.Client, last routing.Position) ([]table.Entry, routing.Position, error) {
-	short, cancel := context.WithTimeout(ctx, t.o.Timeout)
-	defer cancel()
-	p := client.Pipeline()
-	role, meta := p.Do(short, "ROLE"), t.askMeta(short, p)
-	next := last.Revision + 1
-	log := p.XRangeN(short, t.key("log"), fmt.Sprintf("%d-0", next), "+", readAtOnce)
-	if err := exec(short, p); err != nil {
-		return nil, last, err
-	}
-	if err := checkRole(role); err != nil {
-		return nil, last, err
-	}
-	pos, err := decodePosition(meta.Val())
+// them, or further if there is more. Only when there are changes it takes a second, maybe
+// long, answer; also if the log woke us, though the position doesn't tell of a change.
+func (t *Table) since(ctx context.Context, client *redis.Client, last routing.Position, woken bool) ([]table.Entry, routing.Position, error) {
+	pos, err := t.positionBy(ctx, client)
 	if err != nil {
 		return nil, last, err
 	}
@@ -157,8 +151,18 @@ func (t *Table) since(ctx context.Context, client *redis.Client, last routing.Po
 	case pos.Revision < last.Revision:
 		return nil, last, fmt.Errorf("%w: it is at revision %d", table.ErrRegressed, pos.Revision)
 	}
+	if pos.Revision == last.Revision && !woken {
+		return nil, pos, nil
+	}
+	bulk, cancel := context.WithTimeout(ctx, t.o.BulkTimeout)
+	defer cancel()
+	next := last.Revision + 1
+	log, err := client.XRangeN(bulk, t.key("log"), fmt.Sprintf("%d-0", next), "+", readAtOnce).Result()
+	if err != nil {
+		return nil, pos, err
+	}
 	var entries []table.Entry
-	for _, m := range log.Val() {
+	for _, m := range log {
 		e, err := decodeEntry(m)
 		switch {
 		case err != nil:
@@ -180,15 +184,16 @@ func (t *Table) since(ctx context.Context, client *redis.Client, last routing.Po
 	return entries, pos, nil
 }
 
-// waitForChange returns when there may be a change after last, at the latest after wait.
-func (t *Table) waitForChange(ctx context.Context, client *redis.Client, last routing.Revision, wait time.Duration) error {
+// waitForChange waits for an entry after last, at most for wait, and reports whether
+// there is one.
+func (t *Table) waitForChange(ctx context.Context, client *redis.Client, last routing.Revision, wait time.Duration) (bool, error) {
 	long, cancel := context.WithTimeout(ctx, wait+t.o.Timeout)
 	defer cancel()
 	err := client.XRead(long, &redis.XReadArgs{
 		Streams: []string{t.key("log"), fmt.Sprintf("%d-0", last)}, Count: 1, Block: wait,
 	}).Err()
 	if err == redis.Nil {
-		return nil
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }

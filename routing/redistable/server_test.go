@@ -124,7 +124,12 @@ func follow(t *testing.T, tb *Table, pos routing.Position) (alive chan routing.P
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		ended <- tb.Follow(ctx, pos, 100*time.Millisecond, func(table.Entry) error { return nil }, func(_ time.Time, pos routing.Position) { alive <- pos })
+		ended <- tb.Follow(ctx, pos, 100*time.Millisecond, func(table.Entry) error { return nil }, func(_ time.Time, pos routing.Position) {
+			select {
+			case alive <- pos:
+			case <-ctx.Done():
+			}
+		})
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -134,6 +139,8 @@ func follow(t *testing.T, tb *Table, pos routing.Position) (alive chan routing.P
 	case <-alive:
 	case err := <-ended:
 		t.Fatalf("Follow ended: %v", err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("no sign of life")
 	}
 	return alive, ended
 }
