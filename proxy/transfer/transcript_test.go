@@ -73,9 +73,10 @@ func (w *world) InDoubt(routing.PlatformID)                     {}
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, platforms: map[string]*platformtest.Platform{}, seen: map[string]int{}, state: routing.NewState(routing.Position{})}
+	w := &world{t: t, platforms: map[string]*platformtest.Platform{}, seen: map[string]int{}, state: routing.NewState(routing.Position{Incarnation: "test"})}
 	w.gate = node.NewGate(w, node.Lease{Settled: time.Hour, Armed: time.Hour}, "+")
 	u := routing.Update{
+		Position: routing.Position{Incarnation: "test"},
 		Domains: []routing.Domain{{Name: "health.example"}, {Name: "police.example"}},
 		Fixed:   []routing.Fixed{{Address: "all@health.example", Kind: "group", Platform: "exchange", At: "everybody@health.example"}},
 	}
@@ -205,7 +206,7 @@ func (w *world) agency(id, event string) error {
 		err = fmt.Errorf("no event %s", event)
 	}
 	if err == nil {
-		w.apply(routing.Update{Agencies: []routing.Agency{rec}})
+		w.apply(routing.Update{Position: w.State().Position(), Agencies: []routing.Agency{rec}})
 	}
 	return err
 }
