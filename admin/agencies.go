@@ -35,8 +35,10 @@ func (s *Server) registerAgencies(api huma.API) {
 	}, func(context.Context, *struct{}) (*reply[Agencies], error) {
 		state := s.Replica.State()
 		out := &reply[Agencies]{Body: Agencies{Agencies: []Agency{}}}
-		for _, a := range state.Agencies() {
-			out.Body.Agencies = append(out.Body.Agencies, agencyView(state, a, s.Gate.Load(a.ID)))
+		all := state.Agencies()
+		children := pilots(all)
+		for _, a := range all {
+			out.Body.Agencies = append(out.Body.Agencies, agencyView(state, a, children[a.ID], s.Gate.Load(a.ID)))
 		}
 		return out, nil
 	})
@@ -94,7 +96,7 @@ func (s *Server) agency(state *routing.State, id string) (*reply[Agency], error)
 	if !ok {
 		return nil, noAgency(id)
 	}
-	return &reply[Agency]{Body: agencyView(state, a, s.Gate.Load(a.ID))}, nil
+	return &reply[Agency]{Body: agencyView(state, a, pilots(state.Agencies())[a.ID], s.Gate.Load(a.ID))}, nil
 }
 
 func noAgency(id string) error {

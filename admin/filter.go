@@ -23,6 +23,10 @@ const (
 	jsonReadTimeout = 15 * time.Second
 	listReadTimeout = 5 * time.Minute
 	writeTimeout    = 30 * time.Second // for each write of an answer
+
+	// unwantedBodyTimeout is how long net/http may wait for a body that nobody reads,
+	// before it sends the answer.
+	unwantedBodyTimeout = time.Second
 )
 
 // ServeHTTP answers one call.
@@ -52,6 +56,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"code", a.status, "person", req.caller.person, "token", req.caller.token, "peer", r.RemoteAddr,
 			"milliseconds", time.Since(began).Milliseconds())
 	}()
+	if r.ContentLength != 0 {
+		_ = a.control.SetReadDeadline(began.Add(unwantedBodyTimeout)) // until admit wants the body
+	}
 	h := a.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
@@ -68,7 +75,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeProblem(a, p)
 		return
 	}
-	if key := r.Header.Get(headerIdempotency); key != "" && r.Method == http.MethodPost {
+	if key := r.Header.Get(headerIdempotency); key != "" && r.Method == http.MethodPost && !s.open(r) {
 		s.once(a, r, req, key)
 		return
 	}
@@ -104,6 +111,9 @@ func (s *Server) admit(req *request, a *answer, r **http.Request) *Problem {
 		return problem(http.StatusForbidden, "", "call from another site's page: %s", err)
 	}
 	if (*r).Method == http.MethodGet || (*r).Method == http.MethodHead {
+		if (*r).ContentLength != 0 {
+			return problem(http.StatusBadRequest, "", "a %s has no body here", (*r).Method)
+		}
 		return nil
 	}
 	want, limit, patience := "application/json", int64(maxJSONBytes), jsonReadTimeout
@@ -119,7 +129,7 @@ func (s *Server) admit(req *request, a *answer, r **http.Request) *Problem {
 	}
 	_ = a.control.SetReadDeadline(time.Now().Add(patience))
 	body, err := io.ReadAll(http.MaxBytesReader(a, (*r).Body, limit))
-	_ = a.control.SetReadDeadline(time.Time{}) // it would end the call's context later
+	_ = a.control.SetReadDeadline(time.Time{}) // its end would end the call's context
 	if over := new(http.MaxBytesError); errors.As(err, &over) {
 		return tooLarge(limit)
 	}
@@ -152,6 +162,7 @@ func (a *answer) WriteHeader(status int) {
 	if a.status == 0 {
 		a.status = status
 	}
+	_ = a.control.SetWriteDeadline(time.Now().Add(writeTimeout))
 	a.ResponseWriter.WriteHeader(status)
 }
 

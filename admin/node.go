@@ -125,6 +125,7 @@ func (s *Server) registerConfig(api huma.API) {
 			return nil, p
 		}
 		s.Logger.InfoContext(ctx, "configuration reloaded", "request", requestOf(ctx).id, "person", callerOf(ctx).person, "reason", reason, "changed", done.Changed)
+		done.Changed = append([]string{}, done.Changed...)
 		return &reply[Reloaded]{Body: done}, nil
 	})
 }

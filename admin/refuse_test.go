@@ -1,13 +1,16 @@
 package admin_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"mailcutover/admin"
 	"mailcutover/admin/admintest"
@@ -39,6 +42,11 @@ func TestWithoutToken(t *testing.T) {
 	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
 		if status, _, text := call(t, n, "GET", path, "", "Authorization", ""); status != 200 {
 			t.Errorf("%s: %d %s", path, status, text)
+		}
+	}
+	for _, c := range []struct{ method, path, key string }{{"POST", "/healthz", "k"}, {"POST", "/metrics", ""}, {"DELETE", "/readyz", ""}, {"GET", "/debug/pprof/", ""}} {
+		if status, _, text := call(t, n, c.method, c.path, "body", "Authorization", "", "Idempotency-Key", c.key); status != 404 && status != 401 {
+			t.Errorf("%s %s: %d %s", c.method, c.path, status, text)
 		}
 	}
 	// Also what was sent in the URL.
@@ -107,6 +115,32 @@ func TestForeignOrigin(t *testing.T) {
 	}
 	want[admin.Problem](t, n, 403, "POST", "/v1/agencies", body, "Origin", "https://evil.example")
 	want[admin.Problem](t, n, 403, "POST", "/v1/agencies", body, "Sec-Fetch-Site", "cross-site")
+}
+
+// A peer that announces a body and doesn't send it is cut, token or not.
+func TestSlowBody(t *testing.T) {
+	n := admintest.Start(t, nil)
+	for _, c := range []struct{ name, head string }{
+		{"without token", "POST /v1/agencies HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"},
+		{"health", "POST /healthz HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Length: 100\r\n\r\n{"},
+		{"get", "GET /v1/agencies HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + admintest.Anna + "\r\nContent-Length: 100\r\n\r\n{"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", strings.TrimPrefix(n.URL, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			if _, err := conn.Write([]byte(c.head)); err != nil {
+				t.Fatal(err)
+			}
+			line, err := bufio.NewReader(conn).ReadString('\n')
+			if err != nil || !strings.HasPrefix(line, "HTTP/1.1 4") {
+				t.Errorf("%q, %v", line, err)
+			}
+		})
+	}
 }
 
 func TestExpectedEpoch(t *testing.T) {

@@ -39,9 +39,20 @@ type UnderWay struct {
 	InDoubt int `json:"in_doubt" doc:"Final dot sent, answer lost"`
 }
 
-func agencyView(s *routing.State, a routing.Agency, load node.Load) Agency {
+// pilots returns the pilot groups of each agency that has some.
+func pilots(all []routing.Agency) map[routing.AgencyID][]string {
+	children := make(map[routing.AgencyID][]string)
+	for _, a := range all {
+		if a.Parent != "" {
+			children[a.Parent] = append(children[a.Parent], string(a.ID))
+		}
+	}
+	return children
+}
+
+func agencyView(s *routing.State, a routing.Agency, children []string, load node.Load) Agency {
 	v := Agency{
-		ID: string(a.ID), Source: string(a.Source), Target: string(a.Target), Parent: string(a.Parent),
+		ID: string(a.ID), Source: string(a.Source), Target: string(a.Target), Parent: string(a.Parent), Children: children,
 		Phase: a.Phase.String(), Platform: string(a.Platform()), Published: a.Published, Locked: a.Locked, Finalised: a.Finalised,
 		Epoch: a.Epoch.String(), Tightness: a.Tightness.String(), Operation: string(a.Operation),
 		Mapping: a.Mapping.String(), Mailboxes: -1, Revision: uint64(a.Revision),
@@ -55,11 +66,6 @@ func agencyView(s *routing.State, a routing.Agency, load node.Load) Agency {
 	}
 	_, v.Regressed = s.Seen(a.ID)
 	v.Open = a.Open() && !v.Regressed && v.Mailboxes >= 0
-	for _, other := range s.Agencies() {
-		if other.Parent == a.ID {
-			v.Children = append(v.Children, string(other.ID))
-		}
-	}
 	return v
 }
 
