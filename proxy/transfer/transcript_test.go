@@ -77,8 +77,8 @@ func newWorld(t *testing.T) *world {
 	w.gate = node.NewGate(w, node.Lease{Settled: time.Hour, Armed: time.Hour}, "+")
 	u := routing.Update{
 		Position: routing.Position{Incarnation: "test"},
-		Domains: []routing.Domain{{Name: "health.example"}, {Name: "police.example"}},
-		Fixed:   []routing.Fixed{{Address: "all@health.example", Kind: "group", Platform: "exchange", At: "everybody@health.example"}},
+		Domains:  []routing.Domain{{Name: "health.example"}, {Name: "police.example"}},
+		Fixed:    []routing.Fixed{{Address: "all@health.example", Kind: "group", Platform: "exchange", At: "everybody@health.example"}},
 	}
 	number := byte(0)
 	for agency, names := range map[routing.AgencyID][]string{"health": {"anna", "bert"}, "police": {"carl"}} {
