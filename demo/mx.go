@@ -36,14 +36,13 @@ type mx struct {
 	addr string
 	all  []mailbox
 
-	mu       sync.Mutex
-	next     int // number of the next message
-	waiting  []job
-	taken    []accepted
-	putOff   int      // recipients answered 4yz
-	refused  []string // answers that should never come: 5yz
-	idle     int      // workers without a message
-	finished bool     // no new messages
+	mu      sync.Mutex
+	next    int // number of the next message
+	waiting []job
+	taken   []accepted
+	putOff  int      // recipients answered 4yz
+	refused []string // answers that should never come: 5yz
+	idle    int      // workers without a message
 }
 
 // run sends rate messages a second over some kept connections, until stop is closed and

@@ -39,7 +39,6 @@ type world struct {
 
 	server *smtp.Server
 	socket net.Listener
-	served chan error
 	client net.Conn
 	lines  *bufio.Reader
 
