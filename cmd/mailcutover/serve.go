@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"mailcutover/internal/config"
 	"mailcutover/internal/daemon"
+	"mailcutover/routing/redistable"
 )
 
 // drainGrace is how long transactions under way may take at a stop.
@@ -44,6 +46,7 @@ func serve(ctx context.Context, path string, stderr io.Writer) error {
 		return fmt.Errorf("configuration %s:\n%w", path, err)
 	}
 	logger, level := newLogger(cfg, stderr)
+	redistable.LogClient(logger)
 	for _, w := range cfg.Warnings {
 		logger.Warn("configuration", "key", w.Key, "value", w.Value, "want", w.Want, "hint", w.Hint)
 	}
@@ -55,13 +58,10 @@ func serve(ctx context.Context, path string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	running, stop := context.WithCancel(ctx)
-	defer stop()
-	failed := make(chan error, 1)
-	go func() { failed <- d.Wait(running) }()
-	for {
+	for running := true; running; {
 		select {
-		case err = <-failed:
+		case err = <-d.Failed():
+			running = false
 		case s := <-signals:
 			if s == syscall.SIGHUP {
 				if _, err := d.Reload(ctx); err != nil {
@@ -70,20 +70,27 @@ func serve(ctx context.Context, path string, stderr io.Writer) error {
 				continue
 			}
 			logger.Info("signal received", "signal", s.String())
+			running = false
 		}
-		break
 	}
-	stop()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainGrace)
 	defer cancel()
-	go func() {
-		for s := range signals {
-			if s != syscall.SIGHUP {
-				cancel()
+	var impatient sync.WaitGroup
+	impatient.Go(func() {
+		for {
+			select {
+			case s := <-signals:
+				if s != syscall.SIGHUP {
+					cancel()
+				}
+			case <-grace.Done():
+				return
 			}
 		}
-	}()
+	})
 	stopped := d.Shutdown(grace)
+	cancel()
+	impatient.Wait()
 	if errors.Is(stopped, context.DeadlineExceeded) || errors.Is(stopped, context.Canceled) {
 		logger.Warn("transactions were cut at the end of the grace period")
 		stopped = nil

@@ -319,16 +319,9 @@ func (d *Daemon) Addr(id string) net.Addr {
 	return nil
 }
 
-// Wait returns when ctx ends, with nil, or when a part of the node failed, with why. The
-// node still has to be shut down.
-func (d *Daemon) Wait(ctx context.Context) error {
-	select {
-	case err := <-d.failed:
-		return err
-	case <-ctx.Done():
-		return nil
-	}
-}
+// Failed tells when a part of the node failed, and why; the node still has to be shut
+// down. Nothing comes from it while all is well.
+func (d *Daemon) Failed() <-chan error { return d.failed }
 
 // Shutdown ends the node: listeners drain until ctx ends, then what is left is cut. It
 // returns when nothing of the node runs any more.
