@@ -67,7 +67,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.Lab {
 		h.Set(headerLab, "true")
 	}
-	if p := s.admit(req, a, &r); p != nil {
+	if p := s.admit(req, a, r); p != nil {
 		p.Request = req.id
 		if p.Status == http.StatusUnauthorized {
 			h.Set("WWW-Authenticate", `Bearer realm="mailcutover"`)
@@ -99,36 +99,41 @@ func (s *Server) open(r *http.Request) bool {
 }
 
 // admit checks what can be checked before the call's own code runs, and reads the body.
-func (s *Server) admit(req *request, a *answer, r **http.Request) *Problem {
-	if s.open(*r) {
+func (s *Server) admit(req *request, a *answer, r *http.Request) *Problem {
+	if s.open(r) {
 		return nil
 	}
 	var ok bool
-	if req.caller, ok = s.authenticate(*r); !ok {
+	if req.caller, ok = s.authenticate(r); !ok {
 		return problem(http.StatusUnauthorized, "send Authorization: Bearer TOKEN; mailcutover token new makes one", "no valid token")
 	}
-	if err := s.origin.Check(*r); err != nil {
+	if err := s.origin.Check(r); err != nil {
 		return problem(http.StatusForbidden, "", "call from another site's page: %s", err)
 	}
-	if (*r).Method == http.MethodGet || (*r).Method == http.MethodHead {
-		if (*r).ContentLength != 0 {
-			return problem(http.StatusBadRequest, "", "a %s has no body here", (*r).Method)
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		if r.ContentLength != 0 {
+			return problem(http.StatusBadRequest, "", "a %s has no body here", r.Method)
 		}
 		return nil
 	}
-	want, limit, patience := "application/json", int64(maxJSONBytes), jsonReadTimeout
-	if (*r).URL.Path == importPath {
-		want, limit, patience = "text/csv", maxListBytes, listReadTimeout
+	if r.URL.Path == importPath {
+		return readBody(a, r, "text/csv", maxListBytes, listReadTimeout)
 	}
-	if (*r).ContentLength > limit {
+	return readBody(a, r, "application/json", maxJSONBytes, jsonReadTimeout)
+}
+
+// readBody reads a body of a known type into memory, where the call's own code finds it.
+func readBody(a *answer, r *http.Request, want string, limit int64, patience time.Duration) *Problem {
+	if r.ContentLength > limit {
 		return tooLarge(limit)
 	}
-	ct, params, err := mime.ParseMediaType((*r).Header.Get("Content-Type"))
-	if charset := strings.ToLower(params["charset"]); err != nil || ct != want || charset != "" && charset != "utf-8" || (*r).Header.Get("Content-Encoding") != "" {
-		return problem(http.StatusUnsupportedMediaType, "send Content-Type: "+want, "%s: content type %q is not taken here", (*r).URL.Path, (*r).Header.Get("Content-Type"))
+	ct, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	charset := strings.ToLower(params["charset"])
+	if err != nil || ct != want || charset != "" && charset != "utf-8" || r.Header.Get("Content-Encoding") != "" {
+		return problem(http.StatusUnsupportedMediaType, "send Content-Type: "+want, "%s: content type %q is not taken here", r.URL.Path, r.Header.Get("Content-Type"))
 	}
 	_ = a.control.SetReadDeadline(time.Now().Add(patience))
-	body, err := io.ReadAll(http.MaxBytesReader(a, (*r).Body, limit))
+	body, err := io.ReadAll(http.MaxBytesReader(a, r.Body, limit))
 	_ = a.control.SetReadDeadline(time.Time{}) // its end would end the call's context
 	if over := new(http.MaxBytesError); errors.As(err, &over) {
 		return tooLarge(limit)
@@ -141,8 +146,8 @@ func (s *Server) admit(req *request, a *answer, r **http.Request) *Problem {
 			return problem(http.StatusBadRequest, "see /openapi.yaml", "%s", err)
 		}
 	}
-	(*r).Body = io.NopCloser(bytes.NewReader(body))
-	(*r).ContentLength = int64(len(body))
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.ContentLength = int64(len(body))
 	return nil
 }
 
