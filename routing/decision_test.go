@@ -395,6 +395,20 @@ func TestDecidingDoesNotAllocate(t *testing.T) {
 
 func TestDecisionsOfAnOlderStateStay(t *testing.T) {
 	first := town(t, "health")
+	t.Run("small index", func(t *testing.T) { decisionsStay(t, first) })
+	// An index that has room for all that comes runs out of generations instead.
+	works, _ := NewAgency("works", "exchange", "ox")
+	m := townMapping(t, "works", 2000)
+	works.Mapping = m.Digest()
+	second := mustApply(t, first, Update{Agencies: []Agency{works}, Mappings: []*Mapping{m}})
+	second = mustApply(t, NewState(Position{}), Update{
+		Position: second.Position(), Agencies: second.Agencies(), Domains: second.Domains(),
+		Mappings: []*Mapping{m, second.Mapping("health")},
+	})
+	t.Run("large index", func(t *testing.T) { decisionsStay(t, second) })
+}
+
+func decisionsStay(t *testing.T, first *State) {
 	s := first
 	// Long enough for new generations of the mapping and for new indexes.
 	for n := range 3 * maxGenerations {
@@ -421,13 +435,13 @@ func TestDecisionsOfAnOlderStateStay(t *testing.T) {
 	}
 	// A State that was made and not used leaves no trace in its sister.
 	a, _ := s.Agency("health")
-	left, right := townMapping(t, "health", 5), townMapping(t, "works", 3)
+	left, right := townMapping(t, "health", 5), townMapping(t, "school", 3)
 	a.Mapping = left.Digest()
 	mustApply(t, s, Update{Agencies: []Agency{a}, Mappings: []*Mapping{left}})
-	b, _ := NewAgency("works", "exchange", "ox")
+	b, _ := NewAgency("school", "exchange", "ox")
 	b.Mapping = right.Digest()
 	sister := mustApply(t, s, Update{Agencies: []Agency{b}, Mappings: []*Mapping{right}})
-	if d := sister.DecideAddress(townRow("works", 2).Addresses[0], ""); d.Agency != "works" || d.Reason != ReasonOpen {
+	if d := sister.DecideAddress(townRow("school", 2).Addresses[0], ""); d.Agency != "school" || d.Reason != ReasonOpen {
 		t.Errorf("%+v", d)
 	}
 	if d := sister.DecideAddress(townRow("health", 4).Addresses[0], ""); (d.Reason == ReasonOpen) != (s.Mapping("health").Len() > 4) {

@@ -88,6 +88,31 @@ func TestFreshWaitsForWhatIsOnItsWay(t *testing.T) {
 	}
 }
 
+func TestFreshWaitsForAllOfIt(t *testing.T) {
+	w := newWorld(t, "health")
+	rep, err := Open(Options{Table: w.table, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rep.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	loaded, _ := rep.Fresh()
+	at := time.Now()
+	rep.contact(at, routing.Position{Incarnation: "first", Revision: 4})
+	for _, step := range []struct {
+		revision routing.Revision
+		want     time.Time
+	}{{3, loaded}, {4, at}} {
+		if err := rep.apply(t.Context(), routing.Update{Position: routing.Position{Incarnation: "first", Revision: step.revision}}); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := rep.Fresh(); !ok || got != step.want {
+			t.Errorf("at revision %d fresh as of %v, %t; want %v", step.revision, got, ok, step.want)
+		}
+	}
+}
+
 func TestItStaysOpenAndGetsOldWithoutTheTable(t *testing.T) {
 	w := newWorld(t, "health")
 	w.start(Options{})

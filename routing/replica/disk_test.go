@@ -1,7 +1,9 @@
 package replica
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -81,6 +83,21 @@ func TestEveryDamageIsFound(t *testing.T) {
 		"foreign": []byte("dovecot index\n"),
 		"twice":   append(slices.Clone(whole), whole...),
 	}
+	// What has the right digest must have the right records too.
+	for what, change := range map[string][2]string{
+		"CRC of a record":  {`"phase":"source"`, `"phase":"target"`},
+		"other format":     {`"format":1`, `"format":2`},
+		"a record less":    {`"records":`, `"records":1`},
+		"kind of a record": {" domain ", " demon "},
+	} {
+		lines := strings.SplitAfter(string(whole), "\n")
+		text := strings.Join(lines[:len(lines)-2], "")
+		text = strings.Replace(text, change[0], change[1], 1)
+		if what != "CRC of a record" {
+			text = withChecksums(text)
+		}
+		damaged[what] = []byte(text + fmt.Sprintf("end %x\n", sha256.Sum256([]byte(text))))
+	}
 	for i := range whole {
 		b := slices.Clone(whole)
 		b[i] ^= 1
@@ -99,6 +116,16 @@ func TestEveryDamageIsFound(t *testing.T) {
 			t.Fatalf("%s: set aside: %q", name, aside)
 		}
 	}
+}
+
+// withChecksums puts the right CRC before each line.
+func withChecksums(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		record := strings.TrimSuffix(line[9:], "\n")
+		fmt.Fprintf(&b, "%08x %s\n", crc32.Checksum([]byte(record), castagnoli), record)
+	}
+	return b.String()
 }
 
 func TestADamagedMappingIsLoadedFromTheTable(t *testing.T) {
