@@ -14,8 +14,8 @@
 // forward secrecy; AUTH, XCLIENT, BINARYMIME, and all that it did not announce. Every
 // wait for a peer has a deadline and every store of a peer's bytes a bound ([Limits]).
 //
-// When the connection fails within a message, the session's Read fails and nothing is
-// answered. When a session fails, its peer gets what mail.AsReply makes of the error.
+// When the connection fails within a message, the session's Read fails and the message
+// is not answered; after a timeout the peer gets 421. When a session fails, its peer gets what mail.AsReply makes of the error.
 // A message that ends in CR CR LF . CR LF is taken, and the connection closed behind
 // its answer: peers disagree on whether it ended there, so nothing that follows is
 // ever taken as a command.
