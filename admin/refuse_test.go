@@ -126,6 +126,7 @@ func TestSlowBody(t *testing.T) {
 		{"get", "GET /v1/agencies HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + admintest.Anna + "\r\nContent-Length: 100\r\n\r\n{"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			conn, err := net.Dial("tcp", strings.TrimPrefix(n.URL, "http://"))
 			if err != nil {
 				t.Fatal(err)
