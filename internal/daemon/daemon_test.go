@@ -1,0 +1,222 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/smtp"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"mailcutover/admin"
+	"mailcutover/internal/config"
+	"mailcutover/internal/platformtest"
+	"mailcutover/mailboxlist"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const token = "a token for tests"
+
+// bench is a node of its own, with two platforms and a file of settings.
+type bench struct {
+	*Daemon
+	t    *testing.T
+	path string
+	a, b *platformtest.Platform
+	api  *admin.Client
+	log  *lines
+}
+
+// lines is a log that a test may read while it is written.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// write writes the settings with the source platform at host.
+func (b *bench) write(host, more string) {
+	b.t.Helper()
+	hash := config.HashToken(token)
+	text := fmt.Sprintf(`node: mx1.example
+data: %s
+approval: none
+lab: true
+listeners:
+  - {id: mx, address: "127.0.0.1:0"}
+platforms:
+  - {id: exchange, outside: {hosts: ["%s"]}}
+  - {id: ox, outside: {hosts: ["%s"]}}
+routing: {postmaster: anna@health.example}
+admin: {address: "127.0.0.1:0", tokens: [{name: test, person: tester, sha256: "%x"}]}
+%s
+`, filepath.Join(filepath.Dir(b.path), "data"), host, b.b.Addr(), hash[:], more)
+	if err := os.WriteFile(b.path, []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines)}
+	for _, p := range []**platformtest.Platform{&b.a, &b.b} {
+		var err error
+		if *p, err = platformtest.Start(platformtest.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup((*p).Close)
+	}
+	b.write(b.a.Addr(), "")
+	b.start()
+	if _, err := b.api.AddAgency(t.Context(), admin.NewAgency{ID: "health", Source: "exchange", Target: "ox", Domains: []string{"health.example"}, Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	row := map[string]string{"address": "anna@health.example", "directory_id": "6b1f2ad0-3c4e-4f5a-8b6c-7d8e9fa0b1c2", "agency": "health", "kind": "user"}
+	var head, cells []string
+	for _, c := range mailboxlist.Columns() {
+		head, cells = append(head, c), append(cells, row[c])
+	}
+	list := strings.Join(head, ",") + "\n" + strings.Join(cells, ",") + "\n"
+	if _, err := b.api.Import(t.Context(), strings.NewReader(list), "test", false); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// start starts the node, and stops it at the test's end.
+func (b *bench) start() {
+	b.t.Helper()
+	cfg, err := config.Load(b.path, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.Daemon, err = Start(b.t.Context(), cfg, Options{Logger: slog.New(slog.NewJSONHandler(b.log, nil)), Version: admin.Version{Version: "test"}})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	d := b.Daemon
+	b.t.Cleanup(func() { b.stop(d) })
+	b.api, err = admin.NewClient("http://"+d.AdminAddr().String(), token, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) stop(d *Daemon) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := d.Shutdown(ctx); err != nil {
+		b.t.Errorf("shutdown: %v", err)
+	}
+}
+
+// send sends one message and checks that this platform stored it.
+func (b *bench) send(to *platformtest.Platform) {
+	b.t.Helper()
+	n := len(to.Stored())
+	err := smtp.SendMail(b.Addr("mx").String(), nil, "s@elsewhere.example", []string{"anna@health.example"}, []byte("Subject: test\r\n\r\nbody\r\n"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if got := len(to.Stored()); got != n+1 {
+		b.t.Fatalf("platform has %d messages, want %d", got, n+1)
+	}
+}
+
+func TestReloadTakesOverAllOrNothing(t *testing.T) {
+	b := newBench(t)
+	b.send(b.a)
+	// Another address of the platform is in force at once.
+	b.write(b.b.Addr(), "log: {level: debug}")
+	done, err := b.Reload(t.Context())
+	if err != nil || len(done.Changed) != 2 {
+		t.Fatalf("reload: %+v, %v", done, err)
+	}
+	b.send(b.b)
+	// What can't change is named, and nothing of the file is taken over.
+	b.write(b.a.Addr(), "lease: {settled: 1h}")
+	if _, err := b.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "lease.settled: 15m -> 1h (needs a restart)") {
+		t.Errorf("reload of what can't change: %v", err)
+	}
+	b.send(b.b)
+	b.write(b.a.Addr(), "lease: {setled: 1h}")
+	if _, err := b.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "setled") {
+		t.Errorf("reload of a wrong file: %v", err)
+	}
+	b.send(b.b)
+}
+
+func TestARestartKeepsTheTable(t *testing.T) {
+	b := newBench(t)
+	b.send(b.a)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := b.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	b.send(b.a)
+}
+
+func TestWhatKeepsANodeFromStarting(t *testing.T) {
+	b := newBench(t)
+	for name, c := range map[string]struct{ change, want string }{
+		"data directory in use": {"", "in use"},
+		"listener's address":    {"address: \"127.0.0.1:0\"}\n  - {id: two, address: \"" + b.Addr("mx").String() + "\"}", "address already in use"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, err := os.ReadFile(b.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			settings := string(text)
+			if c.change != "" {
+				settings = strings.Replace(settings, `address: "127.0.0.1:0"}`, c.change, 1)
+				settings = strings.Replace(settings, filepath.Dir(b.path), t.TempDir(), 1)
+			}
+			path := filepath.Join(t.TempDir(), "other.yaml")
+			if err := os.WriteFile(path, []byte(settings), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cfg, err := config.Load(path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := Start(t.Context(), cfg, Options{Logger: slog.New(slog.DiscardHandler)})
+			if err == nil {
+				b.stop(d)
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// No secret of the configuration is ever in the log.
+func TestTheLogHasNoSecrets(t *testing.T) {
+	b := newBench(t)
+	b.send(b.a)
+	if log := b.log.String(); strings.Contains(log, token) || strings.Contains(log, "Subject: test") || !strings.Contains(log, `"msg":"message"`) {
+		t.Errorf("log:\n%s", log)
+	}
+}
