@@ -49,10 +49,10 @@ func newOperations(r Runner, log *slog.Logger) *operations {
 }
 
 // look returns the operation as it is now, and a channel that is closed at its next change.
-func (l *live) look() (op operation.Operation, running bool, err error, changed <-chan struct{}) {
+func (l *live) look() (op operation.Operation, running bool, changed <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.op, l.running, l.err, l.changed
+	return l.op, l.running, l.changed, l.err
 }
 
 func (l *live) set(op operation.Operation, running bool, err error) {
@@ -90,7 +90,7 @@ func (o *operations) start(ctx context.Context, req operation.Request) (operatio
 	patience := time.NewTimer(beginPatience)
 	defer patience.Stop()
 	for {
-		op, running, err, changed := l.look()
+		op, running, changed, err := l.look()
 		switch {
 		case !running && err != nil && (op.ID == "" || op.Step == operation.StepRefused):
 			return op, false, err

@@ -78,7 +78,7 @@ func (s *Server) running(id routing.OperationID) bool {
 // operation returns an operation, and its progress if this process started it.
 func (s *Server) operation(id string) (Operation, *live, error) {
 	if l := s.operations.find(routing.OperationID(id)); l != nil {
-		op, running, err, _ := l.look()
+		op, running, _, err := l.look()
 		v := operationView(op, running)
 		if v.Error == "" {
 			v.Error = errorText(err)
@@ -120,7 +120,7 @@ func (s *Server) stream(ctx huma.Context, v Operation, l *live) {
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	for {
-		op, running, err, changed := l.look()
+		op, running, changed, err := l.look()
 		v := operationView(op, running)
 		if v.Error == "" {
 			v.Error = errorText(err)
