@@ -101,7 +101,11 @@ func (c *conn) giveUp(err error) {
 		return
 	}
 	reply := "421 4.4.1 Connection timed out"
-	if c.p.o.Lifetime > 0 && time.Since(c.began) >= c.p.o.Lifetime {
+	lifetime := c.p.o.Lifetime > 0 && time.Since(c.began) >= c.p.o.Lifetime
+	if c.p.o.Expired != nil {
+		c.p.o.Expired(lifetime)
+	}
+	if lifetime {
 		reply = "421 4.4.2 Connection lasted too long, closing transmission channel"
 	}
 	c.write(reply)

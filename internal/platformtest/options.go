@@ -42,6 +42,10 @@ type Options struct {
 	Tarpit   time.Duration // delay of each 5yz; 0: none
 	Idle     time.Duration // 421 4.4.1 after so long without a byte; 0: 5 min (RFC 5321 section 4.5.3.2.7)
 	Lifetime time.Duration // 421 4.4.2 on a connection so old, even in the middle of a message; 0: no limit
+
+	// Expired is told of each connection that Idle or Lifetime ends, from the
+	// connection's goroutine. nil: nobody.
+	Expired func(lifetime bool)
 }
 
 // DefaultExtensions are announced unless Options say otherwise.

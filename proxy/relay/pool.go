@@ -69,7 +69,7 @@ func NewPool(ep Endpoint, o Options) (*Pool, error) {
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
-	p.log = p.log.With("platform", ep.Platform, "origin", ep.Origin)
+	p.log = p.log.With("platform", ep.Platform, "origin", ep.Origin.String())
 	if p.obs == nil {
 		p.obs = silent{}
 	}

@@ -29,6 +29,13 @@ func options(listen string, q quirks, s *store) platformtest.Options {
 		Tarpit:     q.tarpit,
 		Idle:       q.idle,
 		Lifetime:   q.total,
+		Expired: func(lifetime bool) {
+			if lifetime {
+				s.fired("total")
+			} else {
+				s.fired("idle")
+			}
+		},
 	}
 	if q.smtputf8 {
 		o.Extensions = append(append([]string{}, extensions...), "SMTPUTF8")

@@ -19,7 +19,7 @@
 // offers neither STARTTLS nor a login.
 //
 // It prints "listening HOST:PORT" when it is ready, "quirk" and a flag's name each time
-// that a quirk showed (but for tarpit, idle, total and rewrite), and ends on SIGTERM. With -record FILE
+// that a quirk showed (but for tarpit and rewrite), and ends on SIGTERM. With -record FILE
 // each message answered 250 is a line of JSON there, see [Record], written before the
 // answer: what is not in the file was not taken, even if the process is killed. A message
 // whose record can't be written is answered 451.

@@ -107,7 +107,7 @@ func (e *Exchange) Records(t TB) []ExchangeRecord {
 }
 
 // Fired returns how often a quirk showed, since the last 256 KiB of its output began:
-// "max-per-source", "432", "452", "unknown" or "dedupe". A test looks at it so that it
+// "max-per-source", "idle", "total", "432", "452", "unknown" or "dedupe". A test looks at it so that it
 // can't pass because nothing went wrong.
 func (e *Exchange) Fired(quirk string) int {
 	n := 0

@@ -27,8 +27,9 @@ const (
 type Process struct {
 	name string
 	make func() *exec.Cmd
-	addr string // must accept connections before the peer counts as ready
-	says string // or, if not empty, its output must have this
+	addr string                      // must accept connections before the peer counts as ready
+	says string                      // or, if not empty, its output must have this
+	asks func(context.Context) error // or, if not nil, this must return nil
 	out  *tail
 
 	examples []string // files of configs/peers that it was configured from
@@ -70,6 +71,9 @@ func (p *Process) Start(ctx context.Context) error {
 		return err
 	}
 	ready := func(ctx context.Context) error {
+		if p.asks != nil {
+			return p.asks(ctx)
+		}
 		if p.says == "" {
 			conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.addr)
 			if err != nil {
@@ -186,6 +190,22 @@ func (p *Process) signalGroup(signal syscall.Signal) error {
 	}
 	return nil
 }
+
+// Signal sends a signal to the peer alone, not to its children.
+func (p *Process) Signal(signal syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return fmt.Errorf("%s to %s: it does not run", signal, p.name)
+	}
+	if err := p.cmd.Process.Signal(signal); err != nil {
+		return fmt.Errorf("%s to %s: %w", signal, p.name, err)
+	}
+	return nil
+}
+
+// Ended returns a channel that is closed when the peer, as it was last started, has ended.
+func (p *Process) Ended() <-chan struct{} { return p.ended() }
 
 // PID returns the process id, 0 if the peer does not run.
 func (p *Process) PID() int {
