@@ -120,22 +120,17 @@ func parseLocal(s string) (local string, n int, err error) {
 	if s[0] == '"' {
 		return parseQuoted(s)
 	}
-	dot := true // a dot may not come first, last or twice in a row
+	// Dots are taken anywhere: RFC 5321 wants them between other characters, but
+	// addresses such as <a..b@example> exist, Postfix takes them, and a dot can end no
+	// command.
 	for n < len(s) && s[n] != '@' {
-		if c := s[n]; c == '.' {
-			if dot {
-				return "", 0, fmt.Errorf("%w: misplaced dot in the local part", ErrBadPath)
-			}
-			dot = true
-		} else if isAtext(c) {
-			dot = false
-		} else {
+		if c := s[n]; c != '.' && !isAtext(c) {
 			return "", 0, fmt.Errorf("%w: %q in an unquoted local part", ErrBadPath, c)
 		}
 		n++
 	}
-	if dot {
-		return "", 0, fmt.Errorf("%w: local part is empty or ends in a dot", ErrBadPath)
+	if n == 0 {
+		return "", 0, fmt.Errorf("%w: empty local part", ErrBadPath)
 	}
 	return s[:n], n, nil
 }

@@ -57,10 +57,15 @@ func TestParsePath(t *testing.T) {
 		{in: "m\u00fcller@b\u00fcro.example", utf8: true, wire: "m\u00fcller@b\u00fcro.example", local: "m\u00fcller", domain: "b\u00fcro.example"},
 		{in: "a\uff20agency-a", utf8: true}, // a full-width @ is none
 
+		// In use, against RFC 5321 section 4.1.2: dots at the ends or in a row.
+		{in: ".a@b", wire: ".a@b", local: ".a", domain: "b"},
+		{in: "a.@b", wire: "a.@b", local: "a.", domain: "b"},
+		{in: "a..b@c", wire: "a..b@c", local: "a..b", domain: "c"},
+
 		// T6, and what has no domain.
 		{in: "postmaster", wire: "postmaster", local: "postmaster"},
 		{in: "PostMaster", wire: "PostMaster", local: "PostMaster"},
-		{in: "root"}, {in: "@"}, {in: "a@"}, {in: "@a"}, {in: ".a@b"}, {in: "a.@b"}, {in: "a..b@c"}, {in: "a(comment)@b"}, {in: "a:b@c"}, {in: "a,b@c"}, {in: "a;b@c"}, {in: `a\b@c`}, {in: "a[b@c"},
+		{in: "root"}, {in: "@"}, {in: "a@"}, {in: "@a"}, {in: "a(comment)@b"}, {in: "a:b@c"}, {in: "a,b@c"}, {in: "a;b@c"}, {in: `a\b@c`}, {in: "a[b@c"},
 	} {
 		p, err := ParsePath(c.in, c.utf8)
 		if c.wire == "" {
