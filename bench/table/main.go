@@ -13,7 +13,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -21,10 +23,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"slices"
-	"time"
 
+	"mailcutover/bench/figure"
 	"mailcutover/routing"
 )
 
@@ -45,6 +45,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&s.agencies, "agencies", 200, "number of agencies")
 	flags.IntVar(&s.mailboxes, "mailboxes", 5000, "mailboxes of each agency")
 	step := flags.String("step", "", "for the program itself: fill or load")
+	asJSON := flags.Bool("json", false, "print the figures as JSON")
 	dir := flags.String("dir", "", "for the program itself: its directory")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -53,18 +54,29 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	case "fill":
 		return fill(ctx, *dir, s)
 	case "load":
-		return measure(ctx, *dir, s, stdout)
+		part, err := measure(ctx, *dir, s)
+		if err != nil {
+			return err
+		}
+		return figure.PrintJSON(stdout, part)
 	case "":
-		return all(ctx, s, stdout, stderr)
+		part, err := all(ctx, s, stderr)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return figure.PrintJSON(stdout, part)
+		}
+		return part.Print(stdout)
 	}
 	return fmt.Errorf("step %q: want fill or load", *step)
 }
 
 // all starts Redis and then this program again for each step.
-func all(ctx context.Context, s size, stdout, stderr io.Writer) (err error) {
+func all(ctx context.Context, s size, stderr io.Writer) (part figure.Part, err error) {
 	dir, err := os.MkdirTemp("", "mailcutover-table-")
 	if err != nil {
-		return err
+		return part, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	ctx, cancel := context.WithCancel(ctx)
@@ -73,22 +85,25 @@ func all(ctx context.Context, s size, stdout, stderr io.Writer) (err error) {
 		"--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction", "--logfile", filepath.Join(dir, "redis.log"))
 	redis.Stderr = stderr
 	if err := redis.Start(); err != nil {
-		return fmt.Errorf("start redis-server: %w", err)
+		return part, fmt.Errorf("start redis-server: %w", err)
 	}
 	defer func() { cancel(); redis.Wait() }() // killed: it holds nothing that anybody wants
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return part, err
 	}
-	fmt.Fprintf(stdout, "%d mailboxes in %d agencies, %d processors, %s\n", s.agencies*s.mailboxes, s.agencies, runtime.NumCPU(), runtime.Version())
+	var printed bytes.Buffer
 	for _, step := range []string{"fill", "load"} {
 		c := exec.CommandContext(ctx, self, "-step", step, "-dir", dir, "-agencies", fmt.Sprint(s.agencies), "-mailboxes", fmt.Sprint(s.mailboxes))
-		c.Stdout, c.Stderr = stdout, stderr
+		c.Stdout, c.Stderr = &printed, stderr
 		if err := c.Run(); err != nil {
-			return fmt.Errorf("%s: %w", step, err)
+			return part, fmt.Errorf("%s: %w", step, err)
 		}
 	}
-	return nil
+	if err := json.Unmarshal(printed.Bytes(), &part); err != nil {
+		return part, fmt.Errorf("read what load printed: %w", err)
+	}
+	return part, nil
 }
 
 func socket(dir string) string { return filepath.Join(dir, "redis.sock") }
@@ -116,10 +131,4 @@ func mapping(a, mailboxes int) (*routing.Mapping, error) {
 		rows[n] = row(a, n)
 	}
 	return routing.NewMapping(agencyID(a), rows)
-}
-
-// median returns the middle one of an odd number of durations.
-func median(d []time.Duration) time.Duration {
-	slices.Sort(d)
-	return d[len(d)/2]
 }

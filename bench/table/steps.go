@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"mailcutover/bench/figure"
 	"mailcutover/routing"
 	"mailcutover/routing/redistable"
 	"mailcutover/routing/replica"
@@ -93,44 +93,51 @@ func start(ctx context.Context, t table.Table, dir string) (node, error) {
 	return node{r, func() { cancel(); <-done }}, nil
 }
 
-// measure prints the figures.
-func measure(ctx context.Context, dir string, s size, stdout io.Writer) error {
+// measure loads the table and returns the figures.
+func measure(ctx context.Context, dir string, s size) (part figure.Part, err error) {
 	t, pos, err := connect(ctx, dir)
 	if err != nil {
-		return err
+		return part, err
 	}
 	defer t.Close()
+	part.Name = "Table"
+	part.Notes = []string{fmt.Sprintf("%d mailboxes in %d agencies, two addresses and one login each", s.agencies*s.mailboxes, s.agencies),
+		"memory is resident memory (VmRSS) of a process that has a replica and nothing else"}
+	add := func(f figure.Figure) { part.Figures = append(part.Figures, f) }
 	copied := filepath.Join(dir, "replica")
-	line := func(what string, format string, args ...any) {
-		fmt.Fprintf(stdout, "%-44s "+format+"\n", append([]any{what}, args...)...)
-	}
-	line("memory before", "%s", memory())
 
 	began := time.Now()
 	n, err := start(ctx, t, copied)
 	if err != nil {
-		return err
+		return part, err
 	}
 	if err := n.Wait(ctx, pos); err != nil {
-		return err
+		return part, err
 	}
-	line("loaded from Redis", "%.2f s", time.Since(began).Seconds())
-	line("memory after loading", "%s", memory())
+	add(figure.New("loaded from Redis", "s", time.Since(began).Seconds()).AtMost(10))
 	for n.Status().OnDisk != pos {
 		if err := n.Status().DiskErr; err != nil {
-			return err
+			return part, err
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	line("and written to disk", "%.2f s", time.Since(began).Seconds())
-	line("memory then", "%s", memory())
-	if err := decide(n.State(), s, line); err != nil {
-		return err
+	add(figure.New("and written to disk", "s", time.Since(began).Seconds()))
+	resident, large, err := memory()
+	if err != nil {
+		return part, err
+	}
+	add(figure.New("memory after that", "MiB", resident).AtMost(400))
+	add(figure.New("of it in large pages", "MiB", large))
+	if err := decide(n.State(), s, add); err != nil {
+		return part, err
 	}
 	debug.FreeOSMemory()
-	line("memory after what is free was given back", "%s", memory())
-	if pos, err = change(ctx, t, n, s, line); err != nil {
-		return err
+	if resident, _, err = memory(); err != nil {
+		return part, err
+	}
+	add(figure.New("memory, what is free given back", "MiB", resident))
+	if pos, err = change(ctx, t, n, s, add); err != nil {
+		return part, err
 	}
 	n.stop()
 	debug.FreeOSMemory()
@@ -138,57 +145,75 @@ func measure(ctx context.Context, dir string, s size, stdout io.Writer) error {
 	began = time.Now()
 	again, err := replica.Open(replica.Options{Table: t, Dir: copied})
 	if err != nil {
-		return err
+		return part, err
 	}
 	if got := again.State().Position(); got != pos {
-		return fmt.Errorf("disk copy at %+v, want %+v", got, pos)
+		return part, fmt.Errorf("disk copy at %+v, want %+v", got, pos)
 	}
-	line("loaded from disk", "%.2f s", time.Since(began).Seconds())
-	return nil
+	add(figure.New("loaded from disk", "s", time.Since(began).Seconds()))
+	return part, nil
 }
 
-// change gives one agency another mapping, with one mailbox more.
-func change(ctx context.Context, t table.Table, n node, s size, line func(string, string, ...any)) (routing.Position, error) {
-	m, err := mapping(0, s.mailboxes+1)
-	if err != nil {
-		return routing.Position{}, err
+// change gives agencies, one after the other, a mapping with one mailbox more. States of
+// before are kept, as sessions keep them.
+func change(ctx context.Context, t table.Table, n node, s size, add func(figure.Figure)) (routing.Position, error) {
+	pos := n.State().Position()
+	var took, grown []float64
+	var kept []*routing.State
+	text := 0.0 // size of a mapping's text
+	for a := range min(5, s.agencies) {
+		old := n.State()
+		kept = append(kept, old)
+		record, _ := old.Agency(agencyID(a))
+		var err error
+		if record.Mapping, text, err = put(ctx, t, a, s.mailboxes+1); err != nil {
+			return pos, err
+		}
+		debug.FreeOSMemory()
+		before, _, err := memory()
+		if err != nil {
+			return pos, err
+		}
+		began := time.Now()
+		pos, err = t.Change(ctx, table.Change{
+			ID: "grow " + string(record.ID), Incarnation: pos.Incarnation, Mapped: pos.Mapped,
+			Agencies: []routing.Agency{record}, Who: "bench", What: "grow", Reason: "bench",
+		})
+		if err != nil {
+			return pos, err
+		}
+		if err := n.Wait(ctx, pos); err != nil {
+			return pos, err
+		}
+		took = append(took, float64(time.Since(began).Microseconds())/1000)
+		debug.FreeOSMemory()
+		after, _, err := memory()
+		if err != nil {
+			return pos, err
+		}
+		grown = append(grown, after-before)
 	}
-	if err := t.PutMapping(ctx, m); err != nil {
-		return routing.Position{}, err
-	}
-	debug.FreeOSMemory()
-	before := memory()
-	old := n.State()
-	record, _ := old.Agency(agencyID(0))
-	record.Mapping = m.Digest()
-	pos := old.Position()
-	pos, err = t.Change(ctx, table.Change{
-		ID: "grow", Incarnation: pos.Incarnation, Mapped: pos.Mapped,
-		Agencies: []routing.Agency{record}, Who: "bench", What: "grow", Reason: "bench",
-	})
-	if err != nil {
-		return pos, err
-	}
-	began := time.Now()
-	if err := n.Wait(ctx, pos); err != nil {
-		return pos, err
-	}
-	line(fmt.Sprintf("a new mapping of %d KiB followed", m.Size()>>10), "%.0f ms", float64(time.Since(began).Microseconds())/1000)
-	debug.FreeOSMemory()
-	line("memory before it", "%s", before)
-	line("memory after it", "%s", memory())
-	runtime.KeepAlive(old) // the replica's readers may hold it as well
+	runtime.KeepAlive(kept)
+	add(figure.New("a new mapping, from change to decisions", "ms", took...))
+	add(figure.New("text of a new mapping", "MiB", text))
+	add(figure.New("memory that it adds, with its index", "MiB", grown...).AtMost(2 * text))
 	return pos, nil
 }
 
-// decide asks for random mailboxes, nine times, and prints the time of one decision.
-func decide(s *routing.State, all size, line func(string, string, ...any)) error {
+// put stores a mapping of so many mailboxes, of which nothing stays in this process.
+func put(ctx context.Context, t table.Table, agency, mailboxes int) (routing.Digest, float64, error) {
+	m, err := mapping(agency, mailboxes)
+	if err != nil {
+		return routing.Digest{}, 0, err
+	}
+	return m.Digest(), float64(m.Size()) / (1 << 20), t.PutMapping(ctx, m)
+}
+
+// decide asks for random mailboxes, in nine runs.
+func decide(s *routing.State, all size, add func(figure.Figure)) error {
 	const asked = 100_000
 	for _, what := range []string{"address", "login"} {
-		var times []time.Duration
-		var allocated runtime.MemStats
-		runtime.ReadMemStats(&allocated)
-		before := allocated.Mallocs
+		var times, allocations []float64
 		for run := range 9 {
 			r := rand.New(rand.NewPCG(uint64(run), 1))
 			names := make([]string, asked)
@@ -205,8 +230,8 @@ func decide(s *routing.State, all size, line func(string, string, ...any)) error
 			for i, n := range names {
 				names[i], rest = rest[:len(n)], rest[len(n):]
 			}
-			runtime.ReadMemStats(&allocated)
-			before = allocated.Mallocs
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			began := time.Now()
 			for _, name := range names {
 				var d routing.Decision
@@ -219,27 +244,25 @@ func decide(s *routing.State, all size, line func(string, string, ...any)) error
 					return fmt.Errorf("%s: %s", name, d.Explain())
 				}
 			}
-			times = append(times, time.Since(began)/asked)
-			runtime.ReadMemStats(&allocated)
+			times = append(times, float64(time.Since(began).Nanoseconds())/asked)
+			runtime.ReadMemStats(&after)
+			allocations = append(allocations, float64(after.Mallocs-before.Mallocs)/asked)
 		}
-		line("a decision for a random "+what, "%d ns median of nine, %d ns at best, %.3f allocations",
-			median(times).Nanoseconds(), times[0].Nanoseconds(), float64(allocated.Mallocs-before)/asked)
+		add(figure.New("decision for a random "+what, "ns", times...).AtMost(500))
+		// Below one in a hundred are those of the replica, which goes on beside.
+		add(figure.New("allocations for it", "", allocations...).AtMost(0.01))
 	}
 	return nil
 }
 
 // memory returns the resident memory as the kernel counts it, and how much of it is in
-// large pages.
-func memory() string {
-	resident, err := kernelCount("/proc/self/status", "VmRSS:")
-	if err != nil {
-		return err.Error()
+// large pages, in MiB.
+func memory() (resident, large float64, err error) {
+	if resident, err = kernelCount("/proc/self/status", "VmRSS:"); err != nil {
+		return 0, 0, err
 	}
-	large, err := kernelCount("/proc/self/smaps_rollup", "AnonHugePages:")
-	if err != nil {
-		return err.Error()
-	}
-	return fmt.Sprintf("%.1f MiB, %.0f of it in large pages", resident, large)
+	large, err = kernelCount("/proc/self/smaps_rollup", "AnonHugePages:")
+	return resident, large, err
 }
 
 // kernelCount returns a line of a file of /proc, in MiB.
