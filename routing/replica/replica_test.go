@@ -130,6 +130,10 @@ func TestItFollowsTheTable(t *testing.T) {
 	if d := w.decide(anna("works")); d.Reason != routing.ReasonLocked {
 		t.Errorf("%+v", d)
 	}
+	w.stop()
+	if len(w.rep.loaded) != 0 {
+		t.Errorf("%d mappings are kept that nobody needs", len(w.rep.loaded))
+	}
 	if w.table.loads != 2 || w.table.snapshots != 1 {
 		t.Errorf("%d mappings loaded, %d snapshots read", w.table.loads, w.table.snapshots)
 	}
