@@ -349,6 +349,65 @@ func TestCheckMapping(t *testing.T) {
 	}
 }
 
+func TestAMailboxMovesToAnotherAgency(t *testing.T) {
+	s := town(t, "health", "works")
+	moved := townRow("health", 2)
+	from := townMapping(t, "health", 2)
+	to := mustMapping(t, "works", append(slices.Collect(s.Mapping("works").Rows()), moved)...)
+	if errs := s.CheckMapping(to); len(errs) == 0 {
+		t.Error("it may be in two agencies")
+	}
+	u := Update{Mappings: []*Mapping{from, to}}
+	for _, m := range u.Mappings {
+		a, _ := s.Agency(m.Agency())
+		a.Mapping, a.Epoch = m.Digest(), a.Epoch.Next()
+		u.Agencies = append(u.Agencies, a)
+	}
+	after := mustApply(t, s, u)
+	for _, m := range u.Mappings {
+		if errs := after.CheckMapping(m); len(errs) != 0 {
+			t.Errorf("%s: %v", m.Agency(), errs)
+		}
+	}
+	if d := after.DecideAddress(moved.Addresses[0], "+"); d.Agency != "works" || d.Mailbox != moved.Mailbox || d.Reason != ReasonOpen {
+		t.Errorf("after: %+v", d)
+	}
+	if d := s.DecideAddress(moved.Addresses[0], "+"); d.Agency != "health" || d.Reason != ReasonOpen {
+		t.Errorf("before: %+v", d)
+	}
+}
+
+// Several may try something on one State at the same time.
+func TestStatesMadeToTry(t *testing.T) {
+	base := town(t, "health", "works")
+	var tries sync.WaitGroup
+	for n := range 4 {
+		tries.Go(func() {
+			id := AgencyID(fmt.Sprintf("new%d", n))
+			a, _ := NewAgency(id, "exchange", "ox")
+			for size := range 30 {
+				m := townMapping(t, id, 1+size%9)
+				a.Mapping = m.Digest()
+				s, err := base.Apply(Update{Agencies: []Agency{a}, Mappings: []*Mapping{m}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for i := range 9 {
+					d := s.DecideAddress(townRow(id, i).Addresses[1], "")
+					if (d.Reason == ReasonOpen) != (i < m.Len()) || d.Reason == ReasonOpen && d.Agency != id {
+						t.Errorf("%s of %d, mailbox %d: %+v", id, m.Len(), i, d)
+					}
+				}
+				if d := s.DecideAddress(townRow("health", 1).Addresses[0], ""); d.Agency != "health" || d.Reason != ReasonOpen {
+					t.Errorf("%+v", d)
+				}
+			}
+		})
+	}
+	tries.Wait()
+}
+
 func TestCheckAddition(t *testing.T) {
 	s := town(t, "health")
 	for name, test := range map[string]struct {

@@ -106,9 +106,10 @@ type Update struct {
 	Fixed    []Fixed
 }
 
-// Apply returns the State after u. Apply must be called on the newest State only, by
-// one goroutine at a time; readers of older States are not disturbed. An agency whose
-// record names a mapping that was neither there nor given reads as closed.
+// Apply returns the State after u; s stays as it is, and so do its readers. Who keeps the
+// copy of a table applies to the newest State only; a State may also be made to try
+// something, and dropped. An agency whose record names a mapping that was neither there
+// nor given has none: none of its names is known, see [State.Missing].
 func (s *State) Apply(u Update) (*State, error) {
 	n := *s
 	if u.Position != (Position{}) {
@@ -356,6 +357,9 @@ func (s *State) FixedAddresses() iter.Seq[Fixed] { return maps.Values(s.fixed) }
 // this State: a key that another agency or a fixed address has, or that folds together
 // with one of another agency's (docs/architecture/promises.md, P3), and an address
 // outside the served domains. Each error names the key and the other.
+//
+// If several agencies change at once, as when a mailbox moves from one to another, ask
+// the State that [State.Apply] makes of all of them, for each mapping.
 func (s *State) CheckMapping(m *Mapping) []error {
 	errs := s.unknown(m.agency)
 	fixed := map[string]Fixed{}
