@@ -13,6 +13,8 @@ type Disk interface {
 	// Create makes a file for writing; it is an error if it exists.
 	Create(path string) (File, error)
 	Open(path string) (io.ReadCloser, error)
+	// OpenAt opens a file for reading at any place; what is appended later can be read.
+	OpenAt(path string) (Random, error)
 	Rename(from, to string) error
 	Remove(path string) error
 	// Names lists a directory in no order, subdirectories left out.
@@ -28,8 +30,19 @@ type Disk interface {
 type File interface {
 	io.WriteCloser
 	io.StringWriter
-	// Sync returns when everything written is on the disk.
+	// Sync returns when everything written is on the disk. After an error, what was
+	// written since the last Sync may be lost whatever a later Sync says.
 	Sync() error
+	// Truncate cuts the file to size bytes; what is written next follows there.
+	Truncate(size int64) error
+}
+
+// Random is a file that is read at any place. It is safe for concurrent use.
+type Random interface {
+	io.ReaderAt
+	io.Closer
+	// Size returns how many bytes the file has now.
+	Size() (int64, error)
 }
 
 // OS is the file system of the machine.
@@ -37,11 +50,32 @@ type OS struct{}
 
 // Create implements [Disk].
 func (OS) Create(path string) (File, error) {
-	return os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	// O_APPEND: after a Truncate the next write goes to the new end.
+	return os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
 }
 
 // Open implements [Disk].
 func (OS) Open(path string) (io.ReadCloser, error) { return os.Open(path) }
+
+// OpenAt implements [Disk].
+func (OS) OpenAt(path string) (Random, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return random{f}, nil
+}
+
+type random struct{ *os.File }
+
+// Size implements [Random].
+func (r random) Size() (int64, error) {
+	info, err := r.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
 
 // Rename implements [Disk].
 func (OS) Rename(from, to string) error { return os.Rename(from, to) }

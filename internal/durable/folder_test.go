@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"mailcutover/internal/durable"
-	"mailcutover/internal/durable/durabletest"
+	"mailcutover/internal/durable/memdisk"
 )
 
 func text(s string) func(io.Writer) error {
@@ -92,7 +92,7 @@ func TestFolderOnARealDisk(t *testing.T) {
 }
 
 func TestFolderRefusesNames(t *testing.T) {
-	f := open(t, &durabletest.Disk{}, "/d")
+	f := open(t, memdisk.New(), "/d")
 	for _, name := range []string{"", ".", "..", ".x", "a/b", "../x", `a\b`, "a\x00", strings.Repeat("x", 201)} {
 		_, openErr := f.Open(name)
 		_, asideErr := f.SetAside(name, time.Time{})
@@ -108,19 +108,19 @@ func TestFolderRefusesNames(t *testing.T) {
 // the new one, if Write returned nil.
 func TestWriteIsAllOrNothing(t *testing.T) {
 	for n := 0; ; n++ {
-		disk := &durabletest.Disk{}
+		disk := memdisk.New()
 		f := open(t, disk, "/d")
 		if err := f.Write("x", text("old")); err != nil {
 			t.Fatal(err)
 		}
-		disk.FailAfter(n)
+		disk.FailAfter(n, errors.New("disk failed"))
 		err := f.Write("x", text("new one"))
-		disk.FailAfter(-1)
-		for _, lucky := range []bool{false, true} {
-			after := open(t, disk.PowerCut(lucky), "/d")
+		disk.Fail(nil)
+		for _, loss := range memdisk.Losses() {
+			after := open(t, disk.Restart(loss), "/d")
 			got := read(t, after, "x")
 			if err == nil && got != "new one" || got != "old" && got != "new one" {
-				t.Errorf("failing after %d calls, lucky %t, Write returned %v: %q", n, lucky, err, got)
+				t.Errorf("failing after %d calls, %s, Write returned %v: %q", n, loss, err, got)
 			}
 			if names, _ := after.Names(); !slices.Equal(names, []string{"x"}) {
 				t.Errorf("failing after %d calls: %q", n, names)

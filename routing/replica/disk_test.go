@@ -2,6 +2,7 @@ package replica
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"log/slog"
@@ -12,20 +13,22 @@ import (
 	"testing"
 	"time"
 
-	"mailcutover/internal/durable/durabletest"
+	"mailcutover/internal/durable/memdisk"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
 )
+
+var errDisk = errors.New("disk failed")
 
 const recordsPath = "/d/" + recordsFile
 
 // filled is a disk with the copy of a table of two agencies, one of them regressed, and
 // one fixed address.
-func filled(t *testing.T) (*world, *durabletest.Disk) {
+func filled(t *testing.T) (*world, *memdisk.Disk) {
 	t.Helper()
 	w := newWorld(t, "health", "works")
 	w.table.setAll(routing.Update{Fixed: []routing.Fixed{{Address: "all@example.org", Kind: "group", Platform: "ox"}}})
-	disk := &durabletest.Disk{}
+	disk := memdisk.New()
 	w.start(Options{Dir: "/d", Disk: disk})
 	works := w.table.agencies["works"]
 	works.Epoch.Number = 7
@@ -37,7 +40,7 @@ func filled(t *testing.T) (*world, *durabletest.Disk) {
 }
 
 // reopen opens the copy without a table behind it.
-func reopen(t *testing.T, disk *durabletest.Disk) *Replica {
+func reopen(t *testing.T, disk *memdisk.Disk) *Replica {
 	t.Helper()
 	rep, err := Open(Options{Dir: "/d", Disk: disk, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -46,7 +49,7 @@ func reopen(t *testing.T, disk *durabletest.Disk) *Replica {
 	return rep
 }
 
-func asideFiles(disk *durabletest.Disk) (names []string) {
+func asideFiles(disk *memdisk.Disk) (names []string) {
 	for name := range disk.Files() {
 		if strings.Contains(name, ".aside-") {
 			names = append(names, name)
@@ -105,7 +108,7 @@ func TestEveryDamageIsFound(t *testing.T) {
 		damaged[fmt.Sprintf("torn at %d", i)] = whole[:i]
 	}
 	for name, b := range damaged {
-		disk := disk.PowerCut(false)
+		disk := disk.Restart(memdisk.LoseAll)
 		disk.Change(recordsPath, b)
 		rep := reopen(t, disk)
 		if s := rep.State(); s.Len() != 0 || s.Position() != (routing.Position{}) {
@@ -167,7 +170,7 @@ func TestANewMappingWritesItsOwnSize(t *testing.T) {
 	w.table.set(w.newAgency("works", 2, many...))
 	health := w.newAgency("health", 1, anna("health"))
 	w.table.set(health)
-	disk := &durabletest.Disk{}
+	disk := memdisk.New()
 	w.start(Options{Dir: "/d", Disk: disk})
 	w.wait(w.table.pos)
 	w.await("on disk", func() bool { return w.rep.Status().OnDisk == w.table.pos })
@@ -190,17 +193,17 @@ func TestANewMappingWritesItsOwnSize(t *testing.T) {
 
 func TestTheNodeGoesOnWithoutItsDisk(t *testing.T) {
 	w := newWorld(t, "health")
-	disk := &durabletest.Disk{}
+	disk := memdisk.New()
 	w.start(Options{Dir: "/d", Disk: disk})
 	w.await("on disk", func() bool { return w.rep.Status().OnDisk.Revision == 2 })
-	disk.FailAfter(0)
+	disk.FailAfter(0, errDisk)
 	pos := w.table.set(w.newAgency("works", 1, anna("works")))
 	w.wait(pos)
 	w.await("the failure is known", func() bool { return w.rep.Status().DiskErr != nil })
 	if s := w.rep.Status(); !s.Open || s.OnDisk.Revision != 2 {
 		t.Errorf("%+v", s)
 	}
-	disk.FailAfter(-1)
+	disk.Fail(nil)
 	w.await("written after all", func() bool { s := w.rep.Status(); return s.DiskErr == nil && s.OnDisk == pos })
 	w.stop()
 	if got := reopen(t, disk).State().Position(); got != pos {
@@ -213,25 +216,25 @@ func TestTheNodeGoesOnWithoutItsDisk(t *testing.T) {
 func TestPowerCutAtEveryCall(t *testing.T) {
 	for n := 0; ; n++ {
 		w := newWorld(t, "health")
-		disk := &durabletest.Disk{}
+		disk := memdisk.New()
 		w.start(Options{Dir: "/d", Disk: disk})
 		w.await("on disk", func() bool { return w.rep.Status().OnDisk.Revision == 2 })
-		disk.FailAfter(n)
+		disk.FailAfter(n, errDisk)
 		health := w.table.agencies["health"]
 		health.Mapping, health.Epoch = w.mapping("health", 1, anna("health"), "bert@example.org").Digest(), health.Epoch.Next()
 		pos := w.table.set(health)
 		w.wait(pos)
 		w.await("tried", func() bool { s := w.rep.Status(); return s.DiskErr != nil || s.OnDisk == pos })
 		done := w.rep.Status().DiskErr == nil
-		for _, lucky := range []bool{false, true} {
-			after := disk.PowerCut(lucky)
+		for _, loss := range memdisk.Losses() {
+			after := disk.Restart(loss)
 			rep := reopen(t, after)
 			s := rep.State()
 			if len(asideFiles(after)) != 0 || s.Position().Revision < 2 || s.Position().Revision > pos.Revision || len(s.Missing()) != 0 {
-				t.Errorf("after %d calls, lucky %t: %+v, missing %v, set aside %q", n, lucky, s.Position(), s.Missing(), asideFiles(after))
+				t.Errorf("after %d calls, %s: %+v, missing %v, set aside %q", n, loss, s.Position(), s.Missing(), asideFiles(after))
 			}
 			if d := s.DecideAddress("bert@example.org", ""); (d.Reason == routing.ReasonOpen) != (s.Position() == pos) {
-				t.Errorf("after %d calls, lucky %t, at revision %d: %+v", n, lucky, s.Position().Revision, d)
+				t.Errorf("after %d calls, %s, at revision %d: %+v", n, loss, s.Position().Revision, d)
 			}
 			if done && s.Position() != pos {
 				t.Errorf("written, and not found: %+v", s.Position())
@@ -248,8 +251,8 @@ func TestPowerCutAtEveryCall(t *testing.T) {
 }
 
 func TestADirectoryThatCannotBeUsed(t *testing.T) {
-	disk := &durabletest.Disk{}
-	disk.FailAfter(0)
+	disk := memdisk.New()
+	disk.FailAfter(0, errDisk)
 	if _, err := Open(Options{Dir: "/d", Disk: disk}); err == nil {
 		t.Error("no error")
 	}
