@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"mailcutover/internal/nonblock"
 )
 
 // bufferBytes is how much of commands or body is collected for one write.
@@ -45,17 +47,29 @@ type conn struct {
 // from one that was possibly sent, also below TLS.
 type wire struct {
 	net.Conn
+	socket  *nonblock.Socket // of Conn; nil: none
 	written int64
 }
 
-func (w *wire) Write(p []byte) (int, error) {
-	n, err := w.Conn.Write(p)
+func (w *wire) Read(p []byte) (int, error) {
+	if w.socket != nil {
+		return w.socket.Read(p)
+	}
+	return w.Conn.Read(p)
+}
+
+func (w *wire) Write(p []byte) (n int, err error) {
+	if w.socket != nil {
+		n, err = w.socket.Write(p)
+	} else {
+		n, err = w.Conn.Write(p)
+	}
 	w.written += int64(n)
 	return n, err
 }
 
 func newConn(nc net.Conn, h *host, block, platformLimit time.Duration) *conn {
-	c := &conn{host: h, raw: &wire{Conn: nc}, peek: newPeeker(nc), born: time.Now(), block: block}
+	c := &conn{host: h, raw: &wire{Conn: nc, socket: nonblock.New(nc)}, peek: newPeeker(nc), born: time.Now(), block: block}
 	if platformLimit > 0 {
 		c.limit = c.born.Add(platformLimit)
 	}

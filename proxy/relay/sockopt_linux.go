@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mailcutover/internal/nonblock"
 )
 
 // harden sets what docs/architecture/switch.md, node rule 7, asks of platform sockets: a closed
@@ -37,16 +39,14 @@ func harden(nc net.Conn, unacknowledged time.Duration) error {
 type peeker struct {
 	raw  syscall.RawConn // nil: not a socket, never anything pending
 	look func(fd uintptr)
-	fds  [1]unix.PollFd
-	n    int
 	err  error
 }
 
 func newPeeker(nc net.Conn) *peeker {
 	p := new(peeker)
 	p.look = func(fd uintptr) {
-		p.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
-		p.n, p.err = unix.Poll(p.fds[:], 0)
+		var b [1]byte
+		_, p.err = nonblock.Peek(fd, b[:])
 	}
 	if sc, ok := nc.(syscall.Conn); ok {
 		p.raw, _ = sc.SyscallConn()
@@ -59,8 +59,5 @@ func (p *peeker) pending() bool {
 	if p.raw == nil {
 		return false
 	}
-	if err := p.raw.Control(p.look); err != nil {
-		return true
-	}
-	return p.n != 0 && p.err != unix.EINTR
+	return p.raw.Control(p.look) != nil || p.err != syscall.EAGAIN
 }

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"mailcutover/internal/nonblock"
 )
 
 const (
@@ -61,12 +63,14 @@ type wire struct {
 	writeTimeout time.Duration
 	writeErr     error
 
-	attempt, peek func(fd uintptr) bool // made once: a closure for each wait would be garbage
-	received      int64                 // bytes, in all
-	got           int
-	gotErr        error
-	peeked        bool
-	polling       bool // the attempt is not to wait
+	attempt, peek, push func(fd uintptr) bool // made once: a closure for each wait would be garbage
+	received            int64                 // bytes, in all
+	got                 int
+	gotErr              error
+	sent                int // bytes of out
+	sentErr             error
+	peeked              bool
+	polling             bool // the attempt is not to wait
 }
 
 func (w *wire) init(nc net.Conn, pool *bufferPool, writeTimeout time.Duration) error {
@@ -77,7 +81,7 @@ func (w *wire) init(nc net.Conn, pool *bufferPool, writeTimeout time.Duration) e
 			return err
 		}
 		w.raw = raw
-		w.attempt, w.peek = w.tryRead, w.tryPeek
+		w.attempt, w.peek, w.push = w.tryRead, w.tryPeek, w.tryWrite
 	}
 	return nil
 }
@@ -164,7 +168,7 @@ func (w *wire) filled(n int, err error) error {
 // waits, and calls it again.
 func (w *wire) tryRead(fd uintptr) bool {
 	w.grab()
-	w.got, w.gotErr = readDescriptor(fd, w.in[w.w:])
+	w.got, w.gotErr = nonblock.Read(fd, w.in[w.w:])
 	if w.gotErr != syscall.EAGAIN {
 		return true
 	}
@@ -210,17 +214,8 @@ func (w *wire) tryPeek(fd uintptr) bool {
 	}
 	w.peeked = true
 	var b [1]byte
-	_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	_, err := nonblock.Peek(fd, b[:])
 	return err != syscall.EAGAIN
-}
-
-func readDescriptor(fd uintptr, p []byte) (int, error) {
-	for {
-		n, err := syscall.Read(int(fd), p)
-		if err != syscall.EINTR {
-			return max(n, 0), err
-		}
-	}
 }
 
 // poll reads what has arrived without waiting, and reports whether anything is unread.
@@ -273,16 +268,46 @@ func (w *wire) flush() error {
 	if w.writeErr == nil && len(*w.out) > 0 {
 		if err := w.nc.SetWriteDeadline(time.Now().Add(w.writeTimeout)); err != nil {
 			w.writeErr = err
-		} else if w.tls != nil {
-			_, w.writeErr = w.tls.Write(*w.out)
 		} else {
-			_, w.writeErr = w.nc.Write(*w.out)
+			w.writeErr = w.write()
 		}
 	}
 	*w.out = (*w.out)[:0]
 	w.pool.out.Put(w.out)
 	w.out = nil
 	return w.writeErr
+}
+
+func (w *wire) write() (err error) {
+	switch {
+	case w.tls != nil:
+		_, err = w.tls.Write(*w.out)
+	case w.raw == nil:
+		_, err = w.nc.Write(*w.out)
+	default:
+		w.sent, w.sentErr = 0, nil
+		if err = w.raw.Write(w.push); err == nil {
+			err = w.sentErr
+		}
+	}
+	return err
+}
+
+// tryWrite writes to the descriptor without waiting. On false the runtime's poller
+// waits, and calls it again.
+func (w *wire) tryWrite(fd uintptr) bool {
+	for w.sent < len(*w.out) {
+		n, err := nonblock.Write(fd, (*w.out)[w.sent:])
+		w.sent += n
+		if err != nil {
+			if err == syscall.EAGAIN {
+				return false
+			}
+			w.sentErr = os.NewSyscallError("send", err)
+			return true
+		}
+	}
+	return true
 }
 
 // startTLS shakes hands. What is unread belongs to the handshake. The handshake runs
@@ -400,6 +425,6 @@ func (t *tlsTransport) Read(p []byte) (int, error) {
 }
 
 func (t *tlsTransport) tryRead(fd uintptr) bool {
-	t.n, t.err = readDescriptor(fd, t.p)
+	t.n, t.err = nonblock.Read(fd, t.p)
 	return true
 }

@@ -1,0 +1,39 @@
+//go:build unix && (!linux || race)
+
+package nonblock
+
+// The race detector learns from the ordinary calls what one goroutine tells another over
+// a socket.
+
+import "syscall"
+
+// Read reads from a socket what is there. It returns no byte and no error at the end,
+// and EAGAIN if there is nothing yet.
+func Read(fd uintptr, p []byte) (int, error) {
+	for {
+		n, err := syscall.Read(int(fd), p)
+		if err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// Peek is Read, and leaves what it read.
+func Peek(fd uintptr, p []byte) (int, error) {
+	for {
+		n, _, err := syscall.Recvfrom(int(fd), p, syscall.MSG_PEEK)
+		if err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// Write writes to a socket as much as it takes; EAGAIN if that is nothing.
+func Write(fd uintptr, p []byte) (int, error) {
+	for {
+		n, err := syscall.Write(int(fd), p)
+		if err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
+}

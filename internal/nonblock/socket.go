@@ -1,0 +1,98 @@
+package nonblock
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+)
+
+// Socket is a net.Conn that reads and writes its descriptor itself. Unlike with other
+// ones, Read may be called by one goroutine at a time only, and so may Write; both may
+// run at once.
+type Socket struct {
+	net.Conn
+	raw syscall.RawConn
+	in  transfer
+	out transfer
+}
+
+// transfer is one direction. Its function is made once: one for each call would be garbage.
+type transfer struct {
+	attempt func(fd uintptr) bool
+	p       []byte
+	n       int
+	err     error
+}
+
+// New returns a Socket for nc, or nil if nc is no TCP or Unix connection of package net: what
+// wraps one has reads and writes of its own.
+func New(nc net.Conn) *Socket {
+	var sc syscall.Conn
+	switch nc := nc.(type) {
+	case *net.TCPConn:
+		sc = nc
+	case *net.UnixConn:
+		sc = nc
+	default:
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	s := &Socket{Conn: nc, raw: raw}
+	s.in.attempt = s.in.read
+	s.out.attempt = s.out.write
+	return s
+}
+
+// Read implements io.Reader.
+func (s *Socket) Read(p []byte) (int, error) {
+	t := &s.in
+	t.p, t.n, t.err = p, 0, nil
+	err := s.raw.Read(t.attempt)
+	t.p = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case t.err != nil:
+		return 0, os.NewSyscallError("recv", t.err)
+	case t.n == 0 && len(p) > 0:
+		return 0, io.EOF
+	}
+	return t.n, nil
+}
+
+func (t *transfer) read(fd uintptr) bool {
+	t.n, t.err = Read(fd, t.p)
+	return t.err != syscall.EAGAIN
+}
+
+// Write implements io.Writer.
+func (s *Socket) Write(p []byte) (int, error) {
+	t := &s.out
+	t.p, t.n, t.err = p, 0, nil
+	err := s.raw.Write(t.attempt)
+	t.p = nil
+	if err == nil && t.err != nil {
+		err = os.NewSyscallError("send", t.err)
+	}
+	return t.n, err
+}
+
+func (t *transfer) write(fd uintptr) bool {
+	for t.n < len(t.p) {
+		n, err := Write(fd, t.p[t.n:])
+		t.n += n
+		if err != nil {
+			t.err = err
+			if err == syscall.EAGAIN {
+				t.err = nil
+				return false
+			}
+			return true
+		}
+	}
+	return true
+}
