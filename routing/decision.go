@@ -130,11 +130,18 @@ func (s *State) decide(d *Decision, key string, mail bool) (claimed bool) {
 			if !ok {
 				continue
 			}
-			var n names
-			if n.read(l, key); n.roles == 0 {
+			if claimed {
+				if lineHas(l, key) {
+					d.Reason = ReasonConflict
+					return true
+				}
 				continue
 			}
-			line, found = l, n
+			if found.read(l, key); found.roles == 0 {
+				found = names{}
+				continue
+			}
+			line = l
 		}
 		if claimed {
 			d.Reason = ReasonConflict

@@ -290,7 +290,11 @@ type names struct {
 
 // read reads a line. It is written for speed: one pass, and no directory id.
 func (n *names) read(line, key string) {
-	for pos := strings.IndexByte(line[37:], '\t') + 38; pos < len(line); {
+	pos := 36 + len("\tuser\t") // the most frequent kind
+	if line[pos-1] != '\t' {
+		pos = strings.IndexByte(line[37:], '\t') + 38
+	}
+	for pos < len(line) {
 		end := strings.IndexByte(line[pos:], '\t') + pos
 		if end < pos {
 			end = len(line)
@@ -370,9 +374,23 @@ func (f *fields) next() string {
 
 // parseCanonicalID parses an id in the form that MailboxID.String returns, without checks.
 func parseCanonicalID(s string) (id MailboxID) {
-	for i, at := range [16]int8{6, 4, 2, 0, 11, 9, 16, 14, 19, 21, 24, 26, 28, 30, 32, 34} {
-		id[i] = hexValue(s[at])<<4 | hexValue(s[at+1])
-	}
+	_ = s[35] // one check of the length for all
+	id[0] = hexValue(s[6])<<4 | hexValue(s[7])
+	id[1] = hexValue(s[4])<<4 | hexValue(s[5])
+	id[2] = hexValue(s[2])<<4 | hexValue(s[3])
+	id[3] = hexValue(s[0])<<4 | hexValue(s[1])
+	id[4] = hexValue(s[11])<<4 | hexValue(s[12])
+	id[5] = hexValue(s[9])<<4 | hexValue(s[10])
+	id[6] = hexValue(s[16])<<4 | hexValue(s[17])
+	id[7] = hexValue(s[14])<<4 | hexValue(s[15])
+	id[8] = hexValue(s[19])<<4 | hexValue(s[20])
+	id[9] = hexValue(s[21])<<4 | hexValue(s[22])
+	id[10] = hexValue(s[24])<<4 | hexValue(s[25])
+	id[11] = hexValue(s[26])<<4 | hexValue(s[27])
+	id[12] = hexValue(s[28])<<4 | hexValue(s[29])
+	id[13] = hexValue(s[30])<<4 | hexValue(s[31])
+	id[14] = hexValue(s[32])<<4 | hexValue(s[33])
+	id[15] = hexValue(s[34])<<4 | hexValue(s[35])
 	return id
 }
 
