@@ -47,7 +47,7 @@ type agency struct {
 	nonce   routing.Nonce
 	tickets map[*Ticket]struct{} // entered, no end yet
 	doubts  map[*Ticket]time.Time
-	changed chan struct{} // closed, and made anew, whenever a ticket ends
+	changed chan struct{} // closed when the next ticket ends; nil: nobody waits for it
 }
 
 // NewGate returns a gate that decides by source. separator is that of sub-addressing,
@@ -58,33 +58,43 @@ func NewGate(source Source, lease Lease, separator string) *Gate {
 
 // Address decides for a recipient.
 func (g *Gate) Address(a routing.Address) routing.Decision {
-	return g.allowed(g.source.State().DecideAddress(a, g.separator))
+	right := g.right()
+	return right.allow(g.source.State().DecideAddress(a, g.separator))
 }
 
 // Login decides for a login.
 func (g *Gate) Login(l routing.Login) routing.Decision {
-	return g.allowed(g.source.State().DecideLogin(l))
+	right := g.right()
+	return right.allow(g.source.State().DecideLogin(l))
 }
 
-// allowed turns a decision into "table can't be used" where the right to make it is gone.
-func (g *Gate) allowed(d routing.Decision) routing.Decision {
-	if !g.mayDecide(d.Armed) {
+// right is what this node may decide for at one moment. It is taken before the State is
+// read, so that it never speaks for a State that is older than it.
+type right struct{ settled, armed bool }
+
+// right compares on the monotonic clock.
+func (g *Gate) right() right {
+	at, ok := g.source.Fresh()
+	if !ok {
+		return right{}
+	}
+	age := time.Since(at) + g.lease.Margin
+	return right{settled: age < g.lease.Settled, armed: age < g.lease.Armed}
+}
+
+// allow turns a decision into "table can't be used" where the right to make it is gone.
+func (r right) allow(d routing.Decision) routing.Decision {
+	if !r.covers(d.Armed) {
 		return routing.Decision{Reason: routing.ReasonTableUnavail}
 	}
 	return d
 }
 
-// mayDecide compares on the monotonic clock.
-func (g *Gate) mayDecide(armed bool) bool {
-	at, ok := g.source.Fresh()
-	if !ok {
-		return false
-	}
-	end := g.lease.Settled
+func (r right) covers(armed bool) bool {
 	if armed {
-		end = g.lease.Armed
+		return r.armed
 	}
-	return time.Since(at) < end-g.lease.Margin
+	return r.settled
 }
 
 // Ready returns nil if this node may decide for settled agencies, else why not.
@@ -93,7 +103,7 @@ func (g *Gate) Ready() error {
 	switch {
 	case !ok:
 		return errors.New("the copy of the table can't be trusted, or was not loaded yet")
-	case !g.mayDecide(false):
+	case !g.right().settled:
 		return fmt.Errorf("the table was last reached %s ago", time.Since(at).Round(time.Second))
 	}
 	return nil
@@ -112,7 +122,6 @@ func (g *Gate) agency(id routing.AgencyID) *agency {
 		a = &agency{
 			tickets: make(map[*Ticket]struct{}),
 			doubts:  make(map[*Ticket]time.Time),
-			changed: make(chan struct{}),
 		}
 		g.agencies[id] = a
 	}
@@ -190,7 +199,7 @@ func (g *Gate) Enter(d *routing.Decision, cut func()) (*Ticket, error) {
 // Dot is the last question before the final dot, which must follow at once. After nil
 // the drain waits for this ticket; after ErrClosed no dot may be sent.
 func (t *Ticket) Dot(_ context.Context) error {
-	if !t.gate.mayDecide(t.armed) {
+	if !t.gate.right().covers(t.armed) {
 		return fmt.Errorf("before the dot: %w: the right to decide has lapsed", ErrClosed)
 	}
 	t.agency.mu.Lock()
@@ -207,7 +216,7 @@ func (t *Ticket) Dot(_ context.Context) error {
 // is still there. If not, the peer gets a temporary answer, and the copy is a possible
 // duplicate (docs/architecture/switch.md, node rule 4).
 func (t *Ticket) Acknowledge() error {
-	if !t.gate.mayDecide(t.armed) {
+	if !t.gate.right().covers(t.armed) {
 		return fmt.Errorf("after the dot: %w: the right to decide has lapsed", ErrClosed)
 	}
 	return nil
@@ -236,8 +245,10 @@ func (t *Ticket) End() {
 }
 
 func (a *agency) signal() {
-	close(a.changed)
-	a.changed = make(chan struct{})
+	if a.changed != nil {
+		close(a.changed)
+		a.changed = nil
+	}
 }
 
 // Load says what is under way for an agency.
@@ -291,6 +302,9 @@ func (g *Gate) Drain(ctx context.Context, id routing.AgencyID, epoch routing.Epo
 	old := func(t *Ticket) bool { return t.epoch.Compare(epoch) < 0 }
 	for {
 		a.mu.Lock()
+		if a.changed == nil {
+			a.changed = make(chan struct{})
+		}
 		seen, changed := a.epoch, a.changed
 		l, until := a.load(old)
 		a.mu.Unlock()

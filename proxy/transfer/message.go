@@ -17,7 +17,13 @@ import (
 // bufferSize is how much of a body is in memory at once.
 const bufferSize = 32 << 10
 
-var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+// buffer is what one message needs while it streams.
+type buffer struct {
+	bytes [bufferSize]byte
+	scan  mail.TraceScanner
+}
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
 // Data implements smtp.Session: it streams the message to the platform and passes its
 // answers on.
@@ -41,8 +47,7 @@ func (s *session) Data(ctx context.Context, body smtp.Body) []error {
 			}
 		}
 		t.Observer.Delivered(t.leg.platform.ID, t.client.Origin, code)
-		t.log(slog.LevelInfo, "message", &r.decision, "transaction", id, "from", t.from.String(), "rcpt", r.decision.Address,
-			"size", size, "repaired", body.Repaired(), "host", t.leg.tx.Host(), "code", code)
+		t.logOutcome(&r.decision, id, size, body.Repaired(), code)
 	}
 	return errs
 }
@@ -94,10 +99,11 @@ func (t *transaction) pass(id mail.TransactionID, body smtp.Body) (size int64, a
 // came in whole and doesn't loop.
 func (t *transaction) stream(id mail.TransactionID, body smtp.Body) (size int64, err error) {
 	l := t.leg
-	buf := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buf)
+	b := buffers.Get().(*buffer)
+	defer buffers.Put(b)
+	buf, scan := &b.bytes, &b.scan
+	*scan = mail.TraceScanner{Installation: t.Installation}
 	trace := mail.Trace{Client: t.client, Node: t.Node, Installation: t.Installation, Transaction: id, Time: time.Now()}
-	scan := mail.TraceScanner{Installation: t.Installation}
 	line := trace.Append(buf[:0])
 	if _, err := l.tx.Write(line); err != nil {
 		return 0, t.closedOr(err)
@@ -107,7 +113,7 @@ func (t *transaction) stream(id mail.TransactionID, body smtp.Body) (size int64,
 		if n > 0 {
 			size += int64(n)
 			scan.Scan(buf[:n])
-			if err := t.looping(&scan); err != nil {
+			if err := t.looping(scan); err != nil {
 				return size, err
 			}
 			if _, err := l.tx.Write(buf[:n]); err != nil {
@@ -117,7 +123,7 @@ func (t *transaction) stream(id mail.TransactionID, body smtp.Body) (size int64,
 		switch {
 		case err == io.EOF:
 			scan.End()
-			return size, t.looping(&scan)
+			return size, t.looping(scan)
 		case err != nil:
 			return size, fmt.Errorf("read message %s: %w", id, err)
 		}

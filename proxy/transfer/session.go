@@ -240,6 +240,23 @@ func (t *transaction) log(level slog.Level, msg string, d *routing.Decision, arg
 	t.Logger.Log(context.Background(), level, msg, append(attrs, args...)...)
 }
 
+// logOutcome writes the line of a recipient whose message reached its end. It is what
+// log would write, without its garbage: this is the one line that each message has.
+func (t *transaction) logOutcome(d *routing.Decision, id mail.TransactionID, size int64, repaired, code int) {
+	ctx := context.Background()
+	if !t.Logger.Enabled(ctx, slog.LevelInfo) {
+		return
+	}
+	attrs := append(make([]slog.Attr, 0, 12), slog.String("session", t.client.Session))
+	if d.Agency != "" { // not a fixed address
+		attrs = append(attrs, slog.String("agency", string(d.Agency)), slog.String("mailbox", d.Mailbox.String()), slog.String("epoch", d.Epoch.String()))
+	}
+	attrs = append(attrs, slog.String("platform", string(d.Platform)), slog.String("transaction", string(id)),
+		slog.String("from", t.from.String()), slog.String("rcpt", string(d.Address)), slog.Int64("size", size),
+		slog.Int("repaired", repaired), slog.String("host", t.leg.tx.Host()), slog.Int("code", code))
+	t.Logger.LogAttrs(ctx, slog.LevelInfo, "message", attrs...)
+}
+
 // Reset implements smtp.Session.
 func (s *session) Reset() {
 	if s.tx == nil {
