@@ -116,7 +116,7 @@ func (w *world) decide(a routing.Address) routing.Decision { return w.rep.State(
 func TestItFollowsTheTable(t *testing.T) {
 	w := newWorld(t, "health", "works")
 	w.start(Options{})
-	pos, _ := w.table.Position(nil)
+	pos, _ := w.table.Position(context.Background())
 	w.wait(pos)
 	if d := w.decide(anna("works")); d.Reason != routing.ReasonOpen || d.Agency != "works" || d.Platform != "exchange" {
 		t.Fatalf("%+v", d)
@@ -143,7 +143,7 @@ func TestItComesBackFromDiskClosed(t *testing.T) {
 	w := newWorld(t, "health", "works")
 	dir := t.TempDir()
 	w.start(Options{Dir: dir})
-	pos, _ := w.table.Position(nil)
+	pos, _ := w.table.Position(context.Background())
 	w.wait(pos)
 	w.stop()
 	w.table.do(func() { w.table.down, w.table.loads = table.ErrUnavailable, 0 })
