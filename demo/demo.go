@@ -131,7 +131,7 @@ func build(ctx context.Context, o Options) (_ *stage, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.mx = &mx{addr: s.node.Addr("mx").String(), all: s.all}
+	s.mx = &mx{addr: s.node.Addr("mx").String(), all: s.all, closed: map[string]int{}}
 	s.say("Node, source platform %s (SMTP) and target platform %s (LMTP) are up on loopback.", source, target)
 	return s, s.fill(ctx)
 }
@@ -255,6 +255,7 @@ func (s *stage) change(ctx context.Context, kind operation.Kind, from, to string
 	if err != nil {
 		return fmt.Errorf("arm agency %s: %w", moved, err)
 	}
+	ours, others := s.mx.closures()
 	sp := span{from: from, to: to, began: time.Now()}
 	op, err := s.api.Start(ctx, kind, moved, a.Epoch, "demo")
 	if err == nil {
@@ -268,7 +269,9 @@ func (s *stage) change(ctx context.Context, kind operation.Kind, from, to string
 	}
 	sp.end = time.Now()
 	s.switches = append(s.switches, sp)
-	s.say("%s of agency %s: %s -> %s, closed for %s; the others noticed nothing.", kind, moved, from, to, op.Opened.Sub(*op.Closed).Round(100*time.Microsecond))
+	ours2, others2 := s.mx.closures()
+	s.say("%s of agency %s: %s -> %s, closed for %s; put off for it: %d of its recipients, %d of the other agencies'.", kind, moved, from, to,
+		op.Opened.Sub(*op.Closed).Round(100*time.Microsecond), ours2-ours, others2-others)
 	return nil
 }
 

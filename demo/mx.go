@@ -40,9 +40,10 @@ type mx struct {
 	next    int // number of the next message
 	waiting []job
 	taken   []accepted
-	putOff  int      // recipients answered 4yz
-	refused []string // answers that should never come: 5yz
-	idle    int      // workers without a message
+	putOff  int            // recipients answered 4yz
+	closed  map[string]int // of them, by agency, because it was closed
+	refused []string       // answers that should never come: 5yz
+	idle    int            // workers without a message
 }
 
 // run sends rate messages a second over some kept connections, until stop is closed and
@@ -221,6 +222,11 @@ func (m *mx) again(id int, rcpts []*mailbox, err error) {
 		return
 	}
 	m.putOff += len(rcpts)
+	if reply != nil && reply.EnhancedCode == (gosmtp.EnhancedCode{4, 3, 2}) {
+		for _, r := range rcpts {
+			m.closed[r.agency]++
+		}
+	}
 	m.waiting = append(m.waiting, job{id: id, rcpts: rcpts, due: time.Now().Add(retryDelay)})
 }
 
@@ -233,6 +239,21 @@ func message(id int) []byte {
 		fmt.Fprintf(&b, "Line %d of a message that nobody has to read.\r\n", line)
 	}
 	return []byte(b.String())
+}
+
+// closures returns how many recipients were put off because their agency was closed: of
+// the one that moves, and of the others.
+func (m *mx) closures() (ofMoved, ofOthers int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for agency, n := range m.closed {
+		if agency == moved {
+			ofMoved += n
+		} else {
+			ofOthers += n
+		}
+	}
+	return ofMoved, ofOthers
 }
 
 // progress is what the MX has done so far.

@@ -14,6 +14,7 @@
 // again until the deadline. What can neither be finished nor aborted stays closed:
 // mail for it is put off, and nothing is guessed.
 //
-// The admin API calls Run, from any goroutine; the node's main calls Recover once,
-// before it serves.
+// The admin API calls Run, from any goroutine; the node calls Recover once after its
+// start, when it has caught up with the table. Until then the agencies concerned stay
+// closed.
 package operation
