@@ -70,7 +70,9 @@ func (f *fakeTable) setAll(u routing.Update) (pos routing.Position) {
 	return pos
 }
 
-func (f *fakeTable) Init(context.Context) (routing.Position, error) { return f.Position(context.Background()) }
+func (f *fakeTable) Init(context.Context) (routing.Position, error) {
+	return f.Position(context.Background())
+}
 
 func (f *fakeTable) Position(context.Context) (routing.Position, error) {
 	f.mu.Lock()
