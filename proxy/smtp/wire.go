@@ -311,20 +311,22 @@ func (w *wire) tryWrite(fd uintptr) bool {
 }
 
 // startTLS shakes hands. What is unread belongs to the handshake. The handshake runs
-// in a goroutine of its own, whose stack it leaves deep.
+// in a goroutine of its own, whose stack it leaves deep. Who ends ctx must end the
+// connection's reads by a deadline after that: if the handshake had ctx, a connection's
+// context would carry for its life what that left in it, some 400 bytes.
 func (w *wire) startTLS(ctx context.Context, config *tls.Config, timeout time.Duration) error {
-	deadline := time.Now().Add(timeout)
-	if err := w.nc.SetDeadline(deadline); err != nil {
+	if err := w.nc.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	transport := &tlsTransport{Conn: w.nc, raw: w.raw, before: bytes.Clone(w.unread())}
 	w.take(len(w.unread()))
 	w.park()
 	conn := tls.Server(transport, config)
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
 	done := make(chan error)
-	go func() { done <- conn.HandshakeContext(ctx) }()
+	go func() { done <- conn.Handshake() }()
 	if err := <-done; err != nil {
 		return err
 	}
