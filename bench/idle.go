@@ -25,7 +25,7 @@ import (
 
 // What a memory has to do to count as settled.
 const (
-	settledFor   = 3 * time.Second // no new least value for so long
+	settledFor   = 4 * time.Second // no new least value for so long
 	settleWithin = 60 * time.Second
 	scrapeEvery  = 20 * time.Millisecond
 )
@@ -37,7 +37,7 @@ func idle(t peers.TB, o options) figure.Part {
 	part := figure.Part{
 		Name: "Idle connections of one node",
 		Notes: []string{
-			fmt.Sprintf("%d connections after greeting and EHLO, with TLS after the handshake and another EHLO; difference of VmRSS.", o.idle),
+			fmt.Sprintf("%d connections after greeting and EHLO, with TLS after the handshake and another EHLO; difference of VmRSS, each run with a new node.", o.idle),
 			"Ratio: to the bar.",
 		},
 	}
@@ -50,11 +50,17 @@ func idle(t peers.TB, o options) figure.Part {
 		{"plain", false, 8},
 		{"TLS", true, 20},
 	} {
-		s := newSettings(t, sink.Addr)
-		s.certificate(t)
-		pid := startNode(t, s)
-		each := idleMemory(t, s, pid, c.secure, o.idle)
-		part.Figures = append(part.Figures, figure.New("idle connection, "+c.name, "KiB", each/1024).AtMost(c.bar))
+		var runs []float64
+		for range o.nodes {
+			if err := peers.Run(t.Context(), "idle "+c.name, o.progress, func(t peers.TB) {
+				s := newSettings(t, sink.Addr)
+				s.certificate(t)
+				runs = append(runs, idleMemory(t, s, startNode(t, s), c.secure, o.idle)/1024)
+			}); err != nil {
+				t.Fatalf("%v", err)
+			}
+		}
+		part.Figures = append(part.Figures, figure.New("idle connection, "+c.name, "KiB", runs...).AtMost(c.bar))
 	}
 	return part
 }

@@ -55,6 +55,7 @@ type options struct {
 	rounds    int           // in which each contender has its turn
 	turn      time.Duration // of one contender in one round
 	idle      int           // connections
+	nodes     int           // whose idle connections are measured, one after the other
 	agencies  int           // of the table
 	mailboxes int           // of each agency
 	progress  io.Writer
@@ -81,7 +82,7 @@ type report struct {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	o := options{progress: stderr}
+	o := options{nodes: 3, progress: stderr}
 	quick := flags.Bool("quick", false, "fewer and shorter rounds: figures are rougher")
 	asJSON := flags.Bool("json", false, "print JSON")
 	only := flags.String("only", "", "one part: throughput, idle or table")
@@ -98,7 +99,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("argument %q: want flags only", flags.Arg(0))
 	}
 	if *quick {
-		o.rounds, o.turn = min(o.rounds, 5), min(o.turn, 1500*time.Millisecond)
+		o.rounds, o.turn, o.nodes = min(o.rounds, 5), min(o.turn, 1500*time.Millisecond), 1
 	}
 	if o.rounds < 1 || o.turn <= 0 || o.idle < 1 || o.agencies < 1 || o.mailboxes < 1 {
 		return errors.New("rounds, turn, idle, agencies and mailboxes must be positive")
