@@ -1,0 +1,110 @@
+package ledger
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+)
+
+// A hashed address reads "#" and 32 hexadecimal digits.
+const (
+	hashMark  = '#'
+	hashBytes = 16
+)
+
+// hashAddress returns the keyed hash that stands for an address, whatever its case.
+func hashAddress(key []byte, address string) string {
+	m := hmac.New(sha256.New, key)
+	m.Write([]byte(strings.ToLower(address)))
+	var sum [sha256.Size]byte
+	return string(hashMark) + hex.EncodeToString(m.Sum(sum[:0])[:hashBytes])
+}
+
+// hashOf returns the bytes of a hashed address, if s is one.
+func hashOf(s string) (b [hashBytes]byte, ok bool) {
+	if len(s) != 1+2*hashBytes || s[0] != hashMark {
+		return b, false
+	}
+	_, err := hex.Decode(b[:], []byte(s[1:]))
+	return b, err == nil && hex.EncodeToString(b[:]) == s[1:]
+}
+
+// hideAddresses puts "(address)" in the place of everything in a reply's text that could
+// be one.
+func hideAddresses(text string) string {
+	if !strings.Contains(text, "@") {
+		return text
+	}
+	var b strings.Builder
+	for len(text) > 0 {
+		n := strings.IndexAny(text, " \t<>()[],;:\"'")
+		switch n {
+		case -1:
+			n = len(text)
+		case 0:
+			b.WriteByte(text[0])
+			text = text[1:]
+			continue
+		}
+		if strings.Contains(text[:n], "@") {
+			b.WriteString("(address)")
+		} else {
+			b.WriteString(text[:n])
+		}
+		text = text[n:]
+	}
+	return b.String()
+}
+
+// bareMessageID returns a Message-ID without its brackets, as it is kept and looked for.
+func bareMessageID(s string) string {
+	return cut(strings.Trim(s, "<> \t\r\n"), maxMessageID)
+}
+
+const idDigits = "0123456789abcdefghijklmnopqrstuv"
+
+// packID returns the 128 bits of a transaction id; ok is false for what isn't one.
+func packID(s string) (b [16]byte, ok bool) {
+	if len(s) != 26 {
+		return b, false
+	}
+	var bits, have uint
+	n := 0
+	for i := range len(s) {
+		c := s[i]
+		var v uint
+		switch {
+		case '0' <= c && c <= '9':
+			v = uint(c - '0')
+		case 'a' <= c && c <= 'v':
+			v = uint(c-'a') + 10
+		default:
+			return b, false
+		}
+		bits, have = bits<<5|v, have+5
+		if have >= 8 && n < len(b) {
+			have -= 8
+			b[n] = byte(bits >> have)
+			n++
+		}
+	}
+	return b, bits&3 == 0 // 130 bits: the last two are always 0
+}
+
+// unpackID is the inverse of packID.
+func unpackID(b string) string {
+	var s [26]byte
+	var bits, have uint
+	n := 0
+	for i := range len(b) {
+		bits, have = bits<<8|uint(b[i]), have+8
+		for have >= 5 && n < len(s) {
+			have -= 5
+			s[n] = idDigits[bits>>have&31]
+			n++
+		}
+	}
+	s[25] = idDigits[bits<<2&31]
+	return string(s[:])
+}

@@ -1,0 +1,109 @@
+package ledger
+
+import (
+	"time"
+
+	"mailcutover/mail"
+	"mailcutover/routing"
+)
+
+// Bytes kept of a field; what is longer is cut and ends in "…".
+const (
+	maxAddress   = 254
+	maxMessageID = 200
+	maxHost      = 64
+	maxText      = 80
+)
+
+// MaxRecipients is how many recipients one intent may have.
+const MaxRecipients = 10_000
+
+// Recipient is one that a message is handed over for.
+type Recipient struct {
+	Address routing.Address   // canonical, as decided at RCPT
+	Agency  routing.AgencyID  // empty for fixed addresses
+	Mailbox routing.MailboxID // zero for fixed addresses
+	Epoch   routing.Epoch     // of the decision that sent it there
+}
+
+// Intent is one transaction with a platform, right before its final dot.
+type Intent struct {
+	Time        time.Time // zero: now
+	Transaction mail.TransactionID
+	Platform    routing.PlatformID
+	Host        string   // the platform's host that answers
+	From        string   // envelope sender as on the wire, without brackets; empty: <>
+	MessageID   string   // of the message's header; empty if it has none
+	Size        int64    // of the message as handed over, in bytes
+	Digest      [16]byte // the start of its SHA-256 digest; zero: not known
+	Recipients  []Recipient
+}
+
+// Result is how a handover ended for a recipient.
+type Result uint8
+
+const (
+	// ResultUnknown is the result of nothing.
+	ResultUnknown Result = iota
+	// ResultPending: the dot may be on its way and the answer is awaited now.
+	ResultPending
+	// ResultDelivered: the platform answered 2yz, and the sender is told so.
+	ResultDelivered
+	// ResultNotAcknowledged: the platform answered 2yz, but the sender is not told 250
+	// (docs/architecture/switch.md, node rule 4): a copy is there, and another may follow.
+	ResultNotAcknowledged
+	// ResultRefused: the platform answered 4yz or 5yz.
+	ResultRefused
+	// ResultInDoubt: the final dot was sent, or may have been, and no answer was seen.
+	ResultInDoubt
+	// ResultNotSent: the intent was withdrawn before its dot.
+	ResultNotSent
+
+	numResults
+)
+
+var resultNames = [numResults]string{"unknown", "pending", "delivered", "not acknowledged", "refused", "in doubt", "not sent"}
+
+// String returns the word for r that logs and the CLI show.
+func (r Result) String() string {
+	if r < numResults {
+		return resultNames[r]
+	}
+	return resultNames[ResultUnknown]
+}
+
+// Answer is how a handover ended, and what the platform said.
+type Answer struct {
+	Result Result
+	Code   int    // the platform's reply code; 0 if it gave none
+	Text   string // and its text; of the first line 80 bytes are kept
+}
+
+// Record is an intent with its outcome.
+type Record struct {
+	Intent
+
+	// Answers has one element for all recipients, or one for each.
+	Answers []Answer
+	// Answered is when the outcome was noted; zero if it wasn't.
+	Answered time.Time
+}
+
+// Answer returns what became of the recipient with this index.
+func (r *Record) Answer(recipient int) Answer {
+	if len(r.Answers) == 0 {
+		return Answer{}
+	}
+	return r.Answers[min(recipient, len(r.Answers)-1)]
+}
+
+// identity names an intent across the copies that are carried from segment to segment.
+type identity struct {
+	transaction mail.TransactionID
+	platform    routing.PlatformID
+	micros      int64
+}
+
+func (i *Intent) identity() identity {
+	return identity{i.Transaction, i.Platform, i.Time.UnixMicro()}
+}
