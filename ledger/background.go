@@ -159,7 +159,13 @@ func (l *Ledger) finish() error {
 	defer l.writing.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.segment = nil
+	if s := l.segment; s != nil {
+		l.segments[s.number] = &Segment{Number: s.number}
+		l.segment = nil
+	}
+	if seg := l.segments[l.fileOf]; seg != nil {
+		seg.ended = true
+	}
 	files := l.sealed
 	l.sealed = nil
 	if l.file != nil {

@@ -1,11 +1,12 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/crc32"
-	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"mailcutover/mail"
 	"mailcutover/routing"
@@ -19,11 +20,12 @@ const (
 	nameFirst   = 2
 )
 
-// How many names a segment defines: domains come and go, so they leave room for the
-// agencies, platforms and hosts that are seen later.
+// How many names a segment defines: domains, and the ends of Message-IDs, come and go, so
+// they leave room for the agencies, platforms and hosts that are seen later.
 const (
-	maxDomains = 2048
-	maxNames   = 4096
+	maxDomains  = 2048
+	maxSuffixes = 1024
+	maxNames    = 4096
 )
 
 // Flags of an intent.
@@ -92,10 +94,12 @@ func readHeader(data []byte) (h header, n int, state frameState) {
 // encoder writes the records of one segment.
 type encoder struct {
 	header
-	names   map[string]uint64
-	domains int
-	scratch []byte
-	key     []byte // for hashed addresses; nil: in clear
+	names    map[string]uint64
+	domains  int
+	suffixes int // of Message-IDs, among the names
+	scratch  []byte
+	line     []byte
+	key      []byte // for hashed addresses; nil: in clear
 }
 
 // name appends a name to p, and its definition to b if it is a new one.
@@ -139,6 +143,25 @@ func (e *encoder) address(b, p []byte, s string) (b2, p2 []byte) {
 	return b, appendString(p, s[:at])
 }
 
+// messageID appends a Message-ID. What follows the host's own name in its right part is
+// a name: the big providers have thousands of hosts in one domain.
+func (e *encoder) messageID(b, p []byte, s string) (b2, p2 []byte) {
+	at := strings.LastIndexByte(s, '@')
+	dot := strings.IndexByte(s[at+1:], '.') + at + 1
+	if at < 0 || dot <= at {
+		return b, appendString(append(p, nameLiteral), s)
+	}
+	suffix := s[dot:]
+	if _, known := e.names[suffix]; !known {
+		if e.suffixes >= maxSuffixes || len(e.names) >= maxNames {
+			return b, appendString(append(p, nameLiteral), s)
+		}
+		e.suffixes++
+	}
+	b, p = e.name(b, p, suffix)
+	return b, appendString(p, s[:dot])
+}
+
 // intent appends an intent to b, behind the names that it is the first to use. at is
 // where it begins.
 func (e *encoder) intent(b []byte, k kind, i *Intent) (b2 []byte, at int) {
@@ -163,7 +186,7 @@ func (e *encoder) intent(b []byte, k kind, i *Intent) (b2 []byte, at int) {
 	b, p = e.name(b, p, cut(string(i.Platform), maxHost))
 	b, p = e.name(b, p, cut(i.Host, maxHost))
 	b, p = e.address(b, p, i.From)
-	p = appendString(p, bareMessageID(i.MessageID))
+	b, p = e.messageID(b, p, bareMessageID(i.MessageID))
 	p = binary.AppendUvarint(p, uint64(max(i.Size, 0)))
 	p = binary.AppendUvarint(p, uint64(len(i.Recipients)))
 	for n := range i.Recipients {
@@ -194,31 +217,56 @@ func (e *encoder) outcome(b []byte, offset int64, at time.Time, final bool, answ
 		a := &answers[n]
 		p = append(p, byte(a.Result))
 		p = binary.AppendUvarint(p, uint64(max(a.Code, 0)))
-		p = appendString(p, e.text(a.Text, i))
+		t := e.text(a, i, n)
+		p = binary.AppendUvarint(p, uint64(len(t)))
+		p = append(p, t...)
 	}
 	e.scratch = p
 	return appendFrame(b, e.salt, kindOutcome, p)
 }
 
-// text returns what is kept of a reply's text: its first line, without what the intent
-// says anyway, printable, and cut.
-func (e *encoder) text(s string, i *Intent) string {
-	s, _, _ = strings.Cut(s, "\n")
-	if id := strings.Trim(i.MessageID, "<> \t\r\n"); len(id) > 8 {
-		s = strings.Replace(s, id, "=", 1) // Exchange repeats it
+// text returns what is kept of the text of an answer: its first line, without what the
+// intent says anyway, printable, and cut. It is good until the next call.
+func (e *encoder) text(a *Answer, i *Intent, recipient int) []byte {
+	s, _, _ := strings.Cut(a.Text, "\n")
+	bound := maxText
+	if a.Result == ResultDelivered || a.Result == ResultNotAcknowledged {
+		bound = maxTextOK
 	}
+	known := strings.Trim(i.MessageID, "<> \t\r\n") // Exchange repeats it
+	at := -1
+	if len(known) > 8 {
+		at = strings.Index(s, known)
+	}
+	if at < 0 && recipient < len(i.Recipients) {
+		known = string(i.Recipients[recipient].Address) // Dovecot does
+		if known != "" {
+			at = strings.Index(s, known)
+		}
+	}
+	t := e.line[:0]
+	if at >= 0 {
+		t = append(append(t, s[:at]...), '=')
+		s = s[at+len(known):]
+	}
+	t = append(t, s[:min(len(s), 1024)]...) // a reply line is not longer (RFC 5321 section 4.5.3.1.5)
 	if e.key != nil {
-		s = hideAddresses(s)
+		t = append(t[:0], hideAddresses(string(t))...)
 	}
-	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
-		s = strings.TrimSpace(strings.Map(func(r rune) rune {
-			if strconv.IsPrint(r) {
-				return r
-			}
-			return ' '
-		}, s))
+	for n, c := range t {
+		if c < ' ' || c == 0x7f {
+			t[n] = ' '
+		}
 	}
-	return cut(s, maxText)
+	t = bytes.TrimSpace(t)
+	if !utf8.Valid(t) {
+		t = bytes.ToValidUTF8(t, []byte("?"))
+	}
+	if len(t) > bound {
+		t = append(bytes.ToValidUTF8(t[:bound-len(cutMark)], nil), cutMark...)
+	}
+	e.line = t[:0]
+	return t
 }
 
 // mark appends a note that everything written before t is on the disk, or that the
@@ -257,6 +305,19 @@ func (d *decoder) name(f *fields) string {
 		f.fail()
 	}
 	return s
+}
+
+func (d *decoder) messageID(f *fields) string {
+	n := f.uvarint()
+	if n == nameLiteral {
+		return f.string()
+	}
+	suffix, ok := d.names[n]
+	if !ok {
+		f.fail()
+		return ""
+	}
+	return f.string() + suffix
 }
 
 func (d *decoder) address(f *fields) string {
@@ -304,7 +365,7 @@ func (d *decoder) intent(payload string, i *Intent) bool {
 	i.Platform = routing.PlatformID(d.name(&f))
 	i.Host = d.name(&f)
 	i.From = d.address(&f)
-	i.MessageID = f.string()
+	i.MessageID = d.messageID(&f)
 	i.Size = int64(f.uvarint())
 	n := f.uvarint()
 	if n > MaxRecipients {

@@ -137,11 +137,13 @@ func appendString(b []byte, s string) []byte {
 	return append(b, s...)
 }
 
-// cut returns s, or as much of it as fits into n bytes with the mark "…" behind it.
+// cutMark ends what was cut.
+const cutMark = "…"
+
+// cut returns s, or as much of it as fits into n bytes with the mark behind it.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	const mark = "…"
-	return strings.ToValidUTF8(s[:n-len(mark)], "") + mark
+	return strings.ToValidUTF8(s[:n-len(cutMark)], "") + cutMark
 }

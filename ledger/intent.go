@@ -12,7 +12,8 @@ const (
 	maxAddress   = 254
 	maxMessageID = 200
 	maxHost      = 64
-	maxText      = 80
+	maxText      = 80 // of an answer that is not 2yz
+	maxTextOK    = 64
 )
 
 // MaxRecipients is how many recipients one intent may have.
@@ -75,8 +76,10 @@ func (r Result) String() string {
 // Answer is how a handover ended, and what the platform said.
 type Answer struct {
 	Result Result
-	Code   int    // the platform's reply code; 0 if it gave none
-	Text   string // and its text; of the first line 80 bytes are kept
+	Code   int // the platform's reply code; 0 if it gave none
+	// Text is the reply's text. Of its first line 80 bytes are kept (64 of a delivery),
+	// with "=" in the place of the Message-ID or the recipient's address.
+	Text string
 }
 
 // Record is an intent with its outcome.

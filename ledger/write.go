@@ -194,9 +194,11 @@ func (l *Ledger) batch() *batch {
 }
 
 func (l *Ledger) newBatch() *batch {
-	b := &batch{}
+	var b *batch
 	if n := len(l.spare); n > 0 {
 		b, l.spare = l.spare[n-1], l.spare[:n-1]
+	} else {
+		b = &batch{}
 	}
 	b.number = l.segment.number
 	b.users = 1
