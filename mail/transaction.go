@@ -28,3 +28,18 @@ func ParseTransactionID(s string) (TransactionID, error) {
 	}
 	return TransactionID(s), nil
 }
+
+// TransactionIDOf returns the id of 16 bytes, as [TransactionID.Bytes] returned them.
+func TransactionIDOf(b [16]byte) TransactionID {
+	return TransactionID(idEncoding.EncodeToString(b[:]))
+}
+
+// Bytes returns the 16 bytes that id spells, or an error if it is no id.
+func (id TransactionID) Bytes() (b [16]byte, err error) {
+	if _, err := ParseTransactionID(string(id)); err != nil {
+		return b, err
+	}
+	raw, err := idEncoding.DecodeString(string(id))
+	copy(b[:], raw)
+	return b, err
+}

@@ -1,0 +1,504 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// jobKind says what the committer is to do.
+type jobKind uint8
+
+const (
+	jobAccept jobKind = iota // a new message
+	jobAdd                   // further recipients
+	jobMove                  // records of an old segment into the newest
+	jobFlush                 // only what waits
+	jobResume                // as jobFlush, though the spool is out of service
+)
+
+// job is something that has to be durable before its caller goes on.
+type job struct {
+	kind  jobKind
+	in    *Incoming
+	rcpts []Recipient // new ones
+	fixed fixed
+	head  []byte // what follows the fixed part
+	moves []*move
+	done  chan error
+
+	err error    // why it isn't written
+	at  position // of its record
+	n   uint32   // bytes of frame and head
+}
+
+const (
+	maxGroup      = 512     // jobs of one fsync
+	maxGroupBytes = 8 << 20 // of bodies and heads
+)
+
+// do lets the committer do a job and waits for the end.
+func (s *Store) do(j *job) error {
+	if s.o.manual {
+		s.group([]*job{j})
+		return <-j.done
+	}
+	select {
+	case s.jobs <- j:
+		return <-j.done
+	case <-s.stop:
+		return fmt.Errorf("spool %s: %w", s.o.Dir, ErrClosed)
+	}
+}
+
+// committer owns the journal: it writes for all who wait at once, and fsyncs once.
+func (s *Store) committer() {
+	var timer <-chan time.Time
+	for {
+		select {
+		case j := <-s.jobs:
+			for j != nil {
+				var group []*job
+				group, j = s.gather(j)
+				s.group(group)
+			}
+		case <-s.dirty:
+			if timer == nil {
+				timer = time.After(flushAfter)
+			}
+		case <-timer:
+			timer = nil
+			if err := s.flush(); err != nil {
+				s.log.Warn("spool: flush outcomes", "error", err)
+				s.wake(s.dirty)
+			}
+		case <-s.stop:
+			return
+		}
+	}
+}
+
+// gather returns j and all who wait beside it; a move goes alone, since it may not be
+// mixed with an Add to the same message, and is returned as next.
+func (s *Store) gather(j *job) (group []*job, next *job) {
+	group = append(group, j)
+	if j.kind == jobMove {
+		return group, nil
+	}
+	bytes := 0
+	for len(group) < maxGroup && bytes < maxGroupBytes {
+		select {
+		case j := <-s.jobs:
+			if j.kind == jobMove {
+				return group, j
+			}
+			group = append(group, j)
+			bytes += len(j.head)
+			if j.in != nil {
+				bytes += len(j.in.buffer)
+			}
+		default:
+			return group, nil
+		}
+	}
+	return group, nil
+}
+
+func (s *Store) wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// flush makes durable what was written, and writes what the disk refused before.
+func (s *Store) flush() error {
+	j := &job{kind: jobFlush, done: make(chan error, 1)}
+	s.group([]*job{j})
+	return <-j.done
+}
+
+// group makes jobs durable together. It is the order of writes that doc.go states.
+func (s *Store) group(jobs []*job) {
+	s.admit(jobs)
+	s.syncBodies(jobs)
+	err := s.writeGroup(jobs)
+	var outcomes int
+	if err == nil {
+		s.write.Lock()
+		file, dirty := s.w.file, s.w.dirty
+		outcomes = len(s.unsynced)
+		s.w.dirty = false
+		s.write.Unlock()
+		// Not under the lock: outcomes go on being written while the disk works. Only
+		// this goroutine replaces the file.
+		if dirty {
+			if err = file.Sync(); err != nil {
+				s.fail(fmt.Errorf("fsync the journal: %w", err))
+				err = diskError("spool: fsync the journal", err)
+				s.abandon(jobs)
+			}
+		}
+	}
+	if err == nil {
+		s.write.Lock()
+		s.settled(outcomes)
+		ended := s.unlink
+		s.unlink = nil
+		s.write.Unlock()
+		s.removeBodies(ended)
+		s.apply(jobs)
+	}
+	for _, j := range jobs {
+		if j.err == nil {
+			j.err = err
+		}
+		if j.err != nil && j.kind == jobMove {
+			s.revert(j)
+		}
+		j.done <- j.err
+	}
+}
+
+// admit refuses jobs that may not be.
+func (s *Store) admit(jobs []*job) {
+	owner := s.checkOwner()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	more := map[uint32]*Counts{}
+	for _, j := range jobs {
+		switch j.kind {
+		case jobResume:
+		case jobFlush:
+			j.err = owner
+		default:
+			if j.err = owner; j.err == nil && s.broken != nil {
+				j.err = s.broken
+			}
+		}
+		if j.kind != jobAccept || j.err != nil {
+			continue
+		}
+		if s.x.messages[j.in.id] != nil {
+			j.err = fmt.Errorf("spool %s: transaction %s is there already", s.o.Dir, j.in.env.Transaction)
+			continue
+		}
+		j.err = s.agencyBounds(j, more)
+	}
+}
+
+// agencyBounds refuses a message over the bounds of an agency; more counts what else is
+// in the group. s.mu is held.
+func (s *Store) agencyBounds(j *job, more map[uint32]*Counts) error {
+	b := &s.o.Bounds
+	if b.AgencyBytes <= 0 && b.AgencyMessages <= 0 {
+		return nil
+	}
+	seen := map[uint32]bool{}
+	for i := range j.rcpts {
+		n := s.x.agency(j.rcpts[i].Agency)
+		if seen[n] {
+			continue
+		}
+		seen[n] = true
+		if more[n] == nil {
+			more[n] = &Counts{}
+		}
+		a := &s.x.agencies[n]
+		if b.AgencyMessages > 0 && a.counts.Messages+more[n].Messages >= b.AgencyMessages ||
+			b.AgencyBytes > 0 && a.counts.Bytes+more[n].Bytes+j.fixed.size > b.AgencyBytes {
+			return fmt.Errorf("spool %s: agency %q: %w: %d messages, %d bytes", s.o.Dir, a.id, ErrFull, a.counts.Messages, a.counts.Bytes)
+		}
+	}
+	for n := range seen {
+		more[n].Messages++
+		more[n].Bytes += j.fixed.size
+	}
+	return nil
+}
+
+// syncBodies makes the names of the group's body files durable; their bytes are.
+func (s *Store) syncBodies(jobs []*job) {
+	needed := false
+	for _, j := range jobs {
+		needed = needed || j.kind == jobAccept && j.err == nil && j.fixed.body == bodyInFile
+	}
+	if !needed {
+		return
+	}
+	err := s.disk.SyncDir(s.path(bodiesDir))
+	if err == nil {
+		return
+	}
+	s.fail(fmt.Errorf("fsync directory %s: %w", s.path(bodiesDir), err))
+	for _, j := range jobs {
+		if j.kind == jobAccept && j.err == nil && j.fixed.body == bodyInFile {
+			j.err = diskError("spool: fsync the directory of bodies", err)
+		}
+	}
+}
+
+// writeGroup appends the records of jobs, behind the outcomes that the disk refused
+// before.
+func (s *Store) writeGroup(jobs []*job) error {
+	s.write.Lock()
+	defer s.write.Unlock()
+	needed := len(s.pending) > 0 || len(s.unsynced) > 0 || len(s.unlink) > 0 || s.w.dirty
+	for _, j := range jobs {
+		needed = needed || j.err == nil && j.kind != jobFlush
+	}
+	if !needed {
+		return nil
+	}
+	if s.w.file == nil || s.w.bad || s.w.size >= s.o.SegmentBytes {
+		if err := s.rotate(); err != nil {
+			return s.failed("spool: new segment of the journal", err)
+		}
+	}
+	pending := s.pending
+	var b []byte
+	b = s.encodeOutcomes(b, pending)
+	for _, j := range jobs {
+		if j.err == nil {
+			b = s.encode(b, j)
+		}
+	}
+	if err := s.append(b); err != nil {
+		return s.failed("spool: write the journal", err)
+	}
+	s.pending = nil
+	s.placed(pending)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, j := range jobs {
+		if j.kind == jobMove && j.err == nil {
+			s.moved(j)
+		}
+	}
+	return nil
+}
+
+// encode appends the record of a job to b, which is going to stand at the end of the
+// segment. s.write is held.
+func (s *Store) encode(b []byte, j *job) []byte {
+	j.at = position{s.w.number, uint32(s.w.size + int64(len(b)))}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var body []byte
+	switch j.kind {
+	case jobAccept:
+		s.seq++
+		j.fixed.seq, j.fixed.first = s.seq, s.w.number
+		if j.fixed.body == bodyHere {
+			body = j.in.buffer
+		}
+	case jobAdd:
+		m := s.x.messages[j.in.id]
+		if m == nil {
+			j.err = fmt.Errorf("spool: add to message %s: %w", j.in.env.Transaction, ErrUnknown)
+			return b
+		}
+		j.fixed = m.fixed()
+	case jobMove:
+		return s.encodeMoves(b, j)
+	default:
+		return b
+	}
+	head := append(j.fixed.append(make([]byte, 0, fixedBytes+len(j.head))), j.head...)
+	j.n = uint32(frameBytes + len(head))
+	return s.id.appendRecord(b, j.at, recordMessage, head, body, j.fixed.bodyCRC)
+}
+
+// fixed returns the fixed part of a head of m that is written without the body.
+func (m *message) fixed() fixed {
+	return fixed{id: m.id, seq: m.seq, first: m.first, time: m.time, size: m.size, bodyCRC: m.bodyCRC, body: m.body}
+}
+
+// append writes b at the end of the segment, or leaves the segment as it was; if it
+// can't, nothing is appended to the segment any more. s.write is held.
+func (s *Store) append(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	_, err := s.w.file.Write(b)
+	if err != nil {
+		if cut := s.w.file.Truncate(s.w.size); cut != nil {
+			s.w.bad = true
+			err = errors.Join(err, cut)
+		}
+		return err
+	}
+	s.w.size += int64(len(b))
+	s.w.dirty = true
+	s.mu.Lock()
+	s.segments[s.w.number].size = s.w.size
+	s.mu.Unlock()
+	return nil
+}
+
+// rotate begins a new segment. s.write is held.
+func (s *Store) rotate() error {
+	if s.w.file != nil {
+		if s.w.dirty && !s.w.bad {
+			if err := s.w.file.Sync(); err != nil {
+				s.w.bad = true
+				s.fail(fmt.Errorf("fsync the journal: %w", err))
+			} else {
+				s.settled(len(s.unsynced))
+				s.w.dirty = false
+			}
+		}
+		if s.w.bad { // what it should have kept is written again
+			s.pending = append(s.unsynced[:len(s.unsynced):len(s.unsynced)], s.pending...)
+			s.unsynced = nil
+		}
+		if err := s.w.file.Close(); err != nil {
+			s.log.Warn("spool: close segment", "error", err)
+		}
+		s.w = writer{}
+	}
+	s.last++
+	n := s.last
+	file, err := s.disk.Create(s.segmentPath(n))
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(appendHeader(nil, s.id, n))
+	if err == nil {
+		if err = s.disk.SyncDir(s.path(journalDir)); err != nil {
+			s.fail(fmt.Errorf("fsync directory %s: %w", s.path(journalDir), err))
+		}
+	}
+	if err != nil {
+		return errors.Join(err, file.Close(), s.disk.Remove(s.segmentPath(n)))
+	}
+	s.w = writer{number: n, file: file, size: headerBytes, dirty: true}
+	s.mu.Lock()
+	s.segments[n] = &segment{size: headerBytes}
+	s.mu.Unlock()
+	s.wake(s.compact)
+	return nil
+}
+
+// apply makes jobs visible that are durable.
+func (s *Store) apply(jobs []*job) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, j := range jobs {
+		switch {
+		case j.err != nil:
+		case j.kind == jobAccept:
+			s.accepted(j)
+		case j.kind == jobAdd:
+			s.added(j)
+		}
+	}
+}
+
+func (s *Store) accepted(j *job) {
+	in, f := j.in, &j.fixed
+	m := &message{
+		id: f.id, seq: f.seq, time: f.time, size: f.size, bodyCRC: f.bodyCRC,
+		head: j.at, body: f.body, headBytes: j.n, first: f.first, pinned: true,
+	}
+	if m.body == bodyHere {
+		m.body = j.at
+	}
+	m.rcpts = make([]recipient, len(j.rcpts))
+	for i := range j.rcpts {
+		m.rcpts[i] = s.x.recipient(&j.rcpts[i])
+	}
+	s.x.add(m)
+	s.live(m, 1)
+	in.state = committed
+	s.coming--
+	s.bytes -= in.size
+}
+
+func (s *Store) added(j *job) {
+	m := s.x.messages[j.in.id]
+	if m == nil {
+		return // ended by an operator meanwhile: the pin was ignored
+	}
+	s.live(m, -1)
+	s.x.count(m, -1)
+	rcpts := make([]recipient, len(m.rcpts), len(m.rcpts)+len(j.rcpts))
+	copy(rcpts, m.rcpts)
+	for i := range j.rcpts {
+		rcpts = append(rcpts, s.x.recipient(&j.rcpts[i]))
+	}
+	m.rcpts, m.head, m.headBytes = rcpts, j.at, j.n
+	s.x.count(m, 1)
+	s.live(m, 1)
+}
+
+// live adds m's records to the bytes of their segments that are needed, or subtracts
+// them. s.mu is held.
+func (s *Store) live(m *message, sign int64) {
+	if seg := s.segments[m.head.segment]; seg != nil {
+		seg.live += sign * int64(m.headBytes)
+	}
+	if seg := s.segments[m.body.segment]; seg != nil && m.body != bodyInFile {
+		seg.live += sign * m.size
+	}
+}
+
+// abandon gives up the segment after a failed fsync. Nobody knows what of it is on the
+// disk, so it is written, as soon as a segment can be, that the group's messages are none.
+func (s *Store) abandon(jobs []*job) {
+	s.write.Lock()
+	defer s.write.Unlock()
+	s.w.bad = true
+	now := s.o.Now()
+	for _, j := range jobs {
+		if j.err != nil {
+			continue
+		}
+		switch j.kind {
+		case jobAccept:
+			s.pending = append(s.pending, void(j.in, 0, now, j.at.segment))
+		case jobAdd:
+			s.mu.Lock()
+			if m := s.x.messages[j.in.id]; m != nil {
+				for i := range j.rcpts {
+					o := void(j.in, len(m.rcpts)+i, now, 0)
+					s.pending = append(s.pending, o)
+				}
+			}
+			s.mu.Unlock()
+		}
+	}
+	s.wake(s.dirty)
+}
+
+// void is the outcome of a recipient whose Commit or Add failed, so that it isn't found
+// after a start. A segment tells that it ends the message.
+func void(in *Incoming, rcpt int, now time.Time, segment uint32) *outcome {
+	o := &outcome{id: in.id, rcpt: uint32(rcpt), ended: segment != 0, first: segment, last: segment}
+	o.State, o.Reason, o.Time = StateDropped, "the commit failed", now
+	return o
+}
+
+// Resume puts a spool back into service after a failed write or fsync, if a new segment
+// of the journal can be written and fsynced. It is for an operator who has seen to the
+// disk.
+func (s *Store) Resume() error {
+	j := &job{kind: jobResume, done: make(chan error, 1)}
+	s.write.Lock()
+	if s.w.file != nil {
+		s.w.bad = true // whatever it was: nothing goes behind it
+	}
+	s.write.Unlock()
+	if err := s.do(j); err != nil {
+		return fmt.Errorf("resume spool %s: %w", s.o.Dir, err)
+	}
+	s.mu.Lock()
+	s.broken, s.full = nil, time.Time{}
+	s.mu.Unlock()
+	if s.o.Alarms != nil {
+		s.o.Alarms.Clear("spool-broken")
+		s.o.Alarms.Clear("spool-disk-full")
+	}
+	s.log.Info("spool: resumed", "dir", s.o.Dir)
+	return nil
+}

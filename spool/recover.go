@@ -1,0 +1,501 @@
+package spool
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"mailcutover/internal/durable"
+	"mailcutover/mail"
+)
+
+// Problem is something that could not be read, or isn't as it was written.
+type Problem struct {
+	Path        string             // file
+	From, To    int64              // part of it; both 0: all
+	Transaction mail.TransactionID // message concerned, if it is known
+	What        string
+	Aside       string // where it was put for a human; empty if it stayed
+}
+
+// String returns p in one line.
+func (p Problem) String() string {
+	var b strings.Builder
+	b.WriteString(p.Path)
+	if p.To > 0 {
+		fmt.Fprintf(&b, " bytes %d to %d", p.From, p.To)
+	}
+	if p.Transaction != "" {
+		fmt.Fprintf(&b, " message %s", p.Transaction)
+	}
+	fmt.Fprintf(&b, ": %s", p.What)
+	if p.Aside != "" {
+		fmt.Fprintf(&b, "; kept as %s", p.Aside)
+	}
+	return b.String()
+}
+
+// Report is what a start or a check found.
+type Report struct {
+	Messages int
+	Segments int
+	Bytes    int64 // of the journal
+	Problems []Problem
+}
+
+// Open opens the spool in o.Dir, or makes one. What can't be read is put into
+// quarantine/, listed in Status and raised as an alarm; it is no error. Errors are: the
+// directory can't be written, ErrAdopted, ErrInUse.
+func Open(o Options) (*Store, error) {
+	s, err := prepare(o)
+	if err != nil {
+		return nil, fmt.Errorf("open spool: %w", err)
+	}
+	if err := s.start(); err != nil {
+		if s.lock != nil {
+			err = errors.Join(err, s.lock.Close())
+		}
+		return nil, fmt.Errorf("open spool %s: %w", o.Dir, err)
+	}
+	return s, nil
+}
+
+func prepare(o Options) (*Store, error) {
+	if o.Disk == nil {
+		o.Disk = durable.OS{}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = defaultSegmentBytes
+	}
+	if o.InlineBytes == 0 {
+		o.InlineBytes = defaultInlineBytes
+	}
+	if o.SegmentBytes < headerBytes || o.SegmentBytes > 1<<30 {
+		return nil, fmt.Errorf("segments of %d bytes: want at most 1 GiB", o.SegmentBytes)
+	}
+	if o.InlineBytes > 16<<20 {
+		return nil, fmt.Errorf("bodies of %d bytes in the journal: want at most 16 MiB", o.InlineBytes)
+	}
+	if err := checkNode(o.Node); err != nil {
+		return nil, err
+	}
+	s := &Store{
+		o: o, disk: o.Disk, log: o.Logger, x: newIndex(), segments: map[uint32]*segment{},
+		jobs: make(chan *job), dirty: make(chan struct{}, 1), compact: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
+	return s, nil
+}
+
+func (s *Store) start() error {
+	var err error
+	if s.folder, err = durable.Open(s.disk, s.o.Dir); err != nil {
+		return err
+	}
+	if s.lock, err = lockDir(s.disk, s.o.Dir); err != nil {
+		return err
+	}
+	for _, dir := range []string{journalDir, bodiesDir, quarantineDir} {
+		if err := s.disk.MakeDir(s.path(dir)); err != nil {
+			return err
+		}
+	}
+	if err := s.disk.SyncDir(s.o.Dir); err != nil {
+		return fmt.Errorf("fsync directory %s: %w", s.o.Dir, err)
+	}
+	r := &recovery{s: s, early: map[[16]byte][]*outcome{}, bad: map[[16]byte]position{}}
+	if err := r.run(); err != nil {
+		return err
+	}
+	if !s.o.manual {
+		s.owned.Go(s.committer)
+		s.owned.Go(s.compactor)
+	}
+	r.finish()
+	s.wake(s.compact)
+	return nil
+}
+
+func (s *Store) problem(p Problem) { s.report.Problems = append(s.report.Problems, p) }
+
+// recovery reads a spool into memory.
+type recovery struct {
+	s     *Store
+	early map[[16]byte][]*outcome // of messages whose head stands later
+	bad   map[[16]byte]position   // bodies with wrong checksums
+	gaps  bool                    // a segment has a damaged part, or is missing
+	lost  []lost                  // messages without a readable body
+}
+
+type lost struct {
+	id  [16]byte
+	why string
+}
+
+// run reads everything; it changes nothing but the id file of a new spool and what is
+// put aside.
+func (r *recovery) run() error {
+	s := r.s
+	numbers, err := r.list()
+	if err != nil {
+		return err
+	}
+	if err := s.identify(numbers); err != nil {
+		return err
+	}
+	for i, n := range numbers {
+		if err := r.segment(n, i == len(numbers)-1); err != nil {
+			return err
+		}
+	}
+	return r.build()
+}
+
+// list returns the numbers of the segments in order.
+func (r *recovery) list() (numbers []uint32, err error) {
+	s := r.s
+	names, err := s.disk.Names(s.path(journalDir))
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", s.path(journalDir), err)
+	}
+	for _, name := range names {
+		n := parseSegmentName(name)
+		if n == 0 {
+			s.problem(Problem{Path: s.path(journalDir, name), What: "not a file of the journal; it is left alone"})
+			continue
+		}
+		numbers = append(numbers, n)
+		s.last = max(s.last, n)
+	}
+	aside, err := s.disk.Names(s.path(quarantineDir))
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", s.path(quarantineDir), err)
+	}
+	for _, name := range aside { // no number is used again
+		if len(name) >= len(segmentName(1)) {
+			s.last = max(s.last, parseSegmentName(name[:len(segmentName(1))]))
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, nil
+}
+
+// segment reads one file of the journal. Of the last one the bodies are checked too: a
+// power cut may have left holes.
+func (r *recovery) segment(n uint32, last bool) error {
+	s := r.s
+	path := s.segmentPath(n)
+	file, err := s.disk.OpenAt(path)
+	if err == nil {
+		var size int64
+		if size, err = file.Size(); err == nil {
+			s.segments[n] = &segment{size: size}
+			s.report.Bytes += size
+			s.report.Segments++
+			var gaps []gap
+			gaps, err = s.id.scan(file, n, last, func(rec *record) error {
+				r.record(rec)
+				return nil
+			})
+			for _, g := range gaps {
+				if err == nil {
+					err = r.gap(n, file, g)
+				}
+			}
+		}
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil { // what was read before stays
+		r.gaps = true
+		s.problem(Problem{Path: path, What: fmt.Sprintf("can't be read: %v", err)})
+	}
+	return nil
+}
+
+// gap puts aside a part of a segment that holds no record.
+func (r *recovery) gap(n uint32, file durable.Random, g gap) error {
+	s := r.s
+	b := make([]byte, g.to-g.from)
+	if _, err := file.ReadAt(b, g.from); err != nil && err != io.EOF {
+		return err
+	}
+	if strings.Trim(string(b), "\x00") == "" && g.tail {
+		return nil // never written
+	}
+	what := "damaged: no record can be read"
+	if g.tail {
+		what = "torn: a write that a crash interrupted, or damage at the end"
+	} else {
+		r.gaps = true
+	}
+	name := fmt.Sprintf("%s.%d-%d", segmentName(n), g.from, g.to)
+	aside, fresh, err := s.keep(name, b)
+	if err != nil {
+		return err
+	}
+	if fresh {
+		s.problem(Problem{Path: s.segmentPath(n), From: g.from, To: g.to, What: what, Aside: aside})
+	}
+	return nil
+}
+
+// keep writes bytes into quarantine/, durably; fresh tells whether they weren't there.
+func (s *Store) keep(name string, b []byte) (path string, fresh bool, err error) {
+	path = s.path(quarantineDir, name)
+	r, err := s.disk.Open(path)
+	if err == nil {
+		return path, false, r.Close()
+	}
+	folder, err := durable.Open(s.disk, s.path(quarantineDir))
+	if err == nil {
+		err = folder.Write(name, func(w io.Writer) error {
+			_, err := w.Write(b)
+			return err
+		})
+	}
+	return path, true, err
+}
+
+// record applies one record of the journal.
+func (r *recovery) record(rec *record) {
+	s := r.s
+	switch rec.frame.kind {
+	case recordMessage:
+		f, _, err := parseFixed(rec.head)
+		var msg *Message
+		if err == nil {
+			msg, err = parseHead(rec.head)
+		}
+		if err != nil {
+			r.unreadable(rec, err)
+			return
+		}
+		r.message(rec, &f, msg)
+	case recordOutcome:
+		o, err := parseOutcome(rec.head)
+		if err != nil {
+			r.unreadable(rec, err)
+			return
+		}
+		o.at, o.bytes = rec.at, uint16(rec.frame.padded())
+		r.outcome(&o)
+	default:
+		r.unreadable(rec, fmt.Errorf("%w: kind %d", ErrBadRecord, rec.frame.kind))
+	}
+	_ = s
+}
+
+func (r *recovery) unreadable(rec *record, err error) {
+	s := r.s
+	name := fmt.Sprintf("%s.%d.record", segmentName(rec.at.segment), rec.at.offset)
+	r.gaps = true
+	aside, fresh, keepErr := s.keep(name, rec.head)
+	if fresh {
+		s.problem(Problem{Path: s.segmentPath(rec.at.segment), From: int64(rec.at.offset), To: int64(rec.at.offset) + rec.frame.padded(),
+			What: errors.Join(err, keepErr).Error(), Aside: aside})
+	}
+}
+
+func (r *recovery) message(rec *record, f *fixed, msg *Message) {
+	s := r.s
+	s.seq = max(s.seq, f.seq)
+	m := s.x.messages[f.id]
+	if m == nil {
+		m = &message{id: f.id, seq: f.seq, time: f.time, size: f.size, bodyCRC: f.bodyCRC, first: f.first}
+		s.x.messages[f.id] = m
+	}
+	m.head, m.headBytes = rec.at, frameBytes+rec.frame.head
+	if m.body = f.body; f.body == bodyHere {
+		m.body = rec.at
+	}
+	if rec.bodyBad {
+		r.bad[f.id] = rec.at
+	}
+	if known := len(m.rcpts); known < len(msg.Recipients) {
+		rcpts := make([]recipient, len(msg.Recipients))
+		copy(rcpts, m.rcpts)
+		for i := known; i < len(rcpts); i++ {
+			rcpts[i] = s.x.recipient(&msg.Recipients[i])
+		}
+		m.rcpts = rcpts
+	}
+	for _, o := range r.early[f.id] {
+		r.outcome(o)
+	}
+	delete(r.early, f.id)
+}
+
+func (r *recovery) outcome(o *outcome) {
+	s := r.s
+	m := s.x.messages[o.id]
+	if o.ended {
+		s.segments[o.at.segment].keepEnded(o)
+		if m != nil {
+			for i := range m.rcpts {
+				s.x.release(m.rcpts[i].key)
+			}
+			delete(s.x.messages, o.id)
+		}
+		delete(r.early, o.id)
+		return
+	}
+	if m == nil {
+		r.early[o.id] = append(r.early[o.id], o)
+		return
+	}
+	if int(o.rcpt) >= len(m.rcpts) {
+		return // of an Add that failed
+	}
+	if rc := &m.rcpts[o.rcpt]; !rc.state.Final() {
+		rc.state, rc.out, rc.outBytes = o.State, o.at, o.bytes
+	}
+}
+
+// build makes the order and the counts, and looks for the bodies.
+func (r *recovery) build() error {
+	s := r.s
+	names, err := s.disk.Names(s.path(bodiesDir))
+	if err != nil {
+		return fmt.Errorf("list %s: %w", s.path(bodiesDir), err)
+	}
+	files := make(map[[16]byte]bool, len(names))
+	for _, name := range names {
+		base, ok := strings.CutSuffix(name, bodySuffix)
+		id, err := mail.TransactionID(base).Bytes()
+		if !ok || err != nil {
+			s.problem(Problem{Path: s.path(bodiesDir, name), What: "not a body; it is left alone"})
+			continue
+		}
+		files[id] = true
+	}
+	for id, m := range s.x.messages {
+		s.x.order = append(s.x.order, m)
+		s.x.count(m, 1)
+		s.live(m, 1)
+		for i := range m.rcpts {
+			if seg := s.segments[m.rcpts[i].out.segment]; seg != nil {
+				seg.live += int64(m.rcpts[i].outBytes)
+			}
+		}
+		if why := r.bodyLost(m, files[id]); why != "" {
+			r.lost = append(r.lost, lost{id, why})
+		}
+		if m.body == bodyInFile {
+			delete(files, id)
+		}
+	}
+	slices.SortFunc(s.x.order, func(a, b *message) int { return cmp.Compare(a.seq, b.seq) })
+	s.report.Messages = len(s.x.order)
+	if len(r.early) > 0 && !r.gaps {
+		s.log.Info("spool: outcomes of messages that are not there", "count", len(r.early))
+	}
+	for id := range files {
+		if err := r.orphan(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bodyLost says why a message has no body; empty if it has one.
+func (r *recovery) bodyLost(m *message, file bool) string {
+	s := r.s
+	switch {
+	case m.body == bodyInFile && !file:
+		return "the file of the body is lost"
+	case m.body == bodyInFile || m.body == m.head && r.bad[m.id] != m.body:
+		return ""
+	case r.bad[m.id] == m.body:
+		return "the body is damaged: wrong checksum"
+	}
+	head, err := s.readHead(m.body)
+	if err == nil {
+		var f fixed
+		if f, _, err = parseFixed(head); err == nil && (f.id != m.id || f.body != bodyHere) {
+			err = ErrDamaged
+		}
+	}
+	if err != nil {
+		return fmt.Sprintf("the body at %s is lost: %v", m.body, err)
+	}
+	return ""
+}
+
+// orphan deals with a body that no message names. Nobody was told that it is here,
+// unless a record of the journal is lost.
+func (r *recovery) orphan(id [16]byte) error {
+	s := r.s
+	path := s.bodyPath(id)
+	if !r.gaps {
+		if err := s.disk.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove a body that was not committed: %w", err)
+		}
+		return nil
+	}
+	aside := s.path(quarantineDir, filepath.Base(path))
+	if err := s.disk.Rename(path, aside); err != nil {
+		return fmt.Errorf("set aside %s: %w", path, err)
+	}
+	for _, dir := range []string{quarantineDir, bodiesDir} {
+		if err := s.disk.SyncDir(s.path(dir)); err != nil {
+			return fmt.Errorf("fsync directory %s: %w", s.path(dir), err)
+		}
+	}
+	s.problem(Problem{Path: path, Transaction: mail.TransactionIDOf(id), What: "a body that no readable record names", Aside: aside})
+	return nil
+}
+
+// finish writes what the start found out about messages.
+func (r *recovery) finish() {
+	s := r.s
+	for _, l := range r.lost {
+		s.quarantine(mail.TransactionIDOf(l.id), l.why)
+		s.problem(Problem{Path: s.o.Dir, Transaction: mail.TransactionIDOf(l.id), What: l.why})
+	}
+	s.mu.Lock()
+	var ended [][16]byte
+	for _, m := range s.x.order { // a kill came before the message could end
+		if m.ended() {
+			ended = append(ended, m.id)
+		}
+	}
+	s.mu.Unlock()
+	for _, id := range ended {
+		s.unpin(id)
+	}
+	for _, p := range s.report.Problems {
+		s.log.Error("spool: found at start", "problem", p.String())
+	}
+	if n := len(s.report.Problems); n > 0 {
+		s.raise("spool-damaged", "spool %s: %d things could not be read; the first: %s", s.o.Dir, n, s.report.Problems[0])
+	}
+}
+
+// quarantine puts all recipients of a message that aren't final into quarantine.
+func (s *Store) quarantine(id mail.TransactionID, why string) {
+	var changes []Outcome
+	s.Each(Filter{Transaction: id}, func(e Entry) bool {
+		if e.State != StateQuarantined {
+			changes = append(changes, Outcome{Transaction: id, Recipient: e.Recipient, State: StateQuarantined, Reason: why})
+		}
+		return true
+	})
+	if len(changes) == 0 {
+		return
+	}
+	if err := s.Set(changes...); err != nil {
+		s.log.Error("spool: quarantine", "transaction", id, "error", err)
+	}
+}
