@@ -23,9 +23,7 @@ import (
 	"mailcutover/test/peers"
 )
 
-// What a memory has to do to count as settled.
 const (
-	settledFor   = 4 * time.Second // no new least value for so long
 	settleWithin = 60 * time.Second
 	scrapeEvery  = 20 * time.Millisecond
 )
@@ -55,7 +53,7 @@ func idle(t peers.TB, o options) figure.Part {
 			if err := peers.Run(t.Context(), "idle "+c.name, o.progress, func(t peers.TB) {
 				s := newSettings(t, sink.Addr)
 				s.certificate(t)
-				runs = append(runs, idleMemory(t, s, startNode(t, s), c.secure, o.idle)/1024)
+				runs = append(runs, idleMemory(t, o, s, startNode(t, s), c.secure)/1024)
 			}); err != nil {
 				t.Fatalf("%v", err)
 			}
@@ -65,8 +63,9 @@ func idle(t peers.TB, o options) figure.Part {
 	return part
 }
 
-// idleMemory opens n connections and returns how many bytes each adds.
-func idleMemory(t peers.TB, s settings, pid int, secure bool, n int) float64 {
+// idleMemory opens connections and returns how many bytes each adds.
+func idleMemory(t peers.TB, o options, s settings, pid int, secure bool) float64 {
+	n := o.idle
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatalf("limit of open files: %v", err)
@@ -90,9 +89,9 @@ func idleMemory(t peers.TB, s settings, pid int, secure bool, n int) float64 {
 		}
 	}
 	open(50) // what is there once, such as pools and session ticket keys
-	before := settled(t, s, pid)
+	before := settled(t, o.settle, s, pid)
 	open(n)
-	after := settled(t, s, pid)
+	after := settled(t, o.settle, s, pid)
 	for i, c := range conns { // that they are all still there
 		if err := c.SetReadDeadline(time.Now()); err != nil {
 			t.Fatalf("idle connection %d: %v", i+1, err)
@@ -153,10 +152,10 @@ func answer(w io.Writer, r *bufio.Reader, command, code string) (last string, er
 	}
 }
 
-// settled returns the least resident memory once there is no lesser one for a while.
+// settled returns the least resident memory once there is no lesser one for so long.
 // Meanwhile /metrics is read again and again, as Prometheus would in hours: a process
 // that does nothing at all would not collect its garbage for two minutes.
-func settled(t peers.TB, s settings, pid int) float64 {
+func settled(t peers.TB, long time.Duration, s settings, pid int) float64 {
 	ctx, cancel := context.WithTimeout(t.Context(), settleWithin)
 	defer cancel()
 	least, since := 0.0, time.Now()
@@ -171,7 +170,7 @@ func settled(t peers.TB, s settings, pid int) float64 {
 		if least == 0 || now < least-64<<10 {
 			least, since = now, time.Now()
 		}
-		if time.Since(since) > settledFor {
+		if time.Since(since) > long {
 			return least
 		}
 		select {

@@ -8,7 +8,7 @@
 // ends with an error that names the package. A bar that isn't reached is printed as NO and
 // makes the exit status 2; something that can't be measured makes it 1.
 //
-//	make bench                      # about six minutes
+//	make bench                      # about five minutes
 //	go run ./bench -quick           # a minute and a half: fewer and shorter rounds
 //	go run ./bench -only throughput # one part: throughput, idle or table
 //	go run ./bench -json
@@ -54,8 +54,10 @@ func main() {
 type options struct {
 	rounds    int           // in which each contender has its turn
 	turn      time.Duration // of one contender in one round
+	warmUp    int           // messages of each contender before the first round, twice
 	idle      int           // connections
 	nodes     int           // whose idle connections are measured, one after the other
+	settle    time.Duration // for which a memory must not shrink any more to count
 	agencies  int           // of the table
 	mailboxes int           // of each agency
 	progress  io.Writer
@@ -82,13 +84,13 @@ type report struct {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	o := options{nodes: 3, progress: stderr}
+	o := options{nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
 	quick := flags.Bool("quick", false, "fewer and shorter rounds: figures are rougher")
 	asJSON := flags.Bool("json", false, "print JSON")
 	only := flags.String("only", "", "one part: throughput, idle or table")
 	profiles := flags.String("profile", "", "write profiles of mailcutover under the load into this directory, and compare nothing")
 	flags.IntVar(&o.rounds, "rounds", 9, "rounds, each with one turn of each contender")
-	flags.DurationVar(&o.turn, "turn", 5*time.Second, "length of a turn")
+	flags.DurationVar(&o.turn, "turn", 4*time.Second, "length of a turn")
 	flags.IntVar(&o.idle, "idle", 5000, "idle connections")
 	flags.IntVar(&o.agencies, "agencies", 200, "agencies of the large table")
 	flags.IntVar(&o.mailboxes, "mailboxes", 5000, "mailboxes of each agency")
@@ -104,16 +106,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.rounds < 1 || o.turn <= 0 || o.idle < 1 || o.agencies < 1 || o.mailboxes < 1 {
 		return errors.New("rounds, turn, idle, agencies and mailboxes must be positive")
 	}
-	if *profiles != "" {
-		return peers.Run(ctx, "profile", stderr, func(t peers.TB) { profile(t, o, *profiles) })
+	return measure(ctx, o, *only, *profiles, *asJSON, stdout, stderr)
+}
+
+// measure does what the command line asks for.
+func measure(ctx context.Context, o options, only, profiles string, asJSON bool, stdout, stderr io.Writer) error {
+	if profiles != "" {
+		return peers.Run(ctx, "profile", stderr, func(t peers.TB) { profile(t, o, profiles) })
 	}
 	r := report{Machine: machine(), Began: time.Now(), Load: loadAverage()}
-	if !*asJSON {
+	if !asJSON {
 		fmt.Fprintf(stdout, "%s, load average %s\n", r.Machine, r.Load)
 	}
 	known := false
 	for _, p := range parts {
-		if *only != "" && *only != p.name {
+		if only != "" && only != p.name {
 			continue
 		}
 		known = true
@@ -122,16 +129,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return err
 		}
 		r.Parts = append(r.Parts, part)
-		if !*asJSON {
+		if !asJSON {
 			if err := part.Print(stdout); err != nil {
 				return err
 			}
 		}
 	}
 	if !known {
-		return fmt.Errorf("-only %q: no such part", *only)
+		return fmt.Errorf("-only %q: no such part", only)
 	}
-	if *asJSON {
+	if asJSON {
 		if err := figure.PrintJSON(stdout, &r); err != nil {
 			return err
 		}

@@ -48,7 +48,7 @@ func profile(t peers.TB, o options, dir string) {
 	}()
 	s.fill(t)
 	c := contender{name: "mailcutover", addr: s.addr()}
-	c.warm(t, o.turn)
+	c.warm(t, o)
 
 	runtime.SetMutexProfileFraction(100)
 	runtime.SetBlockProfileRate(int(10 * time.Microsecond))

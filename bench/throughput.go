@@ -12,7 +12,6 @@ import (
 const (
 	sessions     = 20       // connections of smtp-source, kept from message to message
 	messageBytes = 10 << 10 // of a body
-	warmUp       = 2000     // messages of each contender before the first round
 )
 
 // contender is one way from smtp-source to smtp-sink.
@@ -58,11 +57,10 @@ func send(t peers.TB, addr string, messages int) time.Duration {
 }
 
 // warm sends the first messages and finds out how many make a turn.
-func (c *contender) warm(t peers.TB, turn time.Duration) {
-	send(t, c.addr, warmUp)
-	c.messages = warmUp
-	rate := warmUp / send(t, c.addr, warmUp).Seconds()
-	c.messages = max(int(math.Round(rate*turn.Seconds()/sessions))*sessions, sessions)
+func (c *contender) warm(t peers.TB, o options) {
+	send(t, c.addr, o.warmUp)
+	rate := float64(o.warmUp) / send(t, c.addr, o.warmUp).Seconds()
+	c.messages = max(int(math.Round(rate*o.turn.Seconds()/sessions))*sessions, sessions)
 }
 
 // turn is one contender's part of a round.
@@ -99,7 +97,7 @@ func (c *contender) cpu() (time.Duration, error) {
 func throughput(t peers.TB, o options) figure.Part {
 	all := contenders(t)
 	for _, c := range all {
-		c.warm(t, o.turn)
+		c.warm(t, o)
 	}
 	for round := range o.rounds {
 		for _, c := range all {

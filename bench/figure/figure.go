@@ -13,6 +13,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -45,7 +46,10 @@ func New(name, unit string, runs ...float64) Figure {
 // AtMost holds the figure's median to a bar.
 func (f Figure) AtMost(bar float64) Figure {
 	reached := f.Runs > 0 && f.Median <= bar
-	f.Ratio, f.Bar, f.Reached = f.Median/bar, "at most "+number(bar)+" "+f.Unit, &reached
+	f.Bar, f.Reached = strings.TrimSpace("at most "+number(bar)+" "+f.Unit), &reached
+	if bar > 0 {
+		f.Ratio = f.Median / bar
+	}
 	return f
 }
 

@@ -1,0 +1,55 @@
+package figure
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+func TestFigures(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		f       Figure
+		median  float64
+		ratio   float64
+		missed  bool
+		hasABar bool
+	}{
+		{"no runs have no median and reach nothing", New("x", "s").AtMost(5), 0, 0, true, true},
+		{"the middle of three", New("x", "s", 9, 1, 2), 2, 0, false, false},
+		{"the lesser middle of four", New("x", "s", 9, 1, 2, 3), 2, 0, false, false},
+		{"a bar that is just reached", New("x", "s", 5).AtMost(5), 5, 1, false, true},
+		{"a bar that is missed", New("x", "s", 6).AtMost(5), 6, 1.2, true, true},
+		{"nothing at all is to be reached", New("x", "", 0).AtMost(0), 0, 0, false, true},
+		{"a ratio without a bar", New("x", "s", 6).Against([]float64{0.5, 2, 0.7}), 6, 0.7, false, false},
+		{"a ratio that is reached", New("x", "s", 6).RatioAtLeast(0.75, []float64{0.75}), 6, 0.75, false, true},
+		{"a ratio that is missed", New("x", "s", 6).RatioAtLeast(0.75, []float64{0.9, 0.74, 0.1}), 6, 0.74, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.f.Median != c.median || c.f.Ratio != c.ratio || c.f.Missed() != c.missed || (c.f.Reached != nil) != c.hasABar {
+				t.Errorf("got %+v", c.f)
+			}
+		})
+	}
+}
+
+func TestPrint(t *testing.T) {
+	part := Part{Name: "Part", Notes: []string{"note"}, Figures: []Figure{New("time", "s", 1.234, 0.5, 700).AtMost(1)}}
+	var text bytes.Buffer
+	if err := part.Print(&text); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(text.String()), "\n")
+	if got, want := strings.Join(strings.Fields(lines[len(lines)-1]), " "), "time s 3 1.23 0.50 700 1.23 at most 1 s NO"; got != want {
+		t.Errorf("printed %q, want %q", got, want)
+	}
+	var out bytes.Buffer
+	if err := PrintJSON(&out, &part); err != nil {
+		t.Fatal(err)
+	}
+	var back Part
+	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back.Figures[0].Median != 1.234 || !back.Figures[0].Missed() {
+		t.Errorf("read back %+v, %v", back, err)
+	}
+}
