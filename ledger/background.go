@@ -60,6 +60,16 @@ func (l *Ledger) tick(p *pace) {
 
 // settle ends what was in doubt and can't arrive any more.
 func (l *Ledger) settle(now time.Time) {
+	l.mu.Lock()
+	var b *batch
+	if until := l.unknownUntil; !until.IsZero() && !now.Before(until) && l.ready(now) == nil {
+		b = l.put(kindOver, now)
+		l.unknownUntil = time.Time{}
+	}
+	l.mu.Unlock()
+	if b != nil {
+		_ = l.flush(b) // if it fails, the next segment's header no longer says so either
+	}
 	for {
 		l.mu.Lock()
 		e := l.open.first
@@ -131,13 +141,19 @@ func (l *Ledger) sync(k kind) error {
 		l.mu.Unlock()
 		return nil // what is open was carried into a segment that is not fsynced yet
 	}
-	b := l.batch()
-	n := len(b.buf)
-	b.buf = l.segment.mark(b.buf, k, now)
-	l.segment.size += int64(len(b.buf) - n)
+	b := l.put(k, now)
 	l.synced = now
 	l.mu.Unlock()
 	return l.flush(b)
+}
+
+// put adds a note with a time. The caller holds mu, has made ready, and flushes.
+func (l *Ledger) put(k kind, t time.Time) *batch {
+	b := l.batch()
+	n := len(b.buf)
+	b.buf = l.segment.mark(b.buf, k, t)
+	l.segment.size += int64(len(b.buf) - n)
+	return b
 }
 
 // abandon ends a segment whose fsync failed: what the kernel dropped isn't told again, so

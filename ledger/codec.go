@@ -47,6 +47,8 @@ type header struct {
 	base    int64  // unix microseconds; times in the segment are relative to it
 	boot    string // of the machine, when the segment was begun
 	carried uint64 // how many intents follow that were open in the segment before
+	unknown bool   // records may be missing since then, see Ledger.Unknown
+	since   int64  // unix microseconds; 0: nothing is known
 }
 
 // append appends the line and the record.
@@ -56,6 +58,12 @@ func (h *header) append(b []byte) []byte {
 	p = binary.AppendVarint(p, h.base)
 	p = appendString(p, h.boot)
 	p = binary.AppendUvarint(p, h.carried)
+	if h.unknown {
+		p = append(p, 1)
+		p = binary.AppendVarint(p, h.since)
+	} else {
+		p = append(p, 0)
+	}
 	return appendFrame(append(b, magic...), 0, kindHeader, p)
 }
 
@@ -85,6 +93,9 @@ func readHeader(data []byte) (h header, n int, state frameState) {
 	h.base = f.varint()
 	h.boot = f.string()
 	h.carried = f.uvarint()
+	if h.unknown = f.byte() == 1; h.unknown {
+		h.since = f.varint()
+	}
 	if k != kindHeader || f.bad {
 		return h, 0, frameBad
 	}
@@ -258,19 +269,22 @@ func (e *encoder) text(a *Answer, i *Intent, recipient int) []byte {
 			t[n] = ' '
 		}
 	}
-	t = bytes.TrimSpace(t)
 	if !utf8.Valid(t) {
 		t = bytes.ToValidUTF8(t, []byte("?"))
 	}
-	if len(t) > bound {
-		t = append(bytes.ToValidUTF8(t[:bound-len(cutMark)], nil), cutMark...)
-	}
 	e.line = t[:0]
+	t = bytes.TrimSpace(t)
+	if len(t) > bound {
+		end := bound - len(cutMark)
+		for !utf8.RuneStart(t[end]) {
+			end--
+		}
+		t = append(t[:end], cutMark...)
+	}
 	return t
 }
 
-// mark appends a note that everything written before t is on the disk, or that the
-// ledger was closed then.
+// mark appends a note with a time: a kindMark, kindClosed or kindOver.
 func (e *encoder) mark(b []byte, k kind, t time.Time) []byte {
 	var d [binary.MaxVarintLen64]byte
 	return appendFrame(b, e.salt, k, binary.AppendVarint(d[:0], t.UnixMicro()-e.base))
@@ -300,11 +314,16 @@ func (d *decoder) name(f *fields) string {
 	if n == nameLiteral {
 		return f.string()
 	}
-	s, ok := d.names[n]
-	if !ok {
-		f.fail()
+	return d.named(n)
+}
+
+// named returns a name by its number. If its definition was damaged, the records that use
+// it still tell the rest.
+func (d *decoder) named(n uint64) string {
+	if s, ok := d.names[n]; ok {
+		return s
 	}
-	return s
+	return "?"
 }
 
 func (d *decoder) messageID(f *fields) string {
@@ -312,12 +331,7 @@ func (d *decoder) messageID(f *fields) string {
 	if n == nameLiteral {
 		return f.string()
 	}
-	suffix, ok := d.names[n]
-	if !ok {
-		f.fail()
-		return ""
-	}
-	return f.string() + suffix
+	return f.string() + d.named(n)
 }
 
 func (d *decoder) address(f *fields) string {
@@ -327,12 +341,7 @@ func (d *decoder) address(f *fields) string {
 	case nameHashed:
 		return string(hashMark) + hexOf(f.bytes(hashBytes))
 	default:
-		domain, ok := d.names[n]
-		if !ok {
-			f.fail()
-			return ""
-		}
-		return f.string() + "@" + domain
+		return f.string() + "@" + d.named(n)
 	}
 }
 

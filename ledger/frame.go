@@ -27,6 +27,7 @@ const (
 	kindOutcome                 // after the answer
 	kindMark                    // everything before a point in time has been fsynced
 	kindClosed                  // the ledger was closed in order; nothing follows
+	kindOver                    // what the header says is unknown can't arrive any more
 
 	numKinds
 )

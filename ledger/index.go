@@ -81,11 +81,12 @@ func (i *Intent) keys(to []uint32) []uint32 {
 func buildIndex(s *scanned) (Segment, []byte) {
 	seg := Segment{Number: s.number, Bytes: int64(len(s.data)), ended: true}
 	type span struct{ from, to int32 }
-	var hashes []uint32
+	records := len(s.data) / 200 // about
+	hashes := make([]uint32, 0, 4*records)
 	spans := map[int64]span{}
 	silent := map[int64]struct{}{} // intents without any outcome
 	agencies := map[routing.AgencyID]struct{}{}
-	var entries []uint64
+	entries := make([]uint64, 0, 4*records)
 	var i Intent
 	var o outcome
 	enter := func(sp span, at int64) {
@@ -167,14 +168,15 @@ func encodeIndex(seg *Segment, s *scanned, entries []uint64) []byte {
 		p = binary.AppendUvarint(p, n)
 		p = appendString(p, name)
 	}
-	b := append([]byte(indexMagic), 0, 0, 0, 0, 0, 0, 0, 0)
+	b := make([]byte, 0, len(indexMagic)+8+len(p)+pages*pageBytes)
+	b = append(append(b, indexMagic...), 0, 0, 0, 0, 0, 0, 0, 0)
 	head := b[len(indexMagic):]
 	binary.LittleEndian.PutUint32(head, uint32(len(p)))
 	binary.LittleEndian.PutUint32(head[4:], crc32.Checksum(p, castagnoli))
 	b = append(b, p...)
 	for page := range slices.Chunk(entries, pageEntries) {
 		at := len(b)
-		b = append(b, make([]byte, pageBytes)...)
+		b = b[:at+pageBytes]
 		q := b[at:]
 		binary.LittleEndian.PutUint32(q[4:], uint32(len(page)))
 		for n, e := range page {

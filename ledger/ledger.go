@@ -90,10 +90,11 @@ type Ledger struct {
 	syncErr   error
 	syncSince time.Time
 
-	aside   []string // unreadable files
-	doubts  []Intent // found at the start
-	unknown bool
-	since   time.Time // start of what is unknown
+	aside        []string // unreadable files
+	doubts       []Intent // found at the start
+	unknown      bool
+	since        time.Time // start of what is unknown
+	unknownUntil time.Time // segments say so until then; zero: they don't
 
 	stop chan struct{}
 	done sync.WaitGroup
@@ -215,6 +216,7 @@ func (l *Ledger) InDoubt() []Intent {
 // Unknown reports whether the start found that records may be missing: the machine lost
 // power, or the end of the ledger couldn't be read. Then all that was under way since that
 // time, besides [Ledger.InDoubt], is in doubt; a zero time means that nothing is known.
+// The next starts report it, too, within Options.DoubtFor.
 func (l *Ledger) Unknown() (since time.Time, unknown bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

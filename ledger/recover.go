@@ -34,19 +34,18 @@ func (l *Ledger) recover() error {
 	chain, numbers, lost := l.chain(numbers, now)
 	open := map[identity]*entry{}
 	var newest found
-	for i, s := range chain {
+	l.unknown = lost
+	for _, s := range chain {
 		f := s.survey(open)
 		if f.synced.IsZero() {
 			f.synced = newest.synced
 		}
-		f.holes = f.holes || newest.holes
+		l.unknown = l.unknown || f.holes || s.unknown && !f.over
 		newest = f
-		open = f.open
-		if i == len(chain)-1 {
-			l.unknown = l.unknown || lost || f.holes || !f.closed && (s.boot == "" || s.boot != l.o.Boot)
-		}
 	}
-	l.unknown = l.unknown || lost
+	if n := len(chain); n > 0 && !newest.closed && (l.o.Boot == "" || chain[n-1].boot != l.o.Boot) {
+		l.unknown = true
+	}
 	l.synced = newest.synced
 	for _, n := range numbers {
 		l.segments[n] = l.summary(n)
@@ -54,10 +53,16 @@ func (l *Ledger) recover() error {
 	if l.unknown && l.synced.IsZero() {
 		l.synced = l.lastMark(numbers)
 	}
+	until := now.Add(l.o.DoubtFor)
 	if l.unknown {
 		l.since = l.synced
+		l.unknownUntil = until
+		for _, s := range chain { // a start before this one may have found it already
+			if since := fromMicros(s.since); s.unknown && since.Before(l.since) {
+				l.since = since
+			}
+		}
 	}
-	until := now.Add(l.o.DoubtFor)
 	for _, e := range open {
 		e.until = until
 		l.open.add(e)

@@ -131,6 +131,7 @@ type found struct {
 	synced time.Time           // of the last mark
 	last   time.Time           // of the last record
 	closed bool                // in order
+	over   bool                // what the header says is unknown is over
 	whole  bool                // all that was to be carried is there
 	holes  bool
 }
@@ -176,6 +177,8 @@ func (s *scanned) survey(open map[identity]*entry) found {
 					e.answers = append(e.answers, a)
 				}
 			}
+		case kindOver:
+			f.over = true
 		case kindMark, kindClosed:
 			if t, ok := s.mark(payload); ok {
 				f.synced = t

@@ -210,6 +210,9 @@ func (l *Ledger) newBatch() *batch {
 func (l *Ledger) begin(now time.Time) {
 	l.last++
 	h := header{number: l.last, base: now.UnixMicro(), boot: l.o.Boot}
+	if !l.unknownUntil.IsZero() {
+		h.unknown, h.since = true, micros(l.since)
+	}
 	h.salt = newSalt(h.number, h.boot, h.base)
 	for e := l.open.first; e != nil; e = e.next {
 		if !e.pending {
