@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ func (n *node) killAt(t *testing.T, kind operation.Kind, agency, step string) (l
 	newest := func() string {
 		entries, _ := os.ReadDir(journal)
 		for _, e := range entries {
-			if strings.HasSuffix(e.Name(), ".json") && !known[e.Name()] {
+			if !strings.HasPrefix(e.Name(), ".") && !known[e.Name()] {
 				return e.Name()
 			}
 		}
@@ -75,11 +76,14 @@ func (n *node) killAt(t *testing.T, kind operation.Kind, agency, step string) (l
 	return read()
 }
 
-// settled waits until the node has settled what the kill left, and returns the agency.
+// settled waits until the node has settled what a kill left, and returns the agency.
 func (n *node) settled(t *testing.T, agency string) (a admin.Agency) {
 	t.Helper()
 	waitFor(t, "agency "+agency+" to be open", func() bool {
-		var err error
+		ops, err := n.api.Operations(t.Context(), agency)
+		if err != nil || slices.ContainsFunc(ops.Operations, func(op admin.Operation) bool { return !op.Ended }) {
+			return false
+		}
 		a, err = n.api.Agency(t.Context(), agency)
 		return err == nil && a.Open && a.Operation == ""
 	})
@@ -137,7 +141,7 @@ func TestKilledDuringSwitch(t *testing.T) {
 		t.Errorf("%d operations are listed, want %d", len(ops.Operations), kills)
 	}
 	for _, op := range ops.Operations {
-		if !op.Ended || op.Step != "done" && op.Step != "aborted" {
+		if !op.Ended || op.Step != "done" && op.Step != "aborted" && op.Step != "refused" {
 			t.Errorf("operation %s: %+v", op.ID, op)
 		}
 	}
@@ -262,7 +266,7 @@ func TestRedisIsAway(t *testing.T) {
 		switch got := sendOne(n.smtp, id, rcpt); {
 		case strings.HasPrefix(got, "250 "):
 			return true
-		case got != away:
+		case got != away && !strings.HasPrefix(got, "451 4.3.2 "): // if the lease ended between RCPT and the dot
 			t.Fatalf("%s: %s", rcpt, got)
 		}
 		return false

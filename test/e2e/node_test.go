@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -45,7 +46,15 @@ var program = sync.OnceValues(func() (string, error) {
 // programDir is where the program is while the tests run.
 var programDir string
 
+// TestMain lets more tests run at a time than there are processors: most of the time they
+// wait, for Postfix to try again or for a lease to end.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		if err := parallel.Value.Set("8"); err != nil {
+			panic(err)
+		}
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "mc-e2e-")
 		if err != nil {
