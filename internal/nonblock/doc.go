@@ -3,7 +3,7 @@
 //
 // Before an ordinary system call the scheduler prepares for it to block: another thread
 // may take over, and a watching thread wakes up every 20 microseconds to see whether it
-// should. A socket of package net never blocks, and a message through a proxy is a dozen
+// should. A socket of package net never blocks, and a message through a proxy is two dozen
 // of such calls: docs/performance.md has what it saves.
 //
 // It promises to read, write and wait as the socket's own methods do, with their
