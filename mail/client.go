@@ -32,7 +32,8 @@ type Client struct {
 	Listener string         // id of the listener in the configuration
 	Origin   Origin         // by listener or source net
 	Peer     netip.AddrPort // who is connected to us: a load balancer, where PROXY is used
-	Addr     netip.AddrPort // the client's address: Peer, or as PROXY says, which also decides trust, or as XFORWARD says
+	Source   netip.AddrPort // who brings the mail: Peer, or whom its PROXY header names; decides trust
+	Addr     netip.AddrPort // the client's address: Source, or as XFORWARD says
 	Local    netip.AddrPort // the address that the client connected to
 	Name     string         // reverse name from XFORWARD, empty if unknown
 	Helo     string         // argument of HELO, EHLO or LHLO; printable ASCII or UTF-8

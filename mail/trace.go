@@ -76,8 +76,10 @@ func (t *Trace) appendWord(b []byte, s string) []byte {
 // Its memory doesn't grow with the header. The zero value, with Installation set, is ready.
 type TraceScanner struct {
 	Installation string
+	Identify     bool // note the Message-ID too
 
 	hops, own int
+	messageID string
 	done      bool
 	line      [traceLineBytes]byte // start of the current unfolded field
 	n         int                  // bytes of line in use
@@ -93,6 +95,13 @@ func (s *TraceScanner) Hops() int { return s.hops }
 
 // Own returns how many of them this installation wrote.
 func (s *TraceScanner) Own() int { return s.own }
+
+// MessageID returns the message's Message-ID with its angle brackets, cut to
+// MaxMessageID bytes; empty if there was none so far, or Identify isn't set.
+func (s *TraceScanner) MessageID() string { return s.messageID }
+
+// MaxMessageID is how many bytes of a Message-ID are noted.
+const MaxMessageID = 200
 
 // Done reports whether the header's end was seen; what is written after it is ignored.
 func (s *TraceScanner) Done() bool { return s.done }
@@ -133,15 +142,22 @@ func (s *TraceScanner) End() {
 
 // field judges the field collected so far and begins the next.
 func (s *TraceScanner) field() {
-	const name = "received:"
-	f := s.line[:s.n]
-	if len(f) >= len(name) && strings.EqualFold(string(f[:len(name)]), name) {
+	if s.Identify && s.messageID == "" && isField(s.line[:s.n], "message-id:") {
+		id := bytes.TrimSpace(s.line[len("message-id:"):s.n])
+		s.messageID = strings.ToValidUTF8(string(id[:min(len(id), MaxMessageID)]), "?")
+	}
+	if isField(s.line[:s.n], "received:") {
 		s.hops++
-		if bytes.Contains(f, []byte(ownMark+s.Installation+")")) {
+		if bytes.Contains(s.line[:s.n], []byte(ownMark+s.Installation+")")) {
 			s.own++
 		}
 	}
 	s.n = 0
+}
+
+// isField reports whether a header field has this name, colon included.
+func isField(field []byte, name string) bool {
+	return len(field) >= len(name) && strings.EqualFold(string(field[:len(name)]), name)
 }
 
 // String shows the counts, for logs.

@@ -44,8 +44,10 @@ var (
 		"Routing decisions for recipients by their reason.", "table-unavailable, bad-record, regressed and conflict want a look at once; in-phase and unpublished are normal during a switch; no-such-name: recipients that the table lacks."}
 	deliveries = Desc{"mailcutover_deliveries_total", Counter, []string{"platform", "origin", "class"},
 		"Recipients of messages that reached their end, by the class of the answer that the sender got.", "2yz is delivered. 4yz is tried again by the sender. 5yz goes back to the sender."}
+	spooled = Desc{"mailcutover_spooled_total", Counter, []string{"state"},
+		"Recipients whose mail was taken into the spool, by why: held (agency closed), waiting (platform not reachable, or another way), failed (refused for good: the sender is told).", "held outside of a switch: an agency is locked, or stuck between two phases."}
 	inDoubtTotal = Desc{"mailcutover_in_doubt_total", Counter, []string{"platform"},
-		"Messages whose answer was lost after the final dot: possible duplicates.", "A switch waits for each until connection_limit has passed."}
+		"Messages whose answer was lost after the final dot, whatever their number of recipients: possible duplicates.", "A switch waits for each until connection_limit has passed."}
 
 	platformConnections = Desc{"mailcutover_platform_connections", Gauge, []string{"platform", "origin", "host"},
 		"Connections to a platform that are open.", "At limits.connections messages wait for a free one."}
@@ -65,7 +67,7 @@ var (
 	inFlight = Desc{"mailcutover_in_flight", Gauge, []string{"stage"},
 		"Messages under way: open (no final dot yet) and dotted (its answer is awaited).", "A switch cuts the open ones of its agency and waits for the dotted ones."}
 	inDoubt = Desc{"mailcutover_in_doubt", Gauge, nil,
-		"Messages in doubt whose platform's connection_limit has not passed yet.", "Above 0 a switch of their agency waits."}
+		"Recipients in doubt whose platform's connection_limit has not passed yet.", "Above 0 a switch of their agency waits."}
 
 	tableRevision = Desc{"mailcutover_table_revision", Gauge, nil,
 		"Revision of the table that this node's copy has.", "Differs between nodes for longer than a second or two: one of them doesn't follow."}
@@ -96,7 +98,7 @@ func All() []Desc {
 	return []Desc{
 		build,
 		listenerConnections, listenerConnectionsTotal, listenerRefused, listenerCommands, listenerReplies, listenerMessages, listenerBytes, listenerRepaired,
-		decisions, deliveries, inDoubtTotal,
+		decisions, deliveries, spooled, inDoubtTotal,
 		platformConnections, platformDials, platformDialSeconds, platformWaits, platformWaitSeconds, platformAnswers, platformClosed,
 		inFlight, inDoubt,
 		tableRevision, tableAge, tableUsable, mailboxes, agencies, agenciesLocked, agenciesArmed, agenciesUnusable,

@@ -6,6 +6,7 @@ import (
 	"mailcutover/mail"
 	"mailcutover/proxy/transfer"
 	"mailcutover/routing"
+	"mailcutover/spool"
 )
 
 // reasonWords are the values of the label reason, by routing.Reason.
@@ -29,6 +30,7 @@ type Transfer struct {
 	decisions  [len(reasonWords)]prometheus.Counter
 	deliveries *prometheus.CounterVec
 	inDoubt    *prometheus.CounterVec
+	spooled    map[spool.State]prometheus.Counter
 	platforms  lookup[routing.PlatformID, *platformCounters]
 }
 
@@ -45,7 +47,12 @@ func newTransfer(r *prometheus.Registry) *Transfer {
 	for i, word := range reasonWords {
 		t.decisions[i] = vec.WithLabelValues(word)
 	}
-	r.MustRegister(vec, t.deliveries, t.inDoubt)
+	kept := counter(spooled)
+	t.spooled = make(map[spool.State]prometheus.Counter)
+	for _, s := range []spool.State{spool.StateHeld, spool.StateWaiting, spool.StateFailed} {
+		t.spooled[s] = kept.WithLabelValues(s.String())
+	}
+	r.MustRegister(vec, t.deliveries, t.inDoubt, kept)
 	return t
 }
 
@@ -64,6 +71,13 @@ func (t *Transfer) Delivered(platform routing.PlatformID, origin mail.Origin, co
 		p.inside[classOf(code)].Inc()
 	} else {
 		p.outside[classOf(code)].Inc()
+	}
+}
+
+// Spooled implements transfer.Observer.
+func (t *Transfer) Spooled(state spool.State) {
+	if c := t.spooled[state]; c != nil {
+		c.Inc()
 	}
 }
 

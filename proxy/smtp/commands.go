@@ -201,6 +201,7 @@ func (c *conn) mail(cmd command) {
 		return
 	}
 	client := c.client
+	client.Source = client.Addr
 	if c.forward != nil {
 		c.forward.apply(&client)
 	}

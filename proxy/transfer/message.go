@@ -2,16 +2,22 @@ package transfer
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"log/slog"
 	"sync"
 	"time"
 
+	"mailcutover/ledger"
 	"mailcutover/mail"
+	"mailcutover/node"
 	"mailcutover/proxy/relay"
 	"mailcutover/proxy/smtp"
+	"mailcutover/routing"
+	"mailcutover/spool"
 )
 
 // bufferSize is how much of a body is in memory at once.
@@ -19,129 +25,421 @@ const bufferSize = 32 << 10
 
 // buffer is what one message needs while it streams.
 type buffer struct {
-	bytes [bufferSize]byte
-	scan  mail.TraceScanner
+	bytes  [bufferSize]byte
+	scan   mail.TraceScanner
+	digest hash.Hash
 }
 
-var buffers = sync.Pool{New: func() any { return new(buffer) }}
+var buffers = sync.Pool{New: func() any { return &buffer{digest: sha256.New()} }}
 
-// Data implements smtp.Session: it streams the message to the platform and passes its
-// answers on.
+// message is a message in transfer.
+type message struct {
+	*transaction
+	size      int64 // with our Received line
+	digest    [16]byte
+	messageID string
+	committed bool // the spool has it, for one recipient at least
+}
+
+// Data implements smtp.Session: it streams the message to the platform, keeps what can't
+// go there now, and answers when both are certain.
 func (s *session) Data(ctx context.Context, body smtp.Body) []error {
-	t := s.tx
-	id := mail.NewTransactionID()
-	size, answers := t.pass(id, body)
-	errs := make([]error, len(answers))
-	if t.lmtp {
-		errs = make([]error, len(t.rcpt))
-	}
-	for i := range t.rcpt {
-		r := &t.rcpt[i]
-		answer := answers[min(i, len(answers)-1)]
+	m := &message{transaction: s.tx}
+	errs := m.pass(ctx, body)
+	for i := range m.rcpt {
+		r := &m.rcpt[i]
 		code := 250
-		if answer != nil {
-			refusal := t.refused(&r.decision, string(r.decision.Address), answer)
-			code = refusal.Code
-			if i < len(errs) {
-				errs[i] = refusal
-			}
+		if err := errs[min(i, len(errs)-1)]; err != nil {
+			code = reply(err).Code
 		}
-		t.Observer.Delivered(t.leg.platform.ID, t.client.Origin, code)
-		t.logOutcome(&r.decision, id, size, body.Repaired(), code)
+		if r.ticket != nil {
+			m.Observer.Delivered(r.decision.Platform, m.client.Origin, code)
+		} else if code == 250 {
+			m.Observer.Spooled(r.state)
+		}
+		m.logOutcome(r, body.Repaired(), code)
+	}
+	for i, err := range errs {
+		if err != nil {
+			errs[i] = reply(err)
+		}
+	}
+	if m.committed && m.Added != nil {
+		m.Added(m.transactionID())
 	}
 	return errs
 }
 
-// pass brings the message to the platform. It returns one answer, or one for each
-// recipient where the platform gave so many.
-func (t *transaction) pass(id mail.TransactionID, body smtp.Body) (size int64, answers []error) {
-	l := t.leg
-	if err := l.tx.Data(l.ctx); err != nil {
-		return 0, []error{t.closedOr(err)}
+// pass brings the message where it goes. It returns the sender's answers: one, or with
+// LMTP one for each recipient.
+func (m *message) pass(ctx context.Context, body smtp.Body) []error {
+	if err := m.open(); err != nil {
+		return m.all(err)
 	}
-	size, err := t.stream(id, body)
-	if err != nil {
-		l.tx.Abort()
-		return size, []error{err}
+	if err := m.stream(body); err != nil {
+		return m.all(err)
 	}
-	if err := l.tx.Flush(l.ctx); err != nil {
-		return size, []error{t.closedOr(err)}
-	}
-	for i := range t.rcpt {
-		if err := t.rcpt[i].ticket.Dot(l.ctx); err != nil {
-			l.tx.Abort()
-			return size, []error{err}
+	if l := m.leg; l != nil {
+		if err := l.do(func() error { return l.tx.Flush(l.ctx) }); err != nil && !m.detour(err) {
+			return m.all(m.refusedAll(err))
 		}
 	}
-	// From here on the drain waits for us, so nothing but the answer, the platform's
-	// limit and the relay's own deadlines ends the wait.
-	answers = l.tx.Dot(context.WithoutCancel(l.ctx))
-	for i := range t.rcpt {
-		ticket := t.rcpt[i].ticket
-		answer := &answers[min(i, len(answers)-1)]
-		switch {
-		case errors.Is(*answer, relay.ErrInDoubt):
-			ticket.InDoubt(time.Now().Add(l.platform.ConnectionLimit))
-			t.Observer.InDoubt(l.platform.ID)
-			t.log(slog.LevelWarn, "message in doubt", &t.rcpt[i].decision, "transaction", id, "error", *answer)
-		case *answer == nil:
-			if err := ticket.Acknowledge(); err != nil {
-				t.log(slog.LevelWarn, "message not acknowledged: a copy is on the platform", &t.rcpt[i].decision, "transaction", id, "error", err)
-				*answer = err
-			}
-		}
-		ticket.End()
+	if err := m.commit(ctx); err != nil {
+		return m.all(err)
 	}
-	return size, answers
+	if m.streamed() > 0 {
+		m.dot()
+	}
+	return m.answers(ctx)
 }
 
-// stream copies the message behind our Received line. It returns nil only if the message
-// came in whole and doesn't loop.
-func (t *transaction) stream(id mail.TransactionID, body smtp.Body) (size int64, err error) {
-	l := t.leg
+// all is one answer for everybody.
+func (m *message) all(err error) []error {
+	if !m.lmtp {
+		return []error{err}
+	}
+	errs := make([]error, len(m.rcpt))
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}
+
+// open asks the platform to take the message, and makes room beside for what it may
+// refuse for some recipients only.
+func (m *message) open() error {
+	l := m.leg
+	if l != nil && l.lmtp && !m.lmtp && m.streamed() > 1 {
+		if err := m.beginBody(); err != nil {
+			return err
+		}
+	}
+	if l == nil || l.do(func() error { return l.tx.Data(l.ctx) }) == nil || m.body != nil {
+		return nil
+	}
+	return m.refusedAll(l.broken)
+}
+
+// stream copies the message, behind our Received line, to where it goes. It returns nil
+// only if the message came in whole and doesn't loop, and one of them still takes it.
+func (m *message) stream(body smtp.Body) error {
 	b := buffers.Get().(*buffer)
 	defer buffers.Put(b)
 	buf, scan := &b.bytes, &b.scan
-	*scan = mail.TraceScanner{Installation: t.Installation}
-	trace := mail.Trace{Client: t.client, Node: t.Node, Installation: t.Installation, Transaction: id, Time: time.Now()}
-	line := trace.Append(buf[:0])
-	if _, err := l.tx.Write(line); err != nil {
-		return 0, t.closedOr(err)
+	*scan = mail.TraceScanner{Installation: m.Installation, Identify: m.body != nil || m.Ledger != nil}
+	b.digest.Reset()
+	trace := mail.Trace{Client: m.client, Node: m.Node, Installation: m.Installation, Transaction: m.transactionID(), Time: time.Now()}
+	if err := m.write(b, trace.Append(buf[:0])); err != nil {
+		return err
 	}
 	for {
 		n, err := body.Read(buf[:])
 		if n > 0 {
-			size += int64(n)
 			scan.Scan(buf[:n])
-			if err := t.looping(scan); err != nil {
-				return size, err
+			if err := m.looping(scan); err != nil {
+				return err
 			}
-			if _, err := l.tx.Write(buf[:n]); err != nil {
-				return size, t.closedOr(err)
+			if err := m.write(b, buf[:n]); err != nil {
+				return err
 			}
 		}
-		switch {
-		case err == io.EOF:
+		if err == io.EOF {
 			scan.End()
-			return size, t.looping(scan)
-		case err != nil:
-			return size, fmt.Errorf("read message %s: %w", id, err)
+			m.messageID = scan.MessageID()
+			var sum [sha256.Size]byte
+			copy(m.digest[:], b.digest.Sum(sum[:0]))
+			return m.looping(scan)
+		}
+		if err != nil {
+			return fmt.Errorf("read message %s: %w", m.transactionID(), err)
 		}
 	}
 }
 
-// looping judges the Received lines seen so far. A loop that runs over one of our
-// platforms is ours to repair: its mail waits; one through strangers is refused.
-func (t *transaction) looping(scan *mail.TraceScanner) error {
-	if scan.Hops() <= t.HopLimit && scan.Own() <= t.OwnLimit {
+// write sends bytes of the message to the platform and into the spool.
+func (m *message) write(b *buffer, p []byte) error {
+	m.size += int64(len(p))
+	if m.Ledger != nil {
+		_, _ = b.digest.Write(p) // never fails
+	}
+	if m.leg != nil {
+		if _, err := m.leg.Write(p); err != nil && m.body == nil {
+			return m.refusedAll(err)
+		}
+	}
+	if m.body != nil {
+		if _, err := m.body.Write(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// detour sends the streamed recipients into the spool instead. It reports false if they
+// have to be refused: there is no body in the spool, the reason is a permanent one, or
+// the sender takes an answer for each.
+func (m *message) detour(why error) bool {
+	if m.body == nil || m.lmtp && m.streamed() == len(m.rcpt) {
+		return false
+	}
+	for i := range m.rcpt {
+		if r := &m.rcpt[i]; r.ticket != nil {
+			m.divert(r, why)
+			r.ticket.End()
+			r.ticket = nil
+		}
+	}
+	return true
+}
+
+// divert says what becomes of a recipient whose streaming ended with err.
+func (m *message) divert(r *recipient, err error) {
+	answer := m.refused(r, err)
+	switch {
+	case errors.Is(err, node.ErrClosed):
+		r.keep(spool.StateHeld, err.Error())
+	case errors.Is(err, relay.ErrInDoubt):
+		r.keep(spool.StateWaiting, "in doubt: "+err.Error())
+		r.next = time.Now().Add(m.leg.platform.ConnectionLimit)
+	case mail.IsPermanent(answer):
+		r.keep(spool.StateFailed, answer.Error())
+	default:
+		r.keep(spool.StateWaiting, answer.Error())
+	}
+}
+
+// refusedAll logs err for the streamed recipients and returns what the sender gets.
+func (m *message) refusedAll(err error) error {
+	var answer *mail.Reply
+	for i := range m.rcpt {
+		if m.rcpt[i].ticket != nil {
+			if a := m.refused(&m.rcpt[i], err); answer == nil || mail.IsTemporary(a) {
+				answer = a
+			}
+		}
+	}
+	if answer == nil {
+		return err
+	}
+	return answer
+}
+
+// commit makes the message durable for the recipients that go into the spool.
+func (m *message) commit(ctx context.Context) error {
+	rcpts := m.spooled()
+	if len(rcpts) == 0 {
 		return nil
 	}
-	d := &t.rcpt[0].decision
-	if t.sender == nil {
-		t.log(slog.LevelWarn, "message loops", d, "reason", scan.String(), "code", errLoop.Code)
+	m.body.SetMessageID(m.messageID)
+	if err := m.body.Commit(ctx, rcpts); err != nil {
+		m.log(slog.LevelError, "spool takes no message", &m.rcpt[0].decision, "error", err)
+		return err
+	}
+	m.committed = true
+	return nil
+}
+
+// spooled returns the recipients that go into the spool.
+func (m *message) spooled() []spool.Recipient {
+	var rcpts []spool.Recipient
+	for i := range m.rcpt {
+		if m.rcpt[i].ticket == nil {
+			rcpts = append(rcpts, m.rcpt[i].spooled())
+		}
+	}
+	return rcpts
+}
+
+// dot hands the message over for the streamed recipients: the last question, the
+// intent, and at once the dot; then the outcome.
+func (m *message) dot() {
+	l := m.leg
+	var note ledger.Ticket
+	err := m.lastQuestion()
+	if err == nil {
+		note, err = m.intend()
+	}
+	if err != nil {
+		l.tx.Abort()
+		for i := range m.rcpt {
+			if m.rcpt[i].ticket != nil {
+				m.rcpt[i].err = err
+			}
+		}
+		return
+	}
+	// From here on the drain waits for us, so nothing but the answer, the platform's
+	// limit and the relay's own deadlines ends the wait.
+	got := l.tx.Dot(context.WithoutCancel(l.ctx))
+	texts := l.tx.Replies()
+	notes := make([]ledger.Answer, 0, len(m.rcpt))
+	n := 0
+	for i := range m.rcpt {
+		r := &m.rcpt[i]
+		if r.ticket == nil {
+			continue
+		}
+		r.err = got[min(n, len(got)-1)]
+		note := ledger.Answer{Result: ledger.ResultRefused}
+		if n < len(texts) {
+			note.Text = texts[n]
+		}
+		switch {
+		case errors.Is(r.err, relay.ErrInDoubt):
+			note.Result = ledger.ResultInDoubt
+			r.ticket.InDoubt(time.Now().Add(l.platform.ConnectionLimit))
+			if n == 0 {
+				m.Observer.InDoubt(l.platform.ID)
+			}
+		case r.err != nil:
+			note.Code = reply(r.err).Code
+		default:
+			note.Code, note.Result = 250, ledger.ResultDelivered
+			if r.err = r.ticket.Acknowledge(); r.err != nil {
+				note.Result = ledger.ResultNotAcknowledged
+			}
+		}
+		notes = append(notes, note)
+		n++
+	}
+	if m.Ledger != nil {
+		m.Ledger.Outcome(note, notes...)
+	}
+	for i := range m.rcpt {
+		if t := m.rcpt[i].ticket; t != nil {
+			t.End()
+		}
+	}
+}
+
+// lastQuestion asks whether the dot may still follow, for every recipient.
+func (m *message) lastQuestion() error {
+	for i := range m.rcpt {
+		if t := m.rcpt[i].ticket; t != nil {
+			if err := t.Dot(m.leg.ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// intend writes into the ledger what is about to be handed over.
+func (m *message) intend() (ledger.Ticket, error) {
+	if m.Ledger == nil {
+		return ledger.Ticket{}, nil
+	}
+	i := ledger.Intent{
+		Transaction: m.transactionID(), Platform: m.leg.platform.ID, Host: m.leg.tx.Host(), From: m.from.String(),
+		MessageID: m.messageID, Size: m.size, Digest: m.digest, Recipients: make([]ledger.Recipient, 0, len(m.rcpt)),
+	}
+	for j := range m.rcpt {
+		if r := &m.rcpt[j]; r.ticket != nil {
+			i.Recipients = append(i.Recipients, ledger.Recipient{Address: r.address, Agency: r.decision.Agency, Mailbox: r.decision.Mailbox, Epoch: r.decision.Epoch})
+		}
+	}
+	return m.Ledger.Intend(&i)
+}
+
+// answers returns what the sender gets once the dot was answered. With SMTP one answer
+// speaks for all: if one recipient's message has arrived, or is safe, the others' is
+// made safe too, and nobody is told to send it again or that it was refused.
+func (m *message) answers(ctx context.Context) []error {
+	if m.lmtp {
+		errs := make([]error, len(m.rcpt))
+		for i := range m.rcpt {
+			if r := &m.rcpt[i]; r.err != nil {
+				errs[i] = m.refused(r, r.err)
+			}
+		}
+		return errs
+	}
+	var failed []*recipient
+	arrived := m.committed
+	for i := range m.rcpt {
+		if r := &m.rcpt[i]; r.ticket != nil && r.err != nil {
+			failed = append(failed, r)
+		} else {
+			arrived = true
+		}
+	}
+	if len(failed) == 0 {
+		return []error{nil}
+	}
+	if !arrived {
+		answer := m.refused(failed[0], failed[0].err)
+		for _, r := range failed[1:] {
+			if a := m.refused(r, r.err); mail.IsTemporary(a) {
+				answer = a
+			}
+		}
+		return []error{answer}
+	}
+	if m.body == nil {
+		// One answer took it for all, but the right to pass that on is gone for some.
+		return []error{m.refused(failed[0], failed[0].err)}
+	}
+	rcpts := make([]spool.Recipient, len(failed))
+	for i, r := range failed {
+		m.divert(r, r.err)
+		rcpts[i] = r.spooled()
+	}
+	save := m.body.Add
+	if !m.committed {
+		m.body.SetMessageID(m.messageID)
+		save = m.body.Commit
+	}
+	if err := save(ctx, rcpts); err != nil {
+		m.log(slog.LevelError, "spool takes no message: the sender will send it to all recipients again", &failed[0].decision, "error", err)
+		return []error{err}
+	}
+	m.committed = true
+	return []error{nil}
+}
+
+// logOutcome writes the line of a recipient whose message reached its end. It is what
+// log would write, without its garbage: this is the one line that each message has.
+func (m *message) logOutcome(r *recipient, repaired, code int) {
+	ctx := context.Background()
+	if !m.Logger.Enabled(ctx, slog.LevelInfo) {
+		return
+	}
+	d := &r.decision
+	attrs := append(make([]slog.Attr, 0, 13), slog.String("session", m.client.Session))
+	if d.Agency != "" { // not a fixed address
+		attrs = append(attrs, slog.String("agency", string(d.Agency)), slog.String("mailbox", d.Mailbox.String()), slog.String("epoch", d.Epoch.String()))
+	}
+	attrs = append(attrs, slog.String("platform", string(d.Platform)), slog.String("transaction", string(m.transactionID())),
+		slog.String("from", m.from.String()), slog.String("rcpt", string(outcomeAddress(r))), slog.Int64("size", m.size),
+		slog.Int("repaired", repaired))
+	if r.state != spool.StateUnknown {
+		attrs = append(attrs, slog.String("spool", r.state.String()), slog.String("reason", r.reason))
+	} else if r.ticket != nil {
+		attrs = append(attrs, slog.String("host", m.leg.tx.Host()))
+	}
+	m.Logger.LogAttrs(ctx, slog.LevelInfo, "message", append(attrs, slog.Int("code", code))...)
+}
+
+// outcomeAddress is the address that a line names: the platform's, if it went there.
+func outcomeAddress(r *recipient) routing.Address {
+	if r.ticket != nil {
+		return r.decision.Address
+	}
+	return r.address
+}
+
+// looping judges the Received lines seen so far. A loop that runs over one of our
+// platforms is ours to repair: its mail waits; one through strangers is refused.
+func (m *message) looping(scan *mail.TraceScanner) error {
+	if scan.Hops() <= m.HopLimit && scan.Own() <= m.OwnLimit {
+		return nil
+	}
+	d := &m.rcpt[0].decision
+	if m.sender == nil {
+		m.log(slog.LevelWarn, "message loops", d, "reason", scan.String(), "code", errLoop.Code)
 		return errLoop
 	}
-	t.Alarms.Raise("loop/"+string(t.sender.ID), fmt.Sprintf("Mail from %s for mailbox %s of agency %s loops: %s.", t.sender.ID, d.Mailbox, d.Agency, scan))
-	t.log(slog.LevelWarn, "message loops", d, "reason", scan.String(), "code", errSuspected.Code)
+	m.Alarms.Raise("loop/"+string(m.sender.ID), fmt.Sprintf("Mail from %s for mailbox %s of agency %s loops: %s.", m.sender.ID, d.Mailbox, d.Agency, scan))
+	m.log(slog.LevelWarn, "message loops", d, "reason", scan.String(), "code", errSuspected.Code)
 	return errSuspected
 }

@@ -3,10 +3,12 @@ package transfer
 import (
 	"errors"
 
+	"mailcutover/ledger"
 	"mailcutover/mail"
 	"mailcutover/node"
 	"mailcutover/proxy/relay"
 	"mailcutover/routing"
+	"mailcutover/spool"
 )
 
 // Replies that a sender gets from us and not from a platform.
@@ -23,6 +25,8 @@ var (
 	errSuspected   = mail.NewReply(451, 4, 4, 6, "The message seems to loop, try again later")
 	errRefused     = mail.NewReply(451, 4, 2, 0, "The mailbox's platform does not take the message now, try again later")
 	errNotKnown    = mail.NewReply(451, 4, 4, 2, "The platform's answer was lost, try again later")
+	errFull        = mail.NewReply(452, 4, 3, 1, "Spool full, try again later")
+	errSpool       = mail.NewReply(451, 4, 3, 0, "Spool out of service, try again later")
 	errAbandoned   = mail.NewReply(451, 4, 3, 0, "Local error, try again later")
 )
 
@@ -34,6 +38,10 @@ func reply(err error) *mail.Reply {
 		return errClosed
 	case errors.As(err, &doubt) && doubt.InDoubt:
 		return errNotKnown
+	case errors.Is(err, spool.ErrFull):
+		return errFull
+	case errors.Is(err, spool.ErrBroken), errors.Is(err, spool.ErrAdopted), errors.Is(err, ledger.ErrUnavailable):
+		return errSpool
 	default:
 		return mail.AsReply(err)
 	}

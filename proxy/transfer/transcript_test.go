@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,11 +20,13 @@ import (
 	"go.uber.org/goleak"
 
 	"mailcutover/internal/platformtest"
+	"mailcutover/ledger"
 	"mailcutover/mail"
 	"mailcutover/node"
 	"mailcutover/proxy/relay"
 	"mailcutover/proxy/smtp"
 	"mailcutover/routing"
+	"mailcutover/spool"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -46,6 +50,8 @@ type world struct {
 	state  *routing.State
 	lapsed bool
 	alarms []string
+	store  *spool.Store
+	added  []mail.TransactionID
 }
 
 func (w *world) State() *routing.State {
@@ -69,6 +75,7 @@ func (w *world) Raise(key, _ string) {
 func (w *world) Decided(routing.Reason)                         {}
 func (w *world) Delivered(routing.PlatformID, mail.Origin, int) {}
 func (w *world) InDoubt(routing.PlatformID)                     {}
+func (w *world) Spooled(spool.State)                            {}
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
@@ -227,6 +234,73 @@ func (w *world) stored(platform, want string) error {
 	return nil
 }
 
+// openSpool puts a spool and a ledger behind the transfer.
+func (w *world) openSpool(messages int) error {
+	var err error
+	quiet := slog.New(slog.DiscardHandler)
+	w.store, err = spool.Open(spool.Options{Dir: filepath.Join(w.t.TempDir(), "spool"), Node: "mx1", Bounds: spool.Bounds{Messages: messages}, Logger: quiet})
+	if err != nil {
+		return err
+	}
+	w.t.Cleanup(func() { _ = w.store.Close() })
+	book, err := ledger.Open(ledger.Options{Dir: filepath.Join(w.t.TempDir(), "ledger"), Logger: quiet})
+	if err != nil {
+		return err
+	}
+	w.t.Cleanup(func() { _ = book.Close() })
+	w.options.Spool, w.options.Ledger = w.store, book
+	w.options.Added = func(id mail.TransactionID) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.added = append(w.added, id)
+	}
+	w.transfer.Configure(w.options)
+	return nil
+}
+
+// spooled compares the next message that the spool took with "FROM -> ADDRESS:STATE ...".
+func (w *world) spooled(want string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if want == "nothing" {
+		if n, _ := w.store.Counts(); n.Messages != 0 || len(w.added) != 0 {
+			return fmt.Errorf("the spool has %d messages, was told %d", n.Messages, len(w.added))
+		}
+		return nil
+	}
+	if len(w.added) == 0 {
+		return errors.New("the spool took no message")
+	}
+	m, err := w.store.Get(w.added[0])
+	if err != nil {
+		return err
+	}
+	w.added = w.added[1:]
+	got := m.From.String() + " ->"
+	for _, r := range m.Recipients {
+		got += " " + string(r.Address) + ":" + r.State.String()
+	}
+	if got != want {
+		return fmt.Errorf("the spool took %q, want %q", got, want)
+	}
+	b, err := w.store.Open(m.Transaction)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	text, err := io.ReadAll(b)
+	if err == nil {
+		err = b.Verify()
+	}
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(string(text), "Received: from mx.elsewhere.example") || !strings.Contains(string(text), string(m.Transaction)) || !strings.HasSuffix(string(text), "\r\n") {
+		return fmt.Errorf("the spool has %q", text)
+	}
+	return nil
+}
+
 // do carries out one line of a transcript.
 func (w *world) do(line string) error {
 	word, rest, _ := strings.Cut(line, " ")
@@ -271,6 +345,27 @@ func (w *world) do(line string) error {
 	case "stored":
 		platform, want, _ := strings.Cut(rest, " ")
 		return w.stored(platform, want)
+	case "spool": // on, with the bounds' number of messages
+		n, err := strconv.Atoi(rest)
+		if err != nil {
+			return err
+		}
+		return w.openSpool(n)
+	case "spooled": // FROM -> ADDRESS:STATE ..., of the next message that the spool took
+		return w.spooled(rest)
+	case "down": // the platform is gone
+		w.platforms[rest].Close()
+	case "put-off":
+		w.options.PutOff = map[routing.AgencyID]struct{}{routing.AgencyID(rest): {}}
+		w.transfer.Configure(w.options)
+	case "result": // PLATFORM RCPT REPLY...: LMTP's answer to the dot for one of them
+		reply := strings.Join(args[2:], " ")
+		w.platforms[args[0]].SetScript(func(c platformtest.Command) platformtest.Reaction {
+			if c.Verb == platformtest.VerbDot && c.Rcpt == args[1] {
+				return platformtest.Reaction{Reply: reply}
+			}
+			return platformtest.Reaction{}
+		})
 	case "nothing":
 		if n := len(w.platforms[rest].Stored()); n != w.seen[rest] {
 			return fmt.Errorf("%s took %d messages, the transcript names %d", rest, n, w.seen[rest])
@@ -315,6 +410,9 @@ func TestTranscripts(t *testing.T) {
 				if err := w.do(line); err != nil {
 					t.Fatalf("line %d: %s: %v", i+1, line, err)
 				}
+			}
+			if len(w.added) > 0 {
+				t.Errorf("%d spooled messages that the transcript doesn't name", len(w.added))
 			}
 			for id, p := range w.platforms {
 				if n := len(p.Stored()); n != w.seen[id] {

@@ -8,11 +8,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mailcutover/ledger"
 	"mailcutover/mail"
 	"mailcutover/node"
 	"mailcutover/proxy/relay"
 	"mailcutover/proxy/smtp"
 	"mailcutover/routing"
+	"mailcutover/spool"
 )
 
 // Alarms takes what a human has to see; key tells one alarm from another.
@@ -27,8 +29,24 @@ type Observer interface {
 	// Delivered is called for each recipient of a message that reached its end, with the
 	// code of the answer that the sender got.
 	Delivered(platform routing.PlatformID, origin mail.Origin, code int)
+	// Spooled is called for each recipient that went into the spool.
+	Spooled(state spool.State)
 	// InDoubt is called for each message whose answer was lost after the dot.
 	InDoubt(platform routing.PlatformID)
+}
+
+// Spool keeps mail that can't be delivered now; *spool.Store is one.
+type Spool interface {
+	Begin(spool.Envelope) (*spool.Incoming, error)
+	// Held reports whether held mail of a mailbox or fixed address is there: then later
+	// mail goes behind it.
+	Held(spool.Key) bool
+}
+
+// Ledger records what is handed to platforms; *ledger.Ledger is one.
+type Ledger interface {
+	Intend(*ledger.Intent) (ledger.Ticket, error)
+	Outcome(ledger.Ticket, ...ledger.Answer)
 }
 
 // Platform is one platform as the transfer sees it.
@@ -51,10 +69,20 @@ type Platform struct {
 	Outside, Inside *relay.Pool
 }
 
-// Options are a transfer's settings. All are required, but for Postmaster.
+// Options are a transfer's settings. All are required, but for Postmaster, Spool with
+// what belongs to it, and Ledger.
 type Options struct {
 	Gate      *node.Gate
 	Platforms []Platform
+
+	// Spool keeps what can't be streamed. nil: it is put off.
+	Spool Spool
+	// Added is told of each message that the spool took. It must not block.
+	Added func(mail.TransactionID)
+	// PutOff are the agencies whose mail is put off and not held while they are closed.
+	PutOff map[routing.AgencyID]struct{}
+
+	Ledger Ledger
 
 	// Postmaster is where mail to <postmaster> without a domain goes (RFC 5321 section
 	// 4.5.1). Empty: it is put off.
@@ -109,7 +137,7 @@ func (t *Transfer) NewSession(context.Context, mail.Client) (smtp.Session, error
 
 // sender returns the platform whose own MTA the peer is, or nil.
 func (s *settings) sender(client *mail.Client) *Platform {
-	addr := client.Peer.Addr().Unmap()
+	addr := client.Source.Addr().Unmap()
 	for i := range s.Platforms {
 		for _, net := range s.Platforms[i].Nets {
 			if net.Contains(addr) {

@@ -1,0 +1,177 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"mailcutover/mail"
+	"mailcutover/node"
+	"mailcutover/proxy/relay"
+	"mailcutover/proxy/smtp"
+	"mailcutover/routing"
+	"mailcutover/spool"
+)
+
+// recipient is one that was taken: streamed to a platform, which took it too, or on its
+// way into the spool.
+type recipient struct {
+	rcpt     smtp.Recipient
+	address  routing.Address // by which it was decided, and will be again
+	decision routing.Decision
+
+	ticket *node.Ticket // of one that is streamed; nil: it goes into the spool
+	err    error        // how streaming ended; nil: the platform has it
+
+	state  spool.State // of one that goes into the spool
+	reason string
+	next   time.Time // not to be tried before; zero: at once
+}
+
+// keep makes r one that goes into the spool.
+func (r *recipient) keep(state spool.State, reason string) {
+	r.state, r.reason = state, reason
+}
+
+// spooled returns r as the spool keeps it.
+func (r *recipient) spooled() spool.Recipient {
+	return spool.Recipient{
+		Address: r.address, To: r.rcpt.To, Options: r.rcpt.Options,
+		Agency: r.decision.Agency, Mailbox: r.decision.Mailbox,
+		State: r.state, Reason: r.reason, Last: spool.Result{Next: r.next},
+	}
+}
+
+// admit decides for one recipient: it is entered at the gate, to be streamed, or kept for
+// the spool, or refused. waiting is the number of recipients that were entered in the
+// same call before.
+func (t *transaction) admit(ctx context.Context, rcpt *smtp.Recipient, waiting int) (recipient, mail.Path, error) {
+	r, err := t.route(rcpt)
+	if err != nil {
+		return r, mail.Path{}, err
+	}
+	d := &r.decision
+	if !d.Deliver() {
+		return r, mail.Path{}, t.hold(&r, d.Reason.String())
+	}
+	to, err := d.Address.Wire()
+	if err != nil {
+		t.Alarms.Raise("bad-address/"+string(d.Address), fmt.Sprintf("The table's address %q of mailbox %s can't be sent to a platform: %v", d.Address, d.Mailbox, err))
+		return r, to, errAbandoned
+	}
+	platform := t.platforms[d.Platform]
+	if platform == nil {
+		t.Alarms.Raise("platform-unknown/"+string(d.Platform), fmt.Sprintf("The table names the platform %q, which this node's configuration doesn't have: its mail is put off.", d.Platform))
+		return r, to, fmt.Errorf("platform %q is not configured", d.Platform)
+	}
+	if t.sender == platform && !platform.RelaysInside {
+		t.Alarms.Raise("forward-left/"+string(platform.ID)+"/"+d.Mailbox.String(), fmt.Sprintf("Forward left on %s: it sends us mail for mailbox %s of agency %s, which is there.", platform.ID, d.Mailbox, d.Agency))
+		t.log(slog.LevelWarn, "recipient put off", d, "reason", "forward left", "code", errForwardLeft.Code)
+		return r, to, errForwardLeft
+	}
+	if t.Spool != nil && t.Spool.Held(spool.KeyOf(d.Mailbox, r.address)) {
+		return r, to, t.hold(&r, "behind held mail")
+	}
+	pool, err := platform.pool(t.client.Origin)
+	if err != nil {
+		t.log(slog.LevelError, "recipient put off", d, "error", err)
+		return r, to, err
+	}
+	if t.leg == nil {
+		t.leg = newLeg(ctx, platform, pool, d)
+	} else if !t.leg.takes(t, pool, d, t.streamed()+waiting) {
+		return r, to, t.spool(&r, spool.StateWaiting, "another way", errOtherWay)
+	}
+	if r.ticket, err = t.Gate.Enter(d, t.leg.cancel); err != nil {
+		r.ticket = nil
+		return r, to, t.hold(&r, err.Error())
+	}
+	return r, to, nil
+}
+
+// route decides where a recipient's mail goes. It returns an error for those that are
+// neither delivered nor held.
+func (t *transaction) route(rcpt *smtp.Recipient) (recipient, error) {
+	r := recipient{rcpt: *rcpt, address: t.Postmaster}
+	if rcpt.To.Domain() != "" {
+		var err error
+		if r.address, err = routing.CanonicalAddress(rcpt.To); err != nil {
+			return r, errBadAddress
+		}
+	} else if r.address == "" {
+		return r, errNoMaster
+	}
+	r.decision = t.Gate.Address(r.address)
+	d := &r.decision
+	t.Observer.Decided(d.Reason)
+	if d.Deliver() || d.Closed() {
+		return r, nil
+	}
+	answer := decided(d)
+	t.log(slog.LevelInfo, "recipient refused", d, "rcpt", r.address, "reason", d.Explain(), "code", answer.Code)
+	return r, answer
+}
+
+// hold keeps a recipient of a closed agency for the spool, or puts it off.
+func (t *transaction) hold(r *recipient, reason string) error {
+	if _, off := t.PutOff[r.decision.Agency]; off || r.decision.Agency == "" && r.decision.Reason != routing.ReasonFixed {
+		t.log(slog.LevelInfo, "recipient put off", &r.decision, "rcpt", r.address, "reason", reason, "code", errClosed.Code)
+		return errClosed
+	}
+	return t.spool(r, spool.StateHeld, reason, errClosed)
+}
+
+// spool keeps a recipient for the spool, if there is one and it takes mail; without a
+// spool the answer is instead.
+func (t *transaction) spool(r *recipient, state spool.State, reason string, instead *mail.Reply) error {
+	if t.Spool == nil {
+		t.log(slog.LevelInfo, "recipient put off", &r.decision, "rcpt", r.address, "reason", reason, "code", instead.Code)
+		return instead
+	}
+	if err := t.beginBody(); err != nil {
+		t.log(slog.LevelWarn, "recipient put off", &r.decision, "rcpt", r.address, "reason", reason, "error", err)
+		return err
+	}
+	r.keep(state, reason)
+	return nil
+}
+
+// beginBody begins the message's way into the spool.
+func (t *transaction) beginBody() (err error) {
+	if t.body == nil {
+		t.body, err = t.Spool.Begin(spool.Envelope{
+			Transaction: t.transactionID(), Time: time.Now(), Client: t.client, From: t.from, Options: *t.opts,
+		})
+	}
+	return err
+}
+
+// instead does what is left for a recipient that couldn't be streamed: it is kept for the
+// spool if its agency closed meanwhile, or the platform couldn't be reached. What a
+// platform answers is passed on.
+func (t *transaction) instead(r *recipient, err error) error {
+	var broken *relay.ConnectionError
+	switch {
+	case t.Spool != nil && errors.Is(err, node.ErrClosed):
+		return t.hold(r, err.Error())
+	case t.Spool != nil && errors.As(err, &broken):
+		return t.spool(r, spool.StateWaiting, err.Error(), errNotKnown)
+	}
+	return t.refused(r, err)
+}
+
+// refused logs why a recipient or its message was not taken, and returns what the sender
+// gets. A mailbox that the table knows is not refused for good by its platform while
+// its agency is armed; what a platform says of the message itself is passed on.
+func (t *transaction) refused(r *recipient, err error) *mail.Reply {
+	d, answer := &r.decision, reply(err)
+	t.log(slog.LevelWarn, "not taken", d, "rcpt", r.address, "code", answer.Code, "error", err)
+	var p *relay.PlatformReply
+	if !mail.IsPermanent(answer) || !d.Armed || !errors.As(err, &p) || p.Verb != "RCPT" && isContent(answer) {
+		return answer
+	}
+	t.Alarms.Raise("refused/"+string(d.Platform)+"/"+d.Mailbox.String(), fmt.Sprintf("%s refuses mailbox %s of agency %s, which the table has there: %v", d.Platform, d.Mailbox, d.Agency, err))
+	return errRefused
+}
