@@ -57,6 +57,10 @@ func (s *Store) Begin(env Envelope) (*Incoming, error) {
 	return &Incoming{s: s, env: env, id: id}, nil
 }
 
+// SetMessageID notes the Message-ID, which is known only once the header has passed. It
+// is called before Commit.
+func (in *Incoming) SetMessageID(id string) { in.env.MessageID = id }
+
 // Write takes bytes of the body, as they are to be delivered. Nothing is durable yet.
 func (in *Incoming) Write(p []byte) (int, error) {
 	if in.state != coming {
