@@ -219,7 +219,7 @@ func (l *Ledger) begin(now time.Time) {
 			h.carried++
 		}
 	}
-	s := &segment{encoder: encoder{header: h, names: map[string]uint64{}, key: l.o.HashKey}, begun: now}
+	s := &segment{encoder: encoder{header: h, names: map[string]uint64{}, mac: l.mac}, begun: now}
 	if old := l.segment; old != nil {
 		s.scratch = old.scratch
 		l.segments[old.number] = &Segment{Number: old.number}
