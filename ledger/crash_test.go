@@ -322,6 +322,11 @@ func TestDiskTakesNoWrites(t *testing.T) {
 						t.Errorf("%d failed, status %v", failed, s.SyncErr)
 					}
 				}
+				for path, b := range disk.Files() {
+					if len(b) == 0 {
+						t.Errorf("%s was left empty", path)
+					}
+				}
 				disk.Fail(nil)
 				for range 200 { // the clock runs
 					_ = l.o.Now()

@@ -335,16 +335,17 @@ func (l *Ledger) indexOne() {
 		return
 	}
 	seg, err := l.makeIndex(number)
+	useless := errors.Is(err, errUnreadable) || errors.Is(err, errEmpty)
+	if useless {
+		l.setAside(number, err, l.o.Now())
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case err == nil:
 		l.segments[number] = &seg
-	case isGone(err):
+	case useless, isGone(err):
 		delete(l.segments, number)
-	case errors.Is(err, errUnreadable), errors.Is(err, errEmpty):
-		delete(l.segments, number)
-		l.setAside(number, err, l.o.Now())
 	default: // tried again at the next start
 		l.o.Logger.Warn("ledger segment has no index", "error", err)
 		if seg.Number == number {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -145,7 +146,6 @@ func TestIntentHasBounds(t *testing.T) {
 	if got := collect(t, l, Query{Recipient: string(big.Recipients[9999].Address)}); len(got) != 1 || len(got[0].Recipients) != MaxRecipients {
 		t.Errorf("%d found", len(got))
 	}
-	l.o.Logger.Info("closing")
 	if err := l.finish(); err != nil {
 		t.Fatal(err)
 	}
@@ -492,6 +492,12 @@ func TestFindStops(t *testing.T) {
 	}
 	if !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+func TestBootID(t *testing.T) {
+	if a, b := BootID(), BootID(); a != b || a == "" && runtime.GOOS == "linux" || strings.TrimSpace(a) != a {
+		t.Errorf("%q, %q", a, b)
 	}
 }
 
