@@ -12,9 +12,9 @@
 // agencies, to name lines, and as the table that it would make.
 //
 // It refuses columns that it doesn't know, or that are missing, cells that look like
-// formulas or hold line breaks, text that isn't UTF-8, new names that mix alphabets, and everything that would give a
-// name or a mailbox to somebody else: that is a switch (docs/architecture/switch.md),
-// not an import. It can't tell whether a directory id belongs to the address beside it
+// formulas or hold line breaks, text that isn't UTF-8, new names that mix alphabets, and
+// everything that would give a name or a mailbox to somebody else: that is a switch
+// (docs/architecture/switch.md), not an import. It can't tell whether a directory id belongs to the address beside it
 // when neither is known yet; that takes the directories.
 //
 // It is pure: package admin reads the request, stores the plan, and plans again when
