@@ -28,6 +28,12 @@ var (
 	// dot of the content for the message's.
 	ErrBareLineEnd = errors.New("bare CR or LF in the body")
 
+	// ErrNeedsOperator is wrapped by errors that no other try cures: this node, its
+	// configuration, the table or the platform has to be changed by somebody. They are
+	// temporary for the sender and worth an alarm. Among them are a [PlatformReply] with
+	// Ours and everything at which the set-up of a connection fails for such a reason.
+	ErrNeedsOperator = errors.New("an operator has to look at it")
+
 	// ErrState is wrapped by errors about calls in an order that makes no sense: a
 	// mistake of the caller's.
 	ErrState = errors.New("call out of order")
@@ -51,17 +57,39 @@ type PlatformReply struct {
 	Host     string // as configured
 	Verb     string // what was refused: MAIL, RCPT, DATA, or "." for the message
 	Reply    *mail.Reply
+
+	// Ours says that this is a refusal for good (5yz) which is not about the sender, the
+	// recipient or the content, but about us, our session or the platform's state, such
+	// as "530 Must issue a STARTTLS command first". The error wraps ErrNeedsOperator
+	// then, and mail.AsReply makes a 451 of it.
+	Ours bool
 }
 
 // Error implements error.
 func (e *PlatformReply) Error() string {
 	c := e.Reply.EnhancedCode
-	return fmt.Sprintf("platform %s at %s answered %s with %d %d.%d.%d %s",
-		e.Platform, e.Host, e.Verb, e.Reply.Code, c[0], c[1], c[2], e.Reply.Message)
+	not := ""
+	if e.Ours {
+		not = " (not about the message)"
+	}
+	return fmt.Sprintf("platform %s at %s answered %s with %d %d.%d.%d %s%s",
+		e.Platform, e.Host, e.Verb, e.Reply.Code, c[0], c[1], c[2], e.Reply.Message, not)
 }
 
 // Unwrap returns the reply, so that mail.AsReply passes it on.
 func (e *PlatformReply) Unwrap() error { return e.Reply }
+
+// Is reports whether target is ErrNeedsOperator and e is about us.
+func (e *PlatformReply) Is(target error) bool { return target == ErrNeedsOperator && e.Ours }
+
+// As gives mail.AsReply a temporary reply if the platform's is not about the message.
+func (e *PlatformReply) As(target any) bool {
+	r, ok := target.(**mail.Reply)
+	if ok && e.Ours {
+		*r = replyOurs
+	}
+	return ok && e.Ours
+}
 
 // ConnectionError is a failure of the connection or of its set-up, or a 421 that ended it.
 // Always temporary: mail.AsReply makes a 451 of it, whatever it wraps.

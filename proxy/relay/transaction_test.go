@@ -220,7 +220,7 @@ func TestLastWriteIsTheDotAloneWhateverTheSize(t *testing.T) {
 func TestRefusedAtEachVerb(t *testing.T) {
 	for _, ehlo := range [][]string{{"PIPELINING"}, {"HELP"}} {
 		for _, verb := range []string{"MAIL", "RCPT", "DATA", "."} {
-			for _, answer := range []string{"450 4.2.1 later", "552 5.2.2 full", "550 no enhanced code"} {
+			for _, answer := range []string{"450 4.2.1 later", "552 5.3.4 too large", "552 no enhanced code"} {
 				t.Run(fmt.Sprintf("%s/%s/%s", ehlo[0], verb, answer[:3]), func(t *testing.T) {
 					var refused sync.Once
 					peer := startPeer(t, &peer{ehlo: ehlo, answer: func(_ *session, v, _ string) (a string) {
