@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -334,6 +335,39 @@ func TestRetentionWithoutMail(t *testing.T) {
 			t.Errorf("%d records after %s", n, now.Sub(when))
 		}
 		now = now.Add(13 * time.Hour)
+	}
+}
+
+// A segment whose index can't be written is searched as a whole, and gets it later.
+func TestIndexCannotBeWritten(t *testing.T) {
+	disk := memdisk.New()
+	now := when
+	o := options(disk, "1")
+	o.Now = func() time.Time { return now }
+	l := openOn(t, o)
+	i := newTraffic(1).intent()
+	deliver(t, l, i, Answer{Result: ResultDelivered})
+	if err := l.finish(); err != nil {
+		t.Fatal(err)
+	}
+	l = openOn(t, o)
+	disk.Fail(func(op memdisk.Op, path string) error {
+		if strings.Contains(path, ".idx") {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	for _, indexed := range []bool{false, false, true} {
+		l.indexOne()
+		if got := l.Status().Segments[0].IndexBytes > 0; got != indexed {
+			t.Errorf("indexed %t, want %t", got, indexed)
+		}
+		if n := len(collect(t, l, Query{Transaction: i.Transaction})); n != 1 {
+			t.Errorf("%d found", n)
+		}
+		if now = now.Add(indexAgain / 2); now.Sub(when) >= indexAgain {
+			disk.Fail(nil)
+		}
 	}
 }
 
