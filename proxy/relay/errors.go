@@ -31,7 +31,7 @@ var (
 	// ErrNeedsOperator is wrapped by errors that no other try cures: this node, its
 	// configuration, the table or the platform has to be changed by somebody. They are
 	// temporary for the sender and worth an alarm. Among them are a [PlatformReply] with
-	// Ours and everything at which the set-up of a connection fails for such a reason.
+	// Ours, and an address of the table beyond ASCII where the platform lacks SMTPUTF8.
 	ErrNeedsOperator = errors.New("an operator has to look at it")
 
 	// ErrState is wrapped by errors about calls in an order that makes no sense: a
@@ -40,7 +40,7 @@ var (
 )
 
 // Replies for what a message needs and the platform did not announce; the proof for
-// a permanent answer is its EHLO. Errors of [Transaction.Rcpts] wrap them.
+// a permanent answer is its EHLO, and that the message came with the need. Errors of [Transaction.Rcpts] wrap them.
 var (
 	ErrLacks8BitMIME   error = mail.NewReply(554, 5, 6, 3, "The mailbox's platform does not take 8-bit content")
 	ErrLacksSMTPUTF8   error = mail.NewReply(550, 5, 6, 7, "The mailbox's platform does not take internationalised addresses")
@@ -50,6 +50,10 @@ var (
 
 // errLateUTF8 is for a recipient that needs SMTPUTF8 after MAIL was sent without it.
 var errLateUTF8 error = mail.NewReply(452, 4, 5, 3, "Recipient needs a transaction with SMTPUTF8, try again")
+
+// errTableUTF8 is for an address of the table that the platform can't take, though what
+// the sender gave was fine: not the sender's fault.
+var errTableUTF8 error = mail.NewReply(451, 4, 3, 5, "The mailbox's address on its platform can't be used there, try again later")
 
 // PlatformReply is a refusal as the platform gave it.
 type PlatformReply struct {

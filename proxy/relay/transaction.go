@@ -74,7 +74,8 @@ func (t *Transaction) Replies() []string { return t.replies }
 // returns one error, or nil, for each.
 //
 // Errors are [PlatformReply], [ConnectionError] after which the transaction has ended, or
-// wrap one of ErrLacks8BitMIME, ErrLacksSMTPUTF8, ErrLacksRequireTLS and ErrTooLarge. If MAIL
+// wrap one of ErrLacks8BitMIME, ErrLacksSMTPUTF8, ErrLacksRequireTLS, ErrTooLarge and
+// ErrNeedsOperator. If MAIL
 // was refused all recipients have that answer, now and in further calls.
 func (t *Transaction) Rcpts(ctx context.Context, rcpts []Recipient) []error {
 	errs := make([]error, len(rcpts))
