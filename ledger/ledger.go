@@ -179,16 +179,11 @@ func open(o Options) (*Ledger, error) {
 		return nil, fmt.Errorf("open ledger %s: %w", o.Dir, err)
 	}
 	l.mu.Lock()
-	err = l.ready(o.Now())
-	var b *batch
-	if err == nil {
-		b = l.batch()
-	}
+	l.begin(o.Now())
+	b := l.batch()
 	l.mu.Unlock()
-	if err == nil {
-		err = l.flush(b)
-	}
-	return l, nil // an err is in l.trouble: Intend tells
+	_ = l.flush(b) // a disk that takes no writes is Intend's to tell
+	return l, nil
 }
 
 // Close writes what is left, fsyncs, and ends the ledger's goroutine. Intents without an
