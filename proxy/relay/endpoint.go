@@ -84,6 +84,11 @@ type Endpoint struct {
 	// Helo is our name in EHLO and LHLO: a domain or an address literal.
 	Helo string
 
+	// MaxSize is the largest message that the platform takes, in octets as RFC 1870 section
+	// 5 counts them: CRLFs included, the final dot and doubled dots not, our own Received
+	// line with the rest. 0: what it announces. What it announces counts if that is less.
+	MaxSize int64
+
 	TLS      TLS
 	Auth     *Auth // nil: no authentication
 	Identity ClientIdentity
@@ -209,6 +214,9 @@ func (e Endpoint) Validate() error {
 	if len(e.Hosts) == 0 {
 		bad("hosts", "[]", "want at least one host:port")
 	}
+	if e.MaxSize < 0 {
+		bad("size", e.MaxSize, "want a number of octets, or 0 for what the platform announces")
+	}
 	seen := make(map[string]bool)
 	for _, h := range e.Hosts {
 		if host, port, err := net.SplitHostPort(h); err != nil || host == "" || port == "" {
@@ -294,7 +302,7 @@ func (t Timeouts) validate(bad func(key string, value any, right string)) {
 // Capabilities are what a platform announced in its last EHLO or LHLO.
 type Capabilities struct {
 	Known        bool  // false until a connection was made
-	Size         int64 // largest message in octets (RFC 1870); 0: no limit announced
+	Size         int64 // largest message in octets (RFC 1870), at most Endpoint.MaxSize; 0: no limit known
 	SizeKeyword  bool  // SIZE is announced, with or without a limit
 	Pipelining   bool  // RFC 2920
 	EightBitMIME bool  // RFC 6152

@@ -94,12 +94,12 @@ func (silent) Closed(string, string)                {}
 func (p *Pool) Endpoint() Endpoint { return p.ep }
 
 // Capabilities returns what the platform announced last, on any host. Known is false
-// until the first connection was made.
+// until the first connection was made; then only Size is set, if it is configured.
 func (p *Pool) Capabilities() Capabilities {
 	if c := p.caps.Load(); c != nil {
 		return *c
 	}
-	return Capabilities{}
+	return Capabilities{Size: p.ep.MaxSize}
 }
 
 // Stats returns the state of connections and hosts.
