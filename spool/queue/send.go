@@ -36,11 +36,13 @@ type shipment struct {
 	settled bool
 }
 
-// sendBox makes a delivery of the first mail of a box, which is busy.
-func (q *Queue) sendBox(ctx context.Context, l *lane, b *box) {
+// sendBox makes a delivery of the first mail of a box, and of boxes with the same message.
+// All are busy.
+func (q *Queue) sendBox(ctx context.Context, l *lane, b *box, with []*box) {
 	r := b.refs[0]
 	m, err := q.o.Store.Get(r.transaction())
 	if err != nil || int(r.rcpt) >= len(m.Recipients) || m.Recipients[r.rcpt].State != spool.StateHeld {
+		q.putBack(with)
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		b.taken = 0
@@ -50,6 +52,7 @@ func (q *Queue) sendBox(ctx context.Context, l *lane, b *box) {
 	}
 	d, open := q.route(m, int(r.rcpt))
 	if !open || d.Platform != l.platform || q.resting(m) {
+		q.putBack(with)
 		q.mu.Lock()
 		b.taken = 0
 		q.free(b.key)
@@ -59,7 +62,21 @@ func (q *Queue) sendBox(ctx context.Context, l *lane, b *box) {
 	}
 	s := &shipment{q: q, lane: l, m: m}
 	s.add(part{ref: r, key: b.key, box: b}, d)
-	s.send(ctx)
+	s.send(ctx, with)
+}
+
+// putBack gives boxes back of which nothing was sent.
+func (q *Queue) putBack(boxes []*box) {
+	if len(boxes) == 0 {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, b := range boxes {
+		b.taken = 0
+		q.free(b.key)
+		q.settleBox(b, boxReady)
+	}
 }
 
 // sendItem makes a delivery of waiting mail.
@@ -88,7 +105,7 @@ func (q *Queue) sendItem(ctx context.Context, l *lane, it item) {
 	q.mu.Unlock()
 	s := &shipment{q: q, lane: l, m: m}
 	s.add(part{ref: it.ref, key: key, item: it}, d)
-	s.send(ctx)
+	s.send(ctx, nil)
 }
 
 // pace waits until the lane's rate allows a delivery. It looks at the rate once a second,
@@ -167,7 +184,7 @@ func (s *shipment) add(p part, d routing.Decision) {
 
 // join adds the other recipients of the message that may go now and go the same way: of
 // held mail those that are next in their mailboxes.
-func (s *shipment) join() {
+func (s *shipment) join(with []*box) {
 	q, first := s.q, &s.to[0].Decision
 	for i := range s.m.Recipients {
 		r := &s.m.Recipients[i]
@@ -180,10 +197,15 @@ func (s *shipment) join() {
 		}
 		p := part{ref: s.parts[0].ref, key: r.Key()}
 		p.ref.rcpt = uint32(i)
-		if q.mayJoin(s, &p, r.State) {
+		if at := slices.IndexFunc(with, func(b *box) bool { return b.refs[0] == p.ref }); at >= 0 && r.State == spool.StateHeld {
+			p.box = with[at]
+			with = slices.Delete(with, at, at+1)
+			s.add(p, d)
+		} else if q.mayJoin(s, &p, r.State) {
 			s.add(p, d)
 		}
 	}
+	q.putBack(with)
 }
 
 // mayJoin reports whether a part may go with a shipment, and makes it busy.
@@ -210,11 +232,11 @@ func (q *Queue) mayJoin(s *shipment, p *part, state spool.State) bool {
 	return true
 }
 
-// send makes the attempt.
-func (s *shipment) send(ctx context.Context) {
+// send makes the attempt. with are boxes that are busy for it, and go with it if they can.
+func (s *shipment) send(ctx context.Context, with []*box) {
 	q := s.q
 	if len(s.m.Recipients) > 1 {
-		s.join()
+		s.join(with)
 	}
 	s.began = time.Now()
 	body, err := q.o.Store.Open(s.m.Transaction)
