@@ -124,6 +124,11 @@ type Limits struct {
 	// Default 30 s.
 	QueueWait time.Duration
 
+	// MaxPause is how long a transaction that has its answers to RCPT may, all in all,
+	// leave its connection unused while others wait for one. After that the pool takes
+	// the connection for them. Default 2 s.
+	MaxPause time.Duration
+
 	// Backoff is how long a host is left alone after its first failure; it doubles up
 	// to BackoffMax, each time with up to a quarter of it added or taken away by
 	// chance. Default 1 s and 30 s.
@@ -159,6 +164,7 @@ func (e Endpoint) withDefaults() Endpoint {
 		{&l.MaxAge, within(5*time.Minute, l.PlatformLimit/2)},
 		{&l.MaxIdle, within(30*time.Second, l.PlatformLimit/4)},
 		{&l.QueueWait, 30 * time.Second},
+		{&l.MaxPause, 2 * time.Second},
 		{&l.Backoff, time.Second},
 		{&l.BackoffMax, max(30*time.Second, l.Backoff)},
 		{&t.Dial, 30 * time.Second},
@@ -269,7 +275,7 @@ func (l Limits) validate(bad func(key string, value any, right string)) {
 		d   time.Duration
 	}{
 		{"max-age", l.MaxAge}, {"max-idle", l.MaxIdle}, {"platform-limit", l.PlatformLimit},
-		{"queue-wait", l.QueueWait}, {"backoff", l.Backoff}, {"backoff-max", l.BackoffMax},
+		{"queue-wait", l.QueueWait}, {"max-pause", l.MaxPause}, {"backoff", l.Backoff}, {"backoff-max", l.BackoffMax},
 	} {
 		if d.d < 0 {
 			bad(d.key, d.d, "want a positive duration, or 0 for the default")
