@@ -185,7 +185,7 @@ func TestExchangeEndsOldConnections(t *testing.T) {
 			if err := w.send("X-Test-Id: 2\r\n"); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(total * 7 / 10)
+			time.Sleep(total / 2)
 			if err := w.send("\r\n.\r\n"); err != nil {
 				t.Fatal(err)
 			}
@@ -198,7 +198,9 @@ func TestExchangeEndsOldConnections(t *testing.T) {
 			return wrong
 		}
 	}
-	handled(t, "451 4.4.2",
+	// The sender gets 451 then, unless this machine was so slow that the old connection had
+	// ended before the message began.
+	handled(t, "ended by the platform",
 		look(platform{more: "connection_limit: 3s", limits: "max_age: 750ms"}),
 		look(platform{more: "connection_limit: 10m", limits: "max_age: 5m, max_idle: 1m"}))
 }
