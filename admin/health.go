@@ -15,6 +15,8 @@ type Readiness struct {
 	Platforms map[string]bool `json:"platforms"`                   // whether each is ready
 	Closed    []string        `json:"closed_unattended,omitempty"` // agencies that an operation left closed; see the alarms
 	Degraded  bool            `json:"degraded"`                    // ready, but not all of it
+
+	Postmaster string `json:"postmaster,omitempty"` // why mail to <postmaster> is put off
 }
 
 // ReadinessTable is how this node stands to the table.
@@ -31,7 +33,8 @@ func (s *Server) readiness() Readiness {
 	t := s.tableView()
 	r := Readiness{
 		Ready: true, Approval: s.Approval, Lab: s.Lab, Platforms: map[string]bool{},
-		Table: ReadinessTable{Decides: t.Decides, Revision: t.Revision, Age: t.Age},
+		Table:      ReadinessTable{Decides: t.Decides, Revision: t.Revision, Age: t.Age},
+		Postmaster: t.Postmaster,
 	}
 	up := 0
 	platforms := s.Platforms()
@@ -42,7 +45,7 @@ func (s *Server) readiness() Readiness {
 		}
 	}
 	r.Closed = texts(s.Runner.Unattended())
-	r.Degraded = up < len(platforms) || len(t.Missing)+len(t.Regressed)+len(r.Closed) > 0
+	r.Degraded = up < len(platforms) || len(t.Missing)+len(t.Regressed)+len(t.Conflicts)+len(r.Closed) > 0
 	if err := s.Gate.Ready(); err != nil {
 		r.Ready, r.Reason = false, err.Error()
 	} else if up == 0 {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -130,6 +131,30 @@ func (s *Server) registerConfig(api huma.API) {
 	})
 }
 
+// claims returns who has a name that two claim, or has it without its detail.
+func (s *Server) claims(state *routing.State, name string) []routing.Claim {
+	list := state.Claims(name)
+	if base, ok := routing.Address(name).WithoutDetail(s.Separator); ok && len(list) == 0 {
+		list = state.Claims(string(base))
+	}
+	return list
+}
+
+// explain returns a decision in words, and where no record says it, what was looked for.
+func explain(state *routing.State, name string, d *routing.Decision) string {
+	switch d.Reason {
+	case routing.ReasonNoSuchName:
+		return fmt.Sprintf("neither a mailbox nor a fixed address has %s", name)
+	case routing.ReasonForeign:
+		return fmt.Sprintf("the domain %s is not in the table", routing.Address(name).Domain())
+	case routing.ReasonTableUnavail:
+		if missing := state.Missing(); len(missing) > 0 {
+			return fmt.Sprintf("it may be a name of an agency whose mapping is not on this node: %v", missing)
+		}
+	}
+	return d.Explain()
+}
+
 // route explains a decision.
 func (s *Server) route(address, login string) (*reply[Route], error) {
 	if (address == "") == (login == "") {
@@ -153,13 +178,22 @@ func (s *Server) route(address, login string) (*reply[Route], error) {
 		v = Route{Name: string(l), As: "login"}
 		d, may = state.DecideLogin(l), s.Gate.Login(l)
 	}
-	v.Explain = d.Explain()
+	v.Explain = explain(state, v.Name, &d)
 	if may.Reason == routing.ReasonTableUnavail && d.Reason != may.Reason {
 		// The gate's word counts; what the copy says is still worth knowing.
 		v.Explain = "this node may not decide now; its copy of the table says: " + v.Explain
 		d.Reason = may.Reason
 	}
 	v.Deliver, v.Reason, v.Platform, v.Address, v.Armed = d.Deliver(), d.Reason.String(), string(d.Platform), string(d.Address), d.Armed
+	if v.As == "address" {
+		v.Answer = s.Answer(&d)
+	}
+	if d.Reason == routing.ReasonConflict {
+		for _, c := range s.claims(state, v.Name) {
+			v.Claims = append(v.Claims, c.String())
+		}
+		v.Explain = fmt.Sprintf("%s; closed until one of them gives it up", strings.Join(v.Claims, ", and "))
+	}
 	v.Table = s.tableView()
 	if d.Agency != "" {
 		v.Agency, v.Phase, v.Epoch, v.Login = string(d.Agency), d.Phase.String(), d.Epoch.String(), d.Login

@@ -60,6 +60,9 @@ type Options struct {
 	Reload    func(ctx context.Context) (Reloaded, error)
 	Metrics   http.Handler // serves /metrics
 
+	Postmaster func() routing.Address           // where <postmaster> goes now; empty: nowhere
+	Answer     func(d *routing.Decision) string // what a sender is answered for a recipient with this decision, for people
+
 	Separator string // of sub-addressing; empty: none
 	Approval  string // "none", or what else is needed before an agency is switched: then cutover and rollback are refused
 	Lab       bool   // no real mail is at stake here

@@ -87,3 +87,65 @@ func TestNotDeciding(t *testing.T) {
 		t.Errorf("%d %s", status, text)
 	}
 }
+
+// A table that has one name twice, from elsewhere: nobody gets its mail, and every view
+// says so, with both who claim it.
+func TestConflict(t *testing.T) {
+	n := admintest.Start(t, nil)
+	twoAgencies(t, n)
+	importList[admin.Imported](t, n, 200, "", listHeader+"dora@health.example,"+directoryID(1)+",health,user,,,,,,,\n")
+	if r := want[admin.Readiness](t, n, 200, "GET", "/readyz", ""); r.Degraded || r.Postmaster != "postmaster@health.example (routing.postmaster): no record of this name" {
+		t.Errorf("before: %+v", r)
+	}
+	if r := want[admin.Route](t, n, 200, "GET", "/v1/route?address=dora@health.example", ""); !r.Deliver || r.Claims != nil {
+		t.Errorf("before: %+v", r)
+	}
+	claimTwice(t, n, directoryID(2), "dora@health.example")
+
+	for _, name := range []string{"dora@health.example", "dora%2Bnews@health.example"} {
+		r := want[admin.Route](t, n, 200, "GET", "/v1/route?address="+name, "")
+		said := strings.Join(r.Claims, " ")
+		if r.Deliver || r.Reason != "two agencies claim the name" || len(r.Claims) != 2 || !strings.HasPrefix(r.Answer, "451 4.3.2 ") ||
+			!strings.Contains(said, "mailbox "+directoryID(1)+" of agency health") || !strings.Contains(said, "mailbox "+directoryID(2)+" of agency finance") || !strings.Contains(r.Explain, r.Claims[0]) {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	if v := want[admin.Table](t, n, 200, "GET", "/v1/table", ""); len(v.Conflicts) != 1 || v.Conflicts[0] != "dora@health.example" {
+		t.Errorf("%+v", v)
+	}
+	if r := want[admin.Readiness](t, n, 200, "GET", "/readyz", ""); !r.Ready || !r.Degraded {
+		t.Errorf("%+v", r)
+	}
+}
+
+// claimTwice writes a mailbox of agency finance into the table without any check.
+func claimTwice(t *testing.T, n *admintest.Node, id, address string) {
+	t.Helper()
+	s := n.Replica.State()
+	mailbox, err := routing.ParseMailboxID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := []routing.Row{{Mailbox: mailbox, Kind: routing.KindUser, Addresses: []routing.Address{routing.Address(address)}}}
+	for r := range s.Mapping("finance").Rows() {
+		rows = append(rows, r)
+	}
+	m, err := routing.NewMapping("finance", rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := s.Agency("finance")
+	a.Mapping = m.Digest()
+	if err := n.Table.PutMapping(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	pos, err := n.Table.Change(t.Context(), table.Change{
+		ID: "twice/" + id, Incarnation: s.Position().Incarnation, Mapped: s.Position().Mapped, Agencies: []routing.Agency{a}, Who: "somebody", What: "elsewhere", Reason: "r",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Replica.Wait(t.Context(), pos); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"time"
 
 	"mailcutover/node"
@@ -147,6 +148,8 @@ type Route struct {
 	Deliver  bool     `json:"deliver" doc:"It would go to the platform now"`
 	Reason   string   `json:"reason" doc:"Why, in words"`
 	Explain  string   `json:"explain" doc:"The record and its state, in words"`
+	Answer   string   `json:"answer,omitempty" doc:"What a sender of mail to the address is answered now"`
+	Claims   []string `json:"claims,omitempty" doc:"Who has the name, if it is more than one: then nobody gets anything under it"`
 	Agency   string   `json:"agency,omitempty"`
 	Mailbox  *Mailbox `json:"mailbox,omitempty" doc:"The record"`
 	Phase    string   `json:"phase,omitempty"`
@@ -173,6 +176,8 @@ type Table struct {
 	Mailboxes   int        `json:"mailboxes"`
 	Missing     []string   `json:"missing,omitempty" doc:"Agencies whose mapping couldn't be loaded"`
 	Regressed   []string   `json:"regressed,omitempty" doc:"Agencies whose record is older than one seen before"`
+	Conflicts   []string   `json:"conflicts,omitempty" doc:"Names that two have, at most 100: closed; route explain says who"`
+	Postmaster  string     `json:"postmaster,omitempty" doc:"Why mail to <postmaster> is put off"`
 	OnDisk      uint64     `json:"on_disk" doc:"Revision of the copy on disk"`
 	DiskError   string     `json:"disk_error,omitempty"`
 }
@@ -185,11 +190,28 @@ func (s *Server) tableView() Table {
 		Agencies: st.Agencies, Mailboxes: st.Mailboxes, Missing: texts(st.Missing), Regressed: texts(st.Regressed),
 		OnDisk: uint64(st.OnDisk.Revision), Error: errorText(st.Err), DiskError: errorText(st.DiskErr),
 	}
+	state := s.Replica.State()
+	v.Conflicts, _ = state.Conflicts(100)
+	v.Postmaster = s.noPostmaster(state)
 	if !st.Contact.IsZero() {
 		v.Contact = &st.Contact
 		v.Age = time.Since(st.Contact).Seconds()
 	}
 	return v
+}
+
+// noPostmaster says why mail to <postmaster> is put off; empty if it isn't, or if that
+// can't be told.
+func (s *Server) noPostmaster(state *routing.State) string {
+	a := s.Postmaster()
+	if a == "" {
+		return "no address is configured (routing.postmaster)"
+	}
+	switch d := state.DecideAddress(a, s.Separator); d.Reason {
+	case routing.ReasonNoSuchName, routing.ReasonForeign, routing.ReasonConflict:
+		return fmt.Sprintf("%s (routing.postmaster): %s", a, d.Reason)
+	}
+	return ""
 }
 
 func errorText(err error) string {

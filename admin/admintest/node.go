@@ -20,6 +20,7 @@ import (
 	"mailcutover/internal/alarm"
 	"mailcutover/internal/durable"
 	"mailcutover/node"
+	"mailcutover/proxy/transfer"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 	"mailcutover/routing/localtable"
@@ -119,8 +120,10 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 		Reload: func(context.Context) (admin.Reloaded, error) {
 			return admin.Reloaded{Changed: []string{"log.level"}}, nil
 		},
-		Metrics:   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "up 1\n") }),
-		Separator: "+", Approval: "none", Version: admin.Version{Version: "test", Go: "go"}, Logger: logger,
+		Metrics:    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "up 1\n") }),
+		Postmaster: func() routing.Address { return "postmaster@health.example" },
+		Answer:     transfer.New(transfer.Options{}).Answer,
+		Separator:  "+", Approval: "none", Version: admin.Version{Version: "test", Go: "go"}, Logger: logger,
 	}
 	if change != nil {
 		change(&o)

@@ -42,12 +42,23 @@ func printRoute(w io.Writer, r admin.Route) {
 			verdict = "yes, to " + r.Platform + " as " + r.Login
 		}
 	}
-	list := [][2]string{{r.As, r.Name}, {"goes through", verdict}, {"reason", r.Reason}, {"in words", r.Explain}, {"agency", r.Agency}, {"phase", r.Phase}, {"epoch", r.Epoch}}
+	words := r.Explain
+	if words == r.Reason {
+		words = "" // nothing to add
+	}
+	list := [][2]string{{r.As, r.Name}, {"goes through", verdict}, {"reason", r.Reason}, {"in words", words}, {"sender is answered", r.Answer}, {"agency", r.Agency}, {"phase", r.Phase}, {"epoch", r.Epoch}}
 	if r.Mailbox != nil {
 		list = append(list, [2]string{"mailbox", r.Mailbox.ID}, [2]string{"addresses", strings.Join(r.Mailbox.Addresses, " ")}, [2]string{"logins", strings.Join(r.Mailbox.Logins, " ")})
 	}
 	list = append(list, [2]string{"platform", r.Platform}, [2]string{"table", fmt.Sprintf("revision %d, %s", r.Table.Revision, age(r.Table))})
 	pairs(w, list...)
+}
+
+func putOff(why string) string {
+	if why == "" {
+		return ""
+	}
+	return "put off: " + why
 }
 
 func age(t admin.Table) string {
@@ -103,6 +114,7 @@ func printTable(w io.Writer, t admin.Table) {
 		[2]string{"trusted", yesNo(t.Open)}, [2]string{"reason", t.Reason}, [2]string{"this node decides", yesNo(t.Decides)},
 		[2]string{"copy", age(t)}, [2]string{"error", t.Error}, [2]string{"agencies", strconv.Itoa(t.Agencies)}, [2]string{"mailboxes", strconv.Itoa(t.Mailboxes)},
 		[2]string{"mappings missing", strings.Join(t.Missing, ", ")}, [2]string{"regressed", strings.Join(t.Regressed, ", ")},
+		[2]string{"names claimed twice", strings.Join(t.Conflicts, ", ")}, [2]string{"mail to <postmaster>", putOff(t.Postmaster)},
 		[2]string{"on disk", strconv.FormatUint(t.OnDisk, 10)}, [2]string{"disk error", t.DiskError})
 }
 

@@ -46,6 +46,7 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 		Reload:  d.Reload,
 		Metrics: d.metrics.Handler(),
 
+		Postmaster: d.postmaster, Answer: d.transfer.Answer,
 		Separator: cfg.Routing.Separator, Approval: string(cfg.Approval), Lab: cfg.Lab,
 		Version: d.version, Logger: d.logger,
 	})
@@ -146,6 +147,7 @@ func (d *Daemon) takeOver(next *config.Config) error {
 	d.transfer.Configure(settings)
 	replaced := d.platforms.Swap(pools)
 	d.config.Store(next)
+	d.watchNames(d.replica.State())
 	if d.level != nil {
 		d.level.Set(next.Log.Level.Slog())
 	}

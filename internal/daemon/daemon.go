@@ -68,6 +68,7 @@ type Daemon struct {
 	reloading sync.Mutex
 	config    atomic.Pointer[config.Config]
 	platforms atomic.Pointer[platforms]
+	names     names
 
 	ctx    context.Context // of the node's own work, ends at the end of Shutdown
 	cancel context.CancelFunc
@@ -192,6 +193,7 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 		Table: d.table, Dir: filepath.Join(cfg.Data, "replica"), Logger: d.logger,
 		OnUpdate: func(old, now *routing.State) {
 			d.gate.Update(old, now)
+			d.watchNames(now)
 		},
 	})
 	if err != nil {
