@@ -106,7 +106,11 @@ func refused(err error) error {
 	if !ok {
 		return err
 	}
-	p := problem(http.StatusBadRequest, "nothing was stored; correct the rows and import the whole list again", "list refused: %d wrong", wrong.Total)
+	hint := "nothing was stored; correct the rows and import the whole list again"
+	if wrong.Header {
+		hint = "nothing was stored; the first line must name these columns, in any order: " + strings.Join(mailboxlist.Columns(), ",")
+	}
+	p := problem(http.StatusBadRequest, hint, "list refused: %d wrong", wrong.Total)
 	for _, one := range wrong.List {
 		d := Detail{Message: one.Text}
 		if one.Line > 0 {

@@ -91,10 +91,19 @@ func TestImportRefused(t *testing.T) {
 	if len(p.Errors) != 1 || !strings.HasPrefix(p.Errors[0].Where, "line ") || !strings.Contains(p.Errors[0].Message, "anna@health.example belongs to another") || p.Hint == "" {
 		t.Errorf("%+v", p)
 	}
-	importList[admin.Problem](t, n, http.StatusBadRequest, "", "")
+	if p := importList[admin.Problem](t, n, http.StatusBadRequest, "", "address,note\n"); !strings.Contains(p.Hint, "the first line must name these columns") {
+		t.Errorf("%+v", p)
+	}
 	want[admin.Problem](t, n, http.StatusBadRequest, "POST", "/v1/mailboxes/import", listHeader, "Content-Type", "text/csv") // no reason
 	if n.Replica.State().Position() != before {
 		t.Error("a refused list changed the table")
+	}
+
+	// The node's separator counts: anna+hr is anna's.
+	importList[admin.Imported](t, n, 200, "", listHeader+"anna@health.example,"+directoryID(1)+",health,user,,,,,,,\n")
+	p = importList[admin.Problem](t, n, http.StatusBadRequest, "", listHeader+"anna+hr@health.example,"+directoryID(2)+",finance,user,,,,,,,\n")
+	if len(p.Errors) != 1 || !strings.Contains(p.Errors[0].Message, "mail for it goes to mailbox "+directoryID(1)+" of agency health now") {
+		t.Errorf("%+v", p)
 	}
 }
 

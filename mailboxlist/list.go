@@ -55,6 +55,8 @@ func (p Problem) String() string {
 type Problems struct {
 	List  []Problem // by line, at most MaxProblems
 	Total int       // how many there are
+	// Header says that the first line names the wrong columns; no row was read.
+	Header bool
 }
 
 // Error implements error.

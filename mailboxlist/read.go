@@ -40,10 +40,12 @@ func Read(text []byte) (*List, error) {
 	names, err := r.Read()
 	if err != nil {
 		p.add(1, "no header: want %s", strings.Join(Columns(), ","))
+		p.Header = true
 		return nil, p.err()
 	}
 	place := columns(&p, names)
 	if p.Total > 0 {
+		p.Header = true
 		return nil, p.err()
 	}
 	l := &List{}

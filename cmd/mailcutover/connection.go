@@ -100,7 +100,7 @@ func (c *connection) token() (string, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return "", fmt.Errorf("token: %w", err)
+		return "", withHint(fmt.Errorf("token: %w", err), "mailcutover token new --out FILE makes one; --token-file or $"+envTokenFile+" names it")
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxTokenBytes+1))

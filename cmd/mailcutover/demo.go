@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -26,6 +27,9 @@ func newDemoCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Out, o.Log, o.Break = cmd.OutOrStdout(), io.Discard, demo.Break(fault)
+			if faults := []demo.Break{demo.BreakNothing, demo.BreakRoute, demo.BreakLose, demo.BreakDuplicate}; !slices.Contains(faults, o.Break) {
+				return &usageError{err: fmt.Errorf("--break %q: want route, lose or duplicate", fault), command: cmd.CommandPath()}
+			}
 			if logFile != "" {
 				f, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 				if err != nil {

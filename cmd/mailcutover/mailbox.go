@@ -68,7 +68,7 @@ func newMailboxImport(c *connection) *cobra.Command {
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
 		f, err := os.Open(args[0])
 		if err != nil {
-			return fmt.Errorf("list: %w", err)
+			return withHint(fmt.Errorf("list: %w", err), "name a CSV file that exists here; the node gets its content")
 		}
 		defer f.Close()
 		done, err := client.Import(cmd.Context(), f, reason, dryRun)
@@ -95,6 +95,19 @@ func printImported(w io.Writer, done admin.Imported) {
 		fmt.Fprintln(w, "dry run: the list is right; nothing was stored")
 		return
 	}
+	if !changed(done) {
+		fmt.Fprintf(w, "nothing new: the table has all of it, and stays at revision %d\n", done.Revision)
+		return
+	}
 	fmt.Fprintf(w, "stored in revision %d\n", done.Revision)
 	fmt.Fprintln(w, "undo: there is none; a list only adds, and no name that was known got another meaning")
+}
+
+// changed reports whether a list had something new.
+func changed(done admin.Imported) bool {
+	n := done.Fixed.Added
+	for _, a := range done.Agencies {
+		n += a.Added + a.Extended
+	}
+	return n > 0
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mailcutover/admin"
+	"mailcutover/internal/config"
 )
 
 // Exit codes; the package's page says when.
@@ -188,6 +189,9 @@ func printError(w io.Writer, err error, color bool) {
 	}
 	if errors.Is(err, admin.ErrUnreachable) {
 		hint = "is it running, and is the address right? --api says which; a change may have happened all the same"
+	}
+	if _, ok := errors.AsType[config.Problems](err); ok {
+		hint = "correct that; mailcutover config check FILE says all that is wrong with a file"
 	}
 	if h, ok := errors.AsType[*hintError](err); ok {
 		hint = h.hint

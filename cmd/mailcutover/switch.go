@@ -74,11 +74,14 @@ func confirm(in io.Reader, out io.Writer, kind operation.Kind, a admin.Agency) e
 	}
 	fmt.Fprint(out, "Type the agency's name to go on: ")
 	line, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil {
+		fmt.Fprintln(out) // nobody ended the prompt's line
+	}
 	if strings.TrimSpace(line) != a.ID {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("read the confirmation: %w", err)
 		}
-		return errors.New("not confirmed; nothing was changed")
+		return withHint(errors.New("not confirmed; nothing was changed"), "type "+a.ID+" to go on, or say --yes")
 	}
 	return nil
 }

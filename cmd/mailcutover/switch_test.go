@@ -33,6 +33,12 @@ func TestConfirm(t *testing.T) {
 		if !strings.Contains(asked.String(), "3 mailboxes go from ox to exchange") || !strings.Contains(asked.String(), "health-pilot") {
 			t.Errorf("asked %q", asked.String())
 		}
+		if !strings.HasSuffix(c.typed, "\n") && !strings.HasSuffix(asked.String(), "\n") {
+			t.Errorf("typed %q: what follows would stand on the prompt's line", c.typed)
+		}
+		if h, ok := errors.AsType[*hintError](err); !c.ok && (!ok || !strings.Contains(h.hint, "type health")) {
+			t.Errorf("typed %q: no hint in %v", c.typed, err)
+		}
 	}
 }
 

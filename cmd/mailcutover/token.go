@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -27,7 +29,11 @@ func newTokenCommand() *cobra.Command {
 			digest := sha256.Sum256([]byte(secret))
 			if out != "" {
 				if err := writeNew(out, secret+"\n"); err != nil {
-					return fmt.Errorf("write the token: %w", err)
+					err = fmt.Errorf("write the token: %w", err)
+					if errors.Is(err, fs.ErrExist) {
+						err = withHint(err, "no file is overwritten: name another, or move this one away")
+					}
+					return err
 				}
 				secret = ""
 			}
@@ -73,6 +79,8 @@ func newTokenOutput(cmd *cobra.Command, name, person, secret, file, digest strin
 		} else {
 			fmt.Fprintf(w, "token, shown only now:\n\n    %s\n", secret)
 		}
-		fmt.Fprintf(w, "\nfor the node's configuration, then reload it:\n\nadmin:\n  tokens:\n    - name: %q\n      person: %q\n      sha256: %s\n", name, person, digest)
+		fmt.Fprintf(w, "\nadd this to the list admin.tokens of the node's configuration, and reload it:\n\n"+
+			"    - name: %q\n      person: %q\n      sha256: %s\n\n"+
+			"where there is no such list yet, these two lines go above it:\n\nadmin:\n  tokens:\n", name, person, digest)
 	})
 }
