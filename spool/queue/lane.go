@@ -116,21 +116,27 @@ func (q *Queue) resumeLanes(now time.Time) {
 func (q *Queue) worker(ctx context.Context, l *lane) {
 	for {
 		paced := l.pace(ctx) // before it takes anything, so that nothing waits in its hands
-		boxes, it, ok := q.take(l, paced)
+		claims, it, ok := q.take(l, paced)
 		switch {
 		case !ok:
 			return
-		case boxes != nil:
-			q.sendBox(ctx, l, boxes[0], boxes[1:])
+		case claims != nil:
+			q.sendBox(ctx, l, claims[0], claims[1:])
 		default:
 			q.sendItem(ctx, l, it)
 		}
 	}
 }
 
-// take returns what is next in a lane: boxes whose first mail is one message, or an item of
-// waiting mail.
-func (q *Queue) take(l *lane, paced bool) (boxes []*box, it item, ok bool) {
+// claim is the first mail of a box, in the hands of a worker.
+type claim struct {
+	box *box
+	ref ref
+}
+
+// take returns what is next in a lane: the first mail of boxes, all of one message, or an
+// item of waiting mail.
+func (q *Queue) take(l *lane, paced bool) (claims []claim, it item, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for paced && !q.stopping && l.running <= l.allowed(time.Now()) && l.ready() > 0 {
@@ -180,18 +186,18 @@ func (q *Queue) takeBox(l *lane, at int) *box {
 
 // takeWith takes also the boxes, among those whose turn is next, whose first mail is the
 // same message. q.mu is held.
-func (q *Queue) takeWith(l *lane, first *box) []*box {
-	boxes := []*box{first}
+func (q *Queue) takeWith(l *lane, first *box) []claim {
+	claims := []claim{{first, first.refs[0]}}
 	for at := 0; at < len(l.boxes) && at < maxTogether; at++ {
 		if b := l.boxes[at]; len(b.refs) == 0 || b.refs[0].seq != first.refs[0].seq {
 			continue
 		}
 		if b := q.takeBox(l, at); b != nil {
-			boxes = append(boxes, b)
+			claims = append(claims, claim{b, b.refs[0]})
 		}
 		at--
 	}
-	return boxes
+	return claims
 }
 
 // up says that the platform answers. q.mu is held.
