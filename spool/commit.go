@@ -376,8 +376,10 @@ func (s *Store) rotate() error {
 		}
 		s.w = writer{}
 	}
+	s.mu.Lock()
 	s.last++
 	n := s.last
+	s.mu.Unlock()
 	file, err := s.disk.Create(s.segmentPath(n))
 	if err != nil {
 		return err

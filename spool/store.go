@@ -74,7 +74,7 @@ type Store struct {
 	// committer; it comes before mu.
 	write    sync.Mutex
 	w        writer
-	last     uint32     // highest number that a segment ever had
+	last     uint32     // highest number that a segment ever had; written with both locks held
 	unsynced []*outcome // written, not fsynced
 	pending  []*outcome // not written: the disk refused
 	unlink   [][16]byte // bodies whose end is on the disk
