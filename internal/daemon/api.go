@@ -67,12 +67,13 @@ func (d *Daemon) tokens() []admin.Token {
 	return tokens
 }
 
-// platformHealth says of each platform what its endpoints' last connections showed.
+// platformHealth says of each platform what its endpoints' last connections and probes showed.
 func (d *Daemon) platformHealth() []admin.Platform {
 	var list []admin.Platform
-	for _, p := range d.platforms.Load().list {
+	ways := d.platforms.Load()
+	for _, p := range ways.list {
 		view := admin.Platform{ID: string(p.ID), Ready: true}
-		if err := errors.Join(poolReady(p.Outside), poolReady(p.Inside)); err != nil {
+		if err := ways.ready(p.ID); err != nil {
 			view.Ready, view.Error = false, err.Error()
 		}
 		list = append(list, view)
@@ -132,25 +133,26 @@ func (d *Daemon) takeOver(next *config.Config) error {
 	if err := read(adminCertificate, next.Admin.TLS.CertFile, next.Admin.TLS.KeyFile); err != nil {
 		return fmt.Errorf("admin API: %w", err)
 	}
-	pools, err := d.openPlatforms(next)
+	old := d.platforms.Load()
+	pools, err := d.openPlatforms(next, old)
 	if err != nil {
 		return err
 	}
 	settings, err := d.transferOptions(next, pools)
 	if err != nil {
-		pools.close()
+		pools.closeExcept(old)
 		return err
 	}
 	for key, cert := range fresh {
 		d.certificates[key].config.Store(cert.config.Load())
 	}
 	d.transfer.Configure(settings)
-	replaced := d.platforms.Swap(pools)
+	d.platforms.Store(pools)
 	d.config.Store(next)
 	d.watchNames(d.replica.State())
 	if d.level != nil {
 		d.level.Set(next.Log.Level.Slog())
 	}
-	d.parts.Go(replaced.close)
+	d.replacePlatforms(old, pools, longestPause(next))
 	return nil
 }

@@ -17,9 +17,7 @@ import (
 	"mailcutover/internal/alarm"
 	"mailcutover/internal/config"
 	"mailcutover/internal/metrics"
-	"mailcutover/mail"
 	"mailcutover/node"
-	"mailcutover/proxy/relay"
 	"mailcutover/proxy/smtp"
 	"mailcutover/proxy/transfer"
 	"mailcutover/rollback/operation"
@@ -116,7 +114,7 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 
-	p, err := d.openPlatforms(cfg)
+	p, err := d.openPlatforms(cfg, nil)
 	if err != nil {
 		return err
 	}
@@ -126,6 +124,7 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	if err := p.probe(ctx, probeTimeout); err != nil {
 		d.logger.Warn("platform not ready", "error", err)
 	}
+	d.watchPlatforms(p)
 	settings, err := d.transferOptions(cfg, p)
 	if err != nil {
 		return err
@@ -253,12 +252,6 @@ func (d *Daemon) caughtUp(ctx context.Context) error {
 	}
 }
 
-func (d *Daemon) openPlatforms(cfg *config.Config) (*platforms, error) {
-	return openPlatforms(cfg, d.logger, func(id routing.PlatformID, origin mail.Origin) relay.Observer {
-		return d.metrics.Endpoint(id, origin)
-	})
-}
-
 func (d *Daemon) transferOptions(cfg *config.Config, p *platforms) (transfer.Options, error) {
 	master, err := postmaster(cfg)
 	return transfer.Options{
@@ -337,7 +330,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 	errs := drained
 	d.parts.Wait()
 	if p := d.platforms.Load(); p != nil {
-		p.close()
+		p.closeExcept(nil)
 	}
 	if d.table != nil {
 		errs = append(errs, d.table.Close())

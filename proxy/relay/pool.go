@@ -55,6 +55,7 @@ type Pool struct {
 	idle    []*conn   // longest unused first
 	waiting []*waiter // longest first
 	paused  []*Transaction
+	retired bool // no idle connection is kept
 	closed  bool
 
 	stop    chan struct{}

@@ -218,6 +218,8 @@ func (p *Pool) put(c *conn) {
 	case reason != "":
 	case p.closed:
 		reason = "shutdown"
+	case len(p.waiting) == 0 && p.retired:
+		reason = "shutdown"
 	case len(p.waiting) == 0:
 		p.idle = append(p.idle, c)
 		p.mu.Unlock()
