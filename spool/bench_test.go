@@ -71,6 +71,38 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
+// BenchmarkReplay reads held messages of 10 KiB back, proves them and records that they
+// are delivered, as 20 connections of a platform do.
+func BenchmarkReplay(b *testing.B) {
+	dir := b.TempDir()
+	fill(b, durable.OS{}, dir, b.N, strings.Repeat("0123456789abcde\n", 640))
+	s := openStore(b, Options{Dir: dir})
+	defer s.Close()
+	list := make(chan Entry, b.N)
+	s.Each(Filter{}, func(e Entry) bool { list <- e; return true })
+	close(list)
+	b.ResetTimer()
+	var working sync.WaitGroup
+	for range 20 {
+		working.Go(func() {
+			for e := range list {
+				_, err := s.Get(e.Transaction)
+				if err == nil {
+					_, err = readBody(b, s, e.Transaction)
+				}
+				if err == nil {
+					err = s.Set(Outcome{Transaction: e.Transaction, Recipient: e.Recipient, State: StateDelivered})
+				}
+				if err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	working.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
+}
+
 // fill puts held messages into a spool, in few groups.
 func fill(b testing.TB, disk durable.Disk, dir string, messages int, body string) {
 	b.Helper()
