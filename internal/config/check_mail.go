@@ -190,7 +190,7 @@ func (c *checker) endpoint(key string, p *Platform, e *Endpoint) {
 		key string
 		d   time.Duration
 	}{
-		{k + "queue_wait", l.QueueWait}, {k + "backoff", l.Backoff},
+		{k + "queue_wait", l.QueueWait}, {k + "max_pause", l.MaxPause}, {k + "backoff", l.Backoff},
 		{key + ".timeouts.dial", e.Timeouts.Dial}, {key + ".timeouts.greeting", e.Timeouts.Greeting},
 		{key + ".timeouts.command", e.Timeouts.Command}, {key + ".timeouts.mail", e.Timeouts.Mail},
 		{key + ".timeouts.rcpt", e.Timeouts.Rcpt}, {key + ".timeouts.data", e.Timeouts.Data},

@@ -270,6 +270,7 @@ type EndpointLimits struct {
 	MaxIdle     time.Duration `config:"max_idle"`
 	MaxMessages int           `config:"max_messages"`
 	QueueWait   time.Duration `config:"queue_wait"`
+	MaxPause    time.Duration `config:"max_pause"`
 	Backoff     time.Duration `config:"backoff"`
 	BackoffMax  time.Duration `config:"backoff_max"`
 }

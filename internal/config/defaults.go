@@ -60,6 +60,7 @@ func DefaultEndpoint() Endpoint {
 			Connections: 20,
 			MaxMessages: 1000,
 			QueueWait:   30 * time.Second,
+			MaxPause:    2 * time.Second,
 			Backoff:     time.Second,
 			BackoffMax:  30 * time.Second,
 		},

@@ -21,7 +21,7 @@ func endpoint(cfg *config.Config, p *config.Platform, origin mail.Origin) (relay
 		Platform: p.ID, Origin: origin, Hosts: e.Hosts, Helo: e.Helo, MaxSize: int64(p.Size),
 		Limits: relay.Limits{
 			Connections: e.Limits.Connections, MaxAge: e.Limits.MaxAge, MaxIdle: e.Limits.MaxIdle,
-			MaxMessages: e.Limits.MaxMessages, PlatformLimit: p.ConnectionLimit, QueueWait: e.Limits.QueueWait,
+			MaxMessages: e.Limits.MaxMessages, PlatformLimit: p.ConnectionLimit, QueueWait: e.Limits.QueueWait, MaxPause: e.Limits.MaxPause,
 			Backoff: e.Limits.Backoff, BackoffMax: e.Limits.BackoffMax,
 		},
 		Timeouts: relay.Timeouts(e.Timeouts),
