@@ -2,7 +2,6 @@ package relay
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,7 +37,7 @@ func (a *Auth) validate(bad func(key string, value any, right string)) {
 func (p *Pool) authenticate(c *conn) error {
 	a := p.ep.Auth
 	if !c.verified && !isLoopback(c.raw.RemoteAddr()) {
-		return errors.New("refusing to send credentials without verified TLS")
+		return fmt.Errorf("%w: refusing to send credentials without verified TLS", ErrNeedsOperator)
 	}
 	mechanism := ""
 	for _, m := range []string{"PLAIN", "LOGIN"} {
@@ -51,10 +50,10 @@ func (p *Pool) authenticate(c *conn) error {
 	}
 	password, err := a.Password()
 	if err != nil {
-		return fmt.Errorf("get the password: %w", err)
+		return fmt.Errorf("%w: get the password: %w", ErrNeedsOperator, err)
 	}
 	if password == "" || strings.ContainsRune(password, 0) {
-		return errors.New("password is empty or has a NUL")
+		return fmt.Errorf("%w: password is empty or has a NUL", ErrNeedsOperator)
 	}
 	// Each step is what is sent; 334 has to come before the next, 235 after the last.
 	plain := encode("\x00" + a.Username + "\x00" + password) // RFC 4616

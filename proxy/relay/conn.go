@@ -30,6 +30,7 @@ type conn struct {
 	out   []byte // commands or body not yet written; capacity bufferBytes
 
 	caps     Capabilities
+	counted  bool     // in host.conns
 	verified bool     // TLS with the platform's identity proven
 	identity identity // whose connection it is
 
@@ -223,5 +224,9 @@ func (c *conn) quit() {
 // after an aborted transaction nothing more is sent.
 func (c *conn) cut() {
 	c.release()
+	if c.counted {
+		c.counted = false
+		c.host.conns.Add(-1)
+	}
 	c.raw.Close()
 }

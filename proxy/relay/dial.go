@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -38,7 +39,9 @@ func (p *Pool) connect(ctx context.Context, id identity, probe bool) (*conn, err
 		if ctx.Err() != nil {
 			return nil, err
 		}
-		p.failed(h, err)
+		if !p.full(h, err) {
+			p.failed(h, err)
+		}
 	}
 }
 
@@ -61,7 +64,13 @@ func (p *Pool) pick(tried []bool, probe bool) (*host, error) {
 
 // dialHost connects to h and brings the connection to where MAIL can be sent. Errors are
 // of type *ConnectionError.
-func (p *Pool) dialHost(ctx context.Context, h *host, id identity) (*conn, error) {
+func (p *Pool) dialHost(ctx context.Context, h *host, id identity) (_ *conn, err error) {
+	h.conns.Add(1)
+	defer func() {
+		if err != nil {
+			h.conns.Add(-1)
+		}
+	}()
 	dctx, cancel := context.WithTimeout(ctx, p.ep.Timeouts.Dial)
 	nc, err := p.dial(dctx, "tcp", h.name)
 	cancel()
@@ -87,6 +96,7 @@ func (p *Pool) dialHost(ctx context.Context, h *host, id identity) (*conn, error
 	}
 	caps := c.caps
 	p.caps.Store(&caps)
+	c.counted = true
 	p.log.Debug("connected to the platform", "peer", h.name, "tls", c.caps.TLS, "verified", c.verified)
 	return c, nil
 }
@@ -163,7 +173,7 @@ func (p *Pool) startTLS(ctx context.Context, c *conn) error {
 	must := p.ep.TLS.Policy != TLSOpportunistic
 	if !c.caps.StartTLS {
 		if must {
-			return fmt.Errorf("not announced, though the TLS policy is %s", p.ep.TLS.Policy)
+			return fmt.Errorf("%w: not announced, though the TLS policy is %s", ErrNeedsOperator, p.ep.TLS.Policy)
 		}
 		return nil
 	}
@@ -197,7 +207,14 @@ func (p *Pool) handshake(ctx context.Context, c *conn) error {
 	}
 	t := tls.Client(c.raw, c.host.tls)
 	if err := t.Handshake(); err != nil {
-		return c.ioError("TLS handshake with "+c.host.tls.ServerName, err)
+		doing := "TLS handshake with " + c.host.tls.ServerName
+		if c.interrupted.Load() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			return c.ioError(doing, err)
+		}
+		// Not only where the certificate is wrong: a platform that finds no cipher in
+		// common may just close, as Windows' Schannel does.
+		return fmt.Errorf("%w: %s, with the TLS policy %s, which does not go on in plain text, by TLS 1.2 or later with ECDHE and AES-GCM or ChaCha20: %w",
+			ErrNeedsOperator, doing, p.ep.TLS.Policy, err)
 	}
 	c.nc = t
 	c.reply.br.Reset(t)
@@ -258,4 +275,4 @@ func isLoopback(a net.Addr) bool {
 }
 
 // errNoAuth is for a platform that doesn't offer what is configured.
-var errNoAuth = errors.New("no mechanism in common")
+var errNoAuth = fmt.Errorf("%w: no mechanism in common", ErrNeedsOperator)

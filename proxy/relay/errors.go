@@ -31,7 +31,8 @@ var (
 	// ErrNeedsOperator is wrapped by errors that no other try cures: this node, its
 	// configuration, the table or the platform has to be changed by somebody. They are
 	// temporary for the sender and worth an alarm. Among them are a [PlatformReply] with
-	// Ours, and an address of the table beyond ASCII where the platform lacks SMTPUTF8.
+	// Ours, an address of the table beyond ASCII where the platform lacks SMTPUTF8, and
+	// TLS, AUTH or XCLIENT that can't be had as configured.
 	ErrNeedsOperator = errors.New("an operator has to look at it")
 
 	// ErrState is wrapped by errors about calls in an order that makes no sense: a

@@ -14,16 +14,32 @@ type host struct {
 	tls  *tls.Config
 	down atomic.Bool // failures > 0, for a look without the lock
 
+	conns atomic.Int32 // connections, with those being made
+
 	failures int       // in a row
 	retryAt  time.Time // not dialled before
 	trying   bool      // the one attempt after a failure is under way
 	last     error     // of the last failure
+
+	fullUntil time.Time // not dialled before, as long as there are connections
+	fullLast  error     // what it said
 }
 
 // eligible reports whether h may be dialled now. After a failure one attempt at a time is
 // enough to find out.
 func (h *host) eligible(now time.Time) bool {
+	if now.Before(h.fullUntil) && h.conns.Load() > 0 {
+		return false
+	}
 	return h.failures == 0 || !h.trying && !now.Before(h.retryAt)
+}
+
+// nextTry is when h may be dialled, if others don't stand in the way.
+func (h *host) nextTry() time.Time {
+	if h.failures == 0 {
+		return h.fullUntil
+	}
+	return h.retryAt
 }
 
 // fail notes a failure and sets the time until the next attempt. Many connections that
@@ -89,6 +105,25 @@ func (p *Pool) failed(h *host, err error) {
 		return
 	}
 	p.log.Warn("platform host left alone", "peer", h.name, "failures", n, "until", until, "error", err)
+}
+
+// full notes that a host refused one connection more, and reports whether that is all: with
+// others to it, it works as ever. They are what there is to have; the next attempt comes
+// after the first back-off.
+func (p *Pool) full(h *host, err error) bool {
+	var r *PlatformReply
+	if !errors.As(err, &r) || r.Verb != "connection" || r.Reply.Code != 421 || h.conns.Load() == 0 {
+		return false
+	}
+	now := time.Now()
+	p.mu.Lock()
+	known := now.Before(h.fullUntil)
+	h.fullUntil, h.fullLast = now.Add(p.ep.Limits.Backoff), err
+	p.mu.Unlock()
+	if !known {
+		p.log.Info("platform host takes no more connections for now", "peer", h.name, "open", h.conns.Load(), "error", err)
+	}
+	return true
 }
 
 // lost closes a connection that failed, and notes it with its host, unless the reason

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,7 +54,7 @@ func (id identity) appendProxyV2(b []byte) []byte {
 // the client's right to give it counts, not ours.
 func (p *Pool) xclient(c *conn) error {
 	if c.caps.xclient == nil {
-		return errors.New("not announced, though configured: without it the platform would take the client's mail for ours")
+		return fmt.Errorf("%w: not announced, though configured: without it the platform would take the client's mail for ours", ErrNeedsOperator)
 	}
 	line := string(appendAttributes([]byte("XCLIENT"), c.caps.xclient, mail.Client(c.identity), "ADDR", "NAME", "PORT", "HELO", "PROTO"))
 	code, err := c.command(line, p.ep.Timeouts.Command)

@@ -480,12 +480,48 @@ func TestPlatformsOwnConnectionLimit(t *testing.T) {
 				if err := deliver(ctx, t, p, "x\r\n", "b@x.example").err(); err != nil {
 					t.Error(err)
 				}
+				if s := p.Stats(); !s.Hosts[0].Healthy {
+					t.Errorf("not ready, though it works: %+v", s)
+				}
 			}
 		})
 	}
 	wg.Wait()
 	if n := len(peer.bodies()); n != 100 {
 		t.Errorf("%d messages", n)
+	}
+	if n := len(peer.sessions()); n > 20 {
+		t.Errorf("%d connections tried within a back-off", n)
+	}
+}
+
+// When the others are gone, a 421 is a failure like any.
+func TestFullAndThenDown(t *testing.T) {
+	var admitted atomic.Int32
+	peer := startPeer(t, &peer{answer: func(_ *session, verb, _ string) string {
+		if verb == "greeting" && admitted.Add(1) > 1 {
+			return "421 4.3.2 too many"
+		}
+		return ""
+	}})
+	ep := endpoint(peer.addr)
+	ep.Limits.Backoff, ep.Limits.BackoffMax, ep.Limits.QueueWait = time.Hour, time.Hour, 50*time.Millisecond
+	p := newPool(t, ep, Options{})
+	ctx := testContext(t)
+	tx := open(ctx, t, p)
+	for range 3 {
+		if _, err := p.Open(ctx, mail.Client{}, mail.Path{}, nil); !errors.Is(err, ErrBusy) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if s := p.Stats(); !s.Hosts[0].Healthy || len(peer.sessions()) != 2 {
+		t.Errorf("%+v, %d connections tried", s, len(peer.sessions()))
+	}
+	p.discard(tx.conn, "error")
+	tx.end()
+	_, err := p.Open(ctx, mail.Client{}, mail.Path{}, nil)
+	if s := p.Stats(); err == nil || s.Hosts[0].Healthy || s.Open != 0 {
+		t.Errorf("%v, %+v", err, s)
 	}
 }
 

@@ -298,13 +298,16 @@ func (p *Pool) canDial(now time.Time) bool {
 // allDown describes why no host may be dialled. p.mu is held.
 func (p *Pool) allDown(now time.Time) error {
 	var errs []error
-	next := p.hosts[0].retryAt
+	next := p.hosts[0].nextTry()
 	for _, h := range p.hosts {
-		if h.last != nil {
+		switch {
+		case h.last != nil:
 			errs = append(errs, h.last)
+		case h.fullLast != nil:
+			errs = append(errs, h.fullLast)
 		}
-		if h.retryAt.Before(next) {
-			next = h.retryAt
+		if at := h.nextTry(); at.Before(next) {
+			next = at
 		}
 	}
 	return fmt.Errorf("every host failed lately, next attempt in %s: %w",

@@ -20,7 +20,10 @@ const (
 	TLSNone
 
 	// TLSOpportunistic encrypts where the platform offers it, to whoever answers. A
-	// handshake that fails is an error, not a reason to go on in plain text.
+	// handshake that fails is an error, worth an alarm, and not a reason to go on in plain
+	// text: whoever can break handshakes could read the mail then, and nobody would see
+	// that a platform which is meant to encrypt doesn't. For a platform that offers only
+	// what we don't speak (before TLS 1.2, CBC, key exchange by RSA) there is TLSNone.
 	TLSOpportunistic
 
 	// TLSRequired sends no mail in plain text, but doesn't look at the certificate.

@@ -106,6 +106,7 @@ func TestTLSPolicies(t *testing.T) {
 		{"opportunistic, refused", TLS{Policy: TLSOpportunistic}, good, offer, "454 4.7.0 not now", "", false},
 		{"opportunistic, 421", TLS{Policy: TLSOpportunistic}, good, offer, "421 4.7.0 not now", "421", false},
 		{"opportunistic, handshake fails", TLS{Policy: TLSOpportunistic}, old, offer, "", "TLS handshake", false},
+		{"opportunistic, CBC only", TLS{Policy: TLSOpportunistic}, cbc, offer, "", "does not go on in plain text", false},
 		{"required, offered", TLS{Policy: TLSRequired}, expired, offer, "", "", true},
 		{"required, stripped", TLS{Policy: TLSRequired}, good, []string{"PIPELINING"}, "", "not announced", false},
 		{"required, refused", TLS{Policy: TLSRequired}, good, offer, "454 4.7.0 not now", "454", false},
@@ -141,6 +142,9 @@ func TestTLSPolicies(t *testing.T) {
 			}
 			if err == nil || !strings.Contains(err.Error(), c.err) || mail.AsReply(err).Code != 451 {
 				t.Errorf("got %v, want %q", err, c.err)
+			}
+			if want := c.answer == ""; errors.Is(err, ErrNeedsOperator) != want {
+				t.Errorf("worth an alarm: %t: %v", !want, err)
 			}
 			if strings.Contains(peer.commands(), "MAIL") || p.Stats().Open != 0 {
 				t.Errorf("commands %s", peer.commands())
