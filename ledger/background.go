@@ -38,6 +38,7 @@ type pace struct {
 func (l *Ledger) tick(p *pace) {
 	now := l.o.Now()
 	l.settle(now)
+	l.turn(now)
 	l.mu.Lock()
 	written, synced := l.written, l.synced
 	l.mu.Unlock()
@@ -56,6 +57,21 @@ func (l *Ledger) tick(p *pace) {
 	}
 	l.indexOne()
 	l.retain(now)
+}
+
+// turn ends a segment that is old enough though no mail comes, so that it can be removed
+// when its time is over.
+func (l *Ledger) turn(now time.Time) {
+	l.mu.Lock()
+	s := l.segment
+	if s == nil || s.records == 0 || now.Sub(s.begun) < l.o.SegmentAge {
+		l.mu.Unlock()
+		return
+	}
+	l.begin(now)
+	b := l.batch()
+	l.mu.Unlock()
+	_ = l.flush(b) // Status tells
 }
 
 // settle ends what was in doubt and can't arrive any more.

@@ -134,7 +134,7 @@ func (c *custody) problems(l *Ledger, lost, crashed bool) (all []string) {
 
 func unknown(l *Ledger) bool { _, u := l.Unknown(); return u }
 
-// crashBefore lets 30 messages through on a disk that stops before its n-th operation,
+// crashBefore lets 24 messages through on a disk that stops before its n-th operation,
 // and says what the next two starts don't know though they should.
 func crashBefore(n int, loss memdisk.Loss, wrap func(*memdisk.Disk) durable.Disk) (crashed bool, problems []string) {
 	disk := memdisk.New()
@@ -143,7 +143,7 @@ func crashBefore(n int, loss memdisk.Loss, wrap func(*memdisk.Disk) durable.Disk
 	o := options(disk, "1")
 	o.Disk = wrap(disk)
 	if l, err := open(o); err == nil {
-		c.deliver(l, 30, uint64(n))
+		c.deliver(l, 24, uint64(n))
 	}
 	crashed = disk.Crashed()
 	lost := loss != memdisk.LoseNothing

@@ -104,9 +104,14 @@ func (r *Record) Answer(recipient int) Answer {
 type identity struct {
 	transaction mail.TransactionID
 	platform    routing.PlatformID
+	first       routing.Address // two legs of a transaction may go to one platform at one time
 	micros      int64
 }
 
 func (i *Intent) identity() identity {
-	return identity{i.Transaction, i.Platform, i.Time.UnixMicro()}
+	id := identity{transaction: i.Transaction, platform: i.Platform, micros: i.Time.UnixMicro()}
+	if len(i.Recipients) > 0 {
+		id.first = i.Recipients[0].Address
+	}
+	return id
 }

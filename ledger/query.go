@@ -3,6 +3,7 @@ package ledger
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"slices"
@@ -186,8 +187,8 @@ type source struct {
 // findIn searches one segment. It returns false when nobody wants more.
 func (l *Ledger) findIn(ctx context.Context, s *search, seg *Segment, now *live, carried map[identity]struct{}, yield func(Record, error) bool) bool {
 	src, hits, end, err := l.hits(s, seg)
-	if isGone(err) {
-		return true // removed meanwhile
+	if isGone(err) || errors.Is(err, errEmpty) {
+		return true // removed meanwhile, or just created
 	}
 	if err != nil {
 		return yield(Record{}, err)

@@ -318,6 +318,43 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// What is too old goes though no mail comes any more.
+func TestRetentionWithoutMail(t *testing.T) {
+	now := when
+	o := options(memdisk.New(), "1")
+	o.Now = func() time.Time { return now }
+	o.SegmentAge, o.MaxAge = time.Hour, 24*time.Hour
+	l := openOn(t, o)
+	deliver(t, l, &Intent{Transaction: mail.NewTransactionID()}, Answer{Result: ResultDelivered})
+	for _, left := range []int{1, 1, 0} {
+		for range 3 {
+			l.tick(&pace{})
+		}
+		if n := len(collect(t, l, Query{})); n != left {
+			t.Errorf("%d records after %s", n, now.Sub(when))
+		}
+		now = now.Add(13 * time.Hour)
+	}
+}
+
+// Two legs of one transaction to one platform are two intents, also when their times are
+// the same.
+func TestLegsAreToldApart(t *testing.T) {
+	disk := memdisk.New()
+	l := openOn(t, options(disk, "1"))
+	i := Intent{Time: when, Transaction: mail.NewTransactionID(), Platform: "ox"}
+	for _, to := range []routing.Address{"a@b.example", "c@b.example"} {
+		i.Recipients = []Recipient{{Address: to}}
+		if _, err := l.Intend(&i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l = openOn(t, options(disk.Restart(memdisk.LoseNothing), "1"))
+	if n, m := len(l.InDoubt()), len(collect(t, l, Query{})); n != 2 || m != 2 {
+		t.Errorf("%d in doubt, %d found", n, m)
+	}
+}
+
 // Wherever the file of a killed process ends, what is whole is there and the start knows
 // it; a name that isn't a segment's stays untouched.
 func TestTornTail(t *testing.T) {

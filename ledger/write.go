@@ -81,8 +81,8 @@ type placed struct {
 }
 
 // Intend notes that the final dot of a transaction is about to be sent. When it returns
-// nil, a kill of this process doesn't lose the intent. The caller must not change
-// i.Recipients before it has noted the outcome.
+// nil, a kill of this process doesn't lose the intent. The ledger keeps i.Recipients: the
+// caller must not change that slice any more.
 //
 // On an error, which wraps [ErrUnavailable], [ErrClosed] or [ErrTooManyRecipients], the
 // dot must not be sent.
