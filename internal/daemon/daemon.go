@@ -18,8 +18,10 @@ import (
 	"mailcutover/internal/config"
 	"mailcutover/internal/durable"
 	"mailcutover/internal/metrics"
+	"mailcutover/ledger"
 	"mailcutover/mail"
 	"mailcutover/node"
+	"mailcutover/proxy/deliver"
 	"mailcutover/proxy/relay"
 	"mailcutover/proxy/smtp"
 	"mailcutover/proxy/transfer"
@@ -29,6 +31,8 @@ import (
 	"mailcutover/routing/redistable"
 	"mailcutover/routing/replica"
 	"mailcutover/routing/table"
+	"mailcutover/spool"
+	"mailcutover/spool/queue"
 )
 
 // firstContact is how long Start waits for the table, so that a node whose table is at
@@ -58,6 +62,11 @@ type Daemon struct {
 	replica  *replica.Replica
 	gate     *node.Gate
 	transfer *transfer.Transfer
+	ledger   *ledger.Ledger
+	spool    *spool.Store
+	sender   *deliver.Sender
+	queue    *queue.Queue
+	began    time.Time
 	runner   *operation.Runner
 	alarms   *alarm.Set
 	metrics  *metrics.Metrics
@@ -88,7 +97,7 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) 
 	d := &Daemon{
 		logger: o.Logger, level: o.Level, environ: o.Environ, version: o.Version,
 		certificates: make(map[string]*certificate),
-		failed:       make(chan error, 1),
+		failed:       make(chan error, 1), began: time.Now(),
 	}
 	d.alarms = alarm.NewSet(o.Logger)
 	d.config.Store(cfg)
@@ -108,6 +117,9 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	if err := d.openTable(ctx, cfg); err != nil {
 		return err
 	}
+	if err := d.openSpool(cfg); err != nil {
+		return err
+	}
 	if err := d.followTable(ctx, cfg); err != nil {
 		return err
 	}
@@ -118,6 +130,7 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	d.runner = operation.New(operation.Options{
 		Table: d.table, Replica: d.replica, Gate: d.gate, Folder: journal, Alarms: d.alarms, Logger: d.logger,
 	})
+	doubts := d.rememberDoubts(cfg)
 	d.parts.Go(d.recover)
 
 	p, err := d.openPlatforms(cfg)
@@ -129,6 +142,10 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	// now is asked by the first message for it.
 	if err := p.probe(ctx, probeTimeout); err != nil {
 		d.logger.Warn("platform not ready", "error", err)
+	}
+	d.sender = deliver.New(d.senderOptions(p))
+	if err := d.startQueue(cfg, doubts); err != nil {
+		return err
 	}
 	settings, err := d.transferOptions(cfg, p)
 	if err != nil {
@@ -193,6 +210,9 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 		Table: d.table, Dir: filepath.Join(cfg.Data, "replica"), Logger: d.logger,
 		OnUpdate: func(old, now *routing.State) {
 			d.gate.Update(old, now)
+			if q := d.queue; q != nil {
+				q.Update(old, now)
+			}
 		},
 	})
 	if err != nil {
@@ -201,6 +221,7 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 	d.gate = node.NewGate(d.replica, node.Lease(cfg.Lease), cfg.Routing.Separator)
 	d.metrics = metrics.New(d.version.Version, metrics.Sources{
 		State: d.replica.State, Status: d.replica.Status, Load: d.gate.Load, Alarms: d.alarms,
+		Spool: func() spool.Counts { all, _ := d.spool.Counts(); return all },
 	})
 	d.part("replica", func() error {
 		d.initTable()
@@ -274,6 +295,7 @@ func (d *Daemon) transferOptions(cfg *config.Config, p *platforms) (transfer.Opt
 	master, err := postmaster(cfg)
 	return transfer.Options{
 		Gate: d.gate, Platforms: p.list, Postmaster: master,
+		Spool: d.spool, Added: d.queue.Added, PutOff: putOff(cfg), Ledger: d.ledger,
 		Node: cfg.Node, Installation: cfg.Installation,
 		HopLimit: cfg.Routing.HopLimit, OwnLimit: cfg.Routing.OwnLimit,
 		Alarms: d.alarms, Observer: d.metrics.Transfer(), Logger: d.logger,
@@ -347,6 +369,12 @@ func (d *Daemon) stop(ctx context.Context) error {
 	d.parts.Wait()
 	if p := d.platforms.Load(); p != nil {
 		p.close()
+	}
+	if d.spool != nil {
+		errs = append(errs, d.spool.Close())
+	}
+	if d.ledger != nil {
+		errs = append(errs, d.ledger.Close())
 	}
 	if d.table != nil {
 		errs = append(errs, d.table.Close())
