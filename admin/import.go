@@ -72,7 +72,7 @@ func (s *Server) importList(ctx context.Context, text []byte, reason string, dry
 	}
 	var plan *mailboxlist.Plan
 	state, err := s.change(ctx, func(state *routing.State) (c table.Change, mappings []*routing.Mapping, err error) {
-		if plan, err = list.Plan(state, platforms); err != nil || dryRun || !plan.Changed() {
+		if plan, err = list.Plan(state, platforms, s.Separator); err != nil || dryRun || !plan.Changed() {
 			return c, nil, refused(err)
 		}
 		c = table.Change{Mapped: state.Position().Mapped, Fixed: plan.Fixed, Reason: reason, What: fmt.Sprintf("import %d mailboxes and %d fixed addresses", len(list.Mailboxes), len(list.Fixed))}

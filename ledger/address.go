@@ -4,6 +4,8 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"hash"
+	"io"
 	"strings"
 )
 
@@ -14,12 +16,24 @@ const (
 )
 
 // hashAddress returns the keyed hash that stands for an address, whatever its case.
-func hashAddress(key []byte, address string) string {
-	m := hmac.New(sha256.New, key)
-	m.Write([]byte(strings.ToLower(address)))
+func hashAddress(mac hash.Hash, address string) (b [hashBytes]byte) {
+	mac.Reset()
+	io.WriteString(mac, strings.ToLower(address))
 	var sum [sha256.Size]byte
-	return string(hashMark) + hex.EncodeToString(m.Sum(sum[:0])[:hashBytes])
+	copy(b[:], mac.Sum(sum[:0]))
+	return b
 }
+
+// newMAC returns what hashAddress wants; nil without a key.
+func newMAC(key []byte) hash.Hash {
+	if len(key) == 0 {
+		return nil
+	}
+	return hmac.New(sha256.New, key)
+}
+
+// hashText returns how a hash reads.
+func hashText(b string) string { return string(hashMark) + hex.EncodeToString([]byte(b)) }
 
 // hashOf returns the bytes of a hashed address, if s is one.
 func hashOf(s string) (b [hashBytes]byte, ok bool) {

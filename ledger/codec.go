@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"encoding/binary"
+	"hash"
 	"hash/crc32"
 	"strings"
 	"time"
@@ -110,7 +111,7 @@ type encoder struct {
 	suffixes int // of Message-IDs, among the names
 	scratch  []byte
 	line     []byte
-	key      []byte // for hashed addresses; nil: in clear
+	mac      hash.Hash // for hashed addresses; nil: in clear
 }
 
 // name appends a name to p, and its definition to b if it is a new one.
@@ -130,12 +131,11 @@ func (e *encoder) name(b, p []byte, s string) (b2, p2 []byte) {
 
 // address appends an address: as a hash, or as domain and local part.
 func (e *encoder) address(b, p []byte, s string) (b2, p2 []byte) {
-	if e.key != nil && s != "" {
-		if _, done := hashOf(s); !done {
-			s = hashAddress(e.key, s)
-		}
+	sum, hashed := hashOf(s)
+	if !hashed && e.mac != nil && s != "" {
+		sum, hashed = hashAddress(e.mac, s), true
 	}
-	if sum, ok := hashOf(s); ok {
+	if hashed {
 		return b, append(append(p, nameHashed), sum[:]...)
 	}
 	s = cut(s, maxAddress)
@@ -261,7 +261,7 @@ func (e *encoder) text(a *Answer, i *Intent, recipient int) []byte {
 		s = s[at+len(known):]
 	}
 	t = append(t, s[:min(len(s), 1024)]...) // a reply line is not longer (RFC 5321 section 4.5.3.1.5)
-	if e.key != nil {
+	if e.mac != nil {
 		t = append(t[:0], hideAddresses(string(t))...)
 	}
 	for n, c := range t {
@@ -339,19 +339,10 @@ func (d *decoder) address(f *fields) string {
 	case nameLiteral:
 		return f.string()
 	case nameHashed:
-		return string(hashMark) + hexOf(f.bytes(hashBytes))
+		return hashText(f.bytes(hashBytes))
 	default:
 		return f.string() + "@" + d.named(n)
 	}
-}
-
-func hexOf(s string) string {
-	const digits = "0123456789abcdef"
-	b := make([]byte, 0, 2*len(s))
-	for i := range len(s) {
-		b = append(b, digits[s[i]>>4], digits[s[i]&15])
-	}
-	return string(b)
 }
 
 // intent reads an intent into i, whose Recipients are reused; false if it isn't one. The

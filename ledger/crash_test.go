@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,10 +31,11 @@ func newCustody() *custody {
 
 // options are small segments on a disk in memory, with a clock that runs with each call.
 func options(disk *memdisk.Disk, boot string) Options {
-	now := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
+	start := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
+	var calls atomic.Int64
 	return Options{
 		Disk: disk, Dir: "/ledger", Boot: boot, SegmentBytes: 2500, DoubtFor: time.Hour,
-		Now: func() time.Time { now = now.Add(time.Millisecond); return now },
+		Now: func() time.Time { return start.Add(time.Duration(calls.Add(1)) * time.Millisecond) },
 	}
 }
 
@@ -290,6 +293,7 @@ func TestDiskTakesNoWrites(t *testing.T) {
 					}
 					return nil
 				})
+				files := len(disk.Files())
 				var p pace
 				failed := 0
 				for range 400 {
@@ -322,6 +326,9 @@ func TestDiskTakesNoWrites(t *testing.T) {
 						t.Errorf("%d failed, status %v", failed, s.SyncErr)
 					}
 				}
+				if n := len(disk.Files()); failed > 0 && n > files {
+					t.Errorf("%d files, there were %d", n, files)
+				}
 				disk.Fail(nil)
 				for range 200 { // the clock runs
 					_ = l.o.Now()
@@ -346,6 +353,73 @@ func TestDiskTakesNoWrites(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Several intents share a write that fails in the middle: none of them may be sent, and
+// those that are whole in the file don't look like mail in doubt afterwards.
+func TestSharedWriteFailsHalfway(t *testing.T) {
+	disk := memdisk.New()
+	l, err := open(options(disk, "1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := newTraffic(1)
+	const together = 4
+	ids := map[mail.TransactionID]bool{}
+	var all sync.WaitGroup
+	l.writing.Lock() // as if another write took long
+	for range together {
+		i := tr.intent()
+		ids[i.Transaction] = true
+		all.Go(func() {
+			if _, err := l.Intend(i); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		n := l.open.n
+		l.mu.Unlock()
+		if n == together {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the intents don't come together")
+		}
+	}
+	disk.Fail(func(op memdisk.Op, _ string) error {
+		if op == memdisk.OpWrite {
+			return syscall.EIO
+		}
+		return nil
+	})
+	l.writing.Unlock()
+	all.Wait()
+	disk.Fail(nil)
+	for range 200 {
+		_ = l.o.Now()
+	}
+	deliver(t, l, tr.intent(), Answer{Result: ResultDelivered})
+	l, err = open(options(disk.Restart(memdisk.LoseNothing), "1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := l.InDoubt(); len(d) > 0 {
+		t.Errorf("in doubt: %+v", d)
+	}
+	whole := 0
+	for _, r := range collect(t, l, Query{}) {
+		if ids[r.Transaction] {
+			whole++
+			if got := r.Answer(0).Result; got != ResultNotSent {
+				t.Errorf("%s: %s", r.Transaction, got)
+			}
+		}
+	}
+	if whole == 0 {
+		t.Error("no intent was whole in the half that was written")
 	}
 }
 

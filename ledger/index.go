@@ -35,8 +35,8 @@ type Segment struct {
 	IndexBytes  int64 // 0 while there is no index
 	Damaged     int64 // bytes that could not be read
 
-	ended bool // nothing is appended any more
-	blind bool // an index could not be made; it is read as a whole
+	ended bool      // nothing is appended any more
+	retry time.Time // an index could not be made, and is not tried again before
 }
 
 // index is what a search needs of an index file.
@@ -321,12 +321,17 @@ func (l *Ledger) summary(number uint64) *Segment {
 	return &s
 }
 
+// indexAgain is how long a segment whose index could not be made is searched as a whole
+// before it is tried again.
+const indexAgain = time.Hour
+
 // indexOne makes the index of one finished segment that has none.
 func (l *Ledger) indexOne() {
+	now := l.o.Now()
 	l.mu.Lock()
 	var number uint64
 	for n, seg := range l.segments {
-		if seg.ended && seg.IndexBytes == 0 && !seg.blind && n > number {
+		if seg.ended && seg.IndexBytes == 0 && !now.Before(seg.retry) && n > number {
 			number = n
 		}
 	}
@@ -335,23 +340,24 @@ func (l *Ledger) indexOne() {
 		return
 	}
 	seg, err := l.makeIndex(number)
+	useless := errors.Is(err, errUnreadable) || errors.Is(err, errEmpty)
+	if useless {
+		l.setAside(number, err, now)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case err == nil:
 		l.segments[number] = &seg
-	case isGone(err):
+	case useless, isGone(err):
 		delete(l.segments, number)
-	case errors.Is(err, errUnreadable), errors.Is(err, errEmpty):
-		delete(l.segments, number)
-		l.setAside(number, err, l.o.Now())
-	default: // tried again at the next start
+	default:
 		l.o.Logger.Warn("ledger segment has no index", "error", err)
 		if seg.Number == number {
 			seg.IndexBytes = 0
 			l.segments[number] = &seg
 		}
-		l.segments[number].blind = true
+		l.segments[number].retry = now.Add(indexAgain)
 	}
 }
 

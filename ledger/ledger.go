@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"hash"
 	"log/slog"
 	"os"
 	"strings"
@@ -46,8 +47,8 @@ type Options struct {
 
 	SyncEvery time.Duration // between fsyncs while there is mail; 0: [DefaultSyncEvery]
 	// DoubtFor is how long what is in doubt may still arrive: the longest connection limit
-	// of the platforms. A start within this time reports it (docs/architecture/switch.md,
-	// node rule 8). 0: [DefaultDoubtFor]
+	// of the platforms. Starts report it until the ledger was open for this long
+	// (docs/architecture/switch.md, node rule 8). 0: [DefaultDoubtFor]
 	DoubtFor time.Duration
 
 	// HashKey turns addresses into keyed hashes; nil: they are written in clear. With
@@ -63,6 +64,7 @@ type Options struct {
 type Ledger struct {
 	o      Options
 	folder *durable.Folder
+	mac    hash.Hash // guarded by mu; nil: addresses are in clear
 
 	// writing is held while bytes go to the file. It is taken before mu, never within.
 	writing sync.Mutex
@@ -172,21 +174,16 @@ func open(o Options) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	l := &Ledger{o: o, folder: folder, segments: map[uint64]*Segment{}, stop: make(chan struct{})}
+	l := &Ledger{o: o, folder: folder, mac: newMAC(o.HashKey), segments: map[uint64]*Segment{}, stop: make(chan struct{})}
 	if err := l.recover(); err != nil {
 		return nil, fmt.Errorf("open ledger %s: %w", o.Dir, err)
 	}
 	l.mu.Lock()
-	err = l.ready(o.Now())
-	var b *batch
-	if err == nil {
-		b = l.batch()
-	}
+	l.begin(o.Now())
+	b := l.batch()
 	l.mu.Unlock()
-	if err == nil {
-		err = l.flush(b)
-	}
-	return l, nil // an err is in l.trouble: Intend tells
+	_ = l.flush(b) // a disk that takes no writes is Intend's to tell
+	return l, nil
 }
 
 // Close writes what is left, fsyncs, and ends the ledger's goroutine. Intents without an
@@ -204,9 +201,9 @@ func (l *Ledger) Close() error {
 	return l.finish()
 }
 
-// InDoubt returns the intents that the start found without an outcome, or with an outcome
-// in doubt that is younger than Options.DoubtFor: possible duplicates. The slice is the
-// caller's.
+// InDoubt returns the intents that the start found without an outcome, or in doubt for less
+// than Options.DoubtFor of running time: possible duplicates. They are reported until the
+// ledger was open for that long. The slice is the caller's.
 func (l *Ledger) InDoubt() []Intent {
 	l.mu.Lock()
 	defer l.mu.Unlock()

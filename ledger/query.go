@@ -70,8 +70,9 @@ func (l *Ledger) spellings(address string) []string {
 		return nil
 	}
 	all := []string{strings.ToLower(cut(address, maxAddress))}
-	if _, ok := hashOf(address); l.o.HashKey != nil && !ok {
-		all = append(all, hashAddress(l.o.HashKey, address))
+	if mac := newMAC(l.o.HashKey); mac != nil {
+		sum := hashAddress(mac, address)
+		all = append(all, hashText(string(sum[:])))
 	}
 	return all
 }

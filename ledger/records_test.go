@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -145,7 +147,6 @@ func TestIntentHasBounds(t *testing.T) {
 	if got := collect(t, l, Query{Recipient: string(big.Recipients[9999].Address)}); len(got) != 1 || len(got[0].Recipients) != MaxRecipients {
 		t.Errorf("%d found", len(got))
 	}
-	l.o.Logger.Info("closing")
 	if err := l.finish(); err != nil {
 		t.Fatal(err)
 	}
@@ -337,6 +338,39 @@ func TestRetentionWithoutMail(t *testing.T) {
 	}
 }
 
+// A segment whose index can't be written is searched as a whole, and gets it later.
+func TestIndexCannotBeWritten(t *testing.T) {
+	disk := memdisk.New()
+	now := when
+	o := options(disk, "1")
+	o.Now = func() time.Time { return now }
+	l := openOn(t, o)
+	i := newTraffic(1).intent()
+	deliver(t, l, i, Answer{Result: ResultDelivered})
+	if err := l.finish(); err != nil {
+		t.Fatal(err)
+	}
+	l = openOn(t, o)
+	disk.Fail(func(op memdisk.Op, path string) error {
+		if strings.Contains(path, ".idx") {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	for _, indexed := range []bool{false, false, true} {
+		l.indexOne()
+		if got := l.Status().Segments[0].IndexBytes > 0; got != indexed {
+			t.Errorf("indexed %t, want %t", got, indexed)
+		}
+		if n := len(collect(t, l, Query{Transaction: i.Transaction})); n != 1 {
+			t.Errorf("%d found", n)
+		}
+		if now = now.Add(indexAgain / 2); now.Sub(when) >= indexAgain {
+			disk.Fail(nil)
+		}
+	}
+}
+
 // Two legs of one transaction to one platform are two intents, also when their times are
 // the same.
 func TestLegsAreToldApart(t *testing.T) {
@@ -492,6 +526,12 @@ func TestFindStops(t *testing.T) {
 	}
 	if !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+func TestBootID(t *testing.T) {
+	if a, b := BootID(), BootID(); a != b || a == "" && runtime.GOOS == "linux" || strings.TrimSpace(a) != a {
+		t.Errorf("%q, %q", a, b)
 	}
 }
 

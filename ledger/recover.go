@@ -112,13 +112,22 @@ func (s *scanned) carriesAll() bool {
 	return n >= s.carried
 }
 
-// setAside gives a segment that can't be read another name.
+// setAside gives a segment that can't be read another name, and removes one that ends
+// before its header does: nothing was ever written to it with success.
 func (l *Ledger) setAside(number uint64, why error, now time.Time) {
+	if errors.Is(why, errEmpty) {
+		if err := l.folder.Remove(segmentName(number, logSuffix)); err != nil {
+			l.o.Logger.Warn("empty ledger segment can't be removed", "segment", number, "error", err)
+		}
+		return
+	}
 	to, err := l.folder.SetAside(segmentName(number, logSuffix), now)
 	if err != nil {
 		to = segmentName(number, logSuffix)
 	}
+	l.mu.Lock()
 	l.aside = append(l.aside, to)
+	l.mu.Unlock()
 	l.o.Logger.Warn("ledger segment set aside", "file", to, "reason", why, "error", err)
 }
 

@@ -31,7 +31,10 @@ func (l *Ledger) retain(now time.Time) {
 	slices.SortFunc(all, func(a, b *Segment) int { return int(a.Number) - int(b.Number) })
 	for _, seg := range all {
 		if seg.Bytes == 0 {
-			return // not looked at yet: it has no index
+			if seg.retry.IsZero() {
+				return // not looked at yet
+			}
+			continue // can't be read now
 		}
 		var reason string
 		switch {

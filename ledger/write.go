@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -219,7 +220,7 @@ func (l *Ledger) begin(now time.Time) {
 			h.carried++
 		}
 	}
-	s := &segment{encoder: encoder{header: h, names: map[string]uint64{}, key: l.o.HashKey}, begun: now}
+	s := &segment{encoder: encoder{header: h, names: map[string]uint64{}, mac: l.mac}, begun: now}
 	if old := l.segment; old != nil {
 		s.scratch = old.scratch
 		l.segments[old.number] = &Segment{Number: old.number}
@@ -345,9 +346,22 @@ func (l *Ledger) write(b *batch) error {
 	var err error
 	if b.wrote, err = l.file.Write(b.buf); err != nil {
 		l.bad = true
+		if b.begin {
+			l.discard(b)
+		}
 		return fmt.Errorf("write segment %d: %w", b.number, err)
 	}
 	return nil
+}
+
+// discard removes a file that holds nothing but a batch that failed, so that a full disk
+// doesn't fill with them. The caller holds writing.
+func (l *Ledger) discard(b *batch) {
+	err := errors.Join(l.file.Close(), l.o.Disk.Remove(l.path(b.number)))
+	if err != nil {
+		l.o.Logger.Warn("ledger segment that was not begun can't be removed", "segment", b.number, "error", err)
+	}
+	l.file, l.fileOf, b.wrote = nil, 0, 0
 }
 
 // create ends the file that was written and makes that of a new segment. The caller holds

@@ -4,13 +4,17 @@
 // It promises that a list is taken as a whole or refused as a whole, with every row that
 // is wrong, its line and the reason. What a plan changes is a pure addition: new
 // mailboxes, and new names of known ones; no name that somebody can use today gets
-// another meaning. Names are unique within the list and against the whole table, in
-// all spellings that fold together.
+// another meaning, also not one that is somebody's by sub-addressing. Names and
+// directory ids are unique within the list and against the whole table, over all
+// agencies, names in all spellings that fold together.
+//
+// A plan is checked twice: row by row against what is known of the list and its
+// agencies, to name lines, and as the table that it would make.
 //
 // It refuses columns that it doesn't know, or that are missing, cells that look like
-// formulas or hold line breaks, text that isn't UTF-8, and everything that would give a
-// name or a mailbox to somebody else: that is a switch (docs/architecture/switch.md),
-// not an import. It can't tell whether a directory id belongs to the address beside it
+// formulas or hold line breaks, text that isn't UTF-8, new names that mix alphabets, and
+// everything that would give a name or a mailbox to somebody else: that is a switch
+// (docs/architecture/switch.md), not an import. It can't tell whether a directory id belongs to the address beside it
 // when neither is known yet; that takes the directories.
 //
 // It is pure: package admin reads the request, stores the plan, and plans again when

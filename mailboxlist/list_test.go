@@ -55,7 +55,7 @@ func plan(t *testing.T, text string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.Plan(state(t), platforms)
+	return l.Plan(state(t), platforms, "+")
 }
 
 func TestPlan(t *testing.T) {
@@ -102,6 +102,17 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// A name with a detail may be given to whoever has it without, and to anybody if nobody
+// has it without: no answer changes.
+func TestDetail(t *testing.T) {
+	p, err := plan(t, header+
+		"first@health.example,"+id(1)+",health,user,first+hr@health.example,,,,,,\n"+
+		"new+hr@health.example,"+id(21)+",finance,user,,,,,,,\n")
+	if err != nil || p.Agencies[0].Added != 1 || p.Agencies[1].Extended != 1 {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
 func TestNothingNew(t *testing.T) {
 	p, err := plan(t, header+"first@health.example,"+id(1)+",health,user,,health1,,,,,\n")
 	if err != nil || p.Changed() || len(p.Agencies) != 1 || p.Agencies[0].Unchanged != 1 {
@@ -136,6 +147,15 @@ func TestRefused(t *testing.T) {
 		{"another agency's address", header + good + "first@finance.example," + id(21) + ",health,user,,,,,,,\n", []string{"line 3: first@finance.example of mailbox"}},
 		{"another agency's mailbox", header + good + "b@health.example," + id(2) + ",health,user,,,,,,,\n", []string{"line 3: mailbox " + id(2)}},
 		{"column sorted on its own", header + "first@finance.example," + id(1) + ",health,user,,,,,,,\n" + "first@health.example," + id(2) + ",finance,user,,,,,,,\n", []string{"line 2: first@finance.example belongs to another", "line 2: address: mailbox " + id(1) + " has the primary address", "line 3: first@health.example belongs to another", "line 3: address"}},
+		{"one mailbox in two agencies", header + "dora@health.example," + id(21) + ",health,user,,,,,,,\n" + "dora@health.example," + id(21) + ",finance,user,,,,,,,\n", []string{"line 2: directory_id " + id(21) + " stands in line 3 too, for agency finance"}},
+		{"one id in two agencies", header + "dora@health.example," + id(21) + ",health,user,,,,,,,\n" + "d@finance.example," + id(21) + ",finance,user,,,,,,,\n", []string{"line 2: directory_id " + id(21) + " stands in line 3 too, for agency finance"}},
+		{"one login in two agencies", header + "a@health.example," + id(21) + ",health,user,,same,,,,,\n" + "b@finance.example," + id(22) + ",finance,user,,SAME,,,,,\n", []string{"line 2: same belongs to another: mailbox " + id(22) + " of agency finance, line 3"}},
+		{"one place in two agencies", header + "a@health.example," + id(21) + ",health,user,,,,,x@ox.example,,\n" + "b@finance.example," + id(22) + ",finance,user,,,X@ox.example,,,,\n", []string{"line 2: x@ox.example belongs to another: mailbox " + id(22)}},
+		{"places fold together", header + "a@health.example," + id(21) + ",health,user,,,,,straße@ox.example,,\n" + "b@finance.example," + id(22) + ",finance,user,,,strasse@ox.example,,,,\n", []string{"line 2: straße@ox.example folds together with a name of another: mailbox " + id(22)}},
+		{"another's by its detail", header + good + "first+hr@health.example," + id(21) + ",finance,user,,,,,,,\n", []string{"line 3: first+hr@health.example: not a pure addition: mail for it goes to mailbox " + id(1) + " of agency health now, which has first@health.example"}},
+		{"a login that is another's by its detail", header + good + "b@health.example," + id(21) + ",health,user,,first+hr@health.example,,,,,\n", []string{"line 3: first+hr@health.example: not a pure addition"}},
+		{"a group that is another's by its detail", header + good + "first+hr@health.example,,,group,,,,,,,ox\n", []string{"line 3: first+hr@health.example: not a pure addition"}},
+		{"two alphabets", header + good + "аnna@health.example," + id(21) + ",health,user,,,,,,,\n", []string{"line 3: аnna@health.example has letters of Latin and Cyrillic side by side"}},
 		{"group's address", header + good + "b@health.example," + id(21) + ",health,user,all@health.example,,,,,,\n", []string{"line 3: all@health.example of mailbox"}},
 		{"domain not served", header + good + "b@other.example," + id(21) + ",health,user,,,,,,,\n", []string{"line 3:"}},
 		{"agency unknown", header + good + "b@health.example," + id(21) + ",justice,user,,,,,,,\n", []string{`line 3: agency: no agency "justice"`}},
@@ -182,7 +202,7 @@ func TestAgencyBusy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = l.Plan(s, platforms); err == nil || !strings.Contains(err.Error(), "operation op is under way") {
+	if _, err = l.Plan(s, platforms, "+"); err == nil || !strings.Contains(err.Error(), "operation op is under way") {
 		t.Errorf("%v", err)
 	}
 }
@@ -218,7 +238,7 @@ func TestLarge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := l.Plan(state(t), platforms)
+	p, err := l.Plan(state(t), platforms, "+")
 	if err != nil || p.Agencies[0].Added != 10_000 {
 		t.Fatalf("%v", err)
 	}
@@ -233,7 +253,7 @@ func BenchmarkPlan100k(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := l.Plan(state(&testing.T{}), platforms); err != nil {
+		if _, err := l.Plan(state(&testing.T{}), platforms, "+"); err != nil {
 			b.Fatal(err)
 		}
 	}

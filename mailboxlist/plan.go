@@ -20,9 +20,11 @@ type Plan struct {
 type AgencyPlan struct {
 	Record    routing.Agency   // as it was read; its Mapping is the new one's digest
 	Mapping   *routing.Mapping // in force, with the list's additions
-	Added     int              // mailboxes
-	Extended  int              // known mailboxes that get more names
-	Unchanged int              // rows that say what is known
+	rows      []Mailbox        // of the list
+	next      map[routing.MailboxID]routing.Row
+	Added     int // mailboxes
+	Extended  int // known mailboxes that get more names
+	Unchanged int // rows that say what is known
 }
 
 // Changed reports whether the agency gets another mapping.
@@ -36,9 +38,11 @@ func (p *Plan) Changed() bool {
 // planner collects what is wrong while a plan is made.
 type planner struct {
 	Problems
-	state  *routing.State
-	exact  map[string]claim // names of the list and of its agencies
-	folded map[string]claim // the same by skeleton, those that aren't their own
+	state     *routing.State
+	separator string
+	lines     map[routing.MailboxID]Mailbox // of the list, by directory id
+	exact     map[string]claim              // names of the list and of its agencies
+	folded    map[string]claim              // the same by skeleton, those that aren't their own
 }
 
 // claim says who has a name.
@@ -48,9 +52,18 @@ type claim struct {
 	mailbox routing.MailboxID // zero: a fixed address
 }
 
+// fixed reports whether c is that of a fixed address.
+func (c claim) fixed() bool { return c.mailbox.IsZero() }
+
+// same reports whether both are claims of one mailbox. One directory id in two agencies
+// is two mailboxes, and so are two fixed addresses.
+func (c claim) same(o claim) bool {
+	return c.agency == o.agency && c.mailbox == o.mailbox && !c.fixed()
+}
+
 func (c claim) String() string {
 	who := "fixed address"
-	if !c.mailbox.IsZero() {
+	if !c.fixed() {
 		who = fmt.Sprintf("mailbox %s of agency %s", c.mailbox, c.agency)
 	}
 	if c.line > 0 {
@@ -60,9 +73,13 @@ func (c claim) String() string {
 }
 
 // Plan says what storing l changes in a table that stands as s; platforms are those that
-// are configured. The error is *Problems with every row that can't be stored.
-func (l *List) Plan(s *routing.State, platforms []routing.PlatformID) (*Plan, error) {
-	p := &planner{state: s, exact: make(map[string]claim), folded: make(map[string]claim)}
+// are configured, and separator is that of sub-addressing, or empty. The error is
+// *Problems with every row that can't be stored.
+func (l *List) Plan(s *routing.State, platforms []routing.PlatformID, separator string) (*Plan, error) {
+	p := &planner{
+		state: s, separator: separator, lines: make(map[routing.MailboxID]Mailbox, len(l.Mailboxes)),
+		exact: make(map[string]claim), folded: make(map[string]claim),
+	}
 	plan := &Plan{}
 	rows := make(map[routing.AgencyID][]Mailbox)
 	for _, m := range l.Mailboxes {
@@ -78,6 +95,7 @@ func (l *List) Plan(s *routing.State, platforms []routing.PlatformID) (*Plan, er
 		}
 	}
 	p.fixed(l.Fixed, platforms, plan)
+	p.check(plan)
 	if n := len(plan.Fixed) + len(plan.Agencies); n > table.MaxRecords {
 		p.add(0, "%d agencies and new fixed addresses: want at most %d in a list; split it", n, table.MaxRecords)
 	}
@@ -94,7 +112,7 @@ func (p *planner) claimOld(id routing.AgencyID) {
 		return
 	}
 	for r := range m.Rows() {
-		for _, key := range keys(&r) {
+		for _, key := range r.Keys() {
 			p.enter(key, claim{agency: id, mailbox: r.Mailbox})
 		}
 	}
@@ -110,43 +128,29 @@ func (p *planner) enter(key string, c claim) {
 // claimNew enters a name of the list, or reports who has it.
 func (p *planner) claimNew(key string, c claim) (mine bool) {
 	if has, ok := p.exact[key]; ok {
-		if has.mailbox != c.mailbox || c.mailbox.IsZero() {
+		if !has.same(c) {
 			p.add(c.line, "%s belongs to another: %s", key, has)
 			return false
 		}
 		return true
 	}
 	s := routing.Address(key).Skeleton()
-	has, ok := p.folded[s]
-	if !ok && s != key {
-		has, ok = p.exact[s]
+	for _, names := range []map[string]claim{p.folded, p.exact} {
+		if has, ok := names[s]; ok && !has.same(c) && !(has.fixed() && c.fixed()) {
+			p.add(c.line, "%s folds together with a name of another: %s", key, has)
+			return false
+		}
 	}
-	if ok && has.mailbox != c.mailbox {
-		p.add(c.line, "%s folds together with a name of another: %s", key, has)
+	if scripts := routing.MixedScripts(key); scripts != "" {
+		p.add(c.line, "%s has letters of %s side by side: write it in one alphabet", key, scripts)
+		return false
+	}
+	if err := p.state.CheckDetail(routing.Address(key), c.mailbox, p.separator); err != nil {
+		p.add(c.line, "%s", err)
 		return false
 	}
 	p.enter(key, c)
 	return true
-}
-
-// keys returns all names under which a mailbox is known anywhere.
-func keys(r *routing.Row) []string {
-	out := make([]string, 0, len(r.Addresses)+len(r.Logins)+4)
-	for _, a := range r.Addresses {
-		out = append(out, string(a))
-	}
-	for _, l := range r.Logins {
-		out = append(out, string(l))
-	}
-	for _, at := range []routing.Place{r.Source, r.Target} {
-		if at.Address != "" {
-			out = append(out, string(at.Address))
-		}
-		if l, err := routing.ParseLogin(at.Login); err == nil {
-			out = append(out, string(l))
-		}
-	}
-	return out
 }
 
 // agency plans the rows of one agency; nil if they can't be stored.
@@ -167,20 +171,19 @@ func (p *planner) agency(id routing.AgencyID, list []Mailbox) *AgencyPlan {
 		p.add(list[0].Line, "agency %s: operation %s is under way; import when it has ended", id, record.Operation)
 		return nil
 	}
-	a := &AgencyPlan{Record: record}
+	a := &AgencyPlan{Record: record, rows: list}
 	next := make(map[routing.MailboxID]routing.Row, old.Len()+len(list))
 	for r := range old.Rows() {
 		next[r.Mailbox] = r
 	}
-	lines := make(map[routing.MailboxID]int, len(list))
 	for i := range list {
 		m := &list[i]
-		if line := lines[m.Mailbox]; line != 0 {
-			p.add(m.Line, "directory_id %s stands in line %d too", m.Mailbox, line)
+		if other, twice := p.lines[m.Mailbox]; twice {
+			p.add(m.Line, "directory_id %s stands in line %d too, for agency %s", m.Mailbox, other.Line, other.Agency)
 			continue
 		}
-		lines[m.Mailbox] = m.Line
-		for _, key := range keys(&m.Row) {
+		p.lines[m.Mailbox] = *m
+		for _, key := range m.Keys() {
 			p.claimNew(key, claim{line: m.Line, agency: id, mailbox: m.Mailbox})
 		}
 		was, known := next[m.Mailbox]
@@ -209,10 +212,7 @@ func (p *planner) agency(id routing.AgencyID, list []Mailbox) *AgencyPlan {
 		p.add(list[0].Line, "agency %s: %s", id, err)
 		return nil
 	}
-	p.compare(a.Mapping, list, next)
-	if p.Total > before {
-		return nil
-	}
+	a.next = next
 	a.Record.Mapping = a.Mapping.Digest()
 	return a
 }
@@ -257,28 +257,53 @@ func (p *planner) merge(was routing.Row, m *Mailbox) (row routing.Row, changed b
 	return row, changed
 }
 
-// compare checks a mapping against the rest of the table. The rows are checked one by
+// check compares the mappings of a plan with the table as it would be with all of them,
+// so that they are compared with each other too.
+func (p *planner) check(plan *Plan) {
+	u := routing.Update{Fixed: plan.Fixed}
+	for _, a := range plan.Agencies {
+		if a.Changed() {
+			u.Agencies = append(u.Agencies, a.Record)
+			u.Mappings = append(u.Mappings, a.Mapping)
+		}
+	}
+	if len(u.Agencies) == 0 {
+		return
+	}
+	then, err := p.state.Apply(u)
+	if err != nil {
+		p.add(0, "%s", err)
+		return
+	}
+	for i := range plan.Agencies {
+		if a := &plan.Agencies[i]; a.Changed() {
+			p.compare(then, a)
+		}
+	}
+}
+
+// compare checks a new mapping in the table as it would be. The rows are checked one by
 // one, to name their lines, only if something is wrong.
-func (p *planner) compare(m *routing.Mapping, list []Mailbox, next map[routing.MailboxID]routing.Row) {
+func (p *planner) compare(then *routing.State, a *AgencyPlan) {
 	before := p.Total
-	if len(p.state.CheckMapping(m)) > 0 {
-		for _, row := range list {
-			one, err := routing.NewMapping(m.Agency(), []routing.Row{next[row.Mailbox]})
+	if errs := then.CheckMapping(a.Mapping); len(errs) > 0 {
+		for _, row := range a.rows {
+			one, err := routing.NewMapping(row.Agency, []routing.Row{a.next[row.Mailbox]})
 			if err != nil {
 				p.add(row.Line, "%s", err)
 				continue
 			}
-			for _, err := range p.state.CheckMapping(one) {
+			for _, err := range then.CheckMapping(one) {
 				p.add(row.Line, "%s", err)
 			}
 		}
 		if p.Total == before {
-			p.add(0, "agency %s: mailboxes that are in the table already don't fit it: %s", m.Agency(), p.state.CheckMapping(m)[0])
+			p.add(0, "agency %s: mailboxes that are in the table already don't fit it: %s", a.Record.ID, errs[0])
 		}
 		return
 	}
-	if err := p.state.CheckAddition(m); err != nil {
-		p.add(0, "agency %s: %s", m.Agency(), err)
+	if err := p.state.CheckAddition(a.Mapping, p.separator); err != nil {
+		p.add(0, "agency %s: %s", a.Record.ID, err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 )
 
 // ErrConflict is what every error about keys that two agencies claim wraps.
@@ -157,11 +158,34 @@ func (s *State) CheckFixed(f Fixed) error {
 	return nil
 }
 
+// CheckDetail reports why giving key to a mailbox, or to a fixed address if mailbox is
+// zero, would change an answer that is given now: key has a detail (RFC 5233), nobody has
+// the whole of it, and mail for it goes to whoever has it without the detail. separator
+// is that of sub-addressing, or empty. It returns nil or an error that wraps
+// [ErrNotAddition] and names the holder.
+func (s *State) CheckDetail(key Address, mailbox MailboxID, separator string) error {
+	base, ok := key.WithoutDetail(separator)
+	var whole, d Decision
+	if !ok || s.decide(&whole, string(key), true) {
+		return nil
+	}
+	switch s.decide(&d, string(base), true); {
+	case d.Reason == ReasonFixed:
+		return fmt.Errorf("%s: %w: mail for it goes to the fixed address %s now, which has it without the part behind %q", key, ErrNotAddition, base, separator)
+	case d.Reason == ReasonConflict:
+		return fmt.Errorf("%s: %w: two claim %s, which has it without the part behind %q", key, ErrNotAddition, base, separator)
+	case d.Agency != "" && d.Mailbox != mailbox:
+		return fmt.Errorf("%s: %w: mail for it goes to mailbox %s of agency %s now, which has %s", key, ErrNotAddition, d.Mailbox, d.Agency, base)
+	}
+	return nil
+}
+
 // CheckAddition reports why putting m in the place of its agency's mapping would change
 // an answer that is given now. Only new mailboxes, and new names of known ones, leave
-// every answer as it is; all else is a switch. It returns nil or an error that wraps
+// every answer as it is, unless a name had been somebody's with a detail: see
+// [State.CheckDetail]. All else is a switch. It returns nil or an error that wraps
 // [ErrNotAddition] and names the first mailbox concerned.
-func (s *State) CheckAddition(m *Mapping) error {
+func (s *State) CheckAddition(m *Mapping, separator string) error {
 	old := s.Mapping(m.agency)
 	if old == nil {
 		return fmt.Errorf("%w: the mapping in force of agency %s is not known", ErrNotAddition, m.agency)
@@ -187,5 +211,36 @@ func (s *State) CheckAddition(m *Mapping) error {
 			}
 		}
 	}
+	if separator == "" || !strings.Contains(m.text, separator) {
+		return nil
+	}
+	for r := range m.Rows() {
+		for _, key := range r.Keys() {
+			if err := s.CheckDetail(Address(key), r.Mailbox, separator); err != nil {
+				return fmt.Errorf("mailbox %s: %w", r.Mailbox, err)
+			}
+		}
+	}
 	return nil
+}
+
+// Keys returns the names under which the mailbox is known, in whatever role: addresses, logins, and
+// those by which a platform knows it. One may stand twice.
+func (r *Row) Keys() []string {
+	keys := make([]string, 0, len(r.Addresses)+len(r.Logins)+4)
+	for _, a := range r.Addresses {
+		keys = append(keys, string(a))
+	}
+	for _, l := range r.Logins {
+		keys = append(keys, string(l))
+	}
+	for _, p := range []Place{r.Source, r.Target} {
+		if p.Address != "" {
+			keys = append(keys, string(p.Address))
+		}
+		if l, err := ParseLogin(p.Login); err == nil {
+			keys = append(keys, string(l))
+		}
+	}
+	return keys
 }

@@ -430,11 +430,11 @@ func TestCheckAddition(t *testing.T) {
 		}, false},
 	} {
 		m := mustMapping(t, "health", test.change(slices.Collect(s.Mapping("health").Rows()))...)
-		if err := s.CheckAddition(m); (err == nil) != test.ok {
+		if err := s.CheckAddition(m, "+"); (err == nil) != test.ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := s.CheckAddition(townMapping(t, "works", 1)); err == nil {
+	if err := s.CheckAddition(townMapping(t, "works", 1), "+"); err == nil {
 		t.Error("an agency without mapping")
 	}
 }

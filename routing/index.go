@@ -55,9 +55,10 @@ func newKeyIndex(n int) *keyIndex {
 func (x *keyIndex) hasRoom(n int) bool { return (x.used+n)*4 <= len(x.slots)*3 }
 
 // addMapping enters all keys of a mapping of the agency with this number and returns its
-// generation. The caller holds mu and has asked for room; a mapping without room for its
-// generation has none for its keys either: see [State.enter].
-func (x *keyIndex) addMapping(agency int, m *Mapping) (generation int) {
+// generation, and appends to suspects the keys that another may have. The caller holds
+// mu and has asked for room; a mapping without room for its generation has none for its
+// keys either: see [State.enter].
+func (x *keyIndex) addMapping(agency int, m *Mapping, suspects *[]string) (generation int) {
 	w := where{agency: agency, generation: x.generations[agency]}
 	x.generations[agency]++
 	for _, w.offset = range m.rows {
@@ -70,23 +71,32 @@ func (x *keyIndex) addMapping(agency int, m *Mapping) (generation int) {
 			if !ok {
 				_, key, _ = strings.Cut(field, ":")
 			}
-			x.add(hashKey(key), w)
+			if x.add(hashKey(key), w) {
+				*suspects = append(*suspects, key)
+			}
 		}
 	}
 	return w.generation
 }
 
-func (x *keyIndex) add(h uint64, w where) {
+// add enters a key with hash h, and reports whether there may be another agency, or a
+// fixed address, that has it.
+func (x *keyIndex) add(h uint64, w where) (suspect bool) {
 	entry := h>>whereBits<<whereBits | uint64(w.agency+1)<<(generationBits+offsetBits) | uint64(w.generation)<<offsetBits | uint64(w.offset)
 	mask := uint64(len(x.slots) - 1)
+	known := false
 	for i := h & mask; ; i = (i + 1) & mask {
-		switch x.slots[i].Load() {
-		case entry:
-			return
-		case 0:
-			x.slots[i].Store(entry)
-			x.used++
-			return
+		switch is := x.slots[i].Load(); {
+		case is == entry:
+			known = true
+		case is == 0:
+			if !known {
+				x.slots[i].Store(entry)
+				x.used++
+			}
+			return suspect
+		case is>>whereBits == entry>>whereBits && is>>(generationBits+offsetBits) != entry>>(generationBits+offsetBits):
+			suspect = true
 		}
 	}
 }

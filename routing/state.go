@@ -44,13 +44,14 @@ type Position struct {
 // State is one consistent read of the whole table, immutable and safe for concurrent
 // use. Successive States share what didn't change.
 type State struct {
-	pos      Position
-	agencies []*agencyState // by number, which an agency keeps in all later States
-	byID     map[AgencyID]int
-	domains  map[string]Domain
-	fixed    map[Address]Fixed
-	index    *keyIndex
-	missing  int // agencies without their mapping: nothing can be said to have no record
+	pos       Position
+	agencies  []*agencyState // by number, which an agency keeps in all later States
+	byID      map[AgencyID]int
+	domains   map[string]Domain
+	fixed     map[Address]Fixed
+	index     *keyIndex
+	conflicts []string // names that two have, in order
+	missing   int      // agencies without their mapping: nothing can be said to have no record
 }
 
 type agencyState struct {
@@ -200,16 +201,20 @@ func (s *State) enter(agencies []int, fixed []Fixed, keys int) {
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
 	room := s.index.hasRoom(keys)
+	var suspects []string // names that two may have
 	for _, i := range agencies {
 		room = room && s.index.generations[i] < maxGenerations
 	}
 	if room {
 		for _, i := range agencies {
-			s.agencies[i].generation = s.index.addMapping(i, s.agencies[i].mapping)
+			s.agencies[i].generation = s.index.addMapping(i, s.agencies[i].mapping, &suspects)
 		}
 		for _, f := range fixed {
-			s.index.add(hashKey(string(f.Address)), where{agency: ofFixed})
+			if s.index.add(hashKey(string(f.Address)), where{agency: ofFixed}) {
+				suspects = append(suspects, string(f.Address))
+			}
 		}
+		s.noteConflicts(suspects)
 		return
 	}
 	total := len(s.fixed)
@@ -222,14 +227,17 @@ func (s *State) enter(agencies []int, fixed []Fixed, keys int) {
 	for i, a := range s.agencies {
 		if a.mapping != nil {
 			renewed := *a // older States have a, with the older index
-			renewed.generation = fresh.addMapping(i, a.mapping)
+			renewed.generation = fresh.addMapping(i, a.mapping, &suspects)
 			s.agencies[i] = &renewed
 		}
 	}
 	for key := range s.fixed {
-		fresh.add(hashKey(string(key)), where{agency: ofFixed})
+		if fresh.add(hashKey(string(key)), where{agency: ofFixed}) {
+			suspects = append(suspects, string(key))
+		}
 	}
 	s.index = fresh
+	s.noteConflicts(suspects)
 }
 
 // Memory returns the stretches of memory that decisions look into, so that a program can

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"slices"
 	"time"
-
 )
 
 // move is a record of an old segment that is written again in the newest.
@@ -247,12 +246,19 @@ func (s *Store) outcomeNeededLocked(o *outcome, at position) bool {
 		return s.between(o.first, o.last, at.segment)
 	}
 	m := s.x.messages[o.id]
-	return m != nil && int(o.rcpt) < len(m.rcpts) && m.rcpts[o.rcpt].out == at
+	if m == nil {
+		return false
+	}
+	if int(o.rcpt) >= len(m.rcpts) {
+		return true // of an Add that failed: its record may be found as long as the message is there
+	}
+	return m.rcpts[o.rcpt].out == at
 }
 
 // encodeMoves appends the records that are still needed as planned. s.write and s.mu are
 // held.
 func (s *Store) encodeMoves(b []byte, j *job) []byte {
+	moved := map[[16]byte]bool{}
 	for _, v := range j.moves {
 		at := position{s.w.number, uint32(s.w.size + int64(len(b)))}
 		if v.out != nil {
@@ -270,9 +276,10 @@ func (s *Store) encodeMoves(b []byte, j *job) []byte {
 			v.done = true
 			continue
 		}
-		if m.head != v.fromHead || m.body != v.fromBody {
-			continue // not done: planned again
+		if m.head != v.fromHead || m.body != v.fromBody || moved[v.id] {
+			continue // not done: planned again, from where it is then
 		}
+		moved[v.id] = true
 		f := m.fixed()
 		if v.withBody {
 			f.body = bodyHere
@@ -341,4 +348,3 @@ func (s *Store) readHead(p position) ([]byte, error) {
 	_, head, err := s.id.readRecord(file, p)
 	return head, err
 }
-

@@ -194,10 +194,14 @@ func checkRecipients(rcpts []Recipient, more int) error {
 }
 
 // Add puts further recipients to a committed message, and returns nil when that is
-// durable. It can be called as long as Discard wasn't, even if all others are delivered.
+// durable. It can be called as long as Discard wasn't, even if all others are delivered;
+// after an error of the disk not again.
 func (in *Incoming) Add(ctx context.Context, rcpts []Recipient) error {
 	if in.state != committed {
 		return fmt.Errorf("spool: add to message %s: %w", in.env.Transaction, ErrClosed)
+	}
+	if in.err != nil { // an Add failed, and may be found after a start: its indices are taken
+		return in.err
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("spool: add to message %s: %w", in.env.Transaction, context.Cause(ctx))
@@ -210,7 +214,8 @@ func (in *Incoming) Add(ctx context.Context, rcpts []Recipient) error {
 		return fmt.Errorf("spool: add to message %s: %w", in.env.Transaction, err)
 	}
 	all := append(m.Recipients[:len(m.Recipients):len(m.Recipients)], rcpts...)
-	return in.s.do(&job{kind: jobAdd, in: in, rcpts: rcpts, head: appendHead(nil, &m.Envelope, all), done: make(chan error, 1)})
+	in.err = in.s.do(&job{kind: jobAdd, in: in, rcpts: rcpts, head: appendHead(nil, &m.Envelope, all), done: make(chan error, 1)})
+	return in.err
 }
 
 // Discard ends the Incoming. A message that wasn't committed leaves nothing; one that

@@ -133,7 +133,7 @@ func (s *Store) problem(p Problem) { s.report.Problems = append(s.report.Problem
 // recovery reads a spool into memory.
 type recovery struct {
 	s     *Store
-	early map[[16]byte][]*outcome // of messages whose head stands later
+	early map[[16]byte][]*outcome // of recipients whose head stands later
 	bad   map[[16]byte]position   // bodies with wrong checksums
 	gaps  bool                    // a segment has a damaged part, or is missing
 	lost  []lost                  // messages without a readable body
@@ -331,10 +331,11 @@ func (r *recovery) message(rec *record, f *fixed, msg *Message) {
 		}
 		m.rcpts = rcpts
 	}
-	for _, o := range r.early[f.id] {
+	early := r.early[f.id]
+	delete(r.early, f.id)
+	for _, o := range early {
 		r.outcome(o)
 	}
-	delete(r.early, f.id)
 }
 
 func (r *recovery) outcome(o *outcome) {
@@ -351,12 +352,9 @@ func (r *recovery) outcome(o *outcome) {
 		delete(r.early, o.id)
 		return
 	}
-	if m == nil {
+	if m == nil || int(o.rcpt) >= len(m.rcpts) { // the head was moved, or is of an Add that failed
 		r.early[o.id] = append(r.early[o.id], o)
 		return
-	}
-	if int(o.rcpt) >= len(m.rcpts) {
-		return // of an Add that failed
 	}
 	if rc := &m.rcpts[o.rcpt]; !rc.state.Final() {
 		rc.state, rc.out, rc.outBytes = o.State, o.at, o.bytes
@@ -398,9 +396,6 @@ func (r *recovery) build() error {
 	}
 	slices.SortFunc(s.x.order, func(a, b *message) int { return cmp.Compare(a.seq, b.seq) })
 	s.report.Messages = len(s.x.order)
-	if len(r.early) > 0 && !r.gaps {
-		s.log.Info("spool: outcomes of messages that are not there", "count", len(r.early))
-	}
 	for id := range files {
 		if err := r.orphan(id); err != nil {
 			return err

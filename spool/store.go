@@ -45,7 +45,8 @@ type Options struct {
 	// file each. 0: 64 KiB; negative: all have a file each.
 	InlineBytes int
 
-	manual bool // tests drive the committer step by step
+	manual bool       // tests drive the committer step by step
+	before func(*job) // and may do something before each
 }
 
 // Store is a spool. Its methods are safe for concurrent use. Use [Open].
@@ -64,6 +65,8 @@ type Store struct {
 	stop    chan struct{}
 	owned   sync.WaitGroup // committer and compactor
 	buffers sync.Pool
+
+	patience time.Duration // of the committer, for those who are about to come
 
 	// write is held while the journal is written or fsynced from elsewhere than the
 	// committer; it comes before mu.
@@ -277,6 +280,11 @@ func (s *Store) Close() error {
 	s.owned.Wait()
 	err := s.flush()
 	s.write.Lock()
+	for err == nil && (s.w.dirty || len(s.pending) > 0) { // a Set came meanwhile
+		s.write.Unlock()
+		err = s.flush()
+		s.write.Lock()
+	}
 	if s.w.file != nil {
 		err = errors.Join(err, s.w.file.Close())
 		s.w.file = nil
@@ -290,4 +298,3 @@ func (s *Store) Close() error {
 	}
 	return nil
 }
-

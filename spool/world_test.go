@@ -105,7 +105,8 @@ type syncingFile struct {
 
 func (f *syncingFile) Sync() error {
 	err := f.File.Sync()
-	if do := f.w.inSync; do != nil && err == nil {
+	if do := f.w.inSync; do != nil && err == nil && f.w.s != nil && f.w.s.write.TryLock() {
+		f.w.s.write.Unlock() // not the fsync of a segment that ends, which outcomes wait for
 		f.w.inSync = nil
 		do() // behind what was fsynced, though the store knows it only later
 	}

@@ -97,9 +97,13 @@ func (c *checker) lease(l Lease) {
 	}
 }
 
+// separators are the characters that mail systems use for sub-addressing, and that don't
+// make up names.
+const separators = "+-=#_~"
+
 func (c *checker) routing(r Routing) {
-	if len(r.Separator) > 1 || strings.ContainsAny(r.Separator, "@. \"\\<>") || r.Separator != "" && (r.Separator[0] <= ' ' || r.Separator[0] >= 0x7f) {
-		c.add(Problem{Key: "routing.separator", Value: show(r.Separator), Want: `one character such as "+", or "" for none`})
+	if len(r.Separator) > 1 || !strings.Contains(separators, r.Separator) {
+		c.add(Problem{Key: "routing.separator", Value: show(r.Separator), Want: "one of + - = # _ ~, or \"\" for none", Hint: "a letter or digit would make other people's addresses of many"})
 	}
 	const want = "an address, such as postmaster@example.org"
 	if !c.missing("routing.postmaster", r.Postmaster, want) {

@@ -72,6 +72,7 @@ func (c *checker) listener(key string, l *Listener) {
 	}
 	c.atLeast(k+"recipients", n.Recipients, 100, "RFC 5321 section 4.5.3.1.8")
 	c.atLeast(k+"errors", n.Errors, 1, "")
+	c.atLeast(k+"refusals", n.Refusals, 1, "")
 	c.atLeast(k+"idles", n.Idles, 1, "")
 	c.positive(k+"idle", n.Idle)
 	c.positive(k+"read", n.Read)

@@ -164,6 +164,7 @@ type ListenerLimits struct {
 	Recipients            int           `config:"recipients"`
 	Transactions          int           `config:"transactions"`
 	Errors                int           `config:"errors"`
+	Refusals              int           `config:"refusals"`
 	Idles                 int           `config:"idles"`
 	MessageBytes          Size          `config:"message_bytes"`
 	Connections           int           `config:"connections"`
@@ -293,10 +294,10 @@ type Timeouts struct {
 
 // Routing is what decides besides the table.
 type Routing struct {
-	Separator  string `config:"separator" restart:"yes"` // of sub-addressing; empty: none
+	Separator  string `config:"separator" restart:"yes"` // of sub-addressing, one of + - = # _ ~; empty: none
 	Postmaster string `config:"postmaster"`              // where <postmaster> without a domain goes
-	HopLimit   int    `config:"hop_limit"`               // Received lines before a message is a loop
-	OwnLimit   int    `config:"own_limit"`               // of them ours
+	HopLimit   int    `config:"hop_limit"`               // with more Received lines a message is a loop
+	OwnLimit   int    `config:"own_limit"`               // and with more of ours
 }
 
 // Spool is what a node does with mail that it can't deliver now. A bound of 0 is none.

@@ -34,6 +34,7 @@ func DefaultListener() Listener {
 			CommandBytes:          4 << 10,
 			Recipients:            1000,
 			Errors:                20,
+			Refusals:              100,
 			Idles:                 100,
 			MessageBytes:          100 << 20,
 			Connections:           10_000,

@@ -107,7 +107,7 @@ func listenerOptions(cfg *config.Config, l *config.Listener) smtp.Options {
 		BareLineEnds: smtp.BareRepair,
 		Limits: smtp.Limits{
 			CommandBytes: int(l.Limits.CommandBytes), Recipients: l.Limits.Recipients, Transactions: l.Limits.Transactions,
-			Errors: l.Limits.Errors, Idles: l.Limits.Idles, MessageBytes: int64(l.Limits.MessageBytes),
+			Errors: l.Limits.Errors, Refusals: l.Limits.Refusals, Idles: l.Limits.Idles, MessageBytes: int64(l.Limits.MessageBytes),
 			Connections: l.Limits.Connections, ConnectionsPerAddress: l.Limits.ConnectionsPerAddress,
 			Idle: l.Limits.Idle, Read: l.Limits.Read, Write: l.Limits.Write, Handshake: l.Limits.Handshake,
 			DataRate: int64(l.Limits.DataRate), DataGrace: l.Limits.DataGrace,

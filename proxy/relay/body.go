@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -200,6 +201,9 @@ func (t *Transaction) Dot(ctx context.Context) []error {
 	if !t.body.sent {
 		dot = ".\r\n"
 	}
+	if c.stale() { // whatever it is, it would be taken for the answer to the dot
+		return fill(errs, t.fail(fmt.Errorf("%w: answer before the end of the message", ErrProtocol)))
+	}
 	before := c.raw.written
 	if err := c.write(append(c.out[:0], dot...)); err != nil {
 		if c.raw.written == before { // not a byte of it
@@ -228,6 +232,10 @@ func (t *Transaction) Dot(ctx context.Context) []error {
 		default:
 			errs[i] = t.pool.refused(c, ".", code)
 		}
+	}
+	if ended == nil && slices.ContainsFunc(errs, isFinal) && c.another(t.pool.ep.Timeouts.Reset) {
+		// One of these answers was to something else.
+		return fill(errs, t.inDoubt(fmt.Errorf("%w: more answers than questions", ErrProtocol)))
 	}
 	t.end()
 	if ended != nil {

@@ -8,7 +8,11 @@
 //
 // It promises that
 //   - an answer is the platform's own, or an error that asks for another try: nothing
-//     that goes wrong here ever looks permanent (docs/architecture/promises.md, P5);
+//     that goes wrong here ever looks permanent (docs/architecture/promises.md, P5), and
+//     a refusal for good is passed on only if it is about the sender, the recipient or the
+//     content (the table in refusal.go);
+//   - an answer too many, which shifts those that follow, makes nothing final: see
+//     confirm.go;
 //   - an error wraps [ErrInDoubt] exactly if the dot may have been sent and its answer
 //     was not seen (P7); every other error means that the platform has no message;
 //   - a transaction that was not ended by Dot never shows a dot to the platform, also

@@ -50,7 +50,9 @@ func (t *Transaction) needsRcpt(r Recipient) error {
 	case t.conn.caps.SMTPUTF8:
 		return fmt.Errorf("platform %s at %s: %w", t.pool.ep.Platform, t.host, errLateUTF8)
 	default:
-		return fmt.Errorf("platform %s at %s: %w", t.pool.ep.Platform, t.host, ErrLacksSMTPUTF8)
+		// The message was not declared SMTPUTF8, else needs had refused it: so the client
+		// gave a path in ASCII, and the address that the platform can't take is the table's.
+		return fmt.Errorf("platform %s at %s: recipient %s: %w: %w", t.pool.ep.Platform, t.host, r.To, ErrNeedsOperator, errTableUTF8)
 	}
 }
 

@@ -47,7 +47,9 @@ func TestParameters(t *testing.T) {
 		{name: "BINARYMIME", ehlo: all, from: "a@x.example", mail: gosmtp.MailOptions{Body: gosmtp.BodyBinaryMIME}, to: "b@y.example", err: ErrLacks8BitMIME},
 		{name: "no SMTPUTF8", ehlo: []string{"SIZE"}, from: "a@x.example", mail: gosmtp.MailOptions{UTF8: true}, to: "b@y.example", err: ErrLacksSMTPUTF8},
 		{name: "sender needs SMTPUTF8", ehlo: []string{"SIZE"}, from: "ä@x.example", to: "b@y.example", err: ErrLacksSMTPUTF8},
-		{name: "recipient needs SMTPUTF8", ehlo: []string{"SIZE"}, from: "a@x.example", to: "ö@y.example", err: ErrLacksSMTPUTF8},
+		{name: "recipient needs SMTPUTF8, and so does the message", ehlo: []string{"SIZE"}, from: "a@x.example", mail: gosmtp.MailOptions{UTF8: true}, to: "ö@y.example", err: ErrLacksSMTPUTF8},
+		{name: "only the table's address needs SMTPUTF8", ehlo: []string{"SIZE"}, from: "a@x.example", to: "ö@y.example", err: errTableUTF8},
+		{name: "the same is worth an alarm", ehlo: []string{"SIZE"}, from: "a@x.example", to: "ö@y.example", err: ErrNeedsOperator},
 		{name: "recipient gets SMTPUTF8", ehlo: all, from: "a@x.example", to: "ö@y.example", want: "MAIL FROM:<a@x.example> SMTPUTF8;RCPT TO:<ö@y.example>"},
 		{name: "REQUIRETLS in plain text", ehlo: all, from: "a@x.example", mail: gosmtp.MailOptions{RequireTLS: true}, to: "b@y.example", err: ErrLacksRequireTLS},
 		{name: "ENVID with a command", ehlo: all, from: "a@x.example", mail: gosmtp.MailOptions{EnvelopeID: "x\r\nRSET"}, to: "b@y.example", err: errBadParameter},
@@ -73,7 +75,7 @@ func TestParameters(t *testing.T) {
 			if r, ok := c.err.(*mail.Reply); ok && mail.AsReply(err).Code != r.Code {
 				t.Errorf("passed on as %v", mail.AsReply(err))
 			}
-			if c.err == errBadParameter && !mail.IsTemporary(mail.AsReply(err)) {
+			if (c.err == errBadParameter || c.err == errTableUTF8) && !mail.IsTemporary(mail.AsReply(err)) {
 				t.Errorf("a mistake of ours is passed on as %v", mail.AsReply(err))
 			}
 		})

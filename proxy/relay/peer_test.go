@@ -190,6 +190,8 @@ func (s *session) serve() {
 			if !s.mail {
 				usual = "503 5.5.1 need MAIL"
 			}
+		case "HELP":
+			usual = "214 2.0.0 see RFC 5321"
 		case "QUIT":
 			usual = "221 2.0.0 bye"
 		case "DATA":

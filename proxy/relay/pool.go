@@ -196,7 +196,8 @@ func (p *Pool) connectionError(h *host, doing string, err error) *ConnectionErro
 
 // refused makes an error of the answer that c has just read.
 func (p *Pool) refused(c *conn, verb string, code int) *PlatformReply {
-	return &PlatformReply{Platform: p.ep.Platform, Host: c.host.name, Verb: verb, Reply: makeReply(code, c.reply.text)}
+	r := makeReply(code, c.reply.text)
+	return &PlatformReply{Platform: p.ep.Platform, Host: c.host.name, Verb: verb, Reply: r, Ours: ours(verb, r)}
 }
 
 // closeIdle closes connections that nobody used for MaxIdle or that are too old, and

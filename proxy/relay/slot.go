@@ -114,7 +114,7 @@ func (p *Pool) wait(ctx context.Context, w *waiter, deadline time.Time) (*conn, 
 			if w.err != nil {
 				return nil, p.connectionError(nil, "open a transaction", w.err)
 			}
-			return w.conn, nil
+			return p.handedOver(w), nil
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 		case <-timer.C:
@@ -140,6 +140,19 @@ func (p *Pool) wait(ctx context.Context, w *waiter, deadline time.Time) (*conn, 
 			return nil, p.connectionError(nil, "wait for a connection", err)
 		}
 	}
+}
+
+// handedOver returns the connection that w was given, or nil for the right to make one:
+// also if something came in on it meanwhile. What is left of another's dialogue must not
+// be taken for answers in ours.
+func (p *Pool) handedOver(w *waiter) *conn {
+	c := w.conn
+	if c != nil && c.stale() {
+		c.cut()
+		p.obs.Closed(c.host.name, "stale")
+		return nil
+	}
+	return c
 }
 
 // takeIdle removes the connection of id that was used last. p.mu is held.

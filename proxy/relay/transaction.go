@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"mailcutover/mail"
 
@@ -74,7 +75,8 @@ func (t *Transaction) Replies() []string { return t.replies }
 // returns one error, or nil, for each.
 //
 // Errors are [PlatformReply], [ConnectionError] after which the transaction has ended, or
-// wrap one of ErrLacks8BitMIME, ErrLacksSMTPUTF8, ErrLacksRequireTLS and ErrTooLarge. If MAIL
+// wrap one of ErrLacks8BitMIME, ErrLacksSMTPUTF8, ErrLacksRequireTLS, ErrTooLarge and
+// ErrNeedsOperator. If MAIL
 // was refused all recipients have that answer, now and in further calls.
 func (t *Transaction) Rcpts(ctx context.Context, rcpts []Recipient) []error {
 	errs := make([]error, len(rcpts))
@@ -90,6 +92,12 @@ func (t *Transaction) Rcpts(ctx context.Context, rcpts []Recipient) []error {
 	}
 	for attempt := 0; ; attempt++ {
 		retry, err := t.send(ctx, rcpts, errs)
+		if err == nil && slices.ContainsFunc(errs, isFinal) {
+			if err = t.confirm(); err != nil {
+				// None of the answers can be trusted.
+				return fill(errs, t.fail(err))
+			}
+		}
 		if err == nil {
 			return errs
 		}
@@ -103,7 +111,7 @@ func (t *Transaction) Rcpts(ctx context.Context, rcpts []Recipient) []error {
 			err = t.fail(err)
 		}
 		for i := range errs {
-			if errs[i] == nil || errs[i] == errPending {
+			if errs[i] == nil || errs[i] == errPending || isFinal(errs[i]) {
 				errs[i] = err
 			}
 		}
@@ -276,7 +284,15 @@ func (t *Transaction) Data(ctx context.Context) error {
 	case code/100 == 2:
 		err = fmt.Errorf("%w: DATA answered with %d", ErrProtocol, code)
 	default:
-		return t.pool.refused(c, "DATA", code)
+		r := t.pool.refused(c, "DATA", code)
+		if !isFinal(r) {
+			return r
+		}
+		// In a shifted dialogue the platform reads the question as the body: then its
+		// answer is no answer to it, and no dot follows.
+		if err = t.confirm(); err == nil {
+			return r
+		}
 	}
 	return t.fail(err)
 }

@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 
+	gosmtp "github.com/emersion/go-smtp"
+
 	"mailcutover/mail"
 )
 
@@ -182,6 +184,11 @@ func (c *conn) mail(cmd command) {
 		c.reply(replyRenew)
 		return
 	}
+	if c.refusals > c.srv.opts.Limits.Refusals {
+		c.end(errTooMuch)
+		c.reply(replyRefusals)
+		return
+	}
 	path, params, ok := splitPath(string(cmd.arg), "FROM:")
 	if !ok {
 		c.violation(cmd, replyMailArg)
@@ -264,7 +271,15 @@ func (c *conn) rcpt(cmd command) {
 		if c.decide(); c.ending != nil {
 			return
 		}
-		if c.tx.accepted >= limit || c.tx.refused >= limit {
+		if c.tx.accepted == 0 && c.tx.refused >= limit {
+			c.refusals++
+		}
+		switch {
+		case c.tooManyRefusals():
+			c.end(errTooMuch)
+			c.reply(replyRefusals)
+			return
+		case c.tx.accepted >= limit || c.tx.refused >= limit:
 			c.reply(replyTooMany)
 			return
 		}
@@ -279,23 +294,47 @@ func (c *conn) decide() {
 	}
 	rcpts := c.tx.pending
 	errs := c.session.Rcpts(c.ctx, rcpts)
+	replies := make([]*mail.Reply, len(rcpts)) // nil: accepted
 	for i := range rcpts {
 		switch {
 		case len(errs) != len(rcpts):
-			c.tx.refused++
-			c.reply(replyLocal)
+			replies[i] = replyLocal
 		case errs[i] != nil:
-			c.tx.refused++
-			c.reply(sessionReply(errs[i]))
-		default:
+			replies[i] = sessionReply(errs[i])
+		}
+		if r := replies[i]; r == nil {
 			c.tx.accepted++
+		} else if c.tx.refused++; isRefusal(r) {
+			c.refusals++
+		}
+	}
+	if c.tooManyRefusals() {
+		c.end(errTooMuch)
+		replies[len(replies)-1] = replyRefusals
+	}
+	for _, r := range replies {
+		if r == nil {
 			c.line(250, "2.1.5 Recipient OK")
+		} else {
+			c.reply(r)
 		}
 	}
 	if len(errs) != len(rcpts) {
 		c.srv.log.Error("session gave a wrong number of answers", "session", c.client.Session, "rcpts", len(rcpts), "answers", len(errs))
 	}
 	c.tx.pending = nil
+}
+
+// tooManyRefusals reports whether the connection is to end: a transaction in which
+// somebody was accepted goes on, since its message is for somebody.
+func (c *conn) tooManyRefusals() bool {
+	return c.refusals > c.srv.opts.Limits.Refusals && c.tx.accepted == 0
+}
+
+// isRefusal reports whether an answer to a recipient says that nobody has the address,
+// or that it is not taken for good: what a peer that guesses addresses gets.
+func isRefusal(r *mail.Reply) bool {
+	return mail.IsPermanent(r) || r.Code == 451 && r.EnhancedCode == gosmtp.EnhancedCode{4, 1, 1}
 }
 
 // xforward answers XFORWARD.

@@ -46,6 +46,7 @@ type conn struct {
 	quiet        bool  // end without a word
 	errors       int
 	strikes      int // errors since the last accepted message
+	refusals     int // recipients refused for good, or unknown, since the same
 	idles        int // commands that moved no mail, since the same
 	transactions int
 	messages     int // accepted

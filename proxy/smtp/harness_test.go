@@ -82,6 +82,10 @@ func (s *recorderSession) Rcpts(_ context.Context, rcpts []Recipient) []error {
 		switch r.To.Local() {
 		case "no":
 			errs[i] = mail.NewReply(550, 5, 1, 1, "No such recipient here")
+		case "unknown":
+			errs[i] = mail.NewReply(451, 4, 1, 1, "Not known")
+		case "other":
+			errs[i] = mail.NewReply(452, 4, 5, 3, "Come again")
 		case "later":
 			errs[i] = fmt.Errorf("wrapped: %w", mail.NewReply(451, 4, 3, 2, "Not now"))
 		case "unforeseen":

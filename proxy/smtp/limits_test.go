@@ -221,9 +221,70 @@ func TestRefusedRecipientsAreLimited(t *testing.T) {
 	for range 100 {
 		p.expect("550 ")
 	}
-	for range 50 {
-		p.expect("452 4.5.3")
+	p.expect("421 4.7.0")
+	p.expectEnd()
+}
+
+// TestRefusals wants a peer that guesses addresses to be cut off, over its transactions,
+// and nobody else.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.Limits.Refusals = 4
+	_, addr := listen(t, o, &recorder{})
+	rcpts := func(p *peer, who string, n int, want string) {
+		t.Helper()
+		for range n {
+			p.command("RCPT TO:<"+who+"@in.example>", want)
+		}
 	}
+	for _, who := range []string{"no", "unknown"} { // refused for good, or by nobody known
+		p := dial(t, addr).hello()
+		for range 2 {
+			p.command("MAIL FROM:<a@out.example>", "250 ")
+			rcpts(p, who, 2, map[string]string{"no": "550 ", "unknown": "451 4.1.1"}[who])
+			p.command("RSET", "250 ")
+		}
+		p.command("MAIL FROM:<a@out.example>", "250 ")
+		rcpts(p, who, 1, "421 4.7.0")
+		p.expectEnd()
+	}
+
+	p := dial(t, addr).hello() // a burst of 20,000 ends with the first lot that was decided
+	p.send("MAIL FROM:<a@out.example>\r\n" + strings.Repeat("RCPT TO:<unknown@in.example>\r\n", 20_000))
+	p.expect("250 ")
+	refused := 0
+	for last := ""; !strings.HasPrefix(last, "421 4.7.0"); refused++ {
+		if last = p.reply(); refused > o.Limits.Recipients {
+			t.Fatalf("still answered after %d: %s", refused, last)
+		}
+	}
+
+	p = dial(t, addr).hello() // put off for another reason: no matter how often
+	for range 5 {
+		p.command("MAIL FROM:<a@out.example>", "250 ")
+		rcpts(p, "other", 20, "452 4.5.3")
+		rcpts(p, "later", 20, "451 4.3.2")
+		p.command("RSET", "250 ")
+	}
+
+	// Somebody was accepted: the message goes through, and the count begins anew.
+	p = dial(t, addr).hello()
+	for range 3 {
+		p.envelope()
+		rcpts(p, "unknown", 20, "451 4.1.1")
+		p.command("DATA", "354 ")
+		p.command("x\r\n.", "250 ")
+	}
+	p.send("MAIL FROM:<a@out.example>\r\n" + strings.Repeat("RCPT TO:<no@in.example>\r\n", 20) + "RCPT TO:<b@in.example>\r\n")
+	p.expect("250 ")
+	for range 20 {
+		p.expect("550 ")
+	}
+	p.expect("250 ")
+	p.command("RSET", "250 ") // without a message it doesn't
+	p.command("MAIL FROM:<a@out.example>", "421 4.7.0")
+	p.expectEnd()
 }
 
 // TestRecipientLimitCountsAccepted wants refused recipients not to use the limit up.

@@ -137,6 +137,6 @@ func (c *conn) results(b *body, errs []error, complete bool) {
 	}
 	if accepted {
 		c.messages++
-		c.strikes, c.idles = 0, 0
+		c.strikes, c.refusals, c.idles = 0, 0, 0
 	}
 }

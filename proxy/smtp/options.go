@@ -110,9 +110,16 @@ type Limits struct {
 	// Transactions is how many a connection may begin; 421 4.7.0 then. 0: no limit.
 	Transactions int
 	// Errors is how many commands may be malformed, out of order or unknown between two
-	// accepted messages; the next is answered 421 4.7.0. What a session refuses is not
-	// counted.
+	// accepted messages; the next is answered 421 4.7.0. What a session refuses is
+	// not counted here.
 	Errors int
+	// Refusals is how many recipients a session may refuse for good (5yz), or because
+	// it doesn't know them (451 4.1.1), between two accepted messages; at the next, if
+	// its transaction has no accepted recipient, or at the next MAIL, the answer is 421
+	// 4.7.0. Recipients that came together are counted together, and those put off for
+	// any other reason not at all, unless they go beyond Recipients and nobody was
+	// accepted: a big message of a relay is not punished.
+	Refusals int
 	// Idles is how many commands that move no mail (NOOP, RSET, VRFY, HELP, EHLO,
 	// XFORWARD, a MAIL that is refused, an empty chunk) may come between two accepted
 	// messages; the next is answered 421 4.7.0.
@@ -152,6 +159,7 @@ func DefaultOptions() Options {
 			CommandBytes:          4096,
 			Recipients:            1000,
 			Errors:                20,
+			Refusals:              100,
 			Idles:                 100,
 			MessageBytes:          100 << 20,
 			Connections:           10_000,
@@ -195,8 +203,8 @@ func (o *Options) check() error {
 	if l.Recipients < 100 {
 		bad("recipients %d, want 100 or more (RFC 5321 section 4.5.3.1.8)", l.Recipients)
 	}
-	if l.Errors < 1 || l.Idles < 1 {
-		bad("errors %d and idles %d, want 1 or more", l.Errors, l.Idles)
+	if l.Errors < 1 || l.Refusals < 1 || l.Idles < 1 {
+		bad("errors %d, refusals %d and idles %d, want 1 or more", l.Errors, l.Refusals, l.Idles)
 	}
 	if l.Transactions < 0 || l.MessageBytes < 0 || l.Connections < 0 || l.ConnectionsPerAddress < 0 || l.DataRate < 0 || l.DataGrace < 0 {
 		bad("a limit is negative")

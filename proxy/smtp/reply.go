@@ -28,6 +28,7 @@ var (
 	replyFull        = mail.NewReply(421, 4, 3, 2, "Too many connections, try again later")
 	replyFullAddress = mail.NewReply(421, 4, 7, 0, "Too many connections from your address")
 	replyErrors      = mail.NewReply(421, 4, 7, 0, "Too many errors, closing connection")
+	replyRefusals    = mail.NewReply(421, 4, 7, 0, "Too many recipients that can't be taken, closing connection")
 	replyIdles       = mail.NewReply(421, 4, 7, 0, "Too many commands without mail, closing connection")
 	replyRenew       = mail.NewReply(421, 4, 7, 0, "Too many transactions, connect again")
 	replyDoubtful    = mail.NewReply(421, 4, 7, 0, "Closing connection behind a malformed end of message")

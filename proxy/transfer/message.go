@@ -291,12 +291,14 @@ func (m *message) dot() {
 			if n == 0 {
 				m.Observer.InDoubt(l.platform.ID)
 			}
+			m.log(slog.LevelWarn, "message in doubt", &r.decision, "error", r.err)
 		case r.err != nil:
 			note.Code = reply(r.err).Code
 		default:
 			note.Code, note.Result = 250, ledger.ResultDelivered
 			if r.err = r.ticket.Acknowledge(); r.err != nil {
 				note.Result = ledger.ResultNotAcknowledged
+				m.log(slog.LevelWarn, "message not acknowledged: a copy is on the platform", &r.decision, "error", r.err)
 			}
 		}
 		notes = append(notes, note)

@@ -11,12 +11,12 @@ import (
 )
 
 const (
-	// windowRefs is how many references to held mail are in memory at once.
+	// windowRefs is how many references to held mail a lane has in memory at most.
 	windowRefs = 20_000
 	// boxRefs is how many of them are of one mailbox.
 	boxRefs = 1_000
-	// idleRefs is how many a mailbox keeps that can't be sent to.
-	idleRefs = 4
+	// scanEvery is the least time between two scans.
+	scanEvery = 5 * time.Millisecond
 )
 
 // boxState says where a box is.
@@ -29,6 +29,7 @@ const (
 	boxBlocked                 // a delivery of waiting mail for its key is under way
 	boxPaused                  // put off until a time
 	boxParked                  // its agency is closed
+	boxEmpty                   // nothing is loaded, though there is more: a scan fills it
 )
 
 // box is a mailbox, or fixed address, with held mail.
@@ -38,13 +39,14 @@ type box struct {
 	taken  int   // of refs, the first ones: under way
 	loaded ref   // the last that was ever in refs
 
-	more   bool   // there is mail behind refs, above the sequence resume
+	more   bool // there is mail behind refs, above the sequence resume
 	resume uint64
 	seen   uint64 // the scan that set more
 
 	state    boxState
 	queued   bool // in lane.boxes
 	lane     *lane
+	counted  int              // of refs, in lane.window
 	agency   routing.AgencyID // while parked: which is closed
 	until    time.Time        // while paused
 	heapAt   int              // index in pauses
@@ -52,37 +54,98 @@ type box struct {
 	since    time.Time        // of the first of them
 }
 
-// room reports whether more mail may be loaded.
+// active reports whether mail of b goes as soon as its turn comes.
+func (b *box) active() bool {
+	return b.state == boxReady || b.state == boxBusy || b.state == boxBlocked
+}
+
+// room reports whether more mail may be loaded. The first always is, so that no platform's
+// mail is behind another's.
 func (b *box) room() bool {
-	if b.state == boxParked || b.state == boxPaused || b.state == boxNew {
-		return len(b.refs) < idleRefs
+	return len(b.refs) == 0 || b.active() && !b.lane.down && len(b.refs) < boxRefs && b.lane.window < windowRefs
+}
+
+// hungry reports whether b should be loaded.
+func (b *box) hungry() bool {
+	return b.more && (len(b.refs) == 0 || b.active() && len(b.refs) < boxRefs/4 && !b.lane.down) &&
+		(b.lane == nil || b.lane.window < windowRefs/2)
+}
+
+// account corrects the lane's window after a change of b. q.mu is held.
+func (q *Queue) account(b *box) {
+	if b.lane == nil {
+		return
 	}
-	return len(b.refs) < boxRefs
+	want := 0
+	if b.active() {
+		want = len(b.refs)
+	}
+	before := b.lane.window
+	b.lane.window += want - b.counted
+	b.counted = want
+	if before >= windowRefs/2 && b.lane.window < windowRefs/2 {
+		q.starving = true
+		q.signal()
+	}
+}
+
+// setLane puts b into a lane.
+func (b *box) setLane(l *lane) {
+	if b.lane != nil && b.lane != l {
+		b.lane.window -= b.counted
+		b.counted, b.queued = 0, false
+	}
+	b.lane = l
 }
 
 // scan loads held mail that has room, in order of acceptance, from where the last scan
 // ended or mail was left.
 func (q *Queue) scan(ctx context.Context) {
 	q.mu.Lock()
-	if !q.scanDue || q.window >= windowRefs/2 {
+	began := time.Now()
+	if began.Before(q.scanAt) {
+		q.mu.Unlock()
+		return
+	}
+	if q.starving && !q.scanDue {
+		q.starving = false
+		for b := range q.hungry {
+			if q.boxes[b.key] != b || !b.more {
+				delete(q.hungry, b)
+			} else if b.hungry() {
+				q.rescan(b.resume)
+				delete(q.hungry, b)
+			}
+		}
+	}
+	if !q.scanDue {
+		q.scanAt = began.Add(scanEvery)
 		q.mu.Unlock()
 		return
 	}
 	q.scanDue = false
 	q.scanNo++
-	from := q.cursor
+	from, empty := q.cursor, q.empty
+	q.empty = nil
 	q.mu.Unlock()
+	ended := false
 	q.o.Store.Each(spool.Filter{State: spool.StateHeld, After: from}, func(e spool.Entry) bool {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		if ctx.Err() != nil || q.window >= windowRefs {
-			q.scanDue = true
-			return false
-		}
 		q.loadHeld(refOf(&e), e.Key, from)
 		q.cursor = max(q.cursor, e.Sequence)
-		return true
+		ended = ctx.Err() != nil
+		return !ended
 	})
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, b := range empty {
+		if b.state == boxEmpty && q.boxes[b.key] == b {
+			delete(q.boxes, b.key) // what it had left is held no more
+		}
+	}
+	// A scan over a large spool takes time; scans take a tenth of it at most.
+	q.scanAt = time.Now().Add(max(9*time.Since(began), scanEvery))
 }
 
 // loadHeld puts a reference into its box, or notes that it was left. from is where the
@@ -109,7 +172,10 @@ func (q *Queue) loadHeld(r ref, k spool.Key, from uint64) {
 	}
 	b.refs = append(b.refs, r)
 	b.loaded = r
-	q.window++
+	q.account(b)
+	if b.state == boxEmpty {
+		q.goOn(b) // so that it has room for what follows in this scan
+	}
 }
 
 // addHeld takes up a held recipient outside of a scan: one that was just accepted, or one
@@ -125,7 +191,7 @@ func (q *Queue) addHeld(r ref, k spool.Key) {
 	at, found := slices.BinarySearchFunc(b.refs[b.taken:], r, ref.compare)
 	if !found {
 		b.refs = slices.Insert(b.refs, b.taken+at, r)
-		q.window++
+		q.account(b)
 	}
 }
 
@@ -149,20 +215,25 @@ func (q *Queue) pop(b *box, r ref) {
 	if at < b.taken {
 		b.taken--
 	}
-	q.window--
+	q.account(b)
 }
 
 // settleBox puts a box, of which nothing is under way, where it belongs now. q.mu is held.
 func (q *Queue) settleBox(b *box, to boxState) {
-	if b.more && len(b.refs) < boxRefs/4 && to != boxParked {
-		q.rescan(b.resume)
+	if q.boxes[b.key] != b {
+		return // it ended meanwhile
 	}
 	if len(b.refs) == 0 {
 		if !b.more {
+			b.state = boxEmpty
+			q.account(b)
 			delete(q.boxes, b.key)
 			return
 		}
-		to = boxReady // the scan fills it
+		to = boxEmpty
+	}
+	if to != boxReady || b.lane.running < b.lane.allowed(time.Now()) {
+		q.signal()
 	}
 	b.state = to
 	switch to {
@@ -172,46 +243,66 @@ func (q *Queue) settleBox(b *box, to boxState) {
 			b.lane.boxes = append(b.lane.boxes, b)
 		}
 	case boxNew:
+		q.trim(b)
 		q.triage = append(q.triage, b)
 	case boxPaused:
+		q.trim(b)
 		heap.Push(&q.pauses, b)
+	case boxParked:
+		q.trim(b)
+	case boxEmpty:
+		q.empty = append(q.empty, b)
 	}
-	q.signal()
+	q.account(b)
+	if b.hungry() {
+		q.rescan(b.resume)
+		q.signal()
+	} else if b.more && to != boxParked {
+		q.hungry[b] = struct{}{}
+	}
 }
 
 // pause leaves a box alone until a time. q.mu is held.
 func (q *Queue) pause(b *box, until time.Time) {
 	b.until = until
-	q.trim(b)
 	q.settleBox(b, boxPaused)
 }
 
-// trim forgets all but the first references of a box that can't be sent to, so that it
-// takes no room from others. q.mu is held.
+// trim forgets all but the first message of a box that can't be sent to now.
 func (q *Queue) trim(b *box) {
-	if len(b.refs) <= idleRefs {
-		return
-	}
-	// Recipients of one message in one mailbox have one sequence: the cut is between
-	// messages.
-	n := idleRefs
-	for n < len(b.refs) && b.refs[n].seq == b.refs[n-1].seq {
+	n := 1
+	for n < len(b.refs) && b.refs[n].seq == b.refs[0].seq {
 		n++
 	}
-	if n == len(b.refs) {
+	if n >= len(b.refs) {
 		return
 	}
-	q.window -= len(b.refs) - n
 	b.refs = slices.Clone(b.refs[:n])
 	b.loaded = b.refs[n-1]
 	b.more, b.resume, b.seen = true, b.loaded.seq, q.scanNo
 }
 
-// resumePauses routes the boxes again whose pause is over. q.mu is held.
+// resumePauses lets the boxes go on whose pause is over. q.mu is held.
 func (q *Queue) resumePauses(now time.Time) {
 	for len(q.pauses) > 0 && !now.Before(q.pauses[0].until) {
-		q.settleBox(heap.Pop(&q.pauses).(*box), boxNew)
+		q.goOn(heap.Pop(&q.pauses).(*box))
 	}
+}
+
+// endPause lets a paused box go on. q.mu is held.
+func (q *Queue) endPause(b *box) {
+	heap.Remove(&q.pauses, b.heapAt)
+	q.goOn(b)
+}
+
+// goOn puts a box into the lane that it was in; its route is asked at every attempt. q.mu
+// is held.
+func (q *Queue) goOn(b *box) {
+	if b.lane == nil {
+		q.settleBox(b, boxNew)
+		return
+	}
+	q.settleBox(b, boxReady)
 }
 
 // boxHeap has the box at its top whose pause ends first.

@@ -35,9 +35,9 @@
 // # Goroutines and memory
 //
 // [Queue.Run] is the scheduler, and the owner of the workers: at most one for each delivery
-// under way, none for a message. Held mail is not copied: a window of at most
-// [windowRefs] references moves over the spool's own index. A mailbox with held mail
-// takes about 200 bytes, waiting mail 40 for each recipient.
+// under way, none for a message, and one that writes notices. Held mail is not copied: a
+// window of at most 20,000 references for each platform moves over the spool's own index.
+// A mailbox with held mail takes some 250 bytes, waiting mail 40 for each recipient.
 //
 // All methods may be called by any goroutine; none but Run waits for a disk or network,
 // unless it says so.

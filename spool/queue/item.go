@@ -58,6 +58,8 @@ func (h *itemHeap) Pop() any {
 	return it
 }
 
+func (h *itemHeap) init() { heap.Init(h) }
+
 // schedule makes an item due after a delay. q.mu is held.
 func (q *Queue) schedule(it item, delay time.Duration) {
 	it.due = time.Since(q.begun) + delay
@@ -79,7 +81,7 @@ func (q *Queue) dueItems(now time.Time) (asked []item) {
 	return asked
 }
 
-// routedAtOnce bounds how long other work waits for the routing of waiting mail.
+// routedAtOnce bounds how long other work waits for routing.
 const routedAtOnce = 1000
 
 // wakeLane makes all due that waits for a lane. q.mu is held.

@@ -16,9 +16,10 @@ type lane struct {
 	number   uint16
 	limiter  *rate.Limiter
 
-	boxes []*box // with held mail, in turn
-	items []item // waiting mail that is due
-	turn  bool   // waiting mail is next, if there is any
+	boxes  []*box // with held mail, in turn
+	items  []item // waiting mail that is due
+	window int    // references in the boxes that can be sent to
+	turn   bool   // waiting mail is next, if there is any
 
 	running int     // workers
 	limit   float64 // how many there may be, 1 at least
@@ -103,7 +104,7 @@ func (q *Queue) resumeLanes(now time.Time) {
 		if l.down && !now.Before(l.until) && l.running == 0 && l.ready() == 0 {
 			q.probe(l)
 			if l.ready() == 0 {
-				l.up() // nobody waits for it
+				q.up(l) // nobody waits for it
 			}
 		}
 	}
@@ -112,7 +113,8 @@ func (q *Queue) resumeLanes(now time.Time) {
 // worker makes deliveries until nothing is ready, or there are too many of its kind.
 func (q *Queue) worker(ctx context.Context, l *lane) {
 	for {
-		b, it, ok := q.take(l)
+		paced := l.pace(ctx) // before it takes anything, so that nothing waits in its hands
+		b, it, ok := q.take(l, paced)
 		switch {
 		case !ok:
 			return
@@ -125,10 +127,10 @@ func (q *Queue) worker(ctx context.Context, l *lane) {
 }
 
 // take returns what is next in a lane: a box, or an item of waiting mail.
-func (q *Queue) take(l *lane) (b *box, it item, ok bool) {
+func (q *Queue) take(l *lane, paced bool) (b *box, it item, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for !q.stopping && l.running <= l.allowed(time.Now()) && l.ready() > 0 {
+	for paced && !q.stopping && l.running <= l.allowed(time.Now()) && l.ready() > 0 {
 		if len(l.boxes) > 0 && (!l.turn || len(l.items) == 0) {
 			l.turn = true
 			if b = q.takeBox(l); b != nil {
@@ -155,19 +157,11 @@ func (q *Queue) takeBox(l *lane) *box {
 	if l.boxes = l.boxes[1:]; len(l.boxes) == 0 {
 		l.boxes = nil
 	}
+	if b.lane != l {
+		return nil // it moved to another lane, and is there
+	}
 	b.queued = false
-	switch {
-	case b.state != boxReady || b.lane != l || q.boxes[b.key] != b:
-		if b.state == boxReady && b.lane != l && q.boxes[b.key] == b {
-			q.settleBox(b, boxReady)
-		}
-		return nil
-	case len(b.refs) == 0: // the scan hasn't filled it yet
-		if b.more {
-			q.rescan(b.resume)
-		}
-		b.state = boxNew
-		q.triage = append(q.triage, b)
+	if b.state != boxReady || q.boxes[b.key] != b {
 		return nil
 	}
 	if _, busy := q.busy[b.key]; busy {
@@ -179,9 +173,10 @@ func (q *Queue) takeBox(l *lane) *box {
 	return b
 }
 
-// up says that the platform answers.
-func (l *lane) up() {
+// up says that the platform answers. q.mu is held.
+func (q *Queue) up(l *lane) {
 	l.down, l.failures, l.last = false, 0, nil
+	q.starving = true
 }
 
 // answered adapts a lane to how an attempt that began at a time went. q.mu is held.
@@ -215,7 +210,7 @@ func (q *Queue) answered(l *lane, began time.Time, results []Result) {
 		}
 		l.items = nil
 	case told && l.down:
-		l.up()
+		q.up(l)
 		l.limit = max(1, min(l.limit, float64(l.most)/2))
 		q.log.Info("platform is back", "platform", l.platform)
 		q.wakeLane(l)

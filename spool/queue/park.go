@@ -31,7 +31,6 @@ func (q *Queue) park(id routing.AgencyID) *parked {
 // parkBox lays a box aside until its agency opens. q.mu is held.
 func (q *Queue) parkBox(b *box, id routing.AgencyID) {
 	b.agency = id
-	q.trim(b)
 	q.settleBox(b, boxParked)
 	if b.state == boxParked {
 		p := q.park(id)
@@ -118,9 +117,6 @@ func kept(d *routing.Decision, r *spool.Recipient) (id routing.AgencyID, ok bool
 func (q *Queue) routeBox(b *box) {
 	q.mu.Lock()
 	if b.state != boxNew || q.boxes[b.key] != b || len(b.refs) == 0 {
-		if b.state == boxNew && len(b.refs) == 0 {
-			q.settleBox(b, boxNew)
-		}
 		q.mu.Unlock()
 		return
 	}
@@ -133,30 +129,33 @@ func (q *Queue) routeBox(b *box) {
 		q.unreadable(b, r, err)
 		return
 	}
-	d, open := q.route(&m, int(r.rcpt))
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.directBox(b, &m, int(r.rcpt), &d, open)
+	d, open := q.route(m, int(r.rcpt))
+	q.directBox(b, m, r, &d, open)
 }
 
-// directBox puts a box where the decision for its first mail says. q.mu is held.
-func (q *Queue) directBox(b *box, m *spool.Message, rcpt int, d *routing.Decision, open bool) {
-	switch id, keep := kept(d, &m.Recipients[rcpt]); {
-	case open:
-		b.lane = q.lane(d.Platform)
-		if until, ok := q.o.Doubts[m.Transaction]; ok && time.Now().Before(until) {
-			q.pause(b, until)
-			return
-		}
+// directBox puts a box where the decision for its first mail says.
+func (q *Queue) directBox(b *box, m *spool.Message, first ref, d *routing.Decision, open bool) {
+	r := &m.Recipients[first.rcpt]
+	id, keep := kept(d, r)
+	if !open && !keep {
+		q.putOffBox(b, m, first, Result{Status: Deferred, Err: fmt.Errorf("route of %s: %s", r.Address, d.Reason)})
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.boxes[b.key] != b: // an operator emptied it meanwhile
+	case !open:
+		q.parkBox(b, id)
+	case q.resting(m):
+		q.pause(b, q.o.Doubts[m.Transaction])
+	default:
+		b.setLane(q.lane(d.Platform))
 		q.settleBox(b, boxReady)
 		q.opened(d.Agency)
 		if b.agency != d.Agency {
 			q.opened(b.agency)
 		}
-	case keep:
-		q.parkBox(b, id)
-	default:
-		q.putOffBox(b, m, rcpt, Result{Status: Deferred, Err: fmt.Errorf("route of %s: %s", m.Recipients[rcpt].Address, d.Reason)})
 	}
 }
 
@@ -181,7 +180,7 @@ func (q *Queue) routeItem(it item) {
 			return
 		}
 	}
-	d, open := q.route(&m, int(it.rcpt))
+	d, open := q.route(m, int(it.rcpt))
 	id, keep := kept(&d, r)
 	q.mu.Lock()
 	switch {
@@ -196,13 +195,13 @@ func (q *Queue) routeItem(it item) {
 		}
 		last := l.last
 		q.mu.Unlock()
-		q.putOff(&m, it, Result{Status: Unavailable, Err: last})
+		q.putOff(m, it, Result{Status: Unavailable, Err: last})
 	case keep:
 		p := q.park(id)
 		p.items = append(p.items, it)
 		q.mu.Unlock()
 	default:
 		q.mu.Unlock()
-		q.putOff(&m, it, Result{Status: Deferred, Err: fmt.Errorf("route of %s: %s", r.Address, d.Reason)})
+		q.putOff(m, it, Result{Status: Deferred, Err: fmt.Errorf("route of %s: %s", r.Address, d.Reason)})
 	}
 }

@@ -19,7 +19,7 @@ type Store interface {
 	// Each calls f with the entries that the filter chooses, in order of acceptance, until
 	// f returns false.
 	Each(filter spool.Filter, f func(spool.Entry) bool)
-	Get(id mail.TransactionID) (spool.Message, error)
+	Get(id mail.TransactionID) (*spool.Message, error)
 	Open(id mail.TransactionID) (Body, error)
 	// Set changes states. It holds at once; an error is about its becoming durable.
 	Set(changes ...spool.Outcome) error
@@ -121,22 +121,26 @@ type Queue struct {
 	boxes    map[spool.Key]*box
 	triage   []*box // to be routed
 	pauses   boxHeap
-	window   int // references in boxes
-	cursor   uint64
-	scanDue  bool
+	cursor   uint64    // held mail up to here was loaded or left
+	scanDue  bool      // there may be mail behind cursor
+	scanAt   time.Time // not before
+	scanNo   uint64
+	empty    []*box            // that the next scan fills, or ends
+	hungry   map[*box]struct{} // with mail that was left, for which there was no room
+	starving bool              // there may be room by now
 	waiting  itemHeap
 	busy     map[spool.Key]struct{} // a delivery for the key is under way
 	blocked  map[spool.Key][]item   // waiting mail that waits for it to end
 	parked   map[routing.AgencyID]*parked
 	nextLook time.Time // at parked
-	fresh    []mail.TransactionID
-	returns  []spool.Entry // failed and expired: their senders are to be told
-	returnAt time.Time     // not before
+	fresh    []fresh
+	notes    []note    // what senders are to be told
+	noteAt   time.Time // not before
+	telling  bool      // a goroutine does
 	rates    map[routing.AgencyID]*rateMeter
 	rate     map[routing.PlatformID]float64 // set by SetRate
 	workers  sync.WaitGroup
 	stopping bool
-	scanNo   uint64
 }
 
 // New returns a queue. Nothing is sent before Run.
@@ -148,10 +152,14 @@ func New(o Options) (*Queue, error) {
 	if err := o.Retry.validate(); err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
+	if n := &o.Notices; n.Platform != "" && n.Host == "" {
+		return nil, errors.New("queue: notices: host is required")
+	}
 	q := &Queue{
 		o: o, log: o.Logger, obs: o.Observer, wake: make(chan struct{}, 1), begun: time.Now(),
 		lanes: make(map[routing.PlatformID]*lane), byNumber: []*lane{nil}, boxes: make(map[spool.Key]*box),
-		busy: make(map[spool.Key]struct{}), blocked: make(map[spool.Key][]item),
+		hungry: make(map[*box]struct{}),
+		busy:   make(map[spool.Key]struct{}), blocked: make(map[spool.Key][]item),
 		parked: make(map[routing.AgencyID]*parked), rates: make(map[routing.AgencyID]*rateMeter),
 		rate: make(map[routing.PlatformID]float64),
 	}
@@ -209,7 +217,7 @@ func (q *Queue) load() {
 			q.schedule(item{ref: refOf(&e), stored: true}, q.o.Retry.spread())
 			n++
 		case spool.StateFailed, spool.StateExpired:
-			q.returns = append(q.returns, e)
+			q.note(note{kind: dsn.Failed, transaction: e.Transaction})
 		}
 		return true
 	})
@@ -228,8 +236,11 @@ func (q *Queue) step(ctx, sending context.Context) time.Duration {
 	q.resumePauses(now)
 	q.lookAtParked(now)
 	asked := q.dueItems(now)
-	boxes := q.triage
-	q.triage = nil
+	n := min(len(q.triage), routedAtOnce)
+	boxes := q.triage[:n:n]
+	if q.triage = q.triage[n:]; len(q.triage) == 0 {
+		q.triage = nil
+	}
 	q.mu.Unlock()
 
 	for _, b := range boxes {
@@ -245,10 +256,10 @@ func (q *Queue) step(ctx, sending context.Context) time.Duration {
 		q.routeItem(it)
 	}
 	q.scan(ctx)
-	q.tellSenders(ctx)
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.tell(sending)
 	for _, l := range q.lanes {
 		q.spawn(sending, l)
 	}
@@ -257,7 +268,7 @@ func (q *Queue) step(ctx, sending context.Context) time.Duration {
 
 // untilNext returns how long the scheduler may sleep. q.mu is held.
 func (q *Queue) untilNext(now time.Time) time.Duration {
-	if len(q.fresh) > 0 || len(q.triage) > 0 || q.scanDue && q.window < windowRefs/2 {
+	if len(q.fresh) > 0 || len(q.triage) > 0 {
 		return 0
 	}
 	next := now.Add(time.Minute)
@@ -265,6 +276,9 @@ func (q *Queue) untilNext(now time.Time) time.Duration {
 		if t.Before(next) {
 			next = t
 		}
+	}
+	if q.scanDue || q.starving {
+		earlier(q.scanAt)
 	}
 	if len(q.waiting) > 0 {
 		earlier(q.begun.Add(q.waiting[0].due))
@@ -275,8 +289,8 @@ func (q *Queue) untilNext(now time.Time) time.Duration {
 	if len(q.parked) > 0 {
 		earlier(q.nextLook)
 	}
-	if len(q.returns) > 0 {
-		earlier(q.returnAt)
+	if len(q.notes) > 0 && !q.telling {
+		earlier(q.noteAt)
 	}
 	for _, l := range q.lanes {
 		if l.down && now.Before(l.until) {
@@ -313,7 +327,7 @@ func (q *Queue) Wake(platform routing.PlatformID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if l := q.lanes[platform]; l != nil {
-		l.up()
+		q.up(l)
 		q.wakeLane(l)
 	}
 	q.signal()
@@ -324,9 +338,17 @@ func (q *Queue) Wake(platform routing.PlatformID) {
 func (q *Queue) Behind(k spool.Key) bool { return q.o.Store.Held(k) }
 
 // Added says that recipients of a message were put into the spool, after they were.
-func (q *Queue) Added(id mail.TransactionID) {
+func (q *Queue) Added(id mail.TransactionID) { q.added(id, false) }
+
+// fresh is a message with recipients that the queue hasn't seen.
+type fresh struct {
+	id   mail.TransactionID
+	soon bool // no attempt was made yet: it is due at once
+}
+
+func (q *Queue) added(id mail.TransactionID, soon bool) {
 	q.mu.Lock()
-	q.fresh = append(q.fresh, id)
+	q.fresh = append(q.fresh, fresh{id, soon})
 	q.mu.Unlock()
 	q.signal()
 }
@@ -337,29 +359,29 @@ func (q *Queue) takeFresh() {
 	fresh := q.fresh
 	q.fresh = nil
 	q.mu.Unlock()
-	for _, id := range fresh {
-		q.o.Store.Each(spool.Filter{Transaction: id}, func(e spool.Entry) bool {
+	for _, f := range fresh {
+		q.o.Store.Each(spool.Filter{Transaction: f.id}, func(e spool.Entry) bool {
 			q.mu.Lock()
 			defer q.mu.Unlock()
-			q.takeUp(&e)
+			delay := q.o.Retry.First
+			if f.soon || time.Since(e.Time) > delay {
+				delay = 0
+			}
+			q.takeUp(&e, delay)
 			return true
 		})
 	}
 }
 
-// takeUp puts an entry where its state belongs. q.mu is held.
-func (q *Queue) takeUp(e *spool.Entry) {
+// takeUp puts an entry where its state belongs; waiting mail is due after delay. q.mu is
+// held.
+func (q *Queue) takeUp(e *spool.Entry, delay time.Duration) {
 	switch e.State {
 	case spool.StateHeld:
 		q.addHeld(refOf(e), e.Key)
 	case spool.StateWaiting:
-		delay := q.o.Retry.First
-		if e.Time.IsZero() || time.Since(e.Time) > delay {
-			delay = 0
-		}
 		q.schedule(item{ref: refOf(e)}, delay)
 	case spool.StateFailed, spool.StateExpired:
-		q.returns = append(q.returns, *e)
-		q.returnAt = time.Time{}
+		q.note(note{kind: dsn.Failed, transaction: e.Transaction})
 	}
 }

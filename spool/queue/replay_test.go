@@ -39,7 +39,7 @@ func TestReplayInOrder(t *testing.T) {
 // TestReplayWhenAgencyOpens: nothing goes before, and all goes right after.
 func TestReplayWhenAgencyOpens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
+		w := newWorld(t, func(o *Options) { o.Retry.Life = time.Hour })
 		w.shut("health", 1, 2)
 		w.open("ox", "police", 3)
 		held := w.put(spool.StateHeld, "a@out.example", 1)
@@ -50,7 +50,7 @@ func TestReplayWhenAgencyOpens(t *testing.T) {
 		w.put(spool.StateHeld, "a@out.example", 3)
 		waiting := w.put(spool.StateWaiting, "a@out.example", 2)
 		w.run()
-		time.Sleep(6 * 24 * time.Hour) // held mail never grows too old, nor does waiting mail of a closed agency
+		time.Sleep(4 * time.Hour) // held mail never grows too old, nor does waiting mail of a closed agency
 		if got := w.taken(true); len(got) != 1 || got[0].address != address(3) {
 			t.Fatalf("while the agency is closed: %v", got)
 		}
@@ -311,7 +311,8 @@ func TestClosesMeanwhile(t *testing.T) {
 		for range 10 {
 			w.put(spool.StateHeld, "a@out.example", 1)
 		}
-		w.put(spool.StateWaiting, "a@out.example", 1)
+		w.shut("health", 2)
+		w.put(spool.StateWaiting, "a@out.example", 2)
 		shut := false
 		w.behave = func(*Delivery, *Recipient) Result {
 			if len(w.sent) == 3 {
@@ -331,7 +332,7 @@ func TestClosesMeanwhile(t *testing.T) {
 		w.mu.Lock()
 		w.behave = nil
 		w.mu.Unlock()
-		w.open("exchange", "health", 1)
+		w.open("exchange", "health", 1, 2)
 		w.settle(2*recheck, "all is delivered", w.store.empty)
 		w.stop()
 		w.inOrder()

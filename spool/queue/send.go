@@ -39,10 +39,6 @@ type shipment struct {
 // sendBox makes a delivery of the first mail of a box, which is busy.
 func (q *Queue) sendBox(ctx context.Context, l *lane, b *box) {
 	r := b.refs[0]
-	if !l.pace(ctx) {
-		q.putBack(b, boxReady)
-		return
-	}
 	m, err := q.o.Store.Get(r.transaction())
 	if err != nil || int(r.rcpt) >= len(m.Recipients) || m.Recipients[r.rcpt].State != spool.StateHeld {
 		q.mu.Lock()
@@ -68,12 +64,6 @@ func (q *Queue) sendBox(ctx context.Context, l *lane, b *box) {
 
 // sendItem makes a delivery of waiting mail.
 func (q *Queue) sendItem(ctx context.Context, l *lane, it item) {
-	if !l.pace(ctx) {
-		q.mu.Lock()
-		q.schedule(it, 0)
-		q.mu.Unlock()
-		return
-	}
 	m, err := q.o.Store.Get(it.transaction())
 	if err != nil || int(it.rcpt) >= len(m.Recipients) || m.Recipients[it.rcpt].State != spool.StateWaiting {
 		q.gone(it, err)
@@ -130,15 +120,6 @@ func (l *lane) pace(ctx context.Context) bool {
 func (q *Queue) resting(m *spool.Message) bool {
 	until, ok := q.o.Doubts[m.Transaction]
 	return ok && time.Now().Before(until)
-}
-
-// putBack gives a box back of which nothing was sent.
-func (q *Queue) putBack(b *box, to boxState) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	b.taken = 0
-	q.free(b.key)
-	q.settleBox(b, to)
 }
 
 // free says that no delivery for a key is under way any more. q.mu is held.

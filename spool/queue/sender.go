@@ -2,6 +2,8 @@ package queue
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"mailcutover/mail"
@@ -71,9 +73,12 @@ type Result struct {
 	Silent bool        // Delivered: the platform doesn't report success to the sender (RFC 3461 section 5.2.2)
 }
 
-// text returns what the spool keeps of a result.
+// text returns what the spool keeps of a result; replyOf reads it back.
 func (r *Result) text() string {
 	switch {
+	case r.Reply != nil && r.Reply.EnhancedCode[0] > 0:
+		c := r.Reply.EnhancedCode
+		return fmt.Sprintf("%d.%d.%d %s", c[0], c[1], c[2], r.Reply.Message)
 	case r.Reply != nil:
 		return r.Reply.Message
 	case r.Err != nil:
@@ -81,4 +86,18 @@ func (r *Result) text() string {
 	default:
 		return ""
 	}
+}
+
+// replyOf returns the answer that a recipient's last attempt got, or nil.
+func replyOf(r *spool.Recipient) *mail.Reply {
+	if r.Last.Code == 0 {
+		return nil
+	}
+	reply := mail.NewReply(r.Last.Code, 0, 0, 0, r.Reason)
+	var c [3]int
+	word, rest, _ := strings.Cut(r.Reason, " ")
+	if n, err := fmt.Sscanf(word, "%d.%d.%d", &c[0], &c[1], &c[2]); err == nil && n == 3 {
+		reply.EnhancedCode, reply.Message = c, rest
+	}
+	return reply
 }

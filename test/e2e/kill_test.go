@@ -250,7 +250,7 @@ func TestRedisIsAway(t *testing.T) {
 	redis := peers.StartRedis(t, peers.RedisOptions{})
 	n, exchange, _ := startPair(t, setup{redis: redis.URL(), lease: "settled: 5s, armed: 2500ms, margin: 500ms"})
 	n.addAgency("settled", "anna")
-	n.addAgency("armed", "ben")
+	n.addAgency("armed", "ben", "early", "late")
 	a, err := n.api.Agency(t.Context(), "armed")
 	if err == nil {
 		_, err = n.api.Arm(t.Context(), "armed", a.Epoch, "test")
@@ -277,6 +277,29 @@ func TestRedisIsAway(t *testing.T) {
 	waitFor(t, "mail for the settled agency", flows(settled))
 	waitFor(t, "mail for the armed agency", flows(armed))
 
+	// Two messages are on their way when Redis goes: one that has no dot yet, and one
+	// whose answer comes late.
+	early := mustDial(t, n.smtp, "EHLO")
+	early.envelope(t, "early@armed.example")
+	early.want(t, "DATA", "354 ")
+	release := make(chan struct{})
+	exchange.SetScript(func(c platformtest.Command) platformtest.Reaction {
+		if c.Verb == platformtest.VerbDot && c.Transaction.Accepted()[0] == "late@armed.example" {
+			<-release
+		}
+		return platformtest.Reaction{}
+	})
+	late := mustDial(t, n.smtp, "EHLO")
+	late.envelope(t, "late@armed.example")
+	late.want(t, "DATA", "354 ")
+	if err := late.send(withID(1_000_001) + ".\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the dot on its way", func() bool {
+		a, err := n.api.Agency(t.Context(), "armed")
+		return err == nil && a.UnderWay.Dotted == 1
+	})
+
 	if err := redis.Pause(); err != nil {
 		t.Fatal(err)
 	}
@@ -286,6 +309,21 @@ func TestRedisIsAway(t *testing.T) {
 	}
 	waitFor(t, "the armed agency's mail to be put off", stays(armed))
 	lapsed := time.Since(began)
+	// Without the right to decide no dot is sent, and no 250 is passed on (node rules 3 and 4).
+	if err := early.send(withID(1_000_000) + ".\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	early.want(t, "", "451 4.3.2 ")
+	close(release)
+	late.want(t, "", "451 4.3.2 ")
+	for _, tx := range exchange.Stored() {
+		if tx.StoredFor("early@armed.example") {
+			t.Error("a dot was sent after the lease had ended")
+		}
+	}
+	waitFor(t, "the log to name the copy", func() bool {
+		return strings.Contains(n.Output(), `"msg":"message not acknowledged: a copy is on the platform"`)
+	})
 	if !taken(settled) {
 		t.Errorf("the settled agency is put off after %s, with the armed one", lapsed)
 	}

@@ -52,15 +52,18 @@ const (
 	LoseBytes               // names are there, the bytes are not: files are short or empty
 	LoseNames               // bytes are there, but under no name, or the old one
 	LoseHalf                // half of the unsynced bytes of each file, all names: a torn write
-	LoseFirst               // zeros for the first half of the unsynced bytes of each file, every second unsynced name: no order is kept
+	LoseFirst               // zeros for the first half of the unsynced bytes of each file, every second unsynced change of a name: no order is kept
+	LoseSecond              // all bytes, and the other changes of names
 )
 
 // Losses lists them all.
-func Losses() []Loss { return []Loss{LoseAll, LoseNothing, LoseBytes, LoseNames, LoseHalf, LoseFirst} }
+func Losses() []Loss {
+	return []Loss{LoseAll, LoseNothing, LoseBytes, LoseNames, LoseHalf, LoseFirst, LoseSecond}
+}
 
 // String names l.
 func (l Loss) String() string {
-	return [...]string{"lose-all", "lose-nothing", "lose-bytes", "lose-names", "lose-half", "lose-first"}[l]
+	return [...]string{"lose-all", "lose-nothing", "lose-bytes", "lose-names", "lose-half", "lose-first", "lose-second"}[l]
 }
 
 // node is a file or a directory.
@@ -157,7 +160,9 @@ func survive(n *node, loss Loss, done map[*node]*node) *node {
 	case LoseAll, LoseNames:
 		names = n.safe
 	case LoseFirst:
-		names = everySecond(n.names, n.safe)
+		names = everySecond(n.names, n.safe, true)
+	case LoseSecond:
+		names = everySecond(n.names, n.safe, false)
 	}
 	for name, child := range names {
 		kept := survive(child, loss, done)
@@ -170,7 +175,7 @@ func survive(n *node, loss Loss, done map[*node]*node) *node {
 func (n *node) survive(loss Loss) []byte {
 	sure := slices.Concat(n.data[:n.synced], n.onDisk)
 	switch loss {
-	case LoseNothing, LoseNames:
+	case LoseNothing, LoseNames, LoseSecond:
 		return slices.Clone(n.data)
 	case LoseHalf:
 		if n.onDisk != nil {
@@ -186,8 +191,9 @@ func (n *node) survive(loss Loss) []byte {
 	}
 }
 
-// everySecond returns safe with every second of the changes that make it now.
-func everySecond(now, safe map[string]*node) map[string]*node {
+// everySecond returns safe with every second of the changes that make it now; take tells
+// whether the first is one of them.
+func everySecond(now, safe map[string]*node, take bool) map[string]*node {
 	some := maps.Clone(safe)
 	changed := map[string]bool{}
 	for name, n := range now {
@@ -196,19 +202,17 @@ func everySecond(now, safe map[string]*node) map[string]*node {
 	for name, n := range safe {
 		changed[name] = now[name] != n
 	}
-	take := false
 	for _, name := range slices.Sorted(maps.Keys(changed)) {
 		if !changed[name] {
 			continue
 		}
-		if take = !take; !take {
-			continue
-		}
-		if n := now[name]; n != nil {
+		if n := now[name]; !take {
+		} else if n != nil {
 			some[name] = n
 		} else {
 			delete(some, name)
 		}
+		take = !take
 	}
 	return some
 }
