@@ -65,7 +65,7 @@ type Daemon struct {
 	ledger   *ledger.Ledger
 	spool    *spool.Store
 	sender   *deliver.Sender
-	queue    *queue.Queue
+	queue    atomic.Pointer[queue.Queue] // nil until it is made
 	began    time.Time
 	runner   *operation.Runner
 	alarms   *alarm.Set
@@ -210,7 +210,7 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 		Table: d.table, Dir: filepath.Join(cfg.Data, "replica"), Logger: d.logger,
 		OnUpdate: func(old, now *routing.State) {
 			d.gate.Update(old, now)
-			if q := d.queue; q != nil {
+			if q := d.queue.Load(); q != nil {
 				q.Update(old, now)
 			}
 		},
@@ -221,7 +221,7 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 	d.gate = node.NewGate(d.replica, node.Lease(cfg.Lease), cfg.Routing.Separator)
 	d.metrics = metrics.New(d.version.Version, metrics.Sources{
 		State: d.replica.State, Status: d.replica.Status, Load: d.gate.Load, Alarms: d.alarms,
-		Spool: func() spool.Counts { all, _ := d.spool.Counts(); return all },
+		Spool: d.Spool,
 	})
 	d.part("replica", func() error {
 		d.initTable()
@@ -295,7 +295,7 @@ func (d *Daemon) transferOptions(cfg *config.Config, p *platforms) (transfer.Opt
 	master, err := postmaster(cfg)
 	return transfer.Options{
 		Gate: d.gate, Platforms: p.list, Postmaster: master,
-		Spool: d.spool, Added: d.queue.Added, PutOff: putOff(cfg), Ledger: d.ledger,
+		Spool: d.spool, Added: d.queue.Load().Added, PutOff: putOff(cfg), Ledger: d.ledger,
 		Node: cfg.Node, Installation: cfg.Installation,
 		HopLimit: cfg.Routing.HopLimit, OwnLimit: cfg.Routing.OwnLimit,
 		Alarms: d.alarms, Observer: d.metrics.Transfer(), Logger: d.logger,

@@ -81,8 +81,8 @@ func longestLimit(cfg *config.Config) (limit time.Duration) {
 }
 
 // startQueue begins to send what lies in the spool.
-func (d *Daemon) startQueue(cfg *config.Config, doubts map[mail.TransactionID]time.Time) (err error) {
-	d.queue, err = queue.New(queue.Options{
+func (d *Daemon) startQueue(cfg *config.Config, doubts map[mail.TransactionID]time.Time) error {
+	q, err := queue.New(queue.Options{
 		Store: queue.FromSpool(d.spool), Router: d.gate, Sender: d.sender,
 		Alarms: d.alarms, Observer: d.metrics.Queue(), Logger: d.logger,
 		Retry: queue.Retry{
@@ -98,7 +98,8 @@ func (d *Daemon) startQueue(cfg *config.Config, doubts map[mail.TransactionID]ti
 	if err != nil {
 		return err
 	}
-	d.part("queue", func() error { return d.queue.Run(d.ctx) })
+	d.queue.Store(q)
+	d.part("queue", func() error { return q.Run(d.ctx) })
 	return nil
 }
 
@@ -109,6 +110,12 @@ func (d *Daemon) senderOptions(p *platforms) deliver.Options {
 		o.Platforms = append(o.Platforms, deliver.Platform(one))
 	}
 	return o
+}
+
+// Spool returns how much lies in the spool, in all.
+func (d *Daemon) Spool() spool.Counts {
+	all, _ := d.spool.Counts()
+	return all
 }
 
 // putOff returns the agencies whose mail is not held.
