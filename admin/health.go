@@ -12,8 +12,9 @@ type Readiness struct {
 	Approval  string          `json:"approval"`
 	Lab       bool            `json:"lab"`
 	Table     ReadinessTable  `json:"table"`
-	Platforms map[string]bool `json:"platforms"` // whether each is ready
-	Degraded  bool            `json:"degraded"`  // ready, but not all of it
+	Platforms map[string]bool `json:"platforms"`                   // whether each is ready
+	Closed    []string        `json:"closed_unattended,omitempty"` // agencies that an operation left closed; see the alarms
+	Degraded  bool            `json:"degraded"`                    // ready, but not all of it
 }
 
 // ReadinessTable is how this node stands to the table.
@@ -40,7 +41,8 @@ func (s *Server) readiness() Readiness {
 			up++
 		}
 	}
-	r.Degraded = up < len(platforms) || len(t.Missing)+len(t.Regressed) > 0
+	r.Closed = texts(s.Runner.Unattended())
+	r.Degraded = up < len(platforms) || len(t.Missing)+len(t.Regressed)+len(r.Closed) > 0
 	if err := s.Gate.Ready(); err != nil {
 		r.Ready, r.Reason = false, err.Error()
 	} else if up == 0 {

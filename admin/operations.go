@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -18,12 +19,15 @@ const beginPatience = 5 * time.Second
 // journal has all of them.
 const keptOperations = 100
 
+// errStopping is why an operation is aborted when the node stops.
+var errStopping = errors.New("the node is stopping")
+
 // operations runs operations in the background and lets others watch.
 type operations struct {
 	runner Runner
 	log    *slog.Logger
 	base   context.Context // of all operations; ends only in stop
-	abort  context.CancelFunc
+	abort  context.CancelCauseFunc
 	runs   sync.WaitGroup
 
 	mu       sync.Mutex
@@ -44,7 +48,7 @@ type live struct {
 
 func newOperations(r Runner, log *slog.Logger) *operations {
 	o := &operations{runner: r, log: log, live: make(map[routing.OperationID]*live), closing: make(chan struct{})}
-	o.base, o.abort = context.WithCancel(context.Background())
+	o.base, o.abort = context.WithCancelCause(context.Background())
 	return o
 }
 
@@ -74,7 +78,7 @@ func (o *operations) start(ctx context.Context, req operation.Request) (operatio
 	o.mu.Lock()
 	if o.stopping {
 		o.mu.Unlock()
-		return operation.Operation{}, false, context.Canceled
+		return operation.Operation{}, false, errStopping
 	}
 	o.runs.Go(func() {
 		op, err := o.runner.Run(o.base, req)
@@ -136,14 +140,19 @@ func (o *operations) find(id routing.OperationID) *live {
 	return o.live[id]
 }
 
-// stop waits for the operations under way; when ctx ends it aborts those that can be,
-// and waits for that.
+// stop waits for the operations under way. When two thirds of the time that ctx leaves
+// have passed, it aborts those that aren't committed, and waits for that.
 func (o *operations) stop(ctx context.Context) {
 	o.mu.Lock()
 	first := !o.stopping
 	o.stopping = true
 	o.mu.Unlock()
-	defer context.AfterFunc(ctx, o.abort)()
+	share, cancel := context.WithCancel(ctx)
+	if end, ok := ctx.Deadline(); ok {
+		share, cancel = context.WithTimeout(ctx, time.Until(end)*2/3)
+	}
+	defer cancel()
+	defer context.AfterFunc(share, func() { o.abort(errStopping) })()
 	o.runs.Wait()
 	if first {
 		close(o.closing)

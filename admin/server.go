@@ -36,6 +36,7 @@ type Gate interface {
 type Runner interface {
 	Run(ctx context.Context, req operation.Request) (operation.Operation, error)
 	List() ([]operation.Operation, error)
+	Unattended() []routing.AgencyID // closed by an operation that nobody runs
 }
 
 // Alarms is the node's list of what a human has to see; *alarm.Set is one.
@@ -99,9 +100,9 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Shutdown takes no new operation, waits for those under way, and ends all calls. When
-// ctx ends first, operations that aren't committed are aborted, which is waited for, and
-// calls are cut.
+// Shutdown takes no new operation, waits for those under way, and ends all calls. After
+// two thirds of the time until ctx's deadline, and when ctx ends, operations that aren't
+// committed are aborted, which is waited for. When ctx ends, calls are cut.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.operations.stop(ctx)
 	if err := s.http.Shutdown(ctx); err != nil {

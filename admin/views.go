@@ -130,7 +130,7 @@ func operationView(o operation.Operation, running bool) Operation {
 	}
 	if !o.Closed.IsZero() {
 		v.Closed = &o.Closed
-		if o.Opened.IsZero() {
+		if o.Opened.IsZero() && !v.Ended {
 			v.ClosedFor = time.Since(o.Closed).Seconds()
 		}
 	}

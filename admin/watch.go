@@ -119,20 +119,20 @@ func (s *Server) stream(ctx huma.Context, v Operation, l *live) {
 	}
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
-	for {
+	for last := false; ; {
 		op, running, changed, err := l.look()
 		v := operationView(op, running)
 		if v.Error == "" {
 			v.Error = errorText(err)
 		}
-		if !send(v) || !running {
+		if !send(v) || !running || last {
 			return
 		}
 		select {
 		case <-changed:
 		case <-second.C:
 		case <-s.operations.closing:
-			return
+			last = true // all operations have ended: how, is still to be said
 		case <-ctx.Context().Done():
 			return
 		}

@@ -321,6 +321,16 @@ func (a *agency) load(match func(*Ticket) bool) (l Load, last time.Time) {
 	return l, last
 }
 
+// InDoubt returns the time until which a message of the agency is in doubt: it can't be
+// drained before. Zero: none is.
+func (g *Gate) InDoubt(id routing.AgencyID) time.Time {
+	a := g.agency(id)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, last := a.load(func(*Ticket) bool { return true })
+	return last
+}
+
 // Drain returns nil once nothing that was decided for the agency before epoch can reach
 // a platform any more: no dot is awaited, none is in doubt, and what had no dot can get
 // none. The gate must have seen the record of that epoch. It tells progress, if not nil,
@@ -355,7 +365,11 @@ func (g *Gate) Drain(ctx context.Context, id routing.AgencyID, epoch routing.Epo
 		case <-changed:
 		case <-doubtEnds:
 		case <-ctx.Done():
-			return fmt.Errorf("drain %s: %w: %d dots awaited, %d in doubt until %s", id, context.Cause(ctx), l.Dotted, l.InDoubt, until.Format(time.RFC3339))
+			doubts := "none in doubt"
+			if l.InDoubt > 0 {
+				doubts = fmt.Sprintf("%d in doubt until %s", l.InDoubt, until.Format(time.RFC3339))
+			}
+			return fmt.Errorf("drain %s: %w: %d dots awaited, %s", id, context.Cause(ctx), l.Dotted, doubts)
 		}
 	}
 }

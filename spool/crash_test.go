@@ -11,7 +11,7 @@ import (
 	"mailcutover/internal/durable/memdisk"
 )
 
-var seeds = flag.Int("spool.seeds", 12, "number of random workloads that are crashed at every operation")
+var seeds = flag.Int("spool.seeds", 3, "number of random workloads that are crashed at every operation")
 
 const crashSteps = 40
 
@@ -39,7 +39,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 					t.Errorf("seed %d, crash before operation %d of %d, %s: %s", seed, k, n, loss, wrong)
 				}
 			}
-			points += crashInRecovery(t, w, k%4 == 0)
+			points += crashInRecovery(t, w, k%8 == 0)
 			if t.Failed() {
 				return
 			}

@@ -98,6 +98,8 @@ func writeIdentity(f *durable.Folder, id Identity) error {
 func (s *Store) identify(segments []uint32) error {
 	id, err := readIdentity(s.folder)
 	switch {
+	case s.o.readOnly && err != nil:
+		return err
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrDamaged):
 		aside := ""
 		if errors.Is(err, ErrDamaged) {

@@ -107,6 +107,10 @@ func (s *Store) start() error {
 	if s.lock, err = lockDir(s.disk, s.o.Dir); err != nil {
 		return err
 	}
+	r := &recovery{s: s, early: map[[16]byte][]*outcome{}, bad: map[[16]byte]position{}}
+	if s.o.readOnly {
+		return r.run()
+	}
 	for _, dir := range []string{journalDir, bodiesDir, quarantineDir} {
 		if err := s.disk.MakeDir(s.path(dir)); err != nil {
 			return err
@@ -115,7 +119,6 @@ func (s *Store) start() error {
 	if err := s.disk.SyncDir(s.o.Dir); err != nil {
 		return fmt.Errorf("fsync directory %s: %w", s.o.Dir, err)
 	}
-	r := &recovery{s: s, early: map[[16]byte][]*outcome{}, bad: map[[16]byte]position{}}
 	if err := r.run(); err != nil {
 		return err
 	}
@@ -258,6 +261,9 @@ func (s *Store) keep(name string, b []byte) (path string, fresh bool, err error)
 	if err == nil {
 		return path, false, r.Close()
 	}
+	if s.o.readOnly {
+		return "", true, nil
+	}
 	folder, err := durable.Open(s.disk, s.path(quarantineDir))
 	if err == nil {
 		err = folder.Write(name, func(w io.Writer) error {
@@ -270,7 +276,6 @@ func (s *Store) keep(name string, b []byte) (path string, fresh bool, err error)
 
 // record applies one record of the journal.
 func (r *recovery) record(rec *record) {
-	s := r.s
 	switch rec.frame.kind {
 	case recordMessage:
 		f, _, err := parseFixed(rec.head)
@@ -294,7 +299,6 @@ func (r *recovery) record(rec *record) {
 	default:
 		r.unreadable(rec, fmt.Errorf("%w: kind %d", ErrBadRecord, rec.frame.kind))
 	}
-	_ = s
 }
 
 func (r *recovery) unreadable(rec *record, err error) {
@@ -433,6 +437,10 @@ func (r *recovery) bodyLost(m *message, file bool) string {
 func (r *recovery) orphan(id [16]byte) error {
 	s := r.s
 	path := s.bodyPath(id)
+	if s.o.readOnly {
+		s.problem(Problem{Path: path, Transaction: mail.TransactionIDOf(id), What: "a body that no readable record names"})
+		return nil
+	}
 	if !r.gaps {
 		if err := s.disk.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove a body that was not committed: %w", err)

@@ -45,6 +45,8 @@ type Options struct {
 	// file each. 0: 64 KiB; negative: all have a file each.
 	InlineBytes int
 
+	readOnly bool // Check without repair
+
 	manual bool       // tests drive the committer step by step
 	before func(*job) // and may do something before each
 }

@@ -96,9 +96,10 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 	journal, err := durable.Open(nil, filepath.Join(dir, "journal"))
 	must(err)
 	n.Alarms = alarm.NewSet(logger)
+	runner := operation.New(operation.Options{Table: n.Table, Replica: n.Replica, Gate: n.Gate, Folder: journal, Alarms: n.Alarms, Logger: logger})
 	o := admin.Options{
 		Table: n.Table, Replica: n.Replica, Gate: n.Gate, Alarms: n.Alarms,
-		Runner: operation.New(operation.Options{Table: n.Table, Replica: n.Replica, Gate: n.Gate, Folder: journal, Alarms: n.Alarms, Logger: logger}),
+		Runner: runner,
 		Platforms: func() []admin.Platform {
 			return []admin.Platform{{ID: Source, Ready: true}, {ID: Target, Ready: true}}
 		},
@@ -148,5 +149,6 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 	wait, stop := context.WithTimeout(ctx, 10*time.Second)
 	defer stop()
 	must(n.Replica.Wait(wait, pos))
+	must(runner.Recover(wait))
 	return n
 }

@@ -91,14 +91,25 @@ func (c *connection) watch(cmd *cobra.Command, client *admin.Client, id string) 
 	p := &progress{out: cmd.ErrOrStderr(), live: isTerminal(cmd.ErrOrStderr())}
 	op, err := client.Watch(ctx, id, p.show)
 	p.end()
-	if err != nil {
-		hint := "the operation goes on at the node: mailcutover operation watch " + id
-		if ctx.Err() != nil && cmd.Context().Err() == nil {
-			err = fmt.Errorf("%w: interrupted: %w", admin.ErrUnreachable, context.Canceled)
-		}
-		return op, withHint(err, hint)
+	if err == nil {
+		return op, nil
 	}
-	return op, nil
+	goesOn := "the operation goes on at the node: mailcutover operation watch " + id
+	if ctx.Err() != nil && cmd.Context().Err() == nil {
+		return op, withHint(fmt.Errorf("%w: interrupted: %w", admin.ErrUnreachable, context.Canceled), goesOn)
+	}
+	// The node may have stopped: what became of the operation, only it can say.
+	now, askErr := client.Operation(cmd.Context(), id)
+	switch {
+	case askErr != nil:
+		return op, withHint(err, "the node can't be asked any more; one that stops aborts what it hasn't committed. Once it runs again: mailcutover operation show "+id)
+	case now.Running:
+		return now, withHint(err, goesOn)
+	default:
+		p.show(now)
+		p.end()
+		return now, nil
+	}
 }
 
 // progress shows an operation's steps: one line that is rewritten on a terminal, else a

@@ -1,9 +1,16 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"mailcutover/admin"
 	"mailcutover/rollback/operation"
@@ -71,5 +78,52 @@ func TestQuoted(t *testing.T) {
 func TestPrintable(t *testing.T) {
 	if got := printable("a\x1b[2Jb\x07c\u202ed\r"); strings.ContainsAny(got, "\x1b\x07\r\u202e") {
 		t.Errorf("%q", got)
+	}
+}
+
+// When the stream breaks, the node is asked what became of the operation; if it is gone,
+// nothing is claimed.
+func TestWatchOfANodeThatStops(t *testing.T) {
+	event := `{"id":"x","kind":"cutover","agency":"health","step":"drain","running":true}`
+	for name, c := range map[string]struct {
+		now      string // what the node answers afterwards; empty: nothing
+		step     string
+		hint     string
+		wantDone bool
+	}{
+		"goes on": {now: event, hint: "goes on at the node"},
+		"aborted": {now: `{"id":"x","kind":"cutover","agency":"health","step":"aborted","ended":true,"error":"the node is stopping"}`, step: "aborted", wantDone: true},
+		"gone":    {hint: "can't be asked any more"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				switch {
+				case strings.HasSuffix(r.URL.Path, "/events"):
+					fmt.Fprintf(w, "event: operation\ndata: %s\n\n", event)
+				case c.now == "":
+					panic(http.ErrAbortHandler)
+				default:
+					_, _ = io.WriteString(w, c.now)
+				}
+			}))
+			defer node.Close()
+			client, err := admin.NewClient(node.URL, "token", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := new(cobra.Command)
+			cmd.SetContext(t.Context())
+			cmd.SetErr(io.Discard)
+			op, err := new(connection).watch(cmd, client, "x")
+			var h *hintError
+			if c.wantDone {
+				if err != nil || op.Step != c.step {
+					t.Errorf("%+v, %v", op, err)
+				}
+			} else if !errors.As(err, &h) || !strings.Contains(h.hint, c.hint) {
+				t.Errorf("%+v, %v", op, err)
+			}
+		})
 	}
 }

@@ -54,14 +54,6 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 	return nil
 }
 
-// stopAdmin ends the API, and the operations that it runs.
-func (d *Daemon) stopAdmin(ctx context.Context) error {
-	if d.admin == nil {
-		return nil
-	}
-	return d.admin.server.Shutdown(ctx)
-}
-
 // AdminAddr returns the address of the API.
 func (d *Daemon) AdminAddr() net.Addr { return d.admin.socket.Addr() }
 

@@ -16,7 +16,6 @@ import (
 	"mailcutover/admin"
 	"mailcutover/internal/alarm"
 	"mailcutover/internal/config"
-	"mailcutover/internal/durable"
 	"mailcutover/internal/metrics"
 	"mailcutover/ledger"
 	"mailcutover/mail"
@@ -123,15 +122,11 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	if err := d.followTable(ctx, cfg); err != nil {
 		return err
 	}
-	journal, err := durable.Open(nil, filepath.Join(cfg.Data, "operations"))
+	recovered, err := d.startOperations(cfg)
 	if err != nil {
-		return fmt.Errorf("open the journal of operations: %w", err)
+		return err
 	}
-	d.runner = operation.New(operation.Options{
-		Table: d.table, Replica: d.replica, Gate: d.gate, Folder: journal, Alarms: d.alarms, Logger: d.logger,
-	})
 	doubts := d.rememberDoubts(cfg)
-	d.parts.Go(d.recover)
 
 	p, err := d.openPlatforms(cfg)
 	if err != nil {
@@ -164,6 +159,10 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 			}
 			return nil
 		})
+	}
+	select { // so that a node whose table is at hand takes operations from its first second on
+	case <-recovered:
+	case <-time.After(firstContact):
 	}
 	return d.startAdmin(cfg)
 }
@@ -273,18 +272,6 @@ func (d *Daemon) caughtUp(ctx context.Context) error {
 	}
 }
 
-// recover settles operations that a crash interrupted, as soon as the table is there.
-func (d *Daemon) recover() {
-	for d.ctx.Err() == nil {
-		if d.caughtUp(d.ctx) == nil {
-			break
-		}
-	}
-	if err := d.runner.Recover(d.ctx); err != nil && d.ctx.Err() == nil {
-		d.alarms.Raise("operation-recovery", fmt.Sprintf("Operations interrupted by the last stop could not be settled: their agencies stay closed. %v", err))
-	}
-}
-
 func (d *Daemon) openPlatforms(cfg *config.Config) (*platforms, error) {
 	return openPlatforms(cfg, d.logger, func(id routing.PlatformID, origin mail.Origin) relay.Observer {
 		return d.metrics.Endpoint(id, origin)
@@ -345,8 +332,10 @@ func (d *Daemon) Addr(id string) net.Addr {
 // down. Nothing comes from it while all is well.
 func (d *Daemon) Failed() <-chan error { return d.failed }
 
-// Shutdown ends the node: listeners drain until ctx ends, then what is left is cut. It
-// returns when nothing of the node runs any more.
+// Shutdown ends the node. At once, listeners take no new mail and the API no new
+// operation; what is under way may end until ctx ends, operations until two thirds of that time
+// have passed. Then they are aborted, if they are not committed, and at last transactions
+// are cut. It returns when nothing of the node runs any more.
 func (d *Daemon) Shutdown(ctx context.Context) error {
 	d.logger.Info("node stops")
 	return d.stop(ctx)
@@ -354,9 +343,9 @@ func (d *Daemon) Shutdown(ctx context.Context) error {
 
 // stop ends what start began, also half-way.
 func (d *Daemon) stop(ctx context.Context) error {
-	errs := []error{d.stopAdmin(ctx)}
 	var draining sync.WaitGroup
-	drained := make([]error, len(d.listeners))
+	drained := make([]error, len(d.listeners)+1)
+	draining.Go(func() { drained[len(d.listeners)] = d.stopOperations(ctx) })
 	for i, l := range d.listeners {
 		draining.Go(func() {
 			drained[i] = l.server.Shutdown(ctx)
@@ -365,7 +354,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 	}
 	draining.Wait()
 	d.cancel()
-	errs = append(errs, drained...)
+	errs := drained
 	d.parts.Wait()
 	if p := d.platforms.Load(); p != nil {
 		p.close()

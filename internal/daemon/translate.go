@@ -18,7 +18,7 @@ import (
 func endpoint(cfg *config.Config, p *config.Platform, origin mail.Origin) (relay.Endpoint, error) {
 	e := p.Endpoint(origin)
 	ep := relay.Endpoint{
-		Platform: p.ID, Origin: origin, Hosts: e.Hosts, Helo: e.Helo,
+		Platform: p.ID, Origin: origin, Hosts: e.Hosts, Helo: e.Helo, MaxSize: int64(p.Size),
 		Limits: relay.Limits{
 			Connections: e.Limits.Connections, MaxAge: e.Limits.MaxAge, MaxIdle: e.Limits.MaxIdle,
 			MaxMessages: e.Limits.MaxMessages, PlatformLimit: p.ConnectionLimit, QueueWait: e.Limits.QueueWait,

@@ -1,10 +1,9 @@
 // Package nonblock reads and writes sockets by system calls of which the Go scheduler is
 // not told.
 //
-// Before an ordinary system call the scheduler prepares for it to block: another thread
-// may take over, and a watching thread wakes up every 20 microseconds to see whether it
-// should. A socket of package net never blocks, and a message through a proxy is two dozen
-// of such calls: docs/performance.md has what it saves.
+// Before an ordinary system call the scheduler prepares for it to block, so that another
+// thread can take over. A socket of package net never blocks, and a message through a
+// proxy is two dozen of such calls: see docs/performance.md.
 //
 // It promises to read, write and wait as the socket's own methods do, with their
 // deadlines. It refuses nothing. An error is an *os.SyscallError, or the one with which

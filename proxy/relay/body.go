@@ -13,18 +13,23 @@ type body struct {
 	lineStart bool // the next byte begins a line
 	cr        bool // the last byte was a CR
 	sent      bool // something of the body went to the connection or is held back
+	size      int64
 }
 
 // Write sends body bytes with CRLF line ends, cut anywhere; it stuffs dots (RFC 5321
 // section 4.5.2) and keeps at most 32 KiB. It must follow Data. An error ends the transaction: it
 // is a [ConnectionError], which wraps [ErrBareLineEnd] if the content was the reason, or
-// a [PlatformReply] if the platform refused the message before its end.
+// a [PlatformReply] if the platform refused the message before its end, or it wraps
+// [ErrTooLarge] for a message beyond Endpoint.MaxSize, whatever size was declared.
 func (t *Transaction) Write(p []byte) (int, error) {
 	if t.stage != stageBody {
 		return 0, t.outOfOrder("body")
 	}
 	c, b := t.conn, &t.body
 	total := len(p)
+	if b.size += int64(total); t.pool.ep.MaxSize > 0 && b.size > t.pool.ep.MaxSize {
+		return 0, t.tooLarge()
+	}
 	for len(p) > 0 {
 		i := bytes.IndexByte(p, '\n')
 		line := p
@@ -49,6 +54,15 @@ func (t *Transaction) Write(p []byte) (int, error) {
 	}
 	b.sent = b.sent || total > 0
 	return total, nil
+}
+
+// tooLarge ends the transaction in the middle of a body that is longer than is configured.
+func (t *Transaction) tooLarge() error {
+	c := t.conn
+	t.failure = fmt.Errorf("platform %s at %s: more than %d octets: %w", t.pool.ep.Platform, t.host, t.pool.ep.MaxSize, ErrTooLarge)
+	t.end()
+	t.pool.discard(c, "abort")
+	return t.failure
 }
 
 // wellFormed reports whether line, a line or a part of one, has no CR without LF and no

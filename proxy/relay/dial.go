@@ -152,6 +152,9 @@ func (p *Pool) ehlo(c *conn) error {
 	encrypted := c.caps.TLS
 	c.caps = parseCapabilities(string(c.reply.text))
 	c.caps.TLS = encrypted
+	if most := p.ep.MaxSize; most > 0 && (c.caps.Size == 0 || c.caps.Size > most) {
+		c.caps.Size = most
+	}
 	return nil
 }
 

@@ -31,6 +31,10 @@
 // its place. Another host or a fresh connection is tried only as long as MAIL has not
 // been answered. If no host is left the error comes at once.
 //
+// A client that falls silent between RCPT and DATA does not keep a connection from others:
+// the pool takes it back when somebody waits (Limits.MaxPause), and asks the platform again when
+// the client goes on.
+//
 // proxy/transfer calls it from the goroutine of the session that brings the message;
 // replay and recall do so through interfaces of their own. A [Pool] is safe for
 // concurrent use, a [Transaction] belongs to one goroutine. The pool has one goroutine,

@@ -84,6 +84,11 @@ type Endpoint struct {
 	// Helo is our name in EHLO and LHLO: a domain or an address literal.
 	Helo string
 
+	// MaxSize is the largest message that the platform takes, in octets as RFC 1870 section
+	// 5 counts them: CRLFs included, the final dot and doubled dots not, our own Received
+	// line with the rest. 0: what it announces. What it announces counts if that is less.
+	MaxSize int64
+
 	TLS      TLS
 	Auth     *Auth // nil: no authentication
 	Identity ClientIdentity
@@ -118,6 +123,11 @@ type Limits struct {
 	// QueueWait is how long Open waits for a free connection before ErrBusy.
 	// Default 30 s.
 	QueueWait time.Duration
+
+	// MaxPause is how long a transaction that has its answers to RCPT may, all in all,
+	// leave its connection unused while others wait for one. After that the pool takes
+	// the connection for them. Default 2 s.
+	MaxPause time.Duration
 
 	// Backoff is how long a host is left alone after its first failure; it doubles up
 	// to BackoffMax, each time with up to a quarter of it added or taken away by
@@ -154,6 +164,7 @@ func (e Endpoint) withDefaults() Endpoint {
 		{&l.MaxAge, within(5*time.Minute, l.PlatformLimit/2)},
 		{&l.MaxIdle, within(30*time.Second, l.PlatformLimit/4)},
 		{&l.QueueWait, 30 * time.Second},
+		{&l.MaxPause, 2 * time.Second},
 		{&l.Backoff, time.Second},
 		{&l.BackoffMax, max(30*time.Second, l.Backoff)},
 		{&t.Dial, 30 * time.Second},
@@ -209,6 +220,9 @@ func (e Endpoint) Validate() error {
 	if len(e.Hosts) == 0 {
 		bad("hosts", "[]", "want at least one host:port")
 	}
+	if e.MaxSize < 0 {
+		bad("size", e.MaxSize, "want a number of octets, or 0 for what the platform announces")
+	}
 	seen := make(map[string]bool)
 	for _, h := range e.Hosts {
 		if host, port, err := net.SplitHostPort(h); err != nil || host == "" || port == "" {
@@ -261,7 +275,7 @@ func (l Limits) validate(bad func(key string, value any, right string)) {
 		d   time.Duration
 	}{
 		{"max-age", l.MaxAge}, {"max-idle", l.MaxIdle}, {"platform-limit", l.PlatformLimit},
-		{"queue-wait", l.QueueWait}, {"backoff", l.Backoff}, {"backoff-max", l.BackoffMax},
+		{"queue-wait", l.QueueWait}, {"max-pause", l.MaxPause}, {"backoff", l.Backoff}, {"backoff-max", l.BackoffMax},
 	} {
 		if d.d < 0 {
 			bad(d.key, d.d, "want a positive duration, or 0 for the default")
@@ -294,7 +308,7 @@ func (t Timeouts) validate(bad func(key string, value any, right string)) {
 // Capabilities are what a platform announced in its last EHLO or LHLO.
 type Capabilities struct {
 	Known        bool  // false until a connection was made
-	Size         int64 // largest message in octets (RFC 1870); 0: no limit announced
+	Size         int64 // largest message in octets (RFC 1870), at most Endpoint.MaxSize; 0: no limit known
 	SizeKeyword  bool  // SIZE is announced, with or without a limit
 	Pipelining   bool  // RFC 2920
 	EightBitMIME bool  // RFC 6152

@@ -234,3 +234,61 @@ func (h *headerless) Write(p []byte) (int, error) {
 	}
 	return h.Conn.Write(p)
 }
+
+// The configured size is the limit where it is less than what the platform announces: for
+// what is declared, and for what comes.
+func TestMaxSize(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		announced string
+		max       int64
+		want      int64 // Capabilities.Size
+		declared  int64
+		body      int
+		code      int // 0: taken
+	}{
+		{"not configured", "SIZE 1000", 0, 1000, 900, 900, 0},
+		{"less than announced", "SIZE 1000", 500, 500, 500, 500, 0},
+		{"declared more", "SIZE 1000", 500, 500, 501, 1, 552},
+		{"comes as more", "SIZE 1000", 500, 500, 0, 501, 552},
+		{"comes as more than declared", "SIZE 1000", 500, 500, 10, 501, 552},
+		{"more than announced", "SIZE 1000", 5000, 1000, 1001, 1, 552},
+		{"nothing announced", "HELP", 500, 500, 501, 1, 552},
+		{"no limit announced", "SIZE", 500, 500, 0, 501, 552},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			peer := startPeer(t, &peer{ehlo: []string{c.announced}})
+			ep := endpoint(peer.addr)
+			ep.MaxSize = c.max
+			p := newPool(t, ep, Options{})
+			if got := p.Capabilities(); got.Known || got.Size != c.max {
+				t.Errorf("before any connection: %+v", got)
+			}
+			body := strings.Repeat(".", c.body) // dots that are doubled don't count twice
+			out := deliverFrom(testContext(t), t, p, mail.Client{}, &gosmtp.MailOptions{Size: c.declared}, body, "b@x.example")
+			err := out.err()
+			if c.code == 0 && err != nil || c.code != 0 && (!errors.Is(err, ErrTooLarge) || mail.AsReply(err).Code != c.code) {
+				t.Errorf("got %v", err)
+			}
+			if n := len(peer.bodies()); n > 0 && c.code != 0 {
+				t.Errorf("platform has %d messages", n)
+			}
+			if got := p.Capabilities().Size; got != c.want {
+				t.Errorf("size %d, want %d", got, c.want)
+			}
+			if s := p.Stats(); s.InUse != 0 || !s.Hosts[0].Healthy {
+				t.Errorf("%+v", s)
+			}
+			if c.code != 0 && c.body > 1 {
+				if err := out.tx.Data(testContext(t)); !errors.Is(err, ErrTooLarge) {
+					t.Errorf("afterwards: %v", err)
+				}
+			}
+		})
+	}
+	ep := endpoint("127.0.0.1:25")
+	ep.MaxSize = -1
+	if err := ep.Validate(); err == nil || !strings.Contains(err.Error(), "size -1") {
+		t.Errorf("got %v", err)
+	}
+}

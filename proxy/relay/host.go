@@ -58,7 +58,8 @@ type Stats struct {
 	Open    int // connections, with those being made
 	Idle    int
 	InUse   int // Open without Idle
-	Waiting int // callers of Open that wait for a connection
+	Paused  int // transactions between RCPT and DATA that have a connection: of InUse
+	Waiting int // callers that wait for a connection
 	Hosts   []HostStats
 }
 

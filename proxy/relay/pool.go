@@ -19,7 +19,7 @@ type Observer interface {
 	// Dialled reports an attempt to make a connection, up to its EHLO and AUTH.
 	Dialled(host string, took time.Duration, err error)
 
-	// Waited reports how long Open waited for a connection, dialling included, and what came of it.
+	// Waited reports how long a transaction waited for a connection, dialling included, and what came of it.
 	Waited(took time.Duration, err error)
 
 	// Answered reports an answer to MAIL, RCPT, DATA or "." by its code; 0 if none came.
@@ -54,6 +54,7 @@ type Pool struct {
 	open    int       // connections, with those being made: slots in use
 	idle    []*conn   // longest unused first
 	waiting []*waiter // longest first
+	paused  []*Transaction
 	closed  bool
 
 	stop    chan struct{}
@@ -94,19 +95,19 @@ func (silent) Closed(string, string)                {}
 func (p *Pool) Endpoint() Endpoint { return p.ep }
 
 // Capabilities returns what the platform announced last, on any host. Known is false
-// until the first connection was made.
+// until the first connection was made; then only Size is set, if it is configured.
 func (p *Pool) Capabilities() Capabilities {
 	if c := p.caps.Load(); c != nil {
 		return *c
 	}
-	return Capabilities{}
+	return Capabilities{Size: p.ep.MaxSize}
 }
 
 // Stats returns the state of connections and hosts.
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Stats{Open: p.open, Idle: len(p.idle), InUse: p.open - len(p.idle), Waiting: len(p.waiting)}
+	s := Stats{Open: p.open, Idle: len(p.idle), InUse: p.open - len(p.idle), Paused: len(p.paused), Waiting: len(p.waiting)}
 	for _, h := range p.hosts {
 		hs := HostStats{Host: h.name, Healthy: h.failures == 0, Failures: h.failures}
 		if !hs.Healthy {
@@ -128,13 +129,11 @@ func (p *Pool) Open(ctx context.Context, client mail.Client, from mail.Path, opt
 	if opts == nil {
 		opts = new(gosmtp.MailOptions)
 	}
-	start := time.Now()
-	c, err := p.acquire(ctx, p.identityOf(client), false)
-	p.obs.Waited(time.Since(start), err)
-	if err != nil {
+	t := &Transaction{pool: p, client: client, from: from, opts: opts}
+	if err := t.take(ctx); err != nil {
 		return nil, err
 	}
-	return &Transaction{pool: p, conn: c, reused: !c.idleSince.IsZero(), host: c.host.name, client: client, from: from, opts: opts}, nil
+	return t, nil
 }
 
 // Probe makes a connection as Open would, with all that belongs to it, and sends NOOP.
@@ -200,10 +199,11 @@ func (p *Pool) refused(c *conn, verb string, code int) *PlatformReply {
 	return &PlatformReply{Platform: p.ep.Platform, Host: c.host.name, Verb: verb, Reply: r, Ours: ours(verb, r)}
 }
 
-// closeIdle closes connections that nobody used for MaxIdle or that are too old, and
-// wakes those who wait for a host's back-off to end.
+// closeIdle closes connections that nobody used for MaxIdle or that are too old, wakes those
+// who wait for a host's back-off to end, and takes connections from those who pause too long.
 func (p *Pool) closeIdle() {
-	tick := time.NewTicker(max(min(p.ep.Limits.MaxIdle/4, p.ep.Limits.Backoff), 10*time.Millisecond))
+	l := &p.ep.Limits
+	tick := time.NewTicker(max(min(l.MaxIdle/4, l.Backoff, l.MaxPause/2), 10*time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
@@ -223,6 +223,7 @@ func (p *Pool) closeIdle() {
 			clear(p.idle[len(keep):])
 			p.idle = keep
 			p.grant(now)
+			p.reclaim(now)
 			p.mu.Unlock()
 			p.quit(old, "idle")
 			for range old {

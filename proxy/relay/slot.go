@@ -10,11 +10,12 @@ import (
 // waiter is a call of acquire that waits for its turn. Whoever removes it from the queue
 // sets one of the fields and closes ready.
 type waiter struct {
-	ready chan struct{}
-	id    identity
-	conn  *conn // a connection
-	slot  bool  // or the right to make one
-	err   error // or neither
+	ready  chan struct{}
+	id     identity
+	conn   *conn // a connection
+	midway bool  // in the midst of a transaction of another
+	slot   bool  // or the right to make one
+	err    error // or neither
 }
 
 // acquire returns an idle connection, or a new one; always a new one for a probe, if
@@ -99,6 +100,7 @@ func (p *Pool) slot(ctx context.Context, id identity, probe, requeued bool, dead
 	} else {
 		p.waiting = append(p.waiting, w)
 	}
+	p.reclaim(time.Now())
 	p.mu.Unlock()
 	return p.wait(ctx, w, deadline)
 }
@@ -114,7 +116,7 @@ func (p *Pool) wait(ctx context.Context, w *waiter, deadline time.Time) (*conn, 
 			if w.err != nil {
 				return nil, p.connectionError(nil, "open a transaction", w.err)
 			}
-			return p.handedOver(w), nil
+			return p.handedOver(ctx, w), nil
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 		case <-timer.C:
@@ -132,6 +134,8 @@ func (p *Pool) wait(ctx context.Context, w *waiter, deadline time.Time) (*conn, 
 		if ctx.Err() != nil {
 			<-w.ready
 			switch {
+			case w.conn != nil && w.midway:
+				p.discard(w.conn, "abort")
 			case w.conn != nil:
 				p.put(w.conn)
 			case w.slot:
@@ -145,14 +149,28 @@ func (p *Pool) wait(ctx context.Context, w *waiter, deadline time.Time) (*conn, 
 // handedOver returns the connection that w was given, or nil for the right to make one:
 // also if something came in on it meanwhile. What is left of another's dialogue must not
 // be taken for answers in ours.
-func (p *Pool) handedOver(w *waiter) *conn {
+func (p *Pool) handedOver(ctx context.Context, w *waiter) *conn {
 	c := w.conn
-	if c != nil && c.stale() {
-		c.cut()
-		p.obs.Closed(c.host.name, "stale")
+	if c == nil {
 		return nil
 	}
-	return c
+	reason := ""
+	if w.midway {
+		reason = p.resetFor(ctx, c, w.id)
+	}
+	if reason == "" && c.stale() {
+		reason = "stale"
+	}
+	switch reason {
+	case "":
+		return c
+	case "stale", "abort":
+		c.cut()
+	default:
+		c.quit()
+	}
+	p.obs.Closed(c.host.name, reason)
+	return nil
 }
 
 // takeIdle removes the connection of id that was used last. p.mu is held.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"mailcutover/mail"
 
@@ -39,6 +40,10 @@ const (
 
 // Transaction is one message on its way to the platform. It belongs to one goroutine. If
 // the context of its latest call ends, it fails, also between calls.
+//
+// Between Rcpts and Data the pool may give its connection to others (Limits.MaxPause). The
+// next call then waits for one as Open does, and asks the platform for the same recipients
+// again; unless it takes all of them, the transaction fails.
 type Transaction struct {
 	pool     *Pool
 	conn     *conn // nil once ended
@@ -51,9 +56,15 @@ type Transaction struct {
 	stage    stage
 	refusal  error // of MAIL
 	accepted int
-	failure  error // that ended the transaction before the dot
+	failure  error       // that ended the transaction before the dot
+	kept     []Recipient // those accepted
 	body     body
 	replies  []string // texts of the answers to the dot
+
+	pausing     bool          // paused, as far as the owner knows
+	paused      time.Duration // on this connection, before this pause
+	pausedSince time.Time     // earlier than it began, by paused; read under Pool.mu
+	place       int           // in Pool.paused; negative: the connection is gone. Guarded by Pool.mu
 
 	one struct { // room for the common case of one answer
 		errs    [1]error
@@ -71,8 +82,22 @@ func (t *Transaction) Accepted() int { return t.accepted }
 // accepted recipient for LMTP, fewer if some are missing.
 func (t *Transaction) Replies() []string { return t.replies }
 
+// take gets the transaction a connection.
+func (t *Transaction) take(ctx context.Context) error {
+	p := t.pool
+	start := time.Now()
+	c, err := p.acquire(ctx, p.identityOf(t.client), false)
+	p.obs.Waited(time.Since(start), err)
+	if err != nil {
+		return err
+	}
+	t.conn, t.host, t.reused = c, c.host.name, !c.idleSince.IsZero()
+	return nil
+}
+
 // Rcpts asks the platform for recipients; the first call sends MAIL before them. It
-// returns one error, or nil, for each.
+// returns one error, or nil, for each. The recipients must not be changed until the
+// transaction has ended.
 //
 // Errors are [PlatformReply], [ConnectionError] after which the transaction has ended, or
 // wrap one of ErrLacks8BitMIME, ErrLacksSMTPUTF8, ErrLacksRequireTLS, ErrTooLarge and
@@ -83,6 +108,11 @@ func (t *Transaction) Rcpts(ctx context.Context, rcpts []Recipient) []error {
 	if len(rcpts) == 0 {
 		return errs
 	}
+	if t.unpause() {
+		if err := t.repeat(ctx); err != nil {
+			return fill(errs, err)
+		}
+	}
 	switch t.stage {
 	case stageOpened, stageMail:
 	case stageRefused:
@@ -90,16 +120,29 @@ func (t *Transaction) Rcpts(ctx context.Context, rcpts []Recipient) []error {
 	default:
 		return fill(errs, t.outOfOrder("RCPT"))
 	}
+	if t.ask(ctx, rcpts, errs) != nil {
+		return errs
+	}
+	if slices.ContainsFunc(errs, isFinal) {
+		if err := t.confirm(); err != nil {
+			// None of the answers can be trusted.
+			return fill(errs, t.fail(err))
+		}
+	}
+	if t.stage == stageMail {
+		t.keep(rcpts, errs)
+		t.pause()
+	}
+	return errs
+}
+
+// ask brings what is left of MAIL and RCPT to the platform, if need be to another host. An
+// error has ended the transaction; errs has it as well.
+func (t *Transaction) ask(ctx context.Context, rcpts []Recipient, errs []error) error {
 	for attempt := 0; ; attempt++ {
 		retry, err := t.send(ctx, rcpts, errs)
-		if err == nil && slices.ContainsFunc(errs, isFinal) {
-			if err = t.confirm(); err != nil {
-				// None of the answers can be trusted.
-				return fill(errs, t.fail(err))
-			}
-		}
 		if err == nil {
-			return errs
+			return nil
 		}
 		// Before MAIL is answered nothing is lost by beginning again: on a fresh
 		// connection if an idle one had died, else on another host.
@@ -115,7 +158,7 @@ func (t *Transaction) Rcpts(ctx context.Context, rcpts []Recipient) []error {
 				errs[i] = err
 			}
 		}
-		return errs
+		return err
 	}
 }
 
@@ -262,6 +305,11 @@ func (t *Transaction) readRcpts(errs []error) error {
 // Data asks the platform to take the message. An error is a [PlatformReply], after which the
 // transaction can be aborted, or a [ConnectionError], after which it has ended.
 func (t *Transaction) Data(ctx context.Context) error {
+	if t.unpause() {
+		if err := t.repeat(ctx); err != nil {
+			return err
+		}
+	}
 	if t.stage != stageMail || t.accepted == 0 {
 		return t.outOfOrder("DATA")
 	}
@@ -301,6 +349,10 @@ func (t *Transaction) Data(ctx context.Context) error {
 // of it: by RSET before a body was begun, else by a reset of the connection. It does
 // nothing after Dot, after an error that ended the transaction, and the second time.
 func (t *Transaction) Abort() {
+	if t.unpause() {
+		t.end()
+		return
+	}
 	c := t.conn
 	switch t.stage {
 	case stageEnded:

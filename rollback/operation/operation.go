@@ -1,9 +1,6 @@
 package operation
 
 import (
-	"encoding/json"
-	"fmt"
-	"io"
 	"time"
 
 	"mailcutover/routing"
@@ -28,7 +25,7 @@ const (
 	StepAbort   Step = "abort"   // back to where it was
 	StepDone    Step = "done"    // ended as planned
 	StepAborted Step = "aborted" // ended where it began
-	StepRefused Step = "refused" // ended before anything was changed
+	StepRefused Step = "refused" // ended, and begin has not happened and never will
 )
 
 // Ended reports whether nothing is left to be done.
@@ -46,8 +43,8 @@ type Operation struct {
 
 	Step    Step      `json:"step"`
 	Started time.Time `json:"started"`
-	Closed  time.Time `json:"closed,omitzero"` // when the table had begin
-	Opened  time.Time `json:"opened,omitzero"` // when the table had publish or abort
+	Closed  time.Time `json:"closed,omitzero"` // when the table had begin; Started, where a crash hid that
+	Opened  time.Time `json:"opened,omitzero"` // when the table had publish or abort, or was seen to have it
 	Waiting string    `json:"waiting,omitempty"`
 	Error   string    `json:"error,omitempty"` // why it was aborted or refused
 }
@@ -58,43 +55,4 @@ func (o *Operation) ClosedFor() time.Duration {
 		return 0
 	}
 	return o.Opened.Sub(o.Closed)
-}
-
-// journal keeps operations as files on this node's disk.
-type journal struct {
-	folder Folder
-}
-
-// Folder keeps small files that appear whole or not at all; durable.Folder is one.
-type Folder interface {
-	Write(name string, write func(io.Writer) error) error
-	Open(name string) (io.ReadCloser, error)
-	Names() ([]string, error)
-}
-
-const journalSuffix = ".json"
-
-func (j journal) write(o *Operation) error {
-	err := j.folder.Write(string(o.ID)+journalSuffix, func(w io.Writer) error {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(o)
-	})
-	if err != nil {
-		return fmt.Errorf("journal operation %s: %w", o.ID, err)
-	}
-	return nil
-}
-
-func (j journal) read(name string) (Operation, error) {
-	f, err := j.folder.Open(name)
-	if err != nil {
-		return Operation{}, fmt.Errorf("read journal %s: %w", name, err)
-	}
-	defer f.Close()
-	var o Operation
-	if err := json.NewDecoder(f).Decode(&o); err != nil {
-		return Operation{}, fmt.Errorf("read journal %s: %w", name, err)
-	}
-	return o, nil
 }

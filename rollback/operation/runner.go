@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,12 +31,16 @@ type Replica interface {
 
 // Drainer waits until nothing is under way that was decided before an epoch.
 type Drainer interface {
+	// InDoubt returns the time before which the agency can't be drained, because of
+	// messages whose answer was lost; zero: there are none.
+	InDoubt(agency routing.AgencyID) time.Time
 	Drain(ctx context.Context, agency routing.AgencyID, epoch routing.Epoch, progress func(node.Load)) error
 }
 
 // Alarms takes what a human has to see.
 type Alarms interface {
 	Raise(key, text string)
+	Clear(key string) bool
 }
 
 // Options are what a runner works with; all are required.
@@ -50,9 +53,17 @@ type Options struct {
 	Logger  *slog.Logger
 }
 
-// ErrEpoch is wrapped by the error for an agency whose record is not the one that the
-// request was made for.
-var ErrEpoch = errors.New("agency's epoch is another")
+// Errors of Run before anything was changed.
+var (
+	// ErrEpoch is about an agency whose record is not the one that the request was made for.
+	ErrEpoch = errors.New("agency's epoch is another")
+
+	// ErrInDoubt is about an agency that can't be drained by the deadline, whatever happens.
+	ErrInDoubt = errors.New("a message of the agency is in doubt for too long")
+
+	// ErrRecovering is what Run answers before Recover was here.
+	ErrRecovering = errors.New("operations of the time before the start are not settled yet")
+)
 
 // Runner carries out operations. Use [New]. It is safe for concurrent use; that two
 // operations don't own one agency is the table's business.
@@ -60,13 +71,51 @@ type Runner struct {
 	Options
 	journal journal
 
-	mu      sync.Mutex
-	watched map[routing.OperationID]*Operation // running, as last shown
+	halted context.Context // of all work on the table but a begin, a drain and a commit
+	halt   context.CancelFunc
+
+	mu        sync.Mutex
+	recovered bool
+	running   map[routing.OperationID]*Operation // claimed by somebody, as last shown
+	unwritten map[routing.OperationID]Operation  // the journal has less of them
+	unsettled map[routing.OperationID]struct{}   // left without an end
+	strangers map[routing.AgencyID]struct{}      // with an alarm: closed by an operation that the journal doesn't know
 }
 
-// New returns a runner.
+// New returns a runner. It refuses to Run until Recover was here.
 func New(o Options) *Runner {
-	return &Runner{Options: o, journal: journal{o.Folder}, watched: make(map[routing.OperationID]*Operation)}
+	r := &Runner{
+		Options: o, journal: journal{o.Folder},
+		running:   make(map[routing.OperationID]*Operation),
+		unwritten: make(map[routing.OperationID]Operation),
+		unsettled: make(map[routing.OperationID]struct{}),
+		strangers: make(map[routing.AgencyID]struct{}),
+	}
+	r.halted, r.halt = context.WithCancel(context.Background())
+	return r
+}
+
+// Halt makes everybody give up who still waits for the table: what has no end then is
+// left to Recover, at the next start. It is for a node that has to stop. Nothing can be
+// run afterwards.
+func (r *Runner) Halt() { r.halt() }
+
+// claim makes the operation the caller's alone, until release; false: it is somebody
+// else's.
+func (r *Runner) claim(op Operation) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running[op.ID] != nil {
+		return false
+	}
+	r.running[op.ID] = &op
+	return true
+}
+
+func (r *Runner) release(id routing.OperationID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.running, id)
 }
 
 // Request is what is to be done, and on whose word.
@@ -82,37 +131,62 @@ type Request struct {
 
 // Run carries out an operation. Once it has begun it ends with commit and publish, or
 // with abort, even if ctx ends; ctx's end before commit aborts it. The Operation says how
-// far it came; with an error it is refused, aborted, or left closed for Recover.
+// far it came; with an error it is refused, aborted, or left closed for Tend and Recover.
 func (r *Runner) Run(ctx context.Context, req Request) (Operation, error) {
+	if err := r.admit(); err != nil {
+		return Operation{}, fmt.Errorf("%s of agency %s: %w", req.Kind, req.Agency, err)
+	}
 	run, err := r.plan(req)
 	if err != nil {
 		return Operation{}, err
 	}
-	defer r.forget(run.op.ID)
+	r.claim(run.op)
+	defer r.release(run.op.ID)
 	deadline := cmp.Or(req.Deadline, DefaultDeadline)
 	until, cancel := context.WithTimeoutCause(ctx, deadline, fmt.Errorf("not drained within %s", deadline))
 	defer cancel()
 
 	if err := run.step(StepBegin); err != nil {
-		return run.op, err
+		return run.end(StepRefused, err)
 	}
 	pos, err := run.change(until, StepBegin, run.begin)
 	if err != nil {
-		return run.abort(err) // it may have happened all the same
+		return run.abort(because(until, err)) // it may have happened all the same
 	}
 	run.op.Closed = time.Now()
 	if err := run.drain(until, pos); err != nil {
-		return run.abort(err)
+		return run.abort(because(until, err))
 	}
 	if err := run.step(StepCommit); err != nil {
 		return run.abort(err)
 	}
-	// From here on abort would be refused: commit may have happened whatever we hear.
-	after := context.WithoutCancel(ctx)
 	if _, err := run.change(until, StepCommit, run.commit); err != nil {
-		return run.unfinished(after, err)
+		// From here on abort may be too late: commit may have happened whatever we hear.
+		return run.settle(err)
 	}
-	return run.publish(after)
+	return run.publish()
+}
+
+// because puts before err what ended ctx, if something did.
+func because(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}
+
+// admit refuses a new operation while older ones are not written down.
+func (r *Runner) admit() error {
+	r.mu.Lock()
+	recovered := r.recovered
+	r.mu.Unlock()
+	switch {
+	case r.halted.Err() != nil:
+		return fmt.Errorf("the node is stopping: %w", context.Canceled)
+	case !recovered:
+		return ErrRecovering
+	}
+	return r.flush()
 }
 
 // run is one operation under way.
@@ -122,6 +196,7 @@ type run struct {
 	progress func(Operation)
 	expected routing.Epoch // of the operation's agency at begin; zero: any
 	sent     *table.Change // last change sent; whether it happened is known by sending it again
+	again    string        // ends the ids of abort and publish, if it isn't the first to take them; empty in Run
 }
 
 // plan checks whether the operation can begin, and writes nothing.
@@ -156,6 +231,9 @@ func (r *Runner) plan(req Request) (*run, error) {
 		rec, _ := state.Agency(id)
 		if _, err := one.begin(rec); err != nil {
 			return nil, err
+		}
+		if until := r.Gate.InDoubt(id); until.After(op.Started.Add(cmp.Or(req.Deadline, DefaultDeadline))) {
+			return nil, fmt.Errorf("%s of agency %s: %w: agency %s can't be drained before %s", req.Kind, a.ID, ErrInDoubt, id, until.Format(time.RFC3339))
 		}
 	}
 	return one, nil
@@ -205,241 +283,4 @@ func (u *run) drain(ctx context.Context, pos routing.Position) error {
 		}
 	}
 	return nil
-}
-
-// publish opens the agencies. It doesn't give up while the table answers at all: a
-// committed operation has no way but this one.
-func (u *run) publish(ctx context.Context) (Operation, error) {
-	ctx, cancel := context.WithTimeout(ctx, DefaultDeadline)
-	defer cancel()
-	if err := u.step(StepPublish); err != nil {
-		return u.op, err
-	}
-	err := u.persist(ctx, func() error { return u.Table.Confirm(ctx) })
-	if err == nil {
-		_, err = u.change(ctx, StepPublish, func(a routing.Agency) (routing.Agency, error) { return a.Publish(u.op.ID) })
-	}
-	if err != nil {
-		return u.stuck("committed but not published", err)
-	}
-	return u.end(StepDone, nil)
-}
-
-// abort reopens the agencies where they were, if begin happened.
-func (u *run) abort(cause error) (Operation, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), DefaultDeadline)
-	defer cancel()
-	if err := u.step(StepAbort); err != nil {
-		return u.op, errors.Join(cause, err)
-	}
-	if err := u.resolve(ctx); err != nil {
-		return u.stuck("perhaps begun", errors.Join(cause, err))
-	}
-	if ours, _ := u.standing(u.Replica.State()); !ours {
-		return u.end(StepRefused, cause)
-	}
-	_, err := u.change(ctx, StepAbort, func(a routing.Agency) (routing.Agency, error) { return a.Abort(u.op.ID, u.op.Nonce) })
-	if err != nil {
-		return u.stuck("neither committed nor aborted", errors.Join(cause, err))
-	}
-	return u.end(StepAborted, cause)
-}
-
-// unfinished settles what a failed commit left: it happened, or it didn't.
-func (u *run) unfinished(ctx context.Context, cause error) (Operation, error) {
-	ctx, cancel := context.WithTimeout(ctx, DefaultDeadline)
-	defer cancel()
-	if err := u.resolve(ctx); err != nil {
-		return u.stuck("perhaps committed", errors.Join(cause, err))
-	}
-	if ours, committed := u.standing(u.Replica.State()); ours && committed {
-		return u.publish(ctx)
-	}
-	return u.abort(cause)
-}
-
-// resolve makes certain whether the last change happened, and brings the replica up to
-// date. Sending the change again is what makes it certain: a copy that is still on its
-// way to the table can then do nothing more.
-func (u *run) resolve(ctx context.Context) error {
-	if u.sent != nil {
-		err := u.persist(ctx, func() error { _, err := u.Table.Change(ctx, *u.sent); return err })
-		if errors.Is(err, table.ErrUnavailable) {
-			return err
-		}
-		u.sent = nil
-	}
-	return u.persist(ctx, func() error { return u.catchUp(ctx) })
-}
-
-// standing says whether the operation owns its agencies, and whether it has committed.
-func (u *run) standing(s *routing.State) (ours, committed bool) {
-	for _, id := range u.op.Agencies {
-		if a, ok := s.Agency(id); ok && a.Operation == u.op.ID {
-			return true, !a.Published
-		}
-	}
-	return false, false
-}
-
-// stuck leaves the agencies closed, for Recover or a human.
-func (u *run) stuck(where string, err error) (Operation, error) {
-	u.op.Error = err.Error()
-	u.Alarms.Raise("operation/"+string(u.op.ID), fmt.Sprintf("Operation %s (%s of agency %s) is %s: the agency stays closed. Restart the node once the table can be reached. %v", u.op.ID, u.op.Kind, u.op.Agency, where, err))
-	return u.op, errors.Join(err, u.journal.write(&u.op))
-}
-
-// change computes the agencies' next records and stores them, again if they changed
-// meanwhile (a lock, an arming), and again if the table didn't answer.
-func (u *run) change(ctx context.Context, step Step, next func(routing.Agency) (routing.Agency, error)) (routing.Position, error) {
-	for {
-		state := u.Replica.State()
-		c := table.Change{
-			ID: string(u.op.ID) + "/" + string(step), Incarnation: state.Position().Incarnation,
-			Who: u.op.Who, What: string(step) + " of " + string(u.op.Kind), Reason: u.op.Reason,
-		}
-		for _, id := range u.op.Agencies {
-			a, _ := state.Agency(id)
-			a, err := next(a)
-			if err != nil {
-				return routing.Position{}, err
-			}
-			c.Agencies = append(c.Agencies, a)
-		}
-		u.sent = &c
-		var pos routing.Position
-		err := u.persist(ctx, func() (err error) { pos, err = u.Table.Change(ctx, c); return err })
-		if err == nil {
-			u.sent = nil
-			err = u.Replica.Wait(ctx, pos)
-		} else if errors.Is(err, table.ErrStale) {
-			u.sent = nil
-			if err = u.catchUp(ctx); err == nil {
-				continue
-			}
-		}
-		if err != nil {
-			err = fmt.Errorf("%s of operation %s: %w", step, u.op.ID, err)
-		}
-		return pos, err
-	}
-}
-
-// catchUp waits until the replica is where the table is.
-func (u *run) catchUp(ctx context.Context) error {
-	pos, err := u.Table.Position(ctx)
-	if err != nil {
-		return err
-	}
-	return u.Replica.Wait(ctx, pos)
-}
-
-// persist calls f until it returns something else than ErrUnavailable, or ctx ends.
-func (u *run) persist(ctx context.Context, f func() error) error {
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		err := f()
-		if !errors.Is(err, table.ErrUnavailable) {
-			return err
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return err
-		}
-	}
-}
-
-// step journals what is about to be done, and shows it.
-func (u *run) step(s Step) error {
-	u.op.Step = s
-	if err := u.journal.write(&u.op); err != nil {
-		return err
-	}
-	u.Logger.Info("operation step", "operation", u.op.ID, "kind", u.op.Kind, "agency", u.op.Agency, "step", s, "who", u.op.Who)
-	u.show()
-	return nil
-}
-
-// end journals the end.
-func (u *run) end(s Step, cause error) (Operation, error) {
-	u.op.Waiting = ""
-	if s != StepRefused {
-		u.op.Opened = time.Now()
-	}
-	if cause != nil {
-		u.op.Error = cause.Error()
-	}
-	return u.op, errors.Join(cause, u.step(s))
-}
-
-func (u *run) show() {
-	op := u.op
-	op.Agencies = slices.Clone(op.Agencies)
-	u.mu.Lock()
-	u.watched[op.ID] = &op
-	u.mu.Unlock()
-	if u.progress != nil {
-		u.progress(op)
-	}
-}
-
-func (r *Runner) forget(id routing.OperationID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.watched, id)
-}
-
-// Recover settles what a crash of this node left: operations that had committed are
-// published, the others are aborted. The replica must be up to date. It goes on after
-// an error and returns all of them.
-func (r *Runner) Recover(ctx context.Context) error {
-	ops, err := r.List()
-	errs := []error{err}
-	for _, op := range ops {
-		if op.Step.Ended() {
-			continue
-		}
-		u := &run{Runner: r, op: op}
-		r.Logger.Warn("operation was interrupted", "operation", op.ID, "kind", op.Kind, "agency", op.Agency, "step", op.Step)
-		cause := fmt.Errorf("interrupted at step %s", op.Step)
-		switch ours, committed := u.standing(r.Replica.State()); {
-		case ours && committed:
-			_, err = u.publish(ctx)
-		case !ours && op.Step == StepPublish:
-			_, err = u.end(StepDone, nil)
-		default:
-			_, err = u.abort(cause)
-		}
-		r.forget(op.ID)
-		if !u.op.Step.Ended() {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// List returns the operations of this node's journal, the newest last. An entry that
-// can't be read is reported, and left where it is.
-func (r *Runner) List() ([]Operation, error) {
-	names, err := r.Folder.Names()
-	if err != nil {
-		return nil, fmt.Errorf("list the journal: %w", err)
-	}
-	var ops []Operation
-	var errs []error
-	for _, name := range names {
-		op, err := r.journal.read(name)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		r.mu.Lock()
-		if live := r.watched[op.ID]; live != nil {
-			op = *live
-		}
-		r.mu.Unlock()
-		ops = append(ops, op)
-	}
-	slices.SortFunc(ops, func(a, b Operation) int { return a.Started.Compare(b.Started) })
-	return ops, errors.Join(errs...)
 }

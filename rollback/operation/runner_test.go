@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,13 +51,30 @@ func (f *faulty) set(change func(c table.Change, do func() (routing.Position, er
 
 type alarms struct {
 	mu   sync.Mutex
-	keys []string
+	keys map[string]bool
 }
 
 func (a *alarms) Raise(key, _ string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.keys = append(a.keys, key)
+	if a.keys == nil {
+		a.keys = make(map[string]bool)
+	}
+	a.keys[key] = true
+}
+
+func (a *alarms) Clear(key string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	was := a.keys[key]
+	delete(a.keys, key)
+	return was
+}
+
+func (a *alarms) list() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Sorted(maps.Keys(a.keys))
 }
 
 // bench is a runner over a real table, replica and gate.
@@ -66,6 +84,7 @@ type bench struct {
 	table   *faulty
 	replica *replica.Replica
 	gate    *node.Gate
+	folder  Folder
 	alarms  *alarms
 }
 
@@ -93,12 +112,21 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Runner = New(Options{Table: b.table, Replica: b.replica, Gate: b.gate, Folder: folder, Alarms: b.alarms, Logger: quiet})
+	b.folder = folder
+	b.start()
 	t.Cleanup(func() { cancel(); wg.Wait(); _ = real.Close() })
 	b.add("health", "")
 	b.add("health-pilot", "health")
 	b.add("police", "")
+	if err := b.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	return b
+}
+
+// start makes a new runner, as a new process does. Nobody has called its Recover.
+func (b *bench) start() {
+	b.Runner = New(Options{Table: b.table, Replica: b.replica, Gate: b.gate, Folder: b.folder, Alarms: b.alarms, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // put stores records as an administrator would.
@@ -265,6 +293,33 @@ func TestWithoutDrainItEndsWhereItBegan(t *testing.T) {
 	}
 }
 
+// What can't be drained in time is refused before anything is closed, and says when it can.
+func TestInDoubtIsRefusedAtTheStart(t *testing.T) {
+	b := newBench(t)
+	doubts := &doubtful{Drainer: b.gate, until: time.Now().Add(10 * time.Minute)}
+	b.Runner.Gate = doubts
+	before := b.agency("police").Revision
+	_, err := b.run(Cutover, "police")
+	if !errors.Is(err, ErrInDoubt) || !strings.Contains(err.Error(), doubts.until.Format(time.RFC3339)) {
+		t.Errorf("in doubt for ten minutes: %v", err)
+	}
+	if ops, _ := b.List(); len(ops) != 0 || b.agency("police").Revision != before {
+		t.Errorf("something was changed: %+v", ops)
+	}
+	doubts.until = time.Now().Add(time.Second)
+	if _, err := b.run(Cutover, "police"); err != nil {
+		t.Errorf("in doubt for a second: %v", err)
+	}
+}
+
+// doubtful says that a message is in doubt.
+type doubtful struct {
+	Drainer
+	until time.Time
+}
+
+func (d *doubtful) InDoubt(routing.AgencyID) time.Time { return d.until }
+
 // The answer to a change is lost, before it happened or after: each change happens once.
 func TestLostAnswers(t *testing.T) {
 	for _, step := range []Step{StepBegin, StepCommit, StepPublish} {
@@ -339,98 +394,4 @@ func TestTwoAtOnce(t *testing.T) {
 		t.Errorf("%d of 4 operations succeeded, want 1", done)
 	}
 	b.stands("police", routing.PhaseTarget)
-}
-
-// errCrash is the end of the process, as far as the runner can tell.
-var errCrash = errors.New("crash")
-
-// crashing is a journal that fails from its n-th write on.
-type crashing struct {
-	Folder
-	left int
-}
-
-func (c *crashing) Write(name string, write func(io.Writer) error) error {
-	if c.left == 0 {
-		return errCrash
-	}
-	c.left--
-	return c.Folder.Write(name, write)
-}
-
-// The node dies before each write into its journal, and before and after each change of
-// the table: the next start finishes what was committed and takes back the rest.
-func TestCrashes(t *testing.T) {
-	crash := func(t *testing.T, name string, prepare func(b *bench) (restore func())) {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t)
-			restore := prepare(b)
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			defer cancel()
-			_, err := b.Run(ctx, Request{Kind: Cutover, Agency: "police", Who: "tester", Reason: "test"})
-			if err == nil {
-				t.Fatal("no crash")
-			}
-			restore()
-			committed := b.agency("police").Phase == routing.PhaseTarget
-			if err := b.Recover(t.Context()); err != nil {
-				t.Fatalf("recover: %v", err)
-			}
-			if committed {
-				b.stands("police", routing.PhaseTarget)
-			} else {
-				b.stands("police", routing.PhaseSource)
-			}
-			ops, err := b.List()
-			if err != nil {
-				t.Error(err)
-			}
-			for _, op := range ops {
-				if !op.Step.Ended() {
-					t.Errorf("operation left at %s", op.Step)
-				}
-			}
-			if err := b.Recover(t.Context()); err != nil {
-				t.Errorf("recover again: %v", err)
-			}
-		})
-	}
-	for n := range 5 {
-		crash(t, fmt.Sprintf("journal-%d", n), func(b *bench) func() {
-			folder := b.Runner.Folder
-			b.journal.folder = &crashing{folder, n}
-			return func() { b.journal.folder = folder }
-		})
-	}
-	for _, step := range []Step{StepBegin, StepCommit, StepPublish} {
-		for _, happened := range []bool{false, true} {
-			crash(t, fmt.Sprintf("%s-%v", step, happened), func(b *bench) func() {
-				dead := false
-				b.table.set(func(c table.Change, do func() (routing.Position, error)) (routing.Position, error) {
-					if !dead && strings.HasSuffix(c.ID, "/"+string(step)) {
-						dead = true
-						if happened {
-							if _, err := do(); err != nil {
-								return routing.Position{}, err
-							}
-						}
-					}
-					if dead {
-						return routing.Position{}, errCrash
-					}
-					return do()
-				})
-				return func() {
-					b.table.set(nil)
-					pos, err := b.table.Position(b.t.Context())
-					if err == nil {
-						err = b.replica.Wait(b.t.Context(), pos)
-					}
-					if err != nil {
-						b.t.Fatal(err)
-					}
-				}
-			})
-		}
-	}
 }

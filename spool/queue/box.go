@@ -188,6 +188,9 @@ func (q *Queue) addHeld(r ref, k spool.Key) {
 		}
 		return
 	}
+	if slices.Contains(b.refs[:b.taken], r) {
+		return // it is under way
+	}
 	at, found := slices.BinarySearchFunc(b.refs[b.taken:], r, ref.compare)
 	if !found {
 		b.refs = slices.Insert(b.refs, b.taken+at, r)

@@ -39,9 +39,13 @@ func newMemory() *memory {
 func (s *memory) Each(f spool.Filter, yield func(spool.Entry) bool) {
 	s.mu.Lock()
 	var all []spool.Entry
-	for _, id := range s.order {
+	order := s.order[min(f.After, uint64(len(s.order))):] // sequences begin at 1
+	if f.Transaction != "" {
+		order = []mail.TransactionID{f.Transaction}
+	}
+	for _, id := range order {
 		m := s.messages[id]
-		if m.Sequence <= f.After || f.Transaction != "" && id != f.Transaction {
+		if m == nil {
 			continue
 		}
 		for i := range m.Recipients {
@@ -136,6 +140,13 @@ func (s *memory) state(id mail.TransactionID, rcpt int) spool.State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.messages[id].Recipients[rcpt].State
+}
+
+// text returns a message's content.
+func (s *memory) text(id mail.TransactionID) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.content[id])
 }
 
 // notices returns the notices that were put, in order.
@@ -326,8 +337,23 @@ func (w *world) inOrder() {
 
 // empty reports whether the store has no mail any more that isn't final.
 func (s *memory) empty() bool {
-	c, _ := s.Counts()
-	return c == spool.Counts{}
+	empty := true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range slices.Backward(s.order) {
+		empty = !slices.ContainsFunc(s.messages[id].Recipients, func(r spool.Recipient) bool { return !r.State.Final() })
+		if !empty {
+			break
+		}
+	}
+	return empty
+}
+
+// alarm returns the text of an alarm, empty if it wasn't raised.
+func (w *world) alarm(key string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.alarms[key]
 }
 
 // settle lets time pass until done, and fails if it isn't after so long.

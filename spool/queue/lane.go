@@ -1,8 +1,10 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"math"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -114,27 +116,34 @@ func (q *Queue) resumeLanes(now time.Time) {
 func (q *Queue) worker(ctx context.Context, l *lane) {
 	for {
 		paced := l.pace(ctx) // before it takes anything, so that nothing waits in its hands
-		b, it, ok := q.take(l, paced)
+		claims, it, ok := q.take(l, paced)
 		switch {
 		case !ok:
 			return
-		case b != nil:
-			q.sendBox(ctx, l, b)
+		case claims != nil:
+			q.sendBox(ctx, l, claims[0], claims[1:])
 		default:
 			q.sendItem(ctx, l, it)
 		}
 	}
 }
 
-// take returns what is next in a lane: a box, or an item of waiting mail.
-func (q *Queue) take(l *lane, paced bool) (b *box, it item, ok bool) {
+// claim is the first mail of a box, in the hands of a worker.
+type claim struct {
+	box *box
+	ref ref
+}
+
+// take returns what is next in a lane: the first mail of boxes, all of one message, or an
+// item of waiting mail.
+func (q *Queue) take(l *lane, paced bool) (claims []claim, it item, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for paced && !q.stopping && l.running <= l.allowed(time.Now()) && l.ready() > 0 {
 		if len(l.boxes) > 0 && (!l.turn || len(l.items) == 0) {
 			l.turn = true
-			if b = q.takeBox(l); b != nil {
-				return b, it, true
+			if b := q.takeBox(l, 0); b != nil {
+				return q.takeWith(l, b), it, true
 			}
 			continue
 		}
@@ -150,11 +159,13 @@ func (q *Queue) take(l *lane, paced bool) (b *box, it item, ok bool) {
 	return nil, it, false
 }
 
-// takeBox takes the lane's next box and its first mail, or returns nil if that can't go
-// now. q.mu is held.
-func (q *Queue) takeBox(l *lane) *box {
-	b := l.boxes[0]
-	if l.boxes = l.boxes[1:]; len(l.boxes) == 0 {
+// takeBox takes the box at a place in the lane's turn, with its first mail, or returns nil
+// if that can't go now. q.mu is held.
+func (q *Queue) takeBox(l *lane, at int) *box {
+	b := l.boxes[at]
+	if at > 0 {
+		l.boxes = slices.Delete(l.boxes, at, at+1)
+	} else if l.boxes = l.boxes[1:]; len(l.boxes) == 0 {
 		l.boxes = nil
 	}
 	if b.lane != l {
@@ -171,6 +182,22 @@ func (q *Queue) takeBox(l *lane) *box {
 	b.state, b.taken = boxBusy, 1
 	q.busy[b.key] = struct{}{}
 	return b
+}
+
+// takeWith takes also the boxes, among those whose turn is next, whose first mail is the
+// same message. q.mu is held.
+func (q *Queue) takeWith(l *lane, first *box) []claim {
+	claims := []claim{{first, first.refs[0]}}
+	for at := 0; at < len(l.boxes) && at < maxTogether; at++ {
+		if b := l.boxes[at]; len(b.refs) == 0 || b.refs[0].seq != first.refs[0].seq {
+			continue
+		}
+		if b := q.takeBox(l, at); b != nil {
+			claims = append(claims, claim{b, b.refs[0]})
+		}
+		at--
+	}
+	return claims
 }
 
 // up says that the platform answers. q.mu is held.
@@ -241,7 +268,7 @@ type Lane struct {
 	Err      error     // while Down: why
 }
 
-// Lanes returns the state of all ways, in no order.
+// Lanes returns the state of all ways, ordered by platform.
 func (q *Queue) Lanes() []Lane {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -253,5 +280,6 @@ func (q *Queue) Lanes() []Lane {
 		}
 		all = append(all, s)
 	}
+	slices.SortFunc(all, func(a, b Lane) int { return cmp.Compare(a.Platform, b.Platform) })
 	return all
 }

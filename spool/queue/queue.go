@@ -134,9 +134,10 @@ type Queue struct {
 	parked   map[routing.AgencyID]*parked
 	nextLook time.Time // at parked
 	fresh    []fresh
-	notes    []note    // what senders are to be told
-	noteAt   time.Time // not before
-	telling  bool      // a goroutine does
+	early    map[ref]struct{} // waiting mail of this run that the start saw: Added names it again
+	notes    []note           // what senders are to be told
+	noteAt   time.Time        // not before
+	telling  bool             // a goroutine does
 	rates    map[routing.AgencyID]*rateMeter
 	rate     map[routing.PlatformID]float64 // set by SetRate
 	workers  sync.WaitGroup
@@ -158,8 +159,8 @@ func New(o Options) (*Queue, error) {
 	q := &Queue{
 		o: o, log: o.Logger, obs: o.Observer, wake: make(chan struct{}, 1), begun: time.Now(),
 		lanes: make(map[routing.PlatformID]*lane), byNumber: []*lane{nil}, boxes: make(map[spool.Key]*box),
-		hungry: make(map[*box]struct{}),
-		busy:   make(map[spool.Key]struct{}), blocked: make(map[spool.Key][]item),
+		hungry: make(map[*box]struct{}), early: make(map[ref]struct{}),
+		busy: make(map[spool.Key]struct{}), blocked: make(map[spool.Key][]item),
 		parked: make(map[routing.AgencyID]*parked), rates: make(map[routing.AgencyID]*rateMeter),
 		rate: make(map[routing.PlatformID]float64),
 	}
@@ -215,6 +216,9 @@ func (q *Queue) load() {
 			// When each is due stands in the journal; reading all of it would delay the
 			// start. They are spread over the first delay instead.
 			q.schedule(item{ref: refOf(&e), stored: true}, q.o.Retry.spread())
+			if !e.Time.Before(q.begun) {
+				q.early[refOf(&e)] = struct{}{}
+			}
 			n++
 		case spool.StateFailed, spool.StateExpired:
 			q.note(note{kind: dsn.Failed, transaction: e.Transaction})
@@ -376,6 +380,10 @@ func (q *Queue) takeUp(e *spool.Entry, soon bool) {
 	case spool.StateHeld:
 		q.addHeld(refOf(e), e.Key)
 	case spool.StateWaiting:
+		if _, twice := q.early[refOf(e)]; twice {
+			delete(q.early, refOf(e))
+			return
+		}
 		q.schedule(item{ref: refOf(e), stored: !soon}, 0)
 	case spool.StateFailed, spool.StateExpired:
 		q.note(note{kind: dsn.Failed, transaction: e.Transaction})

@@ -36,11 +36,12 @@ type shipment struct {
 	settled bool
 }
 
-// sendBox makes a delivery of the first mail of a box, which is busy.
-func (q *Queue) sendBox(ctx context.Context, l *lane, b *box) {
-	r := b.refs[0]
+// sendBox makes a delivery of the first mail of a box, and of boxes with the same message.
+func (q *Queue) sendBox(ctx context.Context, l *lane, first claim, with []claim) {
+	b, r := first.box, first.ref
 	m, err := q.o.Store.Get(r.transaction())
 	if err != nil || int(r.rcpt) >= len(m.Recipients) || m.Recipients[r.rcpt].State != spool.StateHeld {
+		q.putBack(with)
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		b.taken = 0
@@ -50,6 +51,7 @@ func (q *Queue) sendBox(ctx context.Context, l *lane, b *box) {
 	}
 	d, open := q.route(m, int(r.rcpt))
 	if !open || d.Platform != l.platform || q.resting(m) {
+		q.putBack(with)
 		q.mu.Lock()
 		b.taken = 0
 		q.free(b.key)
@@ -59,7 +61,21 @@ func (q *Queue) sendBox(ctx context.Context, l *lane, b *box) {
 	}
 	s := &shipment{q: q, lane: l, m: m}
 	s.add(part{ref: r, key: b.key, box: b}, d)
-	s.send(ctx)
+	s.send(ctx, with)
+}
+
+// putBack gives back what wasn't sent.
+func (q *Queue) putBack(claims []claim) {
+	if len(claims) == 0 {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, c := range claims {
+		c.box.taken = 0
+		q.free(c.box.key)
+		q.settleBox(c.box, boxReady)
+	}
 }
 
 // sendItem makes a delivery of waiting mail.
@@ -86,9 +102,25 @@ func (q *Queue) sendItem(ctx context.Context, l *lane, it item) {
 	}
 	q.busy[key] = struct{}{}
 	q.mu.Unlock()
+	if !q.stillWaiting(it.ref) { // another delivery of the message took it along since m was read
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.free(key)
+		return
+	}
 	s := &shipment{q: q, lane: l, m: m}
 	s.add(part{ref: it.ref, key: key, item: it}, d)
-	s.send(ctx)
+	s.send(ctx, nil)
+}
+
+// stillWaiting reports whether a recipient is waiting mail now. A delivery asks once it has
+// made the recipient's key busy: from then on nobody else changes that.
+func (q *Queue) stillWaiting(r ref) (yes bool) {
+	q.o.Store.Each(spool.Filter{Transaction: r.transaction(), State: spool.StateWaiting}, func(e spool.Entry) bool {
+		yes = yes || e.Recipient == int(r.rcpt)
+		return !yes
+	})
+	return yes
 }
 
 // pace waits until the lane's rate allows a delivery. It looks at the rate once a second,
@@ -167,7 +199,7 @@ func (s *shipment) add(p part, d routing.Decision) {
 
 // join adds the other recipients of the message that may go now and go the same way: of
 // held mail those that are next in their mailboxes.
-func (s *shipment) join() {
+func (s *shipment) join(with []claim) {
 	q, first := s.q, &s.to[0].Decision
 	for i := range s.m.Recipients {
 		r := &s.m.Recipients[i]
@@ -180,10 +212,19 @@ func (s *shipment) join() {
 		}
 		p := part{ref: s.parts[0].ref, key: r.Key()}
 		p.ref.rcpt = uint32(i)
-		if q.mayJoin(s, &p, r.State) {
+		if at := slices.IndexFunc(with, func(c claim) bool { return c.ref == p.ref }); at >= 0 && r.State == spool.StateHeld {
+			p.box = with[at].box
+			with = slices.Delete(with, at, at+1)
+			s.add(p, d)
+		} else if q.mayJoin(s, &p, r.State) {
+			if p.joined && !q.stillWaiting(p.ref) {
+				q.leave(s, &p)
+				continue
+			}
 			s.add(p, d)
 		}
 	}
+	q.putBack(with)
 }
 
 // mayJoin reports whether a part may go with a shipment, and makes it busy.
@@ -210,11 +251,22 @@ func (q *Queue) mayJoin(s *shipment, p *part, state spool.State) bool {
 	return true
 }
 
-// send makes the attempt.
-func (s *shipment) send(ctx context.Context) {
+// leave undoes mayJoin.
+func (q *Queue) leave(s *shipment, p *part) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !slices.ContainsFunc(s.parts, func(o part) bool { return o.key == p.key }) {
+		q.free(p.key)
+	}
+}
+
+// send makes the attempt. with was taken for it, and goes with it if it can.
+func (s *shipment) send(ctx context.Context, with []claim) {
 	q := s.q
 	if len(s.m.Recipients) > 1 {
-		s.join()
+		s.join(with)
+	} else {
+		q.putBack(with)
 	}
 	s.began = time.Now()
 	body, err := q.o.Store.Open(s.m.Transaction)

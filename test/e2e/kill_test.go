@@ -248,7 +248,7 @@ func TestRedisIsAway(t *testing.T) {
 	t.Parallel()
 	peers.Need(t, "redis")
 	redis := peers.StartRedis(t, peers.RedisOptions{})
-	n, exchange, _ := startPair(t, setup{redis: redis.URL(), lease: "settled: 5s, armed: 2500ms, margin: 500ms"})
+	n, exchange, _ := startPair(t, setup{redis: redis.URL(), lease: "settled: 6500ms, armed: 3500ms, margin: 500ms"})
 	n.addAgency("settled", "anna")
 	n.addAgency("armed", "ben", "early", "late")
 	a, err := n.api.Agency(t.Context(), "armed")

@@ -153,19 +153,6 @@ func (s *stream) count() int {
 	return len(s.taken)
 }
 
-// answered returns how often an answer 4yz that begins so was given.
-func (s *stream) answered(prefix string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
-	for text, times := range s.putOff {
-		if strings.HasPrefix(text, prefix) {
-			n += times
-		}
-	}
-	return n
-}
-
 // waitMore waits until n more messages were taken.
 func (s *stream) waitMore(t testing.TB, n int) {
 	t.Helper()

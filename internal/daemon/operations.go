@@ -1,0 +1,94 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"mailcutover/internal/config"
+	"mailcutover/internal/durable"
+	"mailcutover/rollback/operation"
+)
+
+const (
+	// tendPause is the time between two looks at what operations left unsettled.
+	tendPause = 5 * time.Second
+
+	// abortPatience is how long an operation may try to abort after the grace period.
+	abortPatience = 2 * time.Second
+)
+
+// startOperations makes the runner, and settles what the last stop left as soon as the
+// table is there; recovered is closed after that.
+func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{}, err error) {
+	journal, err := durable.Open(nil, filepath.Join(cfg.Data, "operations"))
+	if err != nil {
+		return nil, fmt.Errorf("open the journal of operations: %w", err)
+	}
+	d.runner = operation.New(operation.Options{
+		Table: d.table, Replica: d.replica, Gate: d.gate, Folder: journal, Alarms: d.alarms, Logger: d.logger,
+	})
+	done := make(chan struct{})
+	d.parts.Go(func() { d.tendOperations(done) })
+	return done, nil
+}
+
+// tendOperations keeps looking after what operations left, until the node stops. Their
+// alarms are the runner's.
+func (d *Daemon) tendOperations(recovered chan<- struct{}) {
+	for d.caughtUp(d.ctx) != nil {
+		if d.ctx.Err() != nil {
+			close(recovered)
+			return
+		}
+	}
+	err := d.runner.Recover(d.ctx)
+	close(recovered)
+	for said := ""; ; {
+		switch {
+		case err == nil:
+			said = ""
+		case err.Error() != said && d.ctx.Err() == nil:
+			said = err.Error()
+			d.logger.Error("operations are not settled", "error", err)
+		}
+		select {
+		case <-time.After(tendPause):
+			err = d.runner.Tend(d.ctx)
+		case <-d.ctx.Done():
+			return
+		}
+	}
+}
+
+// stopOperations ends the API, and the operations that it runs. What can neither end nor
+// be aborted soon after ctx ended, since the table doesn't answer, is left to the next start.
+func (d *Daemon) stopOperations(ctx context.Context) error {
+	if d.runner == nil {
+		return nil
+	}
+	defer d.runner.Halt()
+	if d.admin == nil {
+		return nil
+	}
+	stopped := make(chan struct{})
+	var patience sync.WaitGroup
+	patience.Go(func() {
+		select {
+		case <-stopped:
+			return
+		case <-ctx.Done():
+		}
+		select {
+		case <-stopped:
+		case <-time.After(abortPatience):
+			d.runner.Halt()
+		}
+	})
+	err := d.admin.server.Shutdown(ctx)
+	close(stopped)
+	patience.Wait()
+	return err
+}
