@@ -301,7 +301,7 @@ func (s *stage) change(ctx context.Context, kind operation.Kind, from, to string
 			return context.Cause(ctx)
 		}
 	}
-	held, replayed := s.counted("mailcutover_spooled_total", `state="held"`), s.counted("mailcutover_spool_attempts_total", `kind="replay"`, `result="delivered"`)
+	held, replayed := s.held()
 	ours, others := s.mx.closures()
 	sp := span{from: from, to: to, began: time.Now()}
 	op, err := s.api.Start(ctx, kind, moved, a.Epoch, "demo")
@@ -319,20 +319,21 @@ func (s *stage) change(ctx context.Context, kind operation.Kind, from, to string
 	ours2, others2 := s.mx.closures()
 	s.say("%s of agency %s: %s -> %s, closed for %s; put off for it: %d of its recipients, %d of the other agencies'.", kind, moved, from, to,
 		op.Opened.Sub(*op.Closed).Round(100*time.Microsecond), ours2-ours, others2-others)
-	if err := s.replayed(ctx); err != nil {
-		return err
-	}
-	s.say("Meanwhile mail for %d recipients was held; %d were replayed in order.", s.counted("mailcutover_spooled_total", `state="held"`)-held,
-		s.counted("mailcutover_spool_attempts_total", `kind="replay"`, `result="delivered"`)-replayed)
-	return nil
+	var held2, replayed2 int
+	err = s.until(ctx, func() bool {
+		held2, replayed2 = s.held()
+		n := s.node.Spool()
+		return n.Of(spool.StateHeld) == 0 && held2-held == replayed2-replayed
+	})
+	s.say("Meanwhile mail for %d recipients was held; %d were replayed in order.", held2-held, replayed2-replayed)
+	return err
 }
 
-// replayed waits until no mail is held any more.
-func (s *stage) replayed(ctx context.Context) error {
-	return s.until(ctx, func() bool {
-		n := s.node.Spool()
-		return n.Of(spool.StateHeld) == 0
-	})
+// held returns how many recipients' mail was held so far, and how many of it were
+// delivered since, as the node counts them.
+func (s *stage) held() (held, replayed int) {
+	return s.counted("mailcutover_spooled_total", `state="held"`),
+		s.counted("mailcutover_spool_attempts_total", `kind="replay"`, `result="delivered"`)
 }
 
 // counted returns the sum of a metric's series that have all these labels, as the node
