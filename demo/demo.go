@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -8,8 +9,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +22,7 @@ import (
 	"mailcutover/internal/config"
 	"mailcutover/internal/daemon"
 	"mailcutover/rollback/operation"
+	"mailcutover/spool"
 )
 
 // The two platforms, by what they are to the three agencies.
@@ -34,6 +40,13 @@ const (
 	BreakLose      Break = "lose"      // a platform answers 250 and keeps nothing, now and then
 	BreakDuplicate Break = "duplicate" // a platform stores a message twice, now and then
 )
+
+// drainTime is how long the spool may take to send what is left at the end.
+const drainTime = 10 * time.Second
+
+// slowDot is how long a platform takes for the one answer that a switch has to wait for,
+// so that the agency is closed for long enough to see its mail being held.
+const slowDot = time.Second
 
 // faultEvery is how often a planted fault strikes, in messages.
 const faultEvery = 50
@@ -193,6 +206,9 @@ func (s *stage) play(ctx context.Context) error {
 	}
 	p := s.mx.progress()
 	s.say("The MX is done: %d messages, %d recipients answered 250, %d times put off and sent again.", p.messages, p.taken, p.putOff)
+	if err := s.drained(ctx); err != nil {
+		return err
+	}
 	fmt.Fprintln(s.Out)
 	var stored []delivery
 	for _, platform := range s.platforms {
@@ -229,6 +245,27 @@ func (s *stage) act(ctx context.Context) error {
 	return s.watch(ctx)
 }
 
+// drained waits until the spool is empty.
+func (s *stage) drained(ctx context.Context) error {
+	err := s.until(ctx, func() bool { return s.node.Spool().Messages == 0 })
+	s.say("The spool has %d messages left.", s.node.Spool().Messages)
+	return err
+}
+
+// until waits for something, but not for ever: what is left in the spool shows as lost.
+func (s *stage) until(ctx context.Context, done func() bool) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(drainTime); !done() && time.Now().Before(end); {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
 // watch shows the traffic for a while.
 func (s *stage) watch(ctx context.Context) error {
 	tick := time.NewTicker(s.Phase / 3)
@@ -255,6 +292,16 @@ func (s *stage) change(ctx context.Context, kind operation.Kind, from, to string
 	if err != nil {
 		return fmt.Errorf("arm agency %s: %w", moved, err)
 	}
+	if kind == operation.Rollback {
+		// One message on its way whose answer takes its time: the switch has to wait for
+		// it, and meanwhile mail is held.
+		select {
+		case <-s.platforms[from].answerLate():
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	held, replayed := s.held()
 	ours, others := s.mx.closures()
 	sp := span{from: from, to: to, began: time.Now()}
 	op, err := s.api.Start(ctx, kind, moved, a.Epoch, "demo")
@@ -272,7 +319,42 @@ func (s *stage) change(ctx context.Context, kind operation.Kind, from, to string
 	ours2, others2 := s.mx.closures()
 	s.say("%s of agency %s: %s -> %s, closed for %s; put off for it: %d of its recipients, %d of the other agencies'.", kind, moved, from, to,
 		op.Opened.Sub(*op.Closed).Round(100*time.Microsecond), ours2-ours, others2-others)
-	return nil
+	var held2, replayed2 int
+	err = s.until(ctx, func() bool {
+		held2, replayed2 = s.held()
+		n := s.node.Spool()
+		return n.Of(spool.StateHeld) == 0 && held2-held == replayed2-replayed
+	})
+	s.say("Meanwhile mail for %d recipients was held; %d were replayed in order.", held2-held, replayed2-replayed)
+	return err
+}
+
+// held returns how many recipients' mail was held so far, and how many of it were
+// delivered since, as the node counts them.
+func (s *stage) held() (held, replayed int) {
+	return s.counted("mailcutover_spooled_total", `state="held"`),
+		s.counted("mailcutover_spool_attempts_total", `kind="replay"`, `result="delivered"`)
+}
+
+// counted returns the sum of a metric's series that have all these labels, as the node
+// tells it to everybody.
+func (s *stage) counted(name string, labels ...string) (sum int) {
+	res, err := http.Get("http://" + s.node.AdminAddr().String() + "/metrics")
+	if err != nil {
+		return 0
+	}
+	defer res.Body.Close()
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		series, value, _ := strings.Cut(lines.Text(), " ")
+		if !strings.HasPrefix(series, name+"{") || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(series, l) }) {
+			continue
+		}
+		if n, err := strconv.ParseFloat(value, 64); err == nil {
+			sum += int(n)
+		}
+	}
+	return sum
 }
 
 // stay prints what to try, and waits.

@@ -40,6 +40,7 @@ type platform struct {
 	mu       sync.Mutex
 	received int // messages answered with 250
 	stored   []delivery
+	late     chan struct{} // of the next message whose answer takes slowDot; nil: none
 }
 
 // startPlatform serves SMTP, or LMTP, on a free port of the loopback interface.
@@ -127,6 +128,24 @@ func (p *platform) store(header []byte, rcpts []string) error {
 	if !ok || err != nil {
 		return &gosmtp.SMTPError{Code: 554, EnhancedCode: gosmtp.EnhancedCode{5, 6, 0}, Message: "Not a message of the demo"}
 	}
+	if late := p.keep(id, rcpts); late != nil {
+		close(late)
+		time.Sleep(slowDot)
+	}
+	return nil
+}
+
+// answerLate makes the platform's answer to the next message take slowDot. The channel is
+// closed when that message is stored, and its answer due.
+func (p *platform) answerLate() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.late = make(chan struct{})
+	return p.late
+}
+
+// keep stores a message. It returns what answerLate made, if this is the one.
+func (p *platform) keep(id int, rcpts []string) (late chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.received++
@@ -142,5 +161,6 @@ func (p *platform) store(header []byte, rcpts []string) error {
 			p.stored = append(p.stored, delivery{id: id, rcpt: to, platform: p.name, at: time.Now()})
 		}
 	}
-	return nil
+	late, p.late = p.late, nil
+	return late
 }

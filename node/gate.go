@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,6 +40,7 @@ type Gate struct {
 
 	mu       sync.RWMutex
 	agencies map[routing.AgencyID]*agency
+	unknown  time.Time // until then anything may be in doubt, from before the start
 }
 
 // agency has what is under way for one agency, fixed addresses under the empty id.
@@ -122,6 +125,9 @@ func (g *Gate) agency(id routing.AgencyID) *agency {
 		a = &agency{
 			tickets: make(map[*Ticket]struct{}),
 			doubts:  make(map[*Ticket]time.Time),
+		}
+		if time.Now().Before(g.unknown) {
+			a.doubts[&Ticket{gate: g, agency: a}] = g.unknown
 		}
 		g.agencies[id] = a
 	}
@@ -248,6 +254,28 @@ func (a *agency) signal() {
 	if a.changed != nil {
 		close(a.changed)
 		a.changed = nil
+	}
+}
+
+// Remember notes a message that was in doubt when this node's process ended: it may
+// still arrive until then, under a decision of that epoch. It is called before Run of
+// whatever delivers, for each agency concerned.
+func (g *Gate) Remember(id routing.AgencyID, epoch routing.Epoch, until time.Time) {
+	a := g.agency(id)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.doubts[&Ticket{gate: g, agency: a, epoch: epoch}] = until
+}
+
+// RememberAny notes that for any agency messages may be in doubt: the record of what was
+// under way when this node's process ended is not complete.
+func (g *Gate) RememberAny(until time.Time) {
+	g.mu.Lock()
+	g.unknown = until
+	known := slices.Collect(maps.Keys(g.agencies))
+	g.mu.Unlock()
+	for _, id := range known {
+		g.Remember(id, routing.Epoch{}, until)
 	}
 }
 

@@ -337,3 +337,27 @@ func TestNoDotAfterDrained(t *testing.T) {
 	mu.Unlock()
 	wg.Wait()
 }
+
+// What a killed process left under way may still arrive.
+func TestARestartedNodeRemembersWhatWasInDoubt(t *testing.T) {
+	for name, remember := range map[string]func(b *bench, until time.Time){
+		"one agency":     func(b *bench, until time.Time) { b.Remember("health", b.rec.Epoch, until) },
+		"any, later":     func(b *bench, until time.Time) { b.RememberAny(until) },
+		"any, known now": func(b *bench, until time.Time) { b.Load("health"); b.RememberAny(until) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				remember(b, time.Now().Add(10*time.Minute))
+				b.begin()
+				start := time.Now()
+				if err := b.Drain(t.Context(), "health", b.rec.Epoch, nil); err != nil {
+					t.Error(err)
+				}
+				if got := time.Since(start); got != 10*time.Minute {
+					t.Errorf("drained after %s, want 10m: the platform's limit", got)
+				}
+			})
+		})
+	}
+}

@@ -80,6 +80,7 @@ func (c *checker) check() {
 		c.redis(r)
 	}
 	c.lease(cfg.Lease)
+	c.spool(cfg)
 	c.listeners(cfg.Listeners)
 	c.platforms(cfg.Platforms)
 	c.routing(cfg.Routing)

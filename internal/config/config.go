@@ -28,6 +28,9 @@ type Config struct {
 	Listeners []Listener `config:"listeners"`
 	Platforms []Platform `config:"platforms"`
 	Routing   Routing    `config:"routing"`
+	Spool     Spool      `config:"spool"`
+	Notices   Notices    `config:"notices"`
+	Ledger    Ledger     `config:"ledger" restart:"yes"`
 	Admin     Admin      `config:"admin"`
 	Log       Log        `config:"log"`
 
@@ -296,6 +299,40 @@ type Routing struct {
 	Postmaster string `config:"postmaster"`              // where <postmaster> without a domain goes
 	HopLimit   int    `config:"hop_limit"`               // with more Received lines a message is a loop
 	OwnLimit   int    `config:"own_limit"`               // and with more of ours
+}
+
+// Spool is what a node does with mail that it can't deliver now. A bound of 0 is none.
+type Spool struct {
+	Bytes          Size               `config:"bytes" restart:"yes"`           // of bodies; the disk needs up to twice as much
+	Messages       int                `config:"messages" restart:"yes"`        //
+	AgencyBytes    Size               `config:"agency_bytes" restart:"yes"`    // the same for each agency
+	AgencyMessages int                `config:"agency_messages" restart:"yes"` //
+	PutOff         []routing.AgencyID `config:"put_off"`                       // whose mail is answered 451 and not held while they are closed
+	Rate           int                `config:"rate" restart:"yes"`            // messages a second to each platform; 0: as fast as it takes them
+	Retry          Retry              `config:"retry" restart:"yes"`
+}
+
+// Retry says when waiting mail is tried again.
+type Retry struct {
+	First    time.Duration `config:"first"`    // after the first attempt; the delays grow by half
+	Max      time.Duration `config:"max"`      // the longest delay
+	Life     time.Duration `config:"life"`     // of waiting mail, after which its sender is told; held mail has no end
+	Patience time.Duration `config:"patience"` // how long a mailbox with held mail keeps its order while its platform puts it off
+}
+
+// Notices are what senders are told of mail that can't be delivered (RFC 3464).
+type Notices struct {
+	Platform      string        `config:"platform" restart:"yes"`       // the one of platforms that takes them; empty: none, they stay in the spool with an alarm
+	Contact       string        `config:"contact" restart:"yes"`        // for people; empty: the postmaster
+	OriginalBytes Size          `config:"original_bytes" restart:"yes"` // most of the original that is returned
+	DelayAfter    time.Duration `config:"delay_after" restart:"yes"`    // when the sender is told that it is late; 0: never
+}
+
+// Ledger is the record of deliveries on this node's disk.
+type Ledger struct {
+	MaxAge  time.Duration `config:"max_age"`  // of records
+	Bytes   Size          `config:"bytes"`    // of all; the oldest go first
+	HashKey Secret        `config:"hash_key"` // addresses are kept as hashes under this key; none: in clear
 }
 
 // Admin is the HTTP API with /healthz, /readyz and /metrics.

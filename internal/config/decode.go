@@ -212,6 +212,13 @@ func (d *decoder) leaf(key string, in any, out reflect.Value) {
 			return
 		}
 		*p = v
+	case *routing.AgencyID:
+		v, err := routing.ParseAgencyID(text)
+		if err != nil || !isText {
+			wrong("1 to 63 characters of a-z, 0-9 and hyphen, not beginning with a hyphen")
+			return
+		}
+		*p = v
 	case word:
 		words := p.words()
 		if !isText || !slices.Contains(words, text) {

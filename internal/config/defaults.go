@@ -11,8 +11,14 @@ func Default() *Config {
 		Approval:     ApprovalNone,
 		Lease:        Lease{Settled: 15 * time.Minute, Armed: 10 * time.Second, Margin: 2 * time.Second},
 		Routing:      Routing{Separator: "+", HopLimit: 50, OwnLimit: 4},
-		Admin:        Admin{Address: "127.0.0.1:8025"},
-		Log:          Log{Level: LevelInfo, Format: FormatJSON},
+		Spool: Spool{
+			Bytes: 20 << 30, Messages: 2_000_000,
+			Retry: Retry{First: time.Minute, Max: time.Hour, Life: 5 * 24 * time.Hour, Patience: 5 * time.Minute},
+		},
+		Notices: Notices{OriginalBytes: 50 << 10},
+		Ledger:  Ledger{MaxAge: 90 * 24 * time.Hour, Bytes: 20 << 30},
+		Admin:   Admin{Address: "127.0.0.1:8025"},
+		Log:     Log{Level: LevelInfo, Format: FormatJSON},
 	}
 }
 

@@ -249,13 +249,13 @@ func TestExampleCommentedOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := regexp.MustCompile(`(?m)^(\s*)#(\S)`).ReplaceAllString(string(b), "$1$2")
-	text = regexp.MustCompile(`(?m)^\s*password_file:.*\n`).ReplaceAllString(text, "")
+	text = regexp.MustCompile(`(?m)^\s*(password|hash_key)_file:.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^(\s*)(ca|cert|key)_file:.*\n`).ReplaceAllString(text, "")
 	text = strings.Replace(text, "mechanism: none", "mechanism: plain", 1)
 	text = strings.Replace(text, "policy: opportunistic", "policy: verified", 1)
 	text = strings.Replace(text, `username: ""`, "username: mailcutover", 1)
 	text = strings.Replace(text, "sha256: 00", `sha256: ab`, 1)
-	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b")
+	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b", "LEDGER_KEY=sixteen characters")
 	if r := cfg.Table.Redis; r == nil || r.Username != "mailcutover" || r.Password.Reveal() != "a" || r.Timeout != DefaultRedis().Timeout {
 		t.Errorf("redis is %+v", r)
 	}

@@ -146,6 +146,7 @@ func (d *Daemon) takeOver(next *config.Config) error {
 	for key, cert := range fresh {
 		d.certificates[key].config.Store(cert.config.Load())
 	}
+	d.sender.Configure(d.senderOptions(pools))
 	d.transfer.Configure(settings)
 	d.platforms.Store(pools)
 	d.config.Store(next)

@@ -17,7 +17,9 @@ import (
 	"mailcutover/internal/alarm"
 	"mailcutover/internal/config"
 	"mailcutover/internal/metrics"
+	"mailcutover/ledger"
 	"mailcutover/node"
+	"mailcutover/proxy/deliver"
 	"mailcutover/proxy/smtp"
 	"mailcutover/proxy/transfer"
 	"mailcutover/rollback/operation"
@@ -26,6 +28,8 @@ import (
 	"mailcutover/routing/redistable"
 	"mailcutover/routing/replica"
 	"mailcutover/routing/table"
+	"mailcutover/spool"
+	"mailcutover/spool/queue"
 )
 
 // firstContact is how long Start waits for the table, so that a node whose table is at
@@ -55,6 +59,11 @@ type Daemon struct {
 	replica  *replica.Replica
 	gate     *node.Gate
 	transfer *transfer.Transfer
+	ledger   *ledger.Ledger
+	spool    *spool.Store
+	sender   *deliver.Sender
+	queue    atomic.Pointer[queue.Queue] // nil until it is made
+	began    time.Time
 	runner   *operation.Runner
 	alarms   *alarm.Set
 	metrics  *metrics.Metrics
@@ -86,7 +95,7 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) 
 	d := &Daemon{
 		logger: o.Logger, level: o.Level, environ: o.Environ, version: o.Version,
 		certificates: make(map[string]*certificate),
-		failed:       make(chan error, 1),
+		failed:       make(chan error, 1), began: time.Now(),
 	}
 	d.alarms = alarm.NewSet(o.Logger)
 	d.config.Store(cfg)
@@ -106,6 +115,9 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	if err := d.openTable(ctx, cfg); err != nil {
 		return err
 	}
+	if err := d.openSpool(cfg); err != nil {
+		return err
+	}
 	if err := d.followTable(ctx, cfg); err != nil {
 		return err
 	}
@@ -113,6 +125,7 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	doubts := d.rememberDoubts(cfg)
 
 	p, err := d.openPlatforms(cfg, nil)
 	if err != nil {
@@ -125,6 +138,10 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 		d.logger.Warn("platform not ready", "error", err)
 	}
 	d.watchPlatforms(p)
+	d.sender = deliver.New(d.senderOptions(p))
+	if err := d.startQueue(cfg, doubts); err != nil {
+		return err
+	}
 	settings, err := d.transferOptions(cfg, p)
 	if err != nil {
 		return err
@@ -193,6 +210,9 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 		OnUpdate: func(old, now *routing.State) {
 			d.gate.Update(old, now)
 			d.watchNames(now)
+			if q := d.queue.Load(); q != nil {
+				q.Update(old, now)
+			}
 		},
 	})
 	if err != nil {
@@ -201,6 +221,7 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 	d.gate = node.NewGate(d.replica, node.Lease(cfg.Lease), cfg.Routing.Separator)
 	d.metrics = metrics.New(d.version.Version, metrics.Sources{
 		State: d.replica.State, Status: d.replica.Status, Load: d.gate.Load, Alarms: d.alarms,
+		Spool: d.Spool,
 	})
 	d.part("replica", func() error {
 		d.initTable()
@@ -256,6 +277,7 @@ func (d *Daemon) transferOptions(cfg *config.Config, p *platforms) (transfer.Opt
 	master, err := postmaster(cfg)
 	return transfer.Options{
 		Gate: d.gate, Platforms: p.list, Postmaster: master,
+		Spool: d.spool, Added: d.queue.Load().Added, PutOff: putOff(cfg), Ledger: d.ledger,
 		Node: cfg.Node, Installation: cfg.Installation,
 		HopLimit: cfg.Routing.HopLimit, OwnLimit: cfg.Routing.OwnLimit,
 		Alarms: d.alarms, Observer: d.metrics.Transfer(), Logger: d.logger,
@@ -331,6 +353,12 @@ func (d *Daemon) stop(ctx context.Context) error {
 	d.parts.Wait()
 	if p := d.platforms.Load(); p != nil {
 		p.closeExcept(nil)
+	}
+	if d.spool != nil {
+		errs = append(errs, d.spool.Close())
+	}
+	if d.ledger != nil {
+		errs = append(errs, d.ledger.Close())
 	}
 	if d.table != nil {
 		errs = append(errs, d.table.Close())

@@ -46,7 +46,17 @@ var (
 		"Recipients of messages that reached their end, by the class of the answer that the sender got.", "2yz is delivered. 4yz is tried again by the sender. 5yz goes back to the sender."}
 	spooled = Desc{"mailcutover_spooled_total", Counter, []string{"state"},
 		"Recipients whose mail was taken into the spool, by why: held (agency closed), waiting (platform not reachable, or another way), failed (refused for good: the sender is told).", "held outside of a switch: an agency is locked, or stuck between two phases."}
-	inDoubtTotal = Desc{"mailcutover_in_doubt_total", Counter, []string{"platform"},
+	attempts = Desc{"mailcutover_spool_attempts_total", Counter, []string{"platform", "kind", "result"},
+		"Attempts to deliver from the spool, by recipient: replay of held mail or retry of waiting mail, and how it ended.", "unavailable: the platform can't be reached. deferred: it puts the mailbox off. in-doubt: a possible duplicate."}
+	notices = Desc{"mailcutover_notices_total", Counter, []string{"kind"},
+		"Notices to senders that were put into the spool.", "Many: look at what is refused (spool list --state failed)."}
+	quarantined = Desc{"mailcutover_quarantined_total", Counter, nil,
+		"Recipients whose mail was set aside for a human.", "Above 0: spool list --state quarantined."}
+	spoolRecipients = Desc{"mailcutover_spool_recipients", Gauge, []string{"state"},
+		"Recipients in the spool.", "held falls to 0 after a switch; waiting falls when a platform is back."}
+	spoolMessages = Desc{"mailcutover_spool_messages", Gauge, nil, "Messages in the spool.", "At spool.messages new mail is answered 452."}
+	spoolBytes    = Desc{"mailcutover_spool_bytes", Gauge, nil, "Bytes of bodies in the spool.", "At spool.bytes new mail is answered 452."}
+	inDoubtTotal  = Desc{"mailcutover_in_doubt_total", Counter, []string{"platform"},
 		"Messages whose answer was lost after the final dot, whatever their number of recipients: possible duplicates.", "A switch waits for each until connection_limit has passed."}
 
 	platformConnections = Desc{"mailcutover_platform_connections", Gauge, []string{"platform", "origin", "host"},
@@ -99,6 +109,7 @@ func All() []Desc {
 		build,
 		listenerConnections, listenerConnectionsTotal, listenerRefused, listenerCommands, listenerReplies, listenerMessages, listenerBytes, listenerRepaired,
 		decisions, deliveries, spooled, inDoubtTotal,
+		attempts, notices, quarantined, spoolRecipients, spoolMessages, spoolBytes,
 		platformConnections, platformDials, platformDialSeconds, platformWaits, platformWaitSeconds, platformAnswers, platformClosed,
 		inFlight, inDoubt,
 		tableRevision, tableAge, tableUsable, mailboxes, agencies, agenciesLocked, agenciesArmed, agenciesUnusable,

@@ -20,6 +20,7 @@ type Metrics struct {
 	listener listenerVecs
 	platform platformVecs
 	transfer *Transfer
+	queue    *Queue
 
 	mu        sync.Mutex
 	listeners map[string]*Listener
@@ -45,6 +46,7 @@ func New(version string, from Sources) *Metrics {
 	m.listener = newListenerVecs(m.registry)
 	m.platform = newPlatformVecs(m.registry)
 	m.transfer = newTransfer(m.registry)
+	m.queue = newQueue(m.registry)
 	return m
 }
 
@@ -76,6 +78,9 @@ func (m *Metrics) Endpoint(platform routing.PlatformID, origin mail.Origin) *End
 
 // Transfer returns the observer of the transfer.
 func (m *Metrics) Transfer() *Transfer { return m.transfer }
+
+// Queue returns the observer of the spool's queue.
+func (m *Metrics) Queue() *Queue { return m.queue }
 
 // Handler serves the metrics to Prometheus.
 func (m *Metrics) Handler() http.Handler {

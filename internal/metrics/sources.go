@@ -8,6 +8,7 @@ import (
 	"mailcutover/node"
 	"mailcutover/routing"
 	"mailcutover/routing/replica"
+	"mailcutover/spool"
 )
 
 // Sources are what is asked at each scrape. Each may be nil; what it would say is then
@@ -17,6 +18,7 @@ type Sources struct {
 	Status func() replica.Status               // a Replica's Status
 	Load   func(id routing.AgencyID) node.Load // a Gate's Load
 	Alarms AlarmSet
+	Spool  func() spool.Counts // a Store's, in all
 }
 
 // AlarmSet is what is asked of an alarm.Set.
@@ -46,6 +48,14 @@ func (c *sourceCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	if c.from.State != nil {
 		collectState(c.from.State(), c.from.Load, send)
+	}
+	if c.from.Spool != nil {
+		n := c.from.Spool()
+		send(spoolMessages, float64(n.Messages))
+		send(spoolBytes, float64(n.Bytes))
+		for _, s := range spoolStates {
+			send(spoolRecipients, float64(n.Of(s)), s.String())
+		}
 	}
 	if c.from.Alarms != nil {
 		send(alarms, float64(c.from.Alarms.Len()))

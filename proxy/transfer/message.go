@@ -205,6 +205,7 @@ func (m *message) divert(r *recipient, err error) {
 		r.keep(spool.StateFailed, answer.Error())
 	default:
 		r.keep(spool.StateWaiting, answer.Error())
+		r.tried = true
 	}
 }
 

@@ -27,7 +27,8 @@ type recipient struct {
 
 	state  spool.State // of one that goes into the spool
 	reason string
-	next   time.Time // not to be tried before; zero: at once
+	next   time.Time // not to be tried before; zero: as the queue sees fit
+	tried  bool      // the platform put it off
 }
 
 // keep makes r one that goes into the spool.
@@ -37,10 +38,14 @@ func (r *recipient) keep(state spool.State, reason string) {
 
 // spooled returns r as the spool keeps it.
 func (r *recipient) spooled() spool.Recipient {
+	last := spool.Result{Next: r.next}
+	if r.tried {
+		last.Attempts = 1
+	}
 	return spool.Recipient{
 		Address: r.address, To: r.rcpt.To, Options: r.rcpt.Options,
 		Agency: r.decision.Agency, Mailbox: r.decision.Mailbox,
-		State: r.state, Reason: r.reason, Last: spool.Result{Next: r.next},
+		State: r.state, Reason: r.reason, Last: last,
 	}
 }
 

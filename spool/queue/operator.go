@@ -175,7 +175,7 @@ func (q *Queue) change(entries []spool.Entry, reason string, to func(*spool.Entr
 			}
 		}
 		e.State = outcomes[i].State
-		q.takeUp(e, 0)
+		q.takeUp(e, true)
 	}
 	for k := range mine {
 		q.free(k)

@@ -170,6 +170,9 @@ func (q *Queue) routeItem(it item) {
 	if it.stored {
 		it.stored = false
 		next := r.Last.Next
+		if next.IsZero() && r.Last.Attempts > 0 { // put off when it came in
+			next = m.Time.Add(q.o.Retry.First)
+		}
 		if until, ok := q.o.Doubts[m.Transaction]; ok && until.After(next) {
 			next = until
 		}

@@ -367,19 +367,15 @@ func (q *Queue) takeFresh() {
 		q.o.Store.Each(spool.Filter{Transaction: f.id}, func(e spool.Entry) bool {
 			q.mu.Lock()
 			defer q.mu.Unlock()
-			delay := q.o.Retry.First
-			if f.soon || time.Since(e.Time) > delay {
-				delay = 0
-			}
-			q.takeUp(&e, delay)
+			q.takeUp(&e, f.soon)
 			return true
 		})
 	}
 }
 
-// takeUp puts an entry where its state belongs; waiting mail is due after delay. q.mu is
-// held.
-func (q *Queue) takeUp(e *spool.Entry, delay time.Duration) {
+// takeUp puts an entry where its state belongs. Waiting mail is due at once, or when its
+// record says. q.mu is held.
+func (q *Queue) takeUp(e *spool.Entry, soon bool) {
 	switch e.State {
 	case spool.StateHeld:
 		q.addHeld(refOf(e), e.Key)
@@ -388,7 +384,7 @@ func (q *Queue) takeUp(e *spool.Entry, delay time.Duration) {
 			delete(q.early, refOf(e))
 			return
 		}
-		q.schedule(item{ref: refOf(e)}, delay)
+		q.schedule(item{ref: refOf(e), stored: !soon}, 0)
 	case spool.StateFailed, spool.StateExpired:
 		q.note(note{kind: dsn.Failed, transaction: e.Transaction})
 	}
