@@ -154,6 +154,11 @@ func (c *Client) Import(ctx context.Context, list io.Reader, reason string, dryR
 	return decode[Imported](c.send(ctx, http.MethodPost, importPath, q, "text/csv", list))
 }
 
+// Release takes a name that two claim from one of them.
+func (c *Client) Release(ctx context.Context, r Release) (Released, error) {
+	return post[Released](ctx, c, releasePath, r)
+}
+
 // Mailboxes returns a page of an agency's mailboxes, those after a directory id; after
 // empty is the first page.
 func (c *Client) Mailboxes(ctx context.Context, agency, after string) (Mailboxes, error) {

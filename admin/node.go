@@ -192,7 +192,7 @@ func (s *Server) route(address, login string) (*reply[Route], error) {
 		for _, c := range s.claims(state, v.Name) {
 			v.Claims = append(v.Claims, c.String())
 		}
-		v.Explain = fmt.Sprintf("%s; closed until one of them gives it up", strings.Join(v.Claims, ", and "))
+		v.Explain = fmt.Sprintf("%s; closed until it is taken from one of them (mailcutover mailbox release)", strings.Join(v.Claims, ", and "))
 	}
 	v.Table = s.tableView()
 	if d.Agency != "" {

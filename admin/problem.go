@@ -89,6 +89,7 @@ var knownErrors = []struct {
 	{routing.ErrFinalised, http.StatusConflict, "there is no way back any more"},
 	{routing.ErrLocked, http.StatusConflict, "see mailcutover agency show"},
 	{routing.ErrNotOwner, http.StatusConflict, "see mailcutover operation list"},
+	{routing.ErrNotReleased, http.StatusConflict, "see who claims it, and what else they have: mailcutover route explain, mailcutover mailbox show"},
 	{routing.ErrConflict, http.StatusConflict, "the name belongs to another; see mailcutover route explain"},
 	{routing.ErrBadID, http.StatusBadRequest, ""},
 	{table.ErrBadChange, http.StatusBadRequest, ""},

@@ -38,6 +38,7 @@ func (s *Server) register() {
 	s.registerOperations(api)
 	s.registerMailboxes(api)
 	s.registerImport(api)
+	s.registerRelease(api)
 	s.registerNode(api)
 
 	delete(config.Components.Schemas.Map(), "ErrorModel") // huma's own, which unify replaces

@@ -118,6 +118,37 @@ func TestConflict(t *testing.T) {
 	}
 }
 
+// A name that two claim is taken from one of them, and the other gets its mail.
+func TestRelease(t *testing.T) {
+	n := admintest.Start(t, nil)
+	twoAgencies(t, n)
+	importList[admin.Imported](t, n, 200, "", listHeader+"dora@health.example,"+directoryID(1)+",health,user,,,,,,,\n")
+	release := func(status int, body string) string {
+		t.Helper()
+		got, _, text := call(t, n, "POST", "/v1/names/release", body)
+		if got != status {
+			t.Errorf("%s: status %d, want %d: %s", body, got, status, text)
+		}
+		return text
+	}
+	release(409, `{"name":"dora@health.example","agency":"health","reason":"r"}`) // one has it alone
+	claimTwice(t, n, directoryID(2), "dora@health.example")
+	release(400, `{"name":"dora@health.example","reason":"r"}`)
+	release(400, `{"name":"dora@health.example","agency":"finance","fixed":true,"reason":"r"}`)
+	release(400, `{"name":"dora@health.example","agency":"finance","reason":" "}`)
+	release(404, `{"name":"dora@health.example","agency":"nowhere","reason":"r"}`)
+	release(409, `{"name":"dora@health.example","fixed":true,"reason":"r"}`)
+	text := release(200, `{"name":"Dora@Health.example","agency":"finance","reason":"by mistake"}`)
+	if !strings.Contains(text, `"claims":["mailbox `+directoryID(1)+` of agency health"]`) {
+		t.Error(text)
+	}
+	if r := want[admin.Route](t, n, 200, "GET", "/v1/route?address=dora@health.example", ""); !r.Deliver || r.Agency != "health" {
+		t.Errorf("%+v", r)
+	}
+	// The agency whose only mailbox went can be filled again.
+	importList[admin.Imported](t, n, 200, "", listHeader+"f@finance.example,"+directoryID(3)+",finance,user,,,,,,,\n")
+}
+
 // claimTwice writes a mailbox of agency finance into the table without any check.
 func claimTwice(t *testing.T, n *admintest.Node, id, address string) {
 	t.Helper()

@@ -148,3 +148,70 @@ func TestMixedScripts(t *testing.T) {
 		}
 	}
 }
+
+// What two claim can be taken from one of them, if nothing that works is lost by it.
+func TestRelease(t *testing.T) {
+	id := func(n byte) MailboxID { return MailboxID{15: n} }
+	row := func(n byte, addresses ...Address) Row {
+		return Row{Mailbox: id(n), Kind: KindUser, Addresses: addresses}
+	}
+	with := func(r Row, change func(*Row)) Row { change(&r); return r }
+	for name, c := range map[string]struct {
+		health, police Row
+		left           []string // names of police's mailbox; nil: there is none
+		says           string   // why not
+	}{
+		"an alias":        {row(1, "dora@x"), row(2, "d@x", "dora@x"), []string{"d@x"}, ""},
+		"an alias, login": {row(1, "dora@x"), with(row(2, "d@x", "dora@x"), func(r *Row) { r.Logins = []Login{"d", "dora@x"} }), []string{"d@x", "d"}, ""},
+		"the mailbox":     {row(1, "dora@x"), row(1, "dora@x"), nil, ""},
+		"every name":      {row(1, "dora@x", "d@x"), row(2, "d@x", "dora@x"), nil, ""},
+		"primary address": {row(1, "dora@x"), row(2, "dora@x", "d@x"), nil, "has d@x, which nobody else claims"},
+		"first login":     {row(1, "dora@x"), with(row(2, "d@x", "dora@x"), func(r *Row) { r.Logins = []Login{"dora@x"} }), nil, "is known by it on a platform"},
+		"a place":         {row(1, "dora@x"), with(row(2, "d@x"), func(r *Row) { r.Target.Address = "dora@x" }), nil, "is known by it on a platform"},
+		"not claimed":     {row(1, "dora@x"), row(2, "d@x"), nil, "only a name that two claim"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := Update{Position: Position{Incarnation: "test", Revision: 1}, Domains: []Domain{{Name: "x"}}}
+			keeper := row(9, "keeper@x")
+			for agency, rows := range map[AgencyID][]Row{"health": {c.health}, "police": {c.police, keeper}} {
+				a, err := NewAgency(agency, "exchange", "ox")
+				if err != nil {
+					t.Fatal(err)
+				}
+				m := mustMapping(t, agency, rows...)
+				a.Mapping = m.Digest()
+				u.Agencies, u.Mappings = append(u.Agencies, a), append(u.Mappings, m)
+			}
+			s := mustApply(t, NewState(Position{}), u)
+			m, err := s.Release("dora@x", "police")
+			if c.says != "" {
+				if !errors.Is(err, ErrNotReleased) || !strings.Contains(err.Error(), c.says) {
+					t.Errorf("%v, want %q", err, c.says)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := m.Mailbox(keeper.Mailbox); !ok {
+				t.Error("another mailbox went too")
+			}
+			left, ok := m.Mailbox(c.police.Mailbox)
+			if ok != (c.left != nil) || ok && !slices.Equal(left.Keys(), c.left) {
+				t.Errorf("left %v, %t, want %v", left.Keys(), ok, c.left)
+			}
+			a, _ := s.Agency("police")
+			a.Mapping = m.Digest()
+			after := mustApply(t, s, Update{Agencies: []Agency{a}, Mappings: []*Mapping{m}})
+			if d := after.DecideAddress("dora@x", ""); d.Reason != ReasonOpen || d.Agency != "health" {
+				t.Errorf("%+v", d)
+			}
+			if _, total := after.Conflicts(0); total != 0 {
+				t.Errorf("%d conflicts left", total)
+			}
+		})
+	}
+	if _, err := town(t, "health").Release("x", "works"); !errors.Is(err, ErrNotReleased) {
+		t.Errorf("unknown agency: %v", err)
+	}
+}

@@ -14,7 +14,7 @@ import (
 
 // newMailboxCommand returns the commands about mailboxes.
 func newMailboxCommand(c *connection) *cobra.Command {
-	cmd := &cobra.Command{Use: "mailbox", Short: "Mailboxes: import a list, list, show"}
+	cmd := &cobra.Command{Use: "mailbox", Short: "Mailboxes: import a list, list, show, release a name"}
 	var agency string
 	list := c.command(&cobra.Command{Use: "list --agency AGENCY", Short: "An agency's mailboxes, by directory id", Args: cobra.NoArgs},
 		func(cmd *cobra.Command, client *admin.Client, _ []string) error {
@@ -47,7 +47,7 @@ func newMailboxCommand(c *connection) *cobra.Command {
 			}
 			return c.show(cmd, m, func(w io.Writer) { printMailbox(w, m) })
 		})
-	cmd.AddCommand(newMailboxImport(c), list, show)
+	cmd.AddCommand(newMailboxImport(c), list, show, newMailboxRelease(c))
 	return cmd
 }
 
@@ -56,6 +56,33 @@ func printMailbox(w io.Writer, m admin.Mailbox) {
 	pairs(w, [2]string{"mailbox", m.ID}, [2]string{"agency", m.Agency}, [2]string{"kind", m.Kind}, [2]string{"address", m.Addresses[0]},
 		[2]string{"aliases", strings.Join(m.Addresses[1:], " ")}, [2]string{"logins", strings.Join(m.Logins, " ")},
 		[2]string{"source", at(m.Source)}, [2]string{"target", at(m.Target)})
+}
+
+func newMailboxRelease(c *connection) *cobra.Command {
+	var r admin.Release
+	cmd := c.command(&cobra.Command{
+		Use: "release NAME", Short: "Take a name that two claim from one of them", Args: cobra.ExactArgs(1),
+		Long: "Take an address or a login that two claim from one of them: from an agency's mailbox, or\n" +
+			"with --fixed from the fixed address. Nobody gets mail under such a name, so nothing that\n" +
+			"works is lost. A mailbox of which others have every name goes as a whole.",
+		Example: "  mailcutover mailbox release dora@health.example --agency police --reason 'imported by mistake'",
+	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
+		r.Name = args[0]
+		done, err := client.Release(cmd.Context(), r)
+		if err != nil {
+			return err
+		}
+		return c.show(cmd, done, func(w io.Writer) {
+			fmt.Fprintf(w, "%s belongs to %s, in revision %d\n", printable(done.Name), printable(strings.Join(done.Claims, ", and ")), done.Revision)
+			fmt.Fprintln(w, "undo: there is none; no import gives a name to two")
+		})
+	})
+	cmd.Flags().StringVar(&r.Agency, "agency", "", "agency whose mailbox gives the name up")
+	cmd.Flags().BoolVar(&r.Fixed, "fixed", false, "the fixed address gives the name up")
+	addReason(cmd, &r.Reason)
+	cmd.MarkFlagsOneRequired("agency", "fixed")
+	cmd.MarkFlagsMutuallyExclusive("agency", "fixed")
+	return cmd
 }
 
 func newMailboxImport(c *connection) *cobra.Command {

@@ -71,7 +71,7 @@ func conflicts(s *routing.State) string {
 	if total > len(list) {
 		fmt.Fprintf(&b, "; and %d more", total-len(list))
 	}
-	return b.String() + "."
+	return b.String() + ". Take it from one: mailcutover mailbox release."
 }
 
 // postmaster returns the configured address in canonical form; empty if there is none.
