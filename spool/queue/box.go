@@ -49,6 +49,7 @@ type box struct {
 	counted  int              // of refs, in lane.window
 	agency   routing.AgencyID // while parked: which is closed
 	until    time.Time        // while paused
+	rests    bool             // while paused: in doubt, so that nothing ends the pause earlier
 	heapAt   int              // index in pauses
 	failures int              // since the last success
 	since    time.Time        // of the first of them
@@ -267,7 +268,13 @@ func (q *Queue) settleBox(b *box, to boxState) {
 
 // pause leaves a box alone until a time. q.mu is held.
 func (q *Queue) pause(b *box, until time.Time) {
-	b.until = until
+	b.until, b.rests = until, false
+	q.settleBox(b, boxPaused)
+}
+
+// rest leaves a box alone whose first mail is in doubt. q.mu is held.
+func (q *Queue) rest(b *box, until time.Time) {
+	b.until, b.rests = until, true
 	q.settleBox(b, boxPaused)
 }
 

@@ -36,6 +36,7 @@ type item struct {
 	ref
 	lane   uint16 // number of the lane that it waits for; 0: not known
 	stored bool   // the journal says when it is due
+	rests  bool   // in doubt: nothing makes it due earlier
 	due    time.Duration
 }
 

@@ -63,7 +63,8 @@ func (q *Queue) Drop(s Subject, reason string) (Acted, error) {
 	return q.act(s, reason, "dropped by an operator: ", func(*spool.Entry) spool.State { return spool.StateDropped })
 }
 
-// Retry makes waiting mail due now, and ends the pauses of held mail.
+// Retry makes waiting mail due now, and ends the pauses of held mail. What is in doubt
+// rests until its platform's limit has passed, whoever asks.
 func (q *Queue) Retry(s Subject, reason string) (Acted, error) {
 	filter, err := s.filter(reason)
 	if err != nil {
@@ -87,7 +88,7 @@ func (q *Queue) Retry(s Subject, reason string) (Acted, error) {
 	again := make(itemHeap, 0, len(q.waiting))
 	now := time.Since(q.begun)
 	for _, it := range q.waiting {
-		if _, ok := due[it.ref]; ok {
+		if _, ok := due[it.ref]; ok && !it.rests {
 			it.due, it.stored = now, false
 			a.Changed++
 		}
@@ -96,7 +97,7 @@ func (q *Queue) Retry(s Subject, reason string) (Acted, error) {
 	q.waiting = again
 	q.waiting.init()
 	for k := range keys {
-		if b := q.boxes[k]; b != nil && b.state == boxPaused {
+		if b := q.boxes[k]; b != nil && b.state == boxPaused && !b.rests {
 			q.endPause(b)
 			a.Changed++
 		}

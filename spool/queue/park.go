@@ -148,7 +148,7 @@ func (q *Queue) directBox(b *box, m *spool.Message, first ref, d *routing.Decisi
 	case !open:
 		q.parkBox(b, id)
 	case q.resting(m):
-		q.pause(b, q.o.Doubts[m.Transaction])
+		q.rest(b, q.o.Doubts[m.Transaction])
 	default:
 		b.setLane(q.lane(d.Platform))
 		q.settleBox(b, boxReady)
@@ -167,6 +167,7 @@ func (q *Queue) routeItem(it item) {
 		return
 	}
 	r := &m.Recipients[it.rcpt]
+	it.rests = false
 	if it.stored {
 		it.stored = false
 		next := r.Last.Next
