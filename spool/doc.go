@@ -39,7 +39,8 @@
 // only when the outcome that ended its message is fsynced. Compaction writes what is
 // needed of an old segment into the newest, fsyncs that, removes the old one, and fsyncs
 // the directory before it removes another: else an outcome could be gone whose message
-// comes back. Tests leave out each of these fsyncs in turn and see it.
+// comes back. A start fsyncs the last segment and its directory before it builds on them:
+// after a kill they are in the kernel only. Tests leave out each of these fsyncs in turn and see it.
 //
 // # Failure
 //

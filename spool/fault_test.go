@@ -134,7 +134,7 @@ func TestFlippedBits(t *testing.T) {
 		if strings.HasSuffix(path, "/id") {
 			continue
 		}
-		for at := 0; at < len(b); at += 5 {
+		for at := 0; at < len(b); at += 11 {
 			disk := disk.Restart(memdisk.LoseAll)
 			if err := disk.Flip(path, at); err != nil {
 				t.Fatal(err)

@@ -195,7 +195,8 @@ func (r *recovery) list() (numbers []uint32, err error) {
 	return numbers, nil
 }
 
-// segment reads one file of the journal. Of the last one the bodies are checked too: a
+// segment reads one file of the journal. The last one is fsynced first, since the process
+// before may have been killed; the others were, before the next was made. Of the last one the bodies are checked too: a
 // power cut may have left holes.
 func (r *recovery) segment(n uint32, last bool) error {
 	s := r.s
@@ -208,6 +209,9 @@ func (r *recovery) segment(n uint32, last bool) error {
 			s.report.Bytes += size
 			s.report.Segments++
 			var gaps []gap
+			if last && !s.o.readOnly {
+				r.settle(file)
+			}
 			gaps, err = s.id.scan(file, n, last, func(rec *record) error {
 				r.record(rec)
 				return nil
@@ -225,6 +229,20 @@ func (r *recovery) segment(n uint32, last bool) error {
 		s.problem(Problem{Path: path, What: fmt.Sprintf("can't be read: %v", err)})
 	}
 	return nil
+}
+
+// settle makes durable what the last process wrote. After a kill it is in the kernel
+// only: without this, compaction could remove an old segment for the sake of copies that
+// the next power cut forgets.
+func (r *recovery) settle(file durable.Random) {
+	s := r.s
+	err := file.Sync()
+	if err == nil {
+		err = s.disk.SyncDir(s.path(journalDir))
+	}
+	if err != nil {
+		s.fail(fmt.Errorf("fsync what the last process wrote: %w", err))
+	}
 }
 
 // gap puts aside a part of a segment that holds no record.

@@ -75,7 +75,7 @@ func (w *world) open() error {
 		return err
 	}
 	w.s = s
-	w.durable() // Open writes nothing that has to wait, and finds all that was written
+	w.durable() // all that Open found is on the disk
 	return nil
 }
 
@@ -283,10 +283,26 @@ func (w *world) flush() error {
 	return nil
 }
 
-// compact compacts what is worth it, at most n segments.
+// some returns a segment that may be compacted, whether it is worth it or not; 0 if
+// there is none.
+func (w *world) some(s *Store) uint32 {
+	var all []uint32
+	for n := range s.segments {
+		if n != s.w.number && n != s.last {
+			all = append(all, n)
+		}
+	}
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return all[w.rng.IntN(len(all))]
+}
+
+// compact compacts at most n segments.
 func (w *world) compact(n int) error {
 	for ; n > 0; n-- {
-		k := w.s.worth()
+		k := w.some(w.s)
 		if k == 0 {
 			return nil
 		}

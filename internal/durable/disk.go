@@ -43,6 +43,9 @@ type Random interface {
 	io.Closer
 	// Size returns how many bytes the file has now.
 	Size() (int64, error)
+	// Sync returns when what anybody wrote to the file is on the disk: after a kill, what
+	// the process before wrote is in the kernel only.
+	Sync() error
 }
 
 // OS is the file system of the machine.

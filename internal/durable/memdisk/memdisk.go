@@ -48,7 +48,7 @@ type Loss uint8
 
 const (
 	LoseAll     Loss = iota // bytes and names: a power cut at its worst
-	LoseNothing             // a killed process: the kernel still has everything
+	LoseNothing             // a killed process: the kernel still has everything, but no more of it is safe
 	LoseBytes               // names are there, the bytes are not: files are short or empty
 	LoseNames               // bytes are there, but under no name, or the old one
 	LoseHalf                // half of the unsynced bytes of each file, all names: a torn write
@@ -150,6 +150,9 @@ func survive(n *node, loss Loss, done map[*node]*node) *node {
 	if !n.dir {
 		c := &node{data: n.survive(loss)}
 		c.synced = len(c.data)
+		if loss == LoseNothing { // nor is it safer than it was
+			c.synced, c.onDisk = n.synced, slices.Clone(n.onDisk)
+		}
 		done[n] = c
 		return c
 	}
@@ -167,6 +170,12 @@ func survive(n *node, loss Loss, done map[*node]*node) *node {
 	for name, child := range names {
 		kept := survive(child, loss, done)
 		c.names[name], c.safe[name] = kept, kept
+	}
+	if loss == LoseNothing {
+		clear(c.safe)
+		for name, child := range n.safe {
+			c.safe[name] = survive(child, loss, done)
+		}
 	}
 	return c
 }
@@ -380,13 +389,14 @@ func (d *Disk) OpenAt(path string) (durable.Random, error) {
 	if n.dir {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("is a directory")}
 	}
-	return &random{disk: d, node: n}, nil
+	return &random{disk: d, node: n, path: path}, nil
 }
 
 // random is a file that is being read.
 type random struct {
 	disk *Disk
 	node *node
+	path string
 }
 
 // ReadAt implements [durable.Random].
@@ -411,6 +421,17 @@ func (r *random) Size() (int64, error) {
 	r.disk.mu.Lock()
 	defer r.disk.mu.Unlock()
 	return int64(len(r.node.data)), nil
+}
+
+// Sync implements [durable.Random].
+func (r *random) Sync() error {
+	r.disk.mu.Lock()
+	defer r.disk.mu.Unlock()
+	if err := r.disk.begin(OpSync, r.path); err != nil {
+		return err
+	}
+	r.node.synced, r.node.onDisk = len(r.node.data), nil
+	return nil
 }
 
 // Close implements [durable.Random].
