@@ -247,6 +247,9 @@ func TestRepliesAreListed(t *testing.T) {
 		}
 		for _, m := range newReply.FindAllStringSubmatch(read(t, name), -1) {
 			found++
+			if m[1][0] == '2' {
+				continue // what a platform said, noted; a sender's 250 is the listener's
+			}
 			if code := m[1] + " " + strings.Join(m[2:], "."); !strings.Contains(listed, code) {
 				t.Errorf("%s: the reply %s is not in %s", name, code, table)
 			}
