@@ -110,6 +110,7 @@ func appendEnvelope(b []byte, e *Envelope) []byte {
 	b = appendString(b, c.Listener)
 	b = append(b, byte(c.Origin))
 	b = appendAddrPort(b, c.Peer)
+	b = appendAddrPort(b, c.Source)
 	b = appendAddrPort(b, c.Addr)
 	b = appendAddrPort(b, c.Local)
 	b = appendString(b, c.Name)
@@ -247,7 +248,7 @@ func (r *reader) path() mail.Path {
 func (r *reader) envelope(e *Envelope) {
 	c := &e.Client
 	c.Session, c.Listener, c.Origin = r.string(), r.string(), mail.Origin(r.byte())
-	c.Peer, c.Addr, c.Local = r.addrPort(), r.addrPort(), r.addrPort()
+	c.Peer, c.Source, c.Addr, c.Local = r.addrPort(), r.addrPort(), r.addrPort(), r.addrPort()
 	c.Name, c.Helo, c.With, c.TLS = r.string(), r.string(), r.string(), r.string()
 	e.From = r.path()
 	o := &e.Options

@@ -113,7 +113,7 @@ func (p *Platform) pool(origin mail.Origin) *relay.Pool {
 
 // sends reports whether a client is the platform's own MTA.
 func (p *Platform) sends(client *mail.Client) bool {
-	addr := client.Peer.Addr().Unmap()
+	addr := client.Source.Addr().Unmap()
 	for _, net := range p.Nets {
 		if net.Contains(addr) {
 			return true

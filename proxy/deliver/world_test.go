@@ -203,7 +203,7 @@ func (w *world) put(s spool.State, content string, boxes ...int) mail.Transactio
 	}
 	env := spool.Envelope{
 		Transaction: mail.NewTransactionID(), Time: time.Now(), From: from, MessageID: "<x@out.example>",
-		Client: mail.Client{Origin: mail.OriginOutside, Peer: netip.MustParseAddrPort("192.0.2.7:25"), With: "ESMTP"},
+		Client: mail.Client{Origin: mail.OriginOutside, Peer: netip.MustParseAddrPort("192.0.2.7:25"), Source: netip.MustParseAddrPort("192.0.2.7:25"), With: "ESMTP"},
 	}
 	in, err := w.store.Begin(env)
 	if err != nil {

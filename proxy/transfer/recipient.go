@@ -173,6 +173,9 @@ func (t *transaction) instead(r *recipient, err error) error {
 func (t *transaction) refused(r *recipient, err error) *mail.Reply {
 	d, answer := &r.decision, reply(err)
 	t.log(slog.LevelWarn, "not taken", d, "rcpt", r.address, "code", answer.Code, "error", err)
+	if errors.Is(err, relay.ErrNeedsOperator) {
+		t.Alarms.Raise("misfit/"+string(d.Platform), fmt.Sprintf("%s refuses mail for a reason that is not in the message: %v", d.Platform, err))
+	}
 	var p *relay.PlatformReply
 	if !mail.IsPermanent(answer) || !d.Armed || !errors.As(err, &p) || p.Verb != "RCPT" && isContent(answer) {
 		return answer
