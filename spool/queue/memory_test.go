@@ -59,8 +59,8 @@ func TestMemory(t *testing.T) {
 		messages, boxes int
 		most            float64 // bytes for each message
 	}{
-		{spool.StateHeld, 200_000, 10_000, 30},
-		{spool.StateWaiting, 100_000, 10_000, 120},
+		{spool.StateHeld, 100_000, 5_000, 30},
+		{spool.StateWaiting, 50_000, 5_000, 120},
 	} {
 		t.Run(c.state.String(), func(t *testing.T) {
 			w := newWorld(t, nil)

@@ -181,6 +181,7 @@ func (q *Queue) change(entries []spool.Entry, reason string, to func(*spool.Entr
 	for k := range mine {
 		q.free(k)
 	}
+	q.signal()
 	return a, err
 }
 

@@ -52,7 +52,7 @@ func (h *history) play() {
 	}
 	w.behave = h.answer
 	h.launch()
-	steps := rapid.IntRange(10, 80).Draw(h.rt, "steps")
+	steps := rapid.IntRange(10, 50).Draw(h.rt, "steps")
 	for range steps {
 		h.step()
 	}

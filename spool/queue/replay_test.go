@@ -410,7 +410,7 @@ func TestRate(t *testing.T) {
 func TestBeyondTheWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		const perBox = 2*boxRefs + 100
+		const perBox = boxRefs + boxRefs/2
 		w.took = 0
 		w.open("ox", "health", 1, 2)
 		w.shut("health", 3)
