@@ -162,6 +162,7 @@ func (t *transaction) instead(r *recipient, err error) error {
 	case t.Spool != nil && errors.Is(err, node.ErrClosed):
 		return t.hold(r, err.Error())
 	case t.Spool != nil && errors.As(err, &broken):
+		t.misfit(&r.decision, err)
 		return t.spool(r, spool.StateWaiting, err.Error(), errNotKnown)
 	}
 	return t.refused(r, err)
@@ -173,13 +174,19 @@ func (t *transaction) instead(r *recipient, err error) error {
 func (t *transaction) refused(r *recipient, err error) *mail.Reply {
 	d, answer := &r.decision, reply(err)
 	t.log(slog.LevelWarn, "not taken", d, "rcpt", r.address, "code", answer.Code, "error", err)
-	if errors.Is(err, relay.ErrNeedsOperator) {
-		t.Alarms.Raise("misfit/"+string(d.Platform), fmt.Sprintf("%s refuses mail for a reason that is not in the message: %v", d.Platform, err))
-	}
+	t.misfit(d, err)
 	var p *relay.PlatformReply
 	if !mail.IsPermanent(answer) || !d.Armed || !errors.As(err, &p) || p.Verb != "RCPT" && isContent(answer) {
 		return answer
 	}
 	t.Alarms.Raise("refused/"+string(d.Platform)+"/"+d.Mailbox.String(), fmt.Sprintf("%s refuses mailbox %s of agency %s, which the table has there: %v", d.Platform, d.Mailbox, d.Agency, err))
 	return errRefused
+}
+
+// misfit raises an alarm for what no other try cures, because this node, the table or the
+// platform has to be changed.
+func (t *transaction) misfit(d *routing.Decision, err error) {
+	if errors.Is(err, relay.ErrNeedsOperator) {
+		t.Alarms.Raise("misfit/"+string(d.Platform), fmt.Sprintf("%s takes no mail for a reason that is not in the message: %v", d.Platform, err))
+	}
 }
