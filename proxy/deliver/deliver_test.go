@@ -89,6 +89,8 @@ func TestRefusals(t *testing.T) {
 		{"unknown at the dot, armed", true, platformtest.VerbDot, "550 5.1.1 who", false, "refused/exchange/"},
 		{"over quota", false, "RCPT", "452 4.2.2 full", false, ""},
 		{"busy", false, "MAIL", "421 4.3.2 busy", false, ""},
+		{"not logged in, settled", false, "MAIL", "530 5.7.57 Client not authenticated to send mail", false, "misfit/exchange"},
+		{"may not relay, settled", false, "RCPT", "550 5.7.54 Unable to relay", false, "misfit/exchange"},
 		{"a greeting of 554", false, platformtest.VerbConnect, "554 go away", false, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

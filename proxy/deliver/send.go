@@ -314,6 +314,9 @@ func (a *delivery) refused(i int, p *relay.PlatformReply) queue.Status {
 	switch {
 	case !mail.IsPermanent(p.Reply):
 		return queue.Deferred
+	case p.Ours: // not about the message: no notice to its sender
+		a.Alarms.Raise("misfit/"+string(a.Platform), fmt.Sprintf("%s refuses mail for a reason that is not in the message; it waits in the spool: %v", a.Platform, p))
+		return queue.Deferred
 	case a.Notice || !d.Armed || p.Verb != "RCPT" && isContent(p.Reply):
 		return queue.Refused
 	}
