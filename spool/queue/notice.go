@@ -53,6 +53,7 @@ func (q *Queue) tellSenders(ctx context.Context) {
 		q.mu.Unlock()
 		err := q.tellSender(ctx, n)
 		if err == nil {
+			q.o.Alarms.Clear("spool-notice")
 			continue
 		}
 		q.log.Warn("notice not written", "transaction", n.transaction, "reason", n.kind.String(), "error", err)

@@ -344,6 +344,28 @@ func TestClosesMeanwhile(t *testing.T) {
 	})
 }
 
+// TestGateSaysNo: a gate that refuses what the router allows doesn't keep workers busy.
+func TestGateSaysNo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.open("ox", "health", 1, 2)
+		w.put(spool.StateHeld, "a@out.example", 1)
+		w.put(spool.StateWaiting, "a@out.example", 2)
+		w.behave = func(*Delivery, *Recipient) Result { return Result{Status: Closed} }
+		w.q.o.Retry.First = time.Second
+		w.run()
+		time.Sleep(time.Minute)
+		if n := len(w.taken(true)); n > 1300 || n < 100 {
+			t.Errorf("%d attempts in a minute", n)
+		}
+		w.mu.Lock()
+		w.behave = nil
+		w.mu.Unlock()
+		w.settle(time.Second, "all is delivered", w.store.empty)
+		w.stop()
+	})
+}
+
 // TestSlowsDown: a platform that shows overload gets fewer deliveries at a time, and more again later.
 func TestSlowsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

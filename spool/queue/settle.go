@@ -224,6 +224,10 @@ func (q *Queue) pauseOf(b *box) time.Duration {
 	return q.o.Retry.jittered(q.o.Retry.grown(q.o.Retry.Pause, q.o.Retry.PauseMax, b.failures))
 }
 
+// closedPause is how long a delivery rests that the gate refused or cut. By then the router
+// knows what the gate knew; without it the two could keep a worker busy for nothing.
+const closedPause = 100 * time.Millisecond
+
 // finishItem puts waiting mail where it belongs after an attempt. q.mu is held.
 func (s *shipment) finishItem(p *part, r *Result, next time.Duration) {
 	q := s.q
@@ -235,7 +239,7 @@ func (s *shipment) finishItem(p *part, r *Result, next time.Duration) {
 	case r.Status == InDoubt:
 		p.item.lane, p.item.rests = 0, true
 	case r.Status == Closed:
-		p.item.lane = 0 // its route is asked again
+		p.item.lane, next = 0, closedPause // its route is asked again
 	case next == 0 && r.Status != InDoubt:
 		return // its life is over
 	}
@@ -246,7 +250,7 @@ func (s *shipment) finishItem(p *part, r *Result, next time.Duration) {
 func (s *shipment) finishBox(b *box, results []Result) {
 	q := s.q
 	b.taken = 0
-	to, delivered, deferred := boxReady, false, false
+	delivered, deferred, closed := false, false, false
 	var doubt time.Time
 	for i := range s.parts {
 		if s.parts[i].box != b {
@@ -257,7 +261,7 @@ func (s *shipment) finishBox(b *box, results []Result) {
 			delivered = true
 		case Refused, Damaged, Unavailable:
 		case Closed:
-			to = boxNew
+			closed = true
 		case InDoubt:
 			if r.Until.After(doubt) {
 				doubt = r.Until
@@ -278,10 +282,13 @@ func (s *shipment) finishBox(b *box, results []Result) {
 	case deferred:
 		q.pause(b, time.Now().Add(q.pauseOf(b)))
 		return
+	case closed:
+		q.pause(b, time.Now().Add(closedPause))
+		return
 	case delivered:
 		b.failures = 0
 	}
-	q.settleBox(b, to)
+	q.settleBox(b, boxReady)
 }
 
 // logResult writes the line that says how an attempt ended.
