@@ -125,8 +125,9 @@ func (p *planner) enter(key string, c claim) {
 	}
 }
 
-// claimNew enters a name of the list, or reports who has it.
-func (p *planner) claimNew(key string, c claim) (mine bool) {
+// claimNew enters a name of the list, or reports who has it. mail says that it becomes an
+// address, and not only a login or a place.
+func (p *planner) claimNew(key string, c claim, mail bool) (mine bool) {
 	if has, ok := p.exact[key]; ok {
 		if !has.same(c) {
 			p.add(c.line, "%s belongs to another: %s", key, has)
@@ -145,7 +146,7 @@ func (p *planner) claimNew(key string, c claim) (mine bool) {
 		p.add(c.line, "%s has letters of %s side by side: write it in one alphabet", key, scripts)
 		return false
 	}
-	if err := p.state.CheckDetail(routing.Address(key), c.mailbox, p.separator); err != nil {
+	if err := p.state.CheckDetail(routing.Address(key), c.mailbox, mail, p.separator); err != nil {
 		p.add(c.line, "%s", err)
 		return false
 	}
@@ -184,7 +185,7 @@ func (p *planner) agency(id routing.AgencyID, list []Mailbox) *AgencyPlan {
 		}
 		p.lines[m.Mailbox] = *m
 		for _, key := range m.Keys() {
-			p.claimNew(key, claim{line: m.Line, agency: id, mailbox: m.Mailbox})
+			p.claimNew(key, claim{line: m.Line, agency: id, mailbox: m.Mailbox}, slices.Contains(m.Addresses, routing.Address(key)))
 		}
 		was, known := next[m.Mailbox]
 		if !known {
@@ -321,7 +322,7 @@ func (p *planner) fixed(list []Fixed, platforms []routing.PlatformID, plan *Plan
 			p.add(f.Line, "platform: %q is not configured; there are %v", f.Platform, platforms)
 			continue
 		}
-		if !p.claimNew(string(f.Address), claim{line: f.Line}) {
+		if !p.claimNew(string(f.Address), claim{line: f.Line}, true) {
 			continue
 		}
 		is, ok := known[f.Address]

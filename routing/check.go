@@ -160,10 +160,11 @@ func (s *State) CheckFixed(f Fixed) error {
 
 // CheckDetail reports why giving key to a mailbox, or to a fixed address if mailbox is
 // zero, would change an answer that is given now: key has a detail (RFC 5233), nobody has
-// the whole of it, and mail for it goes to whoever has it without the detail. separator
-// is that of sub-addressing, or empty. It returns nil or an error that wraps
-// [ErrNotAddition] and names the holder.
-func (s *State) CheckDetail(key Address, mailbox MailboxID, separator string) error {
+// the whole of it, and mail for it goes to whoever has it without the detail. mail says
+// that key becomes an address; as a login or a place alone it would get no mail any more,
+// also where it is the mailbox's own. separator is that of sub-addressing, or empty. It
+// returns nil or an error that wraps [ErrNotAddition] and names the holder.
+func (s *State) CheckDetail(key Address, mailbox MailboxID, mail bool, separator string) error {
 	base, ok := key.WithoutDetail(separator)
 	var whole, d Decision
 	if !ok || s.decide(&whole, string(key), true) {
@@ -174,6 +175,8 @@ func (s *State) CheckDetail(key Address, mailbox MailboxID, separator string) er
 		return fmt.Errorf("%s: %w: mail for it goes to the fixed address %s now, which has it without the part behind %q", key, ErrNotAddition, base, separator)
 	case d.Reason == ReasonConflict:
 		return fmt.Errorf("%s: %w: two claim %s, which has it without the part behind %q", key, ErrNotAddition, base, separator)
+	case d.Agency != "" && d.Mailbox == mailbox && !mail:
+		return fmt.Errorf("%s: %w: mail for it goes to mailbox %s now, which has %s; make it an alias too", key, ErrNotAddition, d.Mailbox, base)
 	case d.Agency != "" && d.Mailbox != mailbox:
 		return fmt.Errorf("%s: %w: mail for it goes to mailbox %s of agency %s now, which has %s", key, ErrNotAddition, d.Mailbox, d.Agency, base)
 	}
@@ -216,7 +219,7 @@ func (s *State) CheckAddition(m *Mapping, separator string) error {
 	}
 	for r := range m.Rows() {
 		for _, key := range r.Keys() {
-			if err := s.CheckDetail(Address(key), r.Mailbox, separator); err != nil {
+			if err := s.CheckDetail(Address(key), r.Mailbox, slices.Contains(r.Addresses, Address(key)), separator); err != nil {
 				return fmt.Errorf("mailbox %s: %w", r.Mailbox, err)
 			}
 		}

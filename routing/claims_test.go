@@ -100,10 +100,13 @@ func TestCheckDetail(t *testing.T) {
 		"separator is in the base": {Address(strings.Replace(base, "@", "+a+b@", 1)), other.Mailbox, "+", "which has " + base},
 		"no detail":                {mine.Addresses[0], other.Mailbox, "+", ""},
 	} {
-		err := s.CheckDetail(c.key, c.mailbox, c.separator)
+		err := s.CheckDetail(c.key, c.mailbox, true, c.separator)
 		if (err == nil) != (c.says == "") || err != nil && (!errors.Is(err, ErrNotAddition) || !strings.Contains(err.Error(), c.says)) {
 			t.Errorf("%s: %v, want %q", name, err, c.says)
 		}
+	}
+	if err := s.CheckDetail(detail, mine.Mailbox, false, "+"); !errors.Is(err, ErrNotAddition) || !strings.Contains(err.Error(), "make it an alias too") {
+		t.Errorf("a login of one's own, that would get no mail: %v", err)
 	}
 	row := townRow("police", 9)
 	row.Addresses = append(row.Addresses, detail)
