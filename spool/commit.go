@@ -3,8 +3,11 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"time"
+
+	"mailcutover/internal/durable"
 )
 
 // jobKind says what the committer is to do.
@@ -140,11 +143,12 @@ func (s *Store) group(jobs []*job) {
 	s.syncBodies(jobs)
 	err := s.writeGroup(jobs)
 	var outcomes int
+	var safe int64
 	if err == nil {
 		s.write.Lock()
-		file, dirty := s.w.file, s.w.dirty
+		file, dirty, size := s.w.file, s.w.dirty, s.w.size
 		outcomes = len(s.unsynced)
-		s.w.dirty = false
+		s.w.dirty, safe = false, size
 		s.write.Unlock()
 		// Not under the lock: outcomes go on being written while the disk works. Only
 		// this goroutine replaces the file.
@@ -155,12 +159,13 @@ func (s *Store) group(jobs []*job) {
 			if err != nil {
 				s.fail(fmt.Errorf("fsync the journal: %w", err))
 				err = diskError("spool: fsync the journal", err)
-				s.abandon(jobs)
+				s.abandon()
 			}
 		}
 	}
 	if err == nil {
 		s.write.Lock()
+		s.w.safe = max(s.w.safe, safe)
 		s.settled(outcomes)
 		ended := s.unlink
 		s.unlink = nil
@@ -368,6 +373,9 @@ func (s *Store) rotate() error {
 			}
 		}
 		if s.w.bad { // what it should have kept is written again
+			if err := s.cutSegment(s.w.number, s.w.safe); err != nil {
+				return err
+			}
 			s.pending = append(s.unsynced[:len(s.unsynced):len(s.unsynced)], s.pending...)
 			s.unsynced = nil
 		}
@@ -399,6 +407,19 @@ func (s *Store) rotate() error {
 	s.mu.Unlock()
 	s.wake(s.compact)
 	return nil
+}
+
+// cutSegment notes that a segment counts only up to an offset, in a file beside it: what
+// stands behind was never made durable, though it may still be there at the next start.
+func (s *Store) cutSegment(n uint32, safe int64) error {
+	folder, err := durable.Open(s.disk, s.path(journalDir))
+	if err == nil {
+		err = folder.Write(cutName(n), func(w io.Writer) error {
+			_, err := fmt.Fprintf(w, "%s %d\n", cutMagic, safe)
+			return err
+		})
+	}
+	return err
 }
 
 // apply makes jobs visible that are durable.
@@ -464,40 +485,13 @@ func (s *Store) live(m *message, sign int64) {
 	}
 }
 
-// abandon gives up the segment after a failed fsync. Nobody knows what of it is on the
-// disk, so it is written, as soon as a segment can be, that the group's messages are none.
-func (s *Store) abandon(jobs []*job) {
+// abandon gives up the segment after a failed fsync: nobody knows what of it is on the
+// disk. Where the sure part of it ends is noted by rotate.
+func (s *Store) abandon() {
 	s.write.Lock()
-	defer s.write.Unlock()
 	s.w.bad = true
-	now := s.o.Now()
-	for _, j := range jobs {
-		if j.err != nil {
-			continue
-		}
-		switch j.kind {
-		case jobAccept:
-			s.pending = append(s.pending, void(j.in, 0, now, j.at.segment))
-		case jobAdd:
-			s.mu.Lock()
-			if m := s.x.messages[j.in.id]; m != nil {
-				for i := range j.rcpts {
-					o := void(j.in, len(m.rcpts)+i, now, 0)
-					s.pending = append(s.pending, o)
-				}
-			}
-			s.mu.Unlock()
-		}
-	}
+	s.write.Unlock()
 	s.wake(s.dirty)
-}
-
-// void is the outcome of a recipient whose Commit or Add failed, so that it isn't found
-// after a start. A segment tells that it ends the message.
-func void(in *Incoming, rcpt int, now time.Time, segment uint32) *outcome {
-	o := &outcome{id: in.id, rcpt: uint32(rcpt), ended: segment != 0, first: segment, last: segment}
-	o.State, o.Reason, o.Time = StateDropped, "the commit failed", now
-	return o
 }
 
 // Resume puts a spool back into service after a failed write or fsync, if a new segment

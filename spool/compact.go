@@ -142,6 +142,12 @@ func (s *Store) compactSegment(n uint32) error {
 	s.mu.Lock()
 	delete(s.segments, n)
 	s.mu.Unlock()
+	cut := s.path(journalDir, cutName(n))
+	if r, err := s.disk.Open(cut); err == nil {
+		if err := errors.Join(r.Close(), s.disk.Remove(cut)); err != nil {
+			s.log.Warn("spool: remove the cut of a segment that is gone", "segment", n, "error", err)
+		}
+	}
 	return nil
 }
 
@@ -149,6 +155,9 @@ func (s *Store) compactSegment(n uint32) error {
 // the way, and has to be looked at again.
 func (s *Store) moveAll(n uint32) (skipped bool, err error) {
 	file, err := s.disk.OpenAt(s.segmentPath(n))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // removed before, but the directory's fsync failed
+	}
 	if err != nil {
 		return false, err
 	}
@@ -249,10 +258,7 @@ func (s *Store) outcomeNeededLocked(o *outcome, at position) bool {
 	if m == nil {
 		return false
 	}
-	if int(o.rcpt) >= len(m.rcpts) {
-		return true // of an Add that failed: its record may be found as long as the message is there
-	}
-	return m.rcpts[o.rcpt].out == at
+	return int(o.rcpt) < len(m.rcpts) && m.rcpts[o.rcpt].out == at
 }
 
 // encodeMoves appends the records that are still needed as planned. s.write and s.mu are

@@ -12,6 +12,7 @@
 //	id                      identity of the spool, its owner, earlier owners
 //	lock                    keeps other processes of the machine out
 //	journal/NNNNNNNN.log    segments of records
+//	journal/NNNNNNNN.cut    up to where a segment counts whose fsync failed
 //	bodies/TRANSACTION.body bodies over 64 KiB: a line, the bytes, size and CRC-32C
 //	quarantine/             what couldn't be read, for a human
 //
@@ -49,9 +50,10 @@
 // service ([ErrBroken]), because the kernel reports a lost page once and then calls it
 // clean: nothing is written to that segment again, and nothing new is taken until an
 // operator calls Resume. Reading goes on, and so do outcomes: they are written to a new
-// segment as soon as there can be one, again if they were not fsynced. A message whose
-// Commit failed so is voided there too; only if the process ends before that, it may be
-// found at the next start, and come twice.
+// segment as soon as there can be one, again if they were not fsynced. Before that a file
+// NNNNNNNN.cut says up to where the old segment counts, so that a message whose Commit
+// failed isn't found at the next start; only if the process ends before there is one, it
+// may be, and then comes twice.
 //
 // Damage is no reason not to start. Bytes of the journal that hold no record, and bodies
 // that no record names while some can't be read, go to quarantine/; a message with a

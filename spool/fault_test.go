@@ -116,6 +116,52 @@ func TestASickDisk(t *testing.T) {
 	}
 }
 
+// TestAFaultAtEveryOperation lets each operation fail, once, in workloads of everything
+// at once. The operator resumes the spool, or starts it again if it doesn't start. Then
+// the power goes. What was acknowledged before and after must be there.
+func TestAFaultAtEveryOperation(t *testing.T) {
+	points := 0
+	for seed := range uint64(max(1, *seeds/3)) {
+		for _, cause := range []error{syscall.EIO, syscall.ENOSPC} {
+			for k := 1; ; k++ {
+				w := newWorld(t, seed, nil)
+				n, failed := 0, false
+				w.disk.Fail(func(op memdisk.Op, path string) error {
+					if n++; n == k {
+						failed = true
+						return fmt.Errorf("%s %s: %w", op, path, cause)
+					}
+					return nil
+				})
+				w.mend = func(error) error {
+					w.discard()
+					if w.s == nil || w.s.closed {
+						return w.open()
+					}
+					return w.s.Resume()
+				}
+				err := w.play(crashSteps)
+				if !failed {
+					break
+				}
+				if err != nil && w.s != nil {
+					t.Fatalf("seed %d, %v at operation %d: %v", seed, cause, k, err)
+				}
+				for _, loss := range memdisk.Losses() {
+					points++
+					for _, wrong := range w.check(w.disk.Restart(loss), loss) {
+						t.Errorf("seed %d, %v at operation %d, %s: %s", seed, cause, k, loss, wrong)
+					}
+				}
+				if t.Failed() {
+					return
+				}
+			}
+		}
+	}
+	t.Logf("%d faults and power cuts tried", points)
+}
+
 // Every bit of the journal and of a body's file matters: a flipped one is found, what it
 // hits is kept for a human, and the other messages are as they were.
 func TestFlippedBits(t *testing.T) {

@@ -53,6 +53,27 @@ type spoolID [16]byte
 
 func segmentName(n uint32) string { return fmt.Sprintf("%08d.log", n) }
 
+// A file NNNNNNNN.cut beside a segment says up to where it counts.
+const cutMagic = "mailcutover cut 1"
+
+func cutName(n uint32) string { return fmt.Sprintf("%08d.cut", n) }
+
+func parseCutName(name string) (n uint32) {
+	if _, err := fmt.Sscanf(name, "%d.cut", &n); err != nil || cutName(n) != name {
+		return 0
+	}
+	return n
+}
+
+// limited is a file of which only a part counts.
+type limited struct {
+	durable.Random
+	size int64
+}
+
+// Size implements durable.Random.
+func (l limited) Size() (int64, error) { return l.size, nil }
+
 // parseSegmentName returns the number in a segment's name; 0 for other names.
 func parseSegmentName(name string) (n uint32) {
 	if _, err := fmt.Sscanf(name, "%d.log", &n); err != nil || segmentName(n) != name {
@@ -177,6 +198,7 @@ type writer struct {
 	number uint32
 	file   durable.File
 	size   int64
-	dirty  bool // something is not fsynced
-	bad    bool // nothing may be appended any more
+	safe   int64 // bytes that are fsynced
+	dirty  bool  // something is not fsynced
+	bad    bool  // nothing may be appended any more
 }

@@ -41,7 +41,7 @@ func TestKilledProcess(t *testing.T) {
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
-		pause := time.Duration(rand.IntN(60)) * time.Millisecond
+		pause := time.Duration(rand.IntN(120)) * time.Millisecond
 		lines := bufio.NewScanner(out)
 		var killed *time.Timer
 		maybe := map[string]bool{}

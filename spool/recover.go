@@ -107,7 +107,7 @@ func (s *Store) start() error {
 	if s.lock, err = lockDir(s.disk, s.o.Dir); err != nil {
 		return err
 	}
-	r := &recovery{s: s, early: map[[16]byte][]*outcome{}, bad: map[[16]byte]position{}}
+	r := &recovery{s: s, early: map[[16]byte][]*outcome{}, bad: map[[16]byte]position{}, cuts: map[uint32]int64{}}
 	if s.o.readOnly {
 		return r.run()
 	}
@@ -138,6 +138,7 @@ type recovery struct {
 	s     *Store
 	early map[[16]byte][]*outcome // of recipients whose head stands later
 	bad   map[[16]byte]position   // bodies with wrong checksums
+	cuts  map[uint32]int64        // up to where segments count
 	gaps  bool                    // a segment has a damaged part, or is missing
 	lost  []lost                  // messages without a readable body
 }
@@ -174,6 +175,12 @@ func (r *recovery) list() (numbers []uint32, err error) {
 		return nil, fmt.Errorf("list %s: %w", s.path(journalDir), err)
 	}
 	for _, name := range names {
+		if n := parseCutName(name); n != 0 {
+			if r.cuts[n], err = s.readCut(n); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		n := parseSegmentName(name)
 		if n == 0 {
 			s.problem(Problem{Path: s.path(journalDir, name), What: "not a file of the journal; it is left alone"})
@@ -195,6 +202,21 @@ func (r *recovery) list() (numbers []uint32, err error) {
 	return numbers, nil
 }
 
+// readCut returns up to where a segment counts.
+func (s *Store) readCut(n uint32) (safe int64, err error) {
+	path := s.path(journalDir, cutName(n))
+	file, err := s.disk.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	_, err = fmt.Fscanf(file, cutMagic+" %d\n", &safe)
+	if err = errors.Join(err, file.Close()); err != nil {
+		s.problem(Problem{Path: path, What: fmt.Sprintf("can't be read: %v; all of the segment counts", err)})
+		return 1 << 62, nil
+	}
+	return safe, nil
+}
+
 // segment reads one file of the journal. The last one is fsynced first, since the process
 // before may have been killed; the others were, before the next was made. Of the last one the bodies are checked too: a
 // power cut may have left holes.
@@ -209,6 +231,9 @@ func (r *recovery) segment(n uint32, last bool) error {
 			s.report.Bytes += size
 			s.report.Segments++
 			var gaps []gap
+			if cut, ok := r.cuts[n]; ok {
+				file = limited{file, min(size, max(cut, headerBytes))}
+			}
 			if last && !s.o.readOnly {
 				r.settle(file)
 			}
@@ -345,6 +370,10 @@ func (r *recovery) message(rec *record, f *fixed, msg *Message) {
 	if rec.bodyBad {
 		r.bad[f.id] = rec.at
 	}
+	for len(m.rcpts) > len(msg.Recipients) { // they were of an Add that failed
+		s.x.release(m.rcpts[len(m.rcpts)-1].key)
+		m.rcpts = m.rcpts[:len(m.rcpts)-1]
+	}
 	if known := len(m.rcpts); known < len(msg.Recipients) {
 		rcpts := make([]recipient, len(msg.Recipients))
 		copy(rcpts, m.rcpts)
@@ -378,7 +407,7 @@ func (r *recovery) outcome(o *outcome) {
 		r.early[o.id] = append(r.early[o.id], o)
 		return
 	}
-	if rc := &m.rcpts[o.rcpt]; !rc.state.Final() {
+	if rc := &m.rcpts[o.rcpt]; !rc.state.Final() || o.State.Final() { // the last record counts, a final state stays
 		rc.state, rc.out, rc.outBytes = o.State, o.at, o.bytes
 	}
 }

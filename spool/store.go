@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -263,6 +264,16 @@ func (s *Store) Each(filter Filter, f func(Entry) bool) {
 			}
 		}
 	}
+}
+
+// Aside lists the files in quarantine/, sorted: what could not be read, kept for a human.
+func (s *Store) Aside() ([]string, error) {
+	names, err := s.disk.Names(s.path(quarantineDir))
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", s.path(quarantineDir), err)
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // ID returns the identity of the spool, as 32 hexadecimal digits.

@@ -27,8 +27,9 @@ type world struct {
 	inSync  func() // done once in the middle of the next fsync of the journal
 	options Options
 
-	compacting bool // a segment is being compacted
-	removed    bool // and its file was removed
+	mend       func(error) error // what the operator does about an error; nil: nothing
+	compacting bool              // a segment is being compacted
+	removed    bool              // and its file was removed
 }
 
 // tracked is a message as the test knows it.
@@ -366,12 +367,19 @@ func (w *world) play(steps int) error {
 				err = w.restart()
 			}
 		}
+		if err != nil && w.mend != nil {
+			err = w.mend(err)
+		}
 		if err != nil {
 			return err
 		}
 	}
 	w.discard()
-	return w.restart()
+	err := w.restart()
+	if err != nil && w.mend != nil {
+		err = w.mend(err)
+	}
+	return err
 }
 
 // check opens what a crash left and returns what is wrong with it.

@@ -14,6 +14,9 @@
 // the write. After an error of fsync nothing is tried again on the same file, since the
 // kernel reports a lost page only once: the temporary file is thrown away.
 //
+// The spool and the ledger, which append, write through [Disk] themselves; so all can be
+// tested on a disk that forgets (package memdisk).
+//
 // The replica and the node's marks are kept this way. Methods are safe for concurrent
 // use as long as no two calls name the same file.
 package durable
