@@ -75,15 +75,16 @@ func TestSwaksAndCurl(t *testing.T) {
 		t.Errorf("ox has %+v", got)
 	}
 
-	// curl: one message to a recipient of each platform. The second is put off, which
-	// curl takes for the end, so that nothing is sent twice.
-	text := []byte(strings.ReplaceAll(withID(2), "\r\n", "\n")) // curl makes CRLF of it
-	out, status := peers.CurlMail(t, n.smtp, "sender@out.example", []string{"anna@unmoved.example", "ben@moved.example"}, text)
-	if status != 55 || !strings.Contains(out, "< 452 4.5.3 Recipient needs a transaction of its own, try again") {
-		t.Errorf("curl: exit status %d\n%s", status, out)
+	// curl: one message to a recipient of each platform. The first one's platform has it
+	// when it is answered, the second one's a moment later, by the spool.
+	text := func(id int) []byte { return []byte(strings.ReplaceAll(withID(id), "\r\n", "\n")) } // curl makes CRLF of it
+	out, status := peers.CurlMail(t, n.smtp, "sender@out.example", []string{"anna@unmoved.example", "ben@moved.example"}, text(2))
+	if stored := exchange.Stored(); status != 0 || len(stored) != 5 || !strings.HasSuffix(string(stored[4].Body()), withID(2)) {
+		t.Errorf("curl: exit status %d, exchange has %d messages\n%s", status, len(stored), out)
 	}
-	out, status = peers.CurlMail(t, n.smtp, "sender@out.example", []string{"ben@moved.example"}, text)
-	if stored := ox.Stored(); status != 0 || len(stored) != 2 || !strings.HasSuffix(string(stored[1].Body()), withID(2)) {
+	waitFor(t, "the spool to deliver", func() bool { return len(ox.Stored()) >= 2 })
+	out, status = peers.CurlMail(t, n.smtp, "sender@out.example", []string{"ben@moved.example"}, text(3))
+	if stored := ox.Stored(); status != 0 || len(stored) != 3 || !strings.HasSuffix(string(stored[1].Body()), withID(2)) || !strings.HasSuffix(string(stored[2].Body()), withID(3)) {
 		t.Errorf("curl: exit status %d, ox has %d messages\n%s", status, len(stored), out)
 	}
 	out, status = peers.Curl(t, "-v", "--ssl-reqd", "--cacert", caFile, "--resolve", "node.example.org:"+port(n.smtp)+":127.0.0.1",
@@ -91,85 +92,189 @@ func TestSwaksAndCurl(t *testing.T) {
 	if status != 55 || !strings.Contains(out, "< 550 5.7.1 Not a domain of ours, relaying denied") {
 		t.Errorf("curl with TLS: exit status %d\n%s", status, out)
 	}
-	if got := len(exchange.Stored()); got != 4 {
-		t.Errorf("exchange has %d messages, want 4", got)
+	if got := len(exchange.Stored()); got != 5 {
+		t.Errorf("exchange has %d messages, want 5", got)
 	}
 
 	// The same by LMTP: an answer for each recipient.
 	out, status = peers.Swaks(t, "--server", n.lmtp, "--protocol", "LMTP", "--from", "sender@out.example", "--to", "ben@moved.example,someone@foreign.example")
-	if status != 0 || !strings.Contains(out, "550 5.7.1 Not a domain of ours") || len(ox.Stored()) != 3 {
+	if status != 0 || !strings.Contains(out, "550 5.7.1 Not a domain of ours") || len(ox.Stored()) != 4 {
 		t.Errorf("swaks by LMTP: exit status %d, ox has %d messages\n%s", status, len(ox.Stored()), out)
 	}
 }
 
 func port(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }
 
-// A closed agency's mail is put off with the words that its senders see, by every way it
-// can be addressed; nobody else notices.
-func TestClosedAgencyIsPutOff(t *testing.T) {
-	t.Parallel()
-	n, exchange, ox := startPair(t, setup{})
-	n.addAgency("closing", "anna")
-	n.addAgency("other", "ben")
-	release := make(chan struct{})
-	exchange.SetScript(func(c platformtest.Command) platformtest.Reaction {
-		if c.Verb == platformtest.VerbDot && c.Transaction.Accepted()[0] == "anna@closing.example" {
-			<-release
+// closing is an agency that a cutover closes, until open is called.
+type closing struct {
+	t       testing.TB
+	id      string
+	at      *platformtest.Platform
+	release chan struct{}
+	keeper  *wire
+	done    chan error
+}
+
+// keepClosed begins an agency's cutover, which can't end: an answer to a message for its
+// mailbox keeper is held back on its platform.
+func (n *node) keepClosed(t testing.TB, at *platformtest.Platform, agency string) *closing {
+	t.Helper()
+	c := &closing{t: t, id: agency, at: at, release: make(chan struct{}), done: make(chan error, 1)}
+	t.Cleanup(c.let) // also if the test ends early
+	keeper := "keeper@" + agency + ".example"
+	at.SetScript(func(cmd platformtest.Command) platformtest.Reaction {
+		if cmd.Verb == platformtest.VerbDot && cmd.Transaction.Accepted()[0] == keeper {
+			<-c.release
 		}
 		return platformtest.Reaction{}
 	})
-	w := mustDial(t, n.smtp, "EHLO")
-	w.envelope(t, "anna@closing.example")
-	w.want(t, "DATA", "354 ")
-	if err := w.send(withID(1) + ".\r\n"); err != nil {
+	c.keeper = mustDial(t, n.smtp, "EHLO")
+	c.keeper.envelope(t, keeper)
+	c.keeper.want(t, "DATA", "354 ")
+	if err := c.keeper.send(withID(1_000_000) + ".\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	early := mustDial(t, n.smtp, "EHLO")
-	early.envelope(t, "anna@closing.example") // let in before the agency closes
 	waitFor(t, "the dot on its way", func() bool {
-		a, err := n.api.Agency(t.Context(), "closing")
+		a, err := n.api.Agency(t.Context(), agency)
 		return err == nil && a.UnderWay.Dotted == 1
 	})
-	done := make(chan error, 1)
 	go func() {
-		_, err := n.switchAgency(t.Context(), "cutover", "closing")
-		done <- err
+		_, err := n.switchAgency(t.Context(), "cutover", agency)
+		c.done <- err
 	}()
-	waitFor(t, "closed", func() bool {
-		a, err := n.api.Agency(t.Context(), "closing")
+	waitFor(t, agency+" to be closed", func() bool {
+		a, err := n.api.Agency(t.Context(), agency)
 		return err == nil && !a.Open
 	})
-	const closed = "451 4.3.2 Mailbox is being moved, try again later"
-	if got, err := early.ask("DATA"); err != nil || got != closed {
-		t.Errorf("DATA after the agency closed: %q, %v", got, err)
+	return c
+}
+
+// let has the answer given.
+func (c *closing) let() {
+	select {
+	case <-c.release:
+	default:
+		close(c.release)
 	}
-	other := mustDial(t, n.smtp, "EHLO")
-	other.want(t, "MAIL FROM:<sender@out.example>", "250 ")
-	for _, rcpt := range []string{"anna@closing.example", "ANNA@closing.example", "anna+x@closing.example", `"anna"@closing.example`} {
-		if got, err := other.ask("RCPT TO:<" + rcpt + ">"); err != nil || got != closed {
-			t.Errorf("%s: %q, %v; want %q", rcpt, got, err, closed)
+}
+
+// open lets the cutover end, which must be done.
+func (c *closing) open() {
+	c.t.Helper()
+	c.let()
+	c.keeper.want(c.t, "", "250 ")
+	if err := <-c.done; err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// forms are ways to write anna's address in an agency's domain.
+func forms(agency string) []string {
+	return []string{"anna@" + agency + ".example", "ANNA@" + agency + ".example", "anna+x@" + agency + ".example", `"anna"@` + agency + ".example"}
+}
+
+// A closed agency's mail is accepted and held, by every way it can be addressed, and goes
+// to the other side, in its order, when the agency opens there; or it is put off with the
+// words that its senders see, where that was chosen. Nobody else notices.
+func TestClosedAgency(t *testing.T) {
+	t.Parallel()
+	second := startPlatform(t, platformtest.Options{})
+	exchange, ox := startPlatform(t, platformtest.Options{}), startPlatform(t, platformtest.Options{LMTP: true})
+	n := startNode(t, setup{spool: "put_off: [refusing]", platforms: []platform{
+		{id: "exchange", addr: exchange.Addr()}, {id: "second", addr: second.Addr()}, {id: "ox", addr: ox.Addr(), lmtp: true},
+	}})
+	n.addAgency("holding", "anna", "keeper")
+	n.addAgencyOn("refusing", "second", "ox", "anna", "keeper")
+	n.addAgency("other", "ben")
+	early := mustDial(t, n.smtp, "EHLO")
+	early.envelope(t, "anna@holding.example") // let in before the agency closes
+	earlyRefused := mustDial(t, n.smtp, "EHLO")
+	earlyRefused.envelope(t, "anna@refusing.example")
+	holding, refusing := n.keepClosed(t, exchange, "holding"), n.keepClosed(t, second, "refusing")
+
+	const closed = "451 4.3.2 Mailbox is being moved, try again later"
+	for _, w := range []*wire{early, earlyRefused} {
+		if got, err := w.ask("DATA"); err != nil || got != closed {
+			t.Errorf("DATA after the agency closed: %q, %v", got, err)
 		}
 	}
-	other.want(t, "RCPT TO:<ben@other.example>", "250 ")
-	if got := other.message(t, withID(2)); !strings.HasPrefix(got, "250 ") {
+	w := mustDial(t, n.smtp, "EHLO")
+	id := 0
+	held := func(rcpts ...string) {
+		t.Helper()
+		id++
+		w.envelope(t, rcpts...)
+		if got := w.message(t, withID(id)); got != "250 2.0.0 Message accepted" {
+			t.Errorf("message %d for %q: %s", id, rcpts, got)
+		}
+	}
+	for range 5 {
+		for _, form := range forms("holding") {
+			held(form)
+		}
+	}
+	held("ben@other.example", "anna@holding.example")
+	held("anna@holding.example", "ben@other.example")
+	first := id
+	w.want(t, "MAIL FROM:<sender@out.example>", "250 ")
+	for _, form := range forms("refusing") {
+		if got, err := w.ask("RCPT TO:<" + form + ">"); err != nil || got != closed {
+			t.Errorf("%s: %q, %v; want %q", form, got, err, closed)
+		}
+	}
+	w.want(t, "RCPT TO:<ben@other.example>", "250 ")
+	if got := w.message(t, withID(1000)); !strings.HasPrefix(got, "250 ") {
 		t.Errorf("other agency: %s", got)
 	}
-	out := n.must("route", "explain", "anna@closing.example")
-	if !strings.Contains(out, "to-target") {
-		t.Errorf("route explain: %s", out)
+	for agency, says := range map[string]string{"holding": "held", "refusing": "451"} {
+		if out := n.must("route", "explain", "anna@"+agency+".example"); !strings.Contains(out, "to-target") || !strings.Contains(out, says) {
+			t.Errorf("route explain: %s", out)
+		}
 	}
-	close(release)
-	w.want(t, "", "250 ")
-	if err := <-done; err != nil {
-		t.Fatal(err)
+	waitFor(t, "the other agency's mail", func() bool { return len(exchange.Stored()) >= 3 })
+	if got := len(exchange.Stored()) + len(ox.Stored()); got != 3 {
+		t.Errorf("%d messages are on platforms, want ben's three only", got)
 	}
-	early.want(t, "RSET", "250 ")
-	early.envelope(t, "anna@closing.example")
-	if got := early.message(t, withID(3)); !strings.HasPrefix(got, "250 ") {
+
+	// Mail that comes while the held mail is replayed doesn't overtake it.
+	refusing.open()
+	holding.open()
+	for range 10 {
+		held("anna@holding.example")
+	}
+	earlyRefused.want(t, "RSET", "250 ")
+	earlyRefused.envelope(t, "anna@refusing.example")
+	if got := earlyRefused.message(t, withID(2000)); !strings.HasPrefix(got, "250 ") {
 		t.Errorf("after the cutover: %s", got)
 	}
-	if stored := ox.Stored(); len(stored) != 1 || idOf(stored[0].Body()) != 3 {
-		t.Errorf("ox has %+v", stored)
+	waitFor(t, "all that was held", func() bool { return len(ox.Stored()) >= id+1 })
+	n.Stop()
+	var ids []int
+	for _, tx := range ox.Stored() {
+		if got := tx.Accepted(); len(got) != 1 || got[0] != "anna@holding.example" && got[0] != "anna@refusing.example" {
+			t.Errorf("ox was sent %q, want the table's address", got)
+		}
+		if got := idOf(tx.Body()); got != 2000 {
+			ids = append(ids, got)
+		}
+	}
+	for i := range id {
+		if i >= len(ids) || ids[i] != i+1 {
+			t.Errorf("anna got %v, want 1 to %d in this order", ids, id)
+			break
+		}
+	}
+	if len(ids) != id || len(ox.Stored()) != id+1 {
+		t.Errorf("ox has %v, %d messages in all, want %d", ids, len(ox.Stored()), id+1)
+	}
+	ben := make(map[int]int)
+	for _, tx := range exchange.Stored() {
+		if tx.StoredFor("ben@other.example") {
+			ben[idOf(tx.Body())]++
+		}
+	}
+	if len(ben) != 3 || ben[first-1] != 1 || ben[first] != 1 || ben[1000] != 1 {
+		t.Errorf("ben has %v", ben)
 	}
 }
 

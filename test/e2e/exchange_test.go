@@ -70,6 +70,16 @@ func together(addr string, n int, rcpt string) []string {
 	return bad
 }
 
+// late says how many of so many messages for anna, all answered, are not with her yet: the
+// platform was there, and yet they wait in the spool.
+func late(t *testing.T, exchange *peers.Exchange, n int) []string {
+	t.Helper()
+	if got := len(exchange.Delivered(t, "anna@unmoved.example")); got != n {
+		return []string{fmt.Sprintf("%d of %d messages are late", n-got, n)}
+	}
+	return nil
+}
+
 // handled runs look with our handling, where it must return nothing, and without, where
 // it must return what went wrong, with a text that has want in it.
 func handled(t *testing.T, want string, with, without func(t *testing.T) []string) {
@@ -107,13 +117,14 @@ func TestExchangeTarpits(t *testing.T) {
 					wrong = append(wrong, got)
 				}
 			}
+			wrong = append(wrong, late(t, exchange, 5)...)
 			if got := <-refused; got != "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient gone@unmoved.example not found by SMTP address lookup" {
 				wrong = append(wrong, got)
 			}
 			return wrong
 		}
 	}
-	handled(t, "451 4.4.", look(platform{}), look(platform{limits: "connections: 1, queue_wait: 100ms", timeouts: "rcpt: 500ms"}))
+	handled(t, "of 5 messages are late", look(platform{}), look(platform{limits: "connections: 1, queue_wait: 100ms", timeouts: "rcpt: 500ms"}))
 }
 
 // Exchange takes so many connections from one source and turns others away. Our limit
@@ -127,6 +138,7 @@ func TestExchangeLimitsConnections(t *testing.T) {
 			for range 3 {
 				wrong = append(wrong, together(n.smtp, 30, "anna@unmoved.example")...)
 			}
+			wrong = append(wrong, late(t, exchange, 90)...)
 			if fired := exchange.Fired("max-per-source"); fired > 0 {
 				wrong = append(wrong, fmt.Sprintf("%d connections turned away", fired))
 			}
@@ -134,7 +146,7 @@ func TestExchangeLimitsConnections(t *testing.T) {
 		}
 	}
 	t.Run("sender", func(t *testing.T) {
-		handled(t, "451 4.4.", look(platform{limits: "connections: 4"}), look(platform{limits: "connections: 50, queue_wait: 1ms"}))
+		handled(t, "of 90 messages are late", look(platform{limits: "connections: 4"}), look(platform{limits: "connections: 50, queue_wait: 1ms"}))
 	})
 	// With the wait alone senders see nothing, but the platform is knocked at in vain.
 	t.Run("platform", func(t *testing.T) {

@@ -96,9 +96,11 @@ func (n *node) settled(t *testing.T, agency string) (a admin.Agency) {
 func TestKilledDuringSwitch(t *testing.T) {
 	t.Parallel()
 	exchange, ox := startPlatform(t, platformtest.Options{}), startPlatform(t, platformtest.Options{})
+	// What was on its way at a kill may arrive until the platform ends the connection, so
+	// long the next switch waits.
 	n := startNode(t, setup{platforms: []platform{
-		{id: "exchange", addr: exchange.Addr(), limits: "backoff: 50ms, backoff_max: 100ms"},
-		{id: "ox", addr: ox.Addr(), limits: "backoff: 50ms, backoff_max: 100ms"},
+		{id: "exchange", addr: exchange.Addr(), more: "connection_limit: 1s", limits: "backoff: 50ms, backoff_max: 100ms, max_age: 500ms"},
+		{id: "ox", addr: ox.Addr(), more: "connection_limit: 1s", limits: "backoff: 50ms, backoff_max: 100ms, max_age: 500ms"},
 	}})
 	n.addAgency("health", "anna", "ben")
 	n.addAgency("roads", "carl")
@@ -148,7 +150,7 @@ func TestKilledDuringSwitch(t *testing.T) {
 	if out := n.must("operation", "list"); strings.Count(out, "health") != kills {
 		t.Errorf("operation list:\n%s", out)
 	}
-	copies := copiesAt(map[string]*platformtest.Platform{"exchange": exchange, "ox": ox})
+	copies := s.waitDelivered(t, map[string]*platformtest.Platform{"exchange": exchange, "ox": ox})
 	s.check(t, copies, kills*workers, movesWith("health", ops.Operations...))
 	t.Logf("killed at %v", interrupted)
 }

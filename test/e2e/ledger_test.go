@@ -181,6 +181,24 @@ func copiesAt(platforms map[string]*platformtest.Platform) map[delivery][]copied
 	return all
 }
 
+// waitDelivered waits until all that was taken is on a platform: also what was held. It
+// returns what the platforms have.
+func (s *stream) waitDelivered(t testing.TB, platforms map[string]*platformtest.Platform) (copies map[delivery][]copied) {
+	t.Helper()
+	waitFor(t, "all that was answered 250 to be on a platform", func() bool {
+		copies = copiesAt(platforms)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for d := range s.taken {
+			if len(copies[d]) == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	return copies
+}
+
 // check compares what the stream saw answered 250 with what the platforms have. Each
 // message must be where home says, once; up to doubts of them may be there again.
 func (s *stream) check(t testing.TB, copies map[delivery][]copied, doubts int, home func(d delivery, c copied) error) {

@@ -82,6 +82,8 @@ type setup struct {
 	listener  string // further keys of both listeners, in flow style
 	redis     string // URL of the table; empty: the embedded one
 	lease     string // in flow style
+	spool     string // in flow style
+	more      string // further lines at the top level
 }
 
 // node is mailcutover as a process of its own.
@@ -173,6 +175,10 @@ func (n *node) config() string {
 	if n.setup.lease != "" {
 		fmt.Fprintf(&b, "lease: {%s}\n", n.setup.lease)
 	}
+	if n.setup.spool != "" {
+		fmt.Fprintf(&b, "spool: {%s}\n", n.setup.spool)
+	}
+	b.WriteString(n.setup.more)
 	more := ""
 	if n.setup.listener != "" {
 		more = ", " + n.setup.listener
