@@ -300,3 +300,49 @@ func TestUnknownPlatform(t *testing.T) {
 		t.Error("it went elsewhere")
 	}
 }
+
+// sick is a ledger that can't be written for a while.
+type sick struct {
+	Ledger
+	is atomic.Bool
+}
+
+func (s *sick) Intend(i *ledger.Intent) (ledger.Ticket, error) {
+	if s.is.Load() {
+		return ledger.Ticket{}, ledger.ErrUnavailable
+	}
+	return s.Ledger.Intend(i)
+}
+
+// TestLedgerSick: without an intent there is no dot, and held mail keeps its order however
+// long that takes.
+func TestLedgerSick(t *testing.T) {
+	exchange, _, _, endpoints := platforms(t)
+	impatient := quick
+	impatient.Patience = time.Millisecond
+	w := newWorld(t, t.TempDir(), time.Minute, impatient, endpoints...)
+	defer w.close()
+	o := w.sender.settings.Load().Options
+	l := &sick{Ledger: o.Ledger}
+	l.is.Store(true)
+	o.Ledger = l
+	w.sender.Configure(o)
+	for range 3 {
+		w.put(spool.StateHeld, content, 1)
+	}
+	w.run()
+	w.wait("five attempts", func() bool {
+		n := 0
+		for _, c := range exchange.Commands() {
+			if c.Verb == "DATA" {
+				n++
+			}
+		}
+		return n >= 5
+	})
+	if c, _ := w.store.Counts(); c.Of(spool.StateHeld) != 3 || len(exchange.Stored()) != 0 {
+		t.Errorf("%d held, %d stored", c.Of(spool.StateHeld), len(exchange.Stored()))
+	}
+	l.is.Store(false)
+	w.wait("all is delivered", w.empty)
+}

@@ -298,12 +298,13 @@ func (a *delivery) result(i int, err error) queue.Result {
 	case errors.As(err, &p):
 		r.Reply = p.Reply
 		r.Status, r.Slow = a.refused(i, p), isOverload(p)
-	default: // what the platform lacks, or a failure here
-		if reply := mail.AsReply(err); mail.IsPermanent(reply) {
-			r.Reply, r.Status = reply, queue.Refused
-		} else {
-			r.Status = queue.Deferred
+	case errors.As(err, &r.Reply): // what the platform lacks
+		r.Status = queue.Deferred
+		if mail.IsPermanent(r.Reply) {
+			r.Status = queue.Refused
 		}
+	default: // a failure here, such as a ledger that can't be written: no mailbox's fault
+		r.Status = queue.Unavailable
 	}
 	return r
 }

@@ -39,6 +39,6 @@
 // window of at most 20,000 references for each platform moves over the spool's own index.
 // A mailbox with held mail takes some 250 bytes, waiting mail 40 for each recipient.
 //
-// All methods may be called by any goroutine; none but Run waits for a disk or network,
-// unless it says so.
+// All methods may be called by any goroutine. Only Run, and the operator's Hold, Release and
+// Drop, wait for a disk, and only Run for the network.
 package queue

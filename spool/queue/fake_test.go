@@ -30,6 +30,7 @@ type memory struct {
 	history  []spool.Outcome
 	putErr   error
 	setErr   error
+	openErr  error
 }
 
 func newMemory() *memory {
@@ -84,6 +85,9 @@ func (memoryBody) Close() error  { return nil }
 func (s *memory) Open(id mail.TransactionID) (Body, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.openErr != nil {
+		return nil, s.openErr
+	}
 	return memoryBody{strings.NewReader(string(s.content[id]))}, nil
 }
 

@@ -387,6 +387,29 @@ func TestDamaged(t *testing.T) {
 	})
 }
 
+// TestUnreadable: what this node can't read for a while keeps its order, and isn't given up.
+func TestUnreadable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.open("ox", "health", 1)
+		for range 5 {
+			w.put(spool.StateHeld, "a@out.example", 1)
+		}
+		w.store.openErr = errors.New("too many open files")
+		w.run()
+		time.Sleep(time.Hour)
+		if c, _ := w.store.Counts(); c.Of(spool.StateHeld) != 5 || w.alarm("spool-unreadable") == "" {
+			t.Errorf("%d held, or no alarm", c.Of(spool.StateHeld))
+		}
+		w.store.mu.Lock()
+		w.store.openErr = nil
+		w.store.mu.Unlock()
+		w.settle(time.Minute, "all is delivered", w.store.empty)
+		w.stop()
+		w.inOrder()
+	})
+}
+
 // TestOutcomeNotWritten: what was delivered isn't sent again in this run, and somebody learns of it.
 func TestOutcomeNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

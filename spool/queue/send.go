@@ -273,9 +273,14 @@ func (s *shipment) send(ctx context.Context, with []claim) {
 	s.began = time.Now()
 	body, err := q.o.Store.Open(s.m.Transaction)
 	if err != nil {
-		r := Result{Status: Deferred, Err: err}
-		if errors.Is(err, spool.ErrDamaged) {
+		r := Result{Status: Unavailable, Err: err} // a failure of this node's: no mailbox's fault
+		switch {
+		case errors.Is(err, spool.ErrDamaged):
 			r.Status = Damaged
+		case errors.Is(err, spool.ErrUnknown):
+			r.Status = Deferred
+		default:
+			q.o.Alarms.Raise("spool-unreadable", fmt.Sprintf("Message %s in the spool can't be read, it waits: %v", s.m.Transaction, err))
 		}
 		s.settle(slices.Repeat([]Result{r}, len(s.to)))
 		return
