@@ -60,6 +60,9 @@ type options struct {
 	settle    time.Duration // for which a memory must not shrink any more to count
 	agencies  int           // of the table
 	mailboxes int           // of each agency
+	held      []int         // messages in a spool whose memory is measured
+	starts    int           // messages in a spool that a node starts with
+	against   string        // another mailcutover, whose throughput is measured too; empty: none
 	progress  io.Writer
 }
 
@@ -71,6 +74,7 @@ var parts = []struct {
 	{"throughput", throughput},
 	{"idle", idle},
 	{"table", table},
+	{"spool", held},
 }
 
 // report is what -json prints.
@@ -84,16 +88,18 @@ type report struct {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	o := options{nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
+	o := options{held: []int{100_000}, starts: 100_000, nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
 	quick := flags.Bool("quick", false, "fewer and shorter rounds: figures are rougher")
 	asJSON := flags.Bool("json", false, "print JSON")
-	only := flags.String("only", "", "one part: throughput, idle or table")
+	only := flags.String("only", "", "one part: throughput, idle, table or spool")
 	profiles := flags.String("profile", "", "write profiles of mailcutover under the load into this directory, and compare nothing")
 	flags.IntVar(&o.rounds, "rounds", 9, "rounds, each with one turn of each contender")
 	flags.DurationVar(&o.turn, "turn", 4*time.Second, "length of a turn")
 	flags.IntVar(&o.idle, "idle", 5000, "idle connections")
 	flags.IntVar(&o.agencies, "agencies", 200, "agencies of the large table")
 	flags.IntVar(&o.mailboxes, "mailboxes", 5000, "mailboxes of each agency")
+	flags.StringVar(&o.against, "against", "", "another build of mailcutover, whose throughput is measured beside this one's")
+	million := flags.Bool("million", false, "measure the memory of 1,000,000 held messages too (2 GB of disk)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -102,6 +108,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	if *quick {
 		o.rounds, o.turn, o.nodes = min(o.rounds, 5), min(o.turn, 1500*time.Millisecond), 1
+	}
+	if *million {
+		o.held = append(o.held, 1_000_000)
 	}
 	if o.rounds < 1 || o.turn <= 0 || o.idle < 1 || o.agencies < 1 || o.mailboxes < 1 {
 		return errors.New("rounds, turn, idle, agencies and mailboxes must be positive")

@@ -16,7 +16,7 @@ import (
 
 // small is a run that shows that everything can be measured, not what comes of it.
 func small(t *testing.T) options {
-	return options{rounds: 1, turn: 50 * time.Millisecond, warmUp: 40, idle: 40, nodes: 1, settle: 200 * time.Millisecond, agencies: 2, mailboxes: 50, progress: t.Output()}
+	return options{rounds: 1, turn: 50 * time.Millisecond, warmUp: 40, idle: 40, nodes: 1, settle: 200 * time.Millisecond, agencies: 2, mailboxes: 50, held: []int{500}, starts: 500, progress: t.Output()}
 }
 
 // Every part runs on this machine, through the real programs.
@@ -26,6 +26,7 @@ func TestParts(t *testing.T) {
 		"throughput": {"direct, throughput", "HAProxy, CPU per message", "Postfix, memory under load", "mailcutover, throughput"},
 		"idle":       {"idle connection, plain", "idle connection, TLS"},
 		"table":      {"decision for a random address"},
+		"spool":      {"mailcutover, accepted into the spool", "mailcutover, replay", "start with 500 held messages, until the queue sends", "memory of a held message, of 500, VmRSS"},
 	} {
 		t.Run(only, func(t *testing.T) {
 			var out bytes.Buffer

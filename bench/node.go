@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/csv"
@@ -12,6 +13,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -36,6 +40,8 @@ type settings struct {
 	port, admin int
 	token       string
 	platform    string // host:port of the platform, for both of them
+	target      string // host:port of the target platform; empty: platform
+	names       int    // held1@agency.example and so on, dealt to the mailboxes
 	cert, key   string // files; empty: no TLS
 }
 
@@ -52,6 +58,9 @@ func newSettings(t peers.TB, platform string) settings {
 	return settings{dir: dir, port: peers.Port(t), admin: peers.Port(t), token: rand.Text(), platform: platform}
 }
 
+// data is the node's own directory.
+func (s *settings) data() string { return filepath.Join(s.dir, "data") }
+
 // addr is where the listener is.
 func (s *settings) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
@@ -62,8 +71,9 @@ func (s *settings) write(t peers.TB) string {
 	if s.cert != "" {
 		tls = fmt.Sprintf("    tls: {mode: starttls, cert_file: %q, key_file: %q}\n", s.cert, s.key)
 	}
+	target := cmp.Or(s.target, s.platform)
 	hash := config.HashToken(s.token)
-	text := fmt.Sprintf(`node: mx1.bench.example
+	text := fmt.Sprintf(`node: %s
 data: %q
 approval: none
 lab: true
@@ -79,7 +89,7 @@ admin:
   address: "127.0.0.1:%d"
   tokens: [{name: bench, person: bench, sha256: %x}]
 log: {level: info, format: json}
-`, filepath.Join(s.dir, "data"), s.addr(), tls, s.platform, s.platform, recipient, s.admin, hash[:])
+`, nodeName, s.data(), s.addr(), tls, s.platform, target, recipient, s.admin, hash[:])
 	file := filepath.Join(s.dir, "mailcutover.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatalf("write the node's configuration: %v", err)
@@ -119,7 +129,7 @@ func (s *settings) fill(t peers.TB) {
 	for i := range tableMailboxes {
 		cells := map[string]string{
 			"address": fmt.Sprintf("person%d@agency.example", i), "agency": "agency", "kind": "user",
-			"directory_id": fmt.Sprintf("00000000-0000-4000-8000-%012x", i+1),
+			"directory_id": mailboxID(i), "aliases": s.aliases(i),
 		}
 		row := make([]string, len(columns))
 		for c, name := range columns {
@@ -135,24 +145,73 @@ func (s *settings) fill(t peers.TB) {
 	}
 }
 
+// aliases returns those of a mailbox: the numbers that smtp-source -N puts in front of an
+// address go round the mailboxes.
+func (s *settings) aliases(mailbox int) string {
+	var all []string
+	for n := mailbox + 1; n <= s.names; n += tableMailboxes {
+		all = append(all, fmt.Sprintf("%dheld@agency.example", n))
+	}
+	return strings.Join(all, " ")
+}
+
 // scrape reads /metrics once, as Prometheus would.
 func (s *settings) scrape(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/metrics", s.admin), nil)
+	_, err := s.metrics(ctx)
+	return err
+}
+
+// metrics reads /metrics.
+func (s *settings) metrics(ctx context.Context) (string, error) {
+	return s.get(ctx, "/metrics")
+}
+
+// get reads a page of the node's that needs no token.
+func (s *settings) get(ctx context.Context, path string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", s.admin, path), nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("scrape the node's metrics: %w", err)
+		return "", fmt.Errorf("read the node's %s: %w", path, err)
 	}
-	_, err = io.Copy(io.Discard, res.Body)
+	text, err := io.ReadAll(res.Body)
 	if err = errors.Join(err, res.Body.Close()); err != nil {
-		return fmt.Errorf("scrape the node's metrics: %w", err)
+		return "", fmt.Errorf("read the node's %s: %w", path, err)
 	}
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("scrape the node's metrics: status %s", res.Status)
+		return "", fmt.Errorf("read the node's %s: status %s", path, res.Status)
 	}
-	return nil
+	return string(text), nil
+}
+
+// sum adds up a metric's values over its labels, those that have all of the labels.
+func (s *settings) sum(ctx context.Context, name string, labels ...string) (float64, error) {
+	text, err := s.metrics(ctx)
+	if err != nil {
+		return 0, err
+	}
+	total := 0.0
+line:
+	for line := range strings.Lines(text) {
+		rest, ok := strings.CutPrefix(line, name)
+		if !ok || rest[0] != ' ' && rest[0] != '{' {
+			continue
+		}
+		for _, l := range labels {
+			if !strings.Contains(rest, l) {
+				continue line
+			}
+		}
+		fields := strings.Fields(rest)
+		v, err := strconv.ParseFloat(fields[len(fields)-1], 64)
+		if err != nil {
+			return 0, fmt.Errorf("the node's metric %s: %w", name, err)
+		}
+		total += v
+	}
+	return total, nil
 }
 
 // build builds the program that operators run, and returns its file.
@@ -173,9 +232,15 @@ func build(t peers.TB, dir, pkg string) string {
 // startNode builds mailcutover and starts it as a process of its own, with its log in a
 // file, and fills its table. It returns its process id.
 func startNode(t peers.TB, s settings) int {
+	pid, _ := s.launch(t, build(t, s.dir, "./cmd/mailcutover"))
+	s.fill(t)
+	return pid
+}
+
+// launch starts a program as a node. kill ends it at once; so does the test's end.
+func (s *settings) launch(t peers.TB, program string) (pid int, kill func()) {
 	file := s.write(t)
-	program := build(t, s.dir, "./cmd/mailcutover")
-	log, err := os.Create(filepath.Join(s.dir, "log"))
+	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		t.Fatalf("the node's log: %v", err)
 	}
@@ -186,15 +251,20 @@ func startNode(t peers.TB, s settings) int {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start mailcutover: %v", err)
 	}
-	t.Cleanup(func() {
+	kill = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // killed
+	})
+	t.Cleanup(func() {
+		kill()
 		if t.Failed() {
 			if b, err := os.ReadFile(log.Name()); err == nil {
 				t.Logf("log of mailcutover:\n%s", b[max(0, len(b)-16<<10):])
 			}
 		}
 	})
-	s.fill(t)
-	return cmd.Process.Pid
+	return cmd.Process.Pid, kill
 }
+
+// mailboxID returns the directory's id of a mailbox of the table.
+func mailboxID(i int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012x", i+1) }

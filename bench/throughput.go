@@ -27,7 +27,7 @@ type contender struct {
 }
 
 // contenders starts all ways, each to the same sink. mailcutover is the last.
-func contenders(t peers.TB) []*contender {
+func contenders(t peers.TB, against string) []*contender {
 	peers.Need(t, "smtp-source", "smtp-sink", "haproxy", "postfix")
 	sink := peers.StartSink(t)
 	haproxy := peers.StartHAProxy(t, sink.Addr)
@@ -40,12 +40,18 @@ func contenders(t peers.TB) []*contender {
 	})
 	s := newSettings(t, sink.Addr)
 	node := startNode(t, s)
-	return []*contender{
+	all := []*contender{
 		{name: "direct", addr: sink.Addr},
 		{name: "HAProxy", addr: haproxy.Addr, pid: haproxy.PID()},
 		{name: "Postfix", addr: postfix.Addr, pid: postfix.PID()},
-		{name: "mailcutover", addr: s.addr(), pid: node},
 	}
+	if against != "" {
+		other := newSettings(t, sink.Addr)
+		pid, _ := other.launch(t, against)
+		other.fill(t)
+		all = append(all, &contender{name: "other build", addr: other.addr(), pid: pid})
+	}
+	return append(all, &contender{name: "mailcutover", addr: s.addr(), pid: node})
 }
 
 // send sends messages and returns how long it took.
@@ -95,7 +101,7 @@ func (c *contender) cpu() (time.Duration, error) {
 
 // throughput measures messages per second in turns.
 func throughput(t peers.TB, o options) figure.Part {
-	all := contenders(t)
+	all := contenders(t, o.against)
 	for _, c := range all {
 		c.warm(t, o)
 	}
@@ -124,7 +130,7 @@ func throughput(t peers.TB, o options) figure.Part {
 			f = f.RatioAtLeast(0.75, r)
 		case "Postfix":
 			f = f.RatioAtLeast(2.5, r)
-		case "direct":
+		case "direct", "other build":
 			f = f.Against(r)
 		}
 		part.Figures = append(part.Figures, f)
