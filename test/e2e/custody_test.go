@@ -22,7 +22,8 @@ import (
 )
 
 // correspondents send to a mailbox each: message after message, numbered, and each again
-// and again until it is answered 250. So what a mailbox gets must be in order.
+// and again until it is answered 250. So what a mailbox gets must be in order. To a
+// mailbox keeper they send seldom.
 type correspondents struct {
 	addr string
 
@@ -85,8 +86,10 @@ func (c *correspondents) write(ctx context.Context, rcpt string) {
 		if stop && taken {
 			break
 		}
-		if !taken { // as a relay does, only sooner
-			time.Sleep(10 * time.Millisecond)
+		if taken && strings.HasPrefix(rcpt, "keeper@") {
+			time.Sleep(20 * pace)
+		} else { // if it wasn't taken: as a relay does, only sooner
+			time.Sleep(pace)
 		}
 	}
 	if w != nil {

@@ -99,8 +99,8 @@ func TestKilledDuringSwitch(t *testing.T) {
 	// What was on its way at a kill may arrive until the platform ends the connection, so
 	// long the next switch waits.
 	n := startNode(t, setup{platforms: []platform{
-		{id: "exchange", addr: exchange.Addr(), more: "connection_limit: 1s", limits: "backoff: 50ms, backoff_max: 100ms, max_age: 500ms"},
-		{id: "ox", addr: ox.Addr(), more: "connection_limit: 1s", limits: "backoff: 50ms, backoff_max: 100ms, max_age: 500ms"},
+		{id: "exchange", addr: exchange.Addr(), more: "connection_limit: 500ms", limits: "backoff: 50ms, backoff_max: 100ms, max_age: 250ms"},
+		{id: "ox", addr: ox.Addr(), more: "connection_limit: 500ms", limits: "backoff: 50ms, backoff_max: 100ms, max_age: 250ms"},
 	}})
 	n.addAgency("health", "anna", "ben")
 	n.addAgency("roads", "carl")

@@ -57,6 +57,11 @@ type stream struct {
 	running sync.WaitGroup
 }
 
+// pace is how long a sender waits between messages. Mail of a mailbox is replayed one after
+// the other, and what comes meanwhile queues behind it: senders as fast as they can be
+// would never let it come to an end.
+const pace = 15 * time.Millisecond
+
 // startStream begins to send; finish ends it.
 func startStream(ctx context.Context, addr string, workers int, rcpts ...string) *stream {
 	s := &stream{addr: addr, rcpts: rcpts, workers: workers, taken: make(map[delivery]time.Time), putOff: make(map[string]int)}
@@ -115,6 +120,7 @@ func (s *stream) work(ctx context.Context, random *rand.Rand) {
 				break
 			}
 		}
+		time.Sleep(pace)
 	}
 }
 
