@@ -76,7 +76,7 @@ func (s *Store) committer() {
 			}
 		case <-timer:
 			timer = nil
-			if err := s.flush(); err != nil {
+			if err := s.flush(); err != nil && !errors.Is(err, ErrAdopted) {
 				s.log.Warn("spool: flush outcomes", "error", err)
 				s.wake(s.dirty)
 			}
@@ -139,7 +139,12 @@ func (s *Store) flush() error {
 
 // group makes jobs durable together. It is the order of writes that doc.go states.
 func (s *Store) group(jobs []*job) {
-	s.admit(jobs)
+	if err := s.admit(jobs); errors.Is(err, ErrAdopted) { // nothing is written into what is another's
+		for _, j := range jobs {
+			j.done <- err
+		}
+		return
+	}
 	s.syncBodies(jobs)
 	err := s.writeGroup(jobs)
 	var outcomes int
@@ -184,9 +189,9 @@ func (s *Store) group(jobs []*job) {
 	}
 }
 
-// admit refuses jobs that may not be.
-func (s *Store) admit(jobs []*job) {
-	owner := s.checkOwner()
+// admit refuses jobs that may not be. Its error says that the spool isn't this node's.
+func (s *Store) admit(jobs []*job) (owner error) {
+	owner = s.checkOwner()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	more := map[uint32]*Counts{}
@@ -209,6 +214,7 @@ func (s *Store) admit(jobs []*job) {
 		}
 		j.err = s.agencyBounds(j, more)
 	}
+	return owner
 }
 
 // agencyBounds refuses a message over the bounds of an agency; more counts what else is

@@ -119,7 +119,8 @@ func (s *Store) worth() uint32 {
 	return best
 }
 
-// compactSegment writes again what is needed of a segment, fsyncs, and removes it.
+// compactSegment writes again what is needed of a segment, fsyncs that and what took the
+// place of the rest, and removes it.
 func (s *Store) compactSegment(n uint32) error {
 	path := s.segmentPath(n)
 	for {
@@ -130,6 +131,10 @@ func (s *Store) compactSegment(n uint32) error {
 		if !skipped {
 			break
 		}
+	}
+	// What made a record of this segment needless may not be on the disk yet.
+	if err := s.do(&job{kind: jobFlush, done: make(chan error, 1)}); err != nil {
+		return err
 	}
 	if err := s.disk.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove %s: %w", path, err)

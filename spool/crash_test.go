@@ -3,7 +3,9 @@ package spool
 import (
 	"errors"
 	"flag"
+	"iter"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,7 +13,7 @@ import (
 	"mailcutover/internal/durable/memdisk"
 )
 
-var seeds = flag.Int("spool.seeds", 3, "number of random workloads that are crashed at every operation")
+var seeds = flag.Int("spool.seeds", 2, "number of random workloads that are crashed at every operation")
 
 const crashSteps = 40
 
@@ -20,7 +22,8 @@ const crashSteps = 40
 // that was acknowledged, whole, in order, and nothing else.
 func TestCrashAtEveryOperation(t *testing.T) {
 	operations, points := 0, 0
-	for seed := range uint64(*seeds) {
+	// 45: an outcome in an old segment, and the one that replaced it not yet fsynced.
+	for _, seed := range append([]uint64{45}, slices.Collect(count(*seeds))...) {
 		whole := newWorld(t, seed, nil)
 		if err := whole.play(crashSteps); err != nil {
 			t.Fatalf("seed %d without a crash: %v", seed, err)
@@ -45,7 +48,18 @@ func TestCrashAtEveryOperation(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d workloads, %d operations, %d crashes tried", *seeds, operations, points)
+	t.Logf("%d workloads, %d operations, %d crashes tried", 1+*seeds, operations, points)
+}
+
+// count yields 0 to n-1.
+func count(n int) iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		for i := range uint64(n) {
+			if !yield(i) {
+				return
+			}
+		}
+	}
 }
 
 // crashInRecovery crashes the start after a crash before each of its operations, and

@@ -38,10 +38,11 @@
 // with the next group, at the latest after a second: a power cut may forget the last ones,
 // and such a message is then delivered twice, never not at all. A body's file is removed
 // only when the outcome that ended its message is fsynced. Compaction writes what is
-// needed of an old segment into the newest, fsyncs that, removes the old one, and fsyncs
-// the directory before it removes another: else an outcome could be gone whose message
-// comes back. A start fsyncs the last segment and its directory before it builds on them:
-// after a kill they are in the kernel only. Tests leave out each of these fsyncs in turn and see it.
+// needed of an old segment into the newest, fsyncs that and whatever made the rest
+// needless, removes the old one, and fsyncs the directory before it removes another: else
+// an outcome could be gone whose message comes back. A start fsyncs the last segment and
+// its directory before it builds on them: after a kill they are in the kernel only. Tests
+// leave out these fsyncs in turn and see it.
 //
 // # Failure
 //

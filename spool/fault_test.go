@@ -310,6 +310,9 @@ func TestAdopt(t *testing.T) {
 	if _, err := send(t, s, "x", rcpt("anna", "health", StateHeld)); !errors.Is(err, ErrAdopted) {
 		t.Errorf("the old node takes mail: %v", err)
 	}
+	if err := s.Set(Outcome{Transaction: id, State: StateDelivered}); !errors.Is(err, ErrAdopted) {
+		t.Errorf("the old node records outcomes: %v", err)
+	}
 	s.Close()
 	if _, err := Open(Options{Disk: disk, Dir: "/spool", Node: "old"}); !errors.Is(err, ErrAdopted) {
 		t.Errorf("the old node starts: %v", err)

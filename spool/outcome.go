@@ -13,7 +13,7 @@ import (
 // after a second.
 //
 // ErrUnknown: one of the recipients isn't there or its state is final already; then
-// nothing is changed. After any other error the changes stand in memory and are written
+// nothing is changed, nor is it after ErrAdopted. After any other error the changes stand in memory and are written
 // as soon as the disk takes them.
 func (s *Store) Set(changes ...Outcome) error {
 	s.write.Lock()
@@ -47,6 +47,9 @@ func (s *Store) Set(changes ...Outcome) error {
 func (s *Store) change(changes []Outcome) ([]*outcome, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.adopted {
+		return nil, fmt.Errorf("spool %s: set: %w", s.o.Dir, ErrAdopted)
+	}
 	list := make([]*outcome, len(changes))
 	for i := range changes {
 		c := &changes[i]
