@@ -40,6 +40,7 @@ func (s *Server) register() {
 	s.registerImport(api)
 	s.registerRelease(api)
 	s.registerNode(api)
+	s.registerSpool(api)
 
 	delete(config.Components.Schemas.Map(), "ErrorModel") // huma's own, which unify replaces
 	delete(config.Components.Schemas.Map(), "ErrorDetail")

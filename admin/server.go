@@ -53,6 +53,13 @@ type Options struct {
 	Gate    Gate
 	Runner  Runner
 	Alarms  Alarms
+	Spool   Spool
+	Queue   Queue
+	Ledger  Ledger
+
+	SpoolDirectory string                                                        // whose quarantine/ is listed; empty: it isn't
+	AdoptSpool     func(ctx context.Context, dir, from string) (Adoption, error) // takes over another node's spool: returns when it is this node's, and moves its mail on
+	Adoptions      func() []Adoption                                             // since the start
 
 	Platforms func() []Platform         // as configured, with what is known of their health
 	Tokens    func() []Token            // those valid now

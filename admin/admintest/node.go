@@ -19,12 +19,15 @@ import (
 	"mailcutover/admin"
 	"mailcutover/internal/alarm"
 	"mailcutover/internal/durable"
+	"mailcutover/ledger"
 	"mailcutover/node"
 	"mailcutover/proxy/transfer"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 	"mailcutover/routing/localtable"
 	"mailcutover/routing/replica"
+	"mailcutover/spool"
+	"mailcutover/spool/queue"
 )
 
 // Secrets of the tokens that a Node knows: Anna has two, Ben one.
@@ -34,6 +37,7 @@ const (
 	Ben    = "ben-secret"
 	Source = "exchange" // platforms of a Node
 	Target = "ox"
+	Name   = "mx.example.org" // whose spool it is
 )
 
 // Node is a running node.
@@ -45,6 +49,10 @@ type Node struct {
 	Alarms  *alarm.Set
 	Server  *admin.Server
 	Log     *Log
+
+	Spool  *spool.Store // what comes into it stays: no platform can be reached
+	Queue  *queue.Queue
+	Ledger *ledger.Ledger
 }
 
 // Log keeps what is logged.
@@ -98,8 +106,15 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 	must(err)
 	n.Alarms = alarm.NewSet(logger)
 	runner := operation.New(operation.Options{Table: n.Table, Replica: n.Replica, Gate: n.Gate, Folder: journal, Alarms: n.Alarms, Logger: logger})
+	n.openSpool(t, ctx, &running, dir, logger)
 	o := admin.Options{
-		Table: n.Table, Replica: n.Replica, Gate: n.Gate, Alarms: n.Alarms,
+		Spool: n.Spool, Queue: n.Queue, Ledger: n.Ledger, SpoolDirectory: filepath.Join(dir, "spool"),
+		AdoptSpool: func(_ context.Context, dir, from string) (admin.Adoption, error) {
+			id, err := spool.Adopt(nil, dir, from, Name)
+			return admin.Adoption{Directory: dir, ID: id.ID, From: from, Began: time.Now()}, err
+		},
+		Adoptions: func() []admin.Adoption { return nil },
+		Table:     n.Table, Replica: n.Replica, Gate: n.Gate, Alarms: n.Alarms,
 		Runner: runner,
 		Platforms: func() []admin.Platform {
 			return []admin.Platform{{ID: Source, Ready: true}, {ID: Target, Ready: true}}
@@ -145,6 +160,9 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 		}
 		cancel()
 		running.Wait()
+		if err := errors.Join(n.Spool.Close(), n.Ledger.Close()); err != nil {
+			t.Error(err)
+		}
 		if err := n.Table.Close(); err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}

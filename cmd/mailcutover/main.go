@@ -78,7 +78,8 @@ func newRootCommand() *cobra.Command {
 	c := newConnection(root)
 	root.AddCommand(newServeCommand(), newDemoCommand(),
 		newAgencyCommand(c), newMailboxCommand(c), newRouteCommand(c), newOperationCommand(c),
-		newAlarmCommand(c), newTableCommand(c), newConfigCommand(c), newTokenCommand(), newVersionCommand(c))
+		newAlarmCommand(c), newTableCommand(c), newSpoolCommand(c),
+		newConfigCommand(c), newTokenCommand(), newVersionCommand(c))
 	return root
 }
 

@@ -24,12 +24,15 @@ func TestMain(m *testing.M) {
 //
 //	status CODE command...   runs a command that must end with this exit code
 //	alarm KEY TEXT           raises an alarm at the node
+//	spooled STATE ADDRESS    puts a message for an agency's mailbox into the spool; its transaction is $TRANSACTION
+//	delivered ADDRESS        records the delivery of such a message, its platform's answer lost before; as $TRANSACTION
+//	oldspool DIR NODE        makes a spool of another node, with a message in it
 func TestCommands(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/commands",
 		Setup: func(env *testscript.Env) error {
 			n := admintest.Start(env.T().(testing.TB), func(o *admin.Options) { o.Lab = strings.Contains(env.WorkDir, "lab") })
-			env.Values["node"] = n
+			env.Values["node"], env.Values["t"] = n, env.T()
 			token := filepath.Join(env.WorkDir, "token")
 			env.Setenv(envAPI, n.URL)
 			env.Setenv(envTokenFile, token)
@@ -41,7 +44,10 @@ func TestCommands(t *testing.T) {
 			"alarm": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Value("node").(*admintest.Node).Alarms.Raise(args[0], args[1])
 			},
-			"status": status,
+			"status":    status,
+			"spooled":   spooled,
+			"delivered": delivered,
+			"oldspool":  oldSpool,
 		},
 	})
 }

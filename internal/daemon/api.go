@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 
 	"mailcutover/admin"
 	"mailcutover/internal/config"
@@ -39,12 +40,16 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return cert.config.Load(), nil },
 		})
 	}
+	adopter := &adopter{Daemon: d}
 	server := admin.New(admin.Options{
 		Table: d.table, Replica: d.replica, Gate: d.gate, Runner: d.runner, Alarms: d.alarms,
 		Platforms: d.platformHealth, Tokens: d.tokens,
 		Config:  func(changed bool) string { return config.Show(d.config.Load(), changed) },
 		Reload:  d.Reload,
 		Metrics: d.metrics.Handler(),
+
+		Spool: d.spool, Queue: d.queue.Load(), Ledger: d.ledger, SpoolDirectory: filepath.Join(cfg.Data, "spool"),
+		AdoptSpool: adopter.adopt, Adoptions: adopter.list,
 
 		Postmaster: d.postmaster, Answer: d.transfer.Answer,
 		Separator: cfg.Routing.Separator, Approval: string(cfg.Approval), Lab: cfg.Lab,

@@ -53,9 +53,7 @@ func (q *Queue) SetRate(p routing.PlatformID, perSecond float64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.rate[p] = perSecond
-	if l := q.lanes[p]; l != nil {
-		l.setRate(perSecond)
-	}
+	q.lane(p).setRate(perSecond) // so that Lanes shows it, before anything is sent there too
 	q.signal()
 }
 

@@ -1,0 +1,239 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"mailcutover/admin"
+	"mailcutover/mail"
+	"mailcutover/spool"
+)
+
+// adoptPause is how long an adoption waits that our own spool has no room for.
+const adoptPause = 5 * time.Second
+
+// adopter takes over the spools of other nodes, each by a part of the node.
+type adopter struct {
+	*Daemon
+	beginning sync.Mutex // one adoption begins at a time
+
+	mu  sync.Mutex
+	all []*adoption // since the start
+}
+
+// adoption is the taking over of one spool.
+type adoption struct {
+	store *spool.Store
+	view  admin.Adoption // guarded by adopter.mu
+}
+
+// list returns how far they are, in the order of their beginning.
+func (a *adopter) list() []admin.Adoption {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []admin.Adoption
+	for _, x := range a.all {
+		out = append(out, x.view)
+	}
+	return out
+}
+
+// under reports whether a directory is being taken over.
+func (a *adopter) under(dir string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.ContainsFunc(a.all, func(x *adoption) bool { return x.view.Directory == dir && x.view.Ended == nil })
+}
+
+func (a *adopter) note(x *adoption, change func(v *admin.Adoption)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change(&x.view)
+}
+
+// adopt makes the spool in dir this node's, if it is from's now, and moves what lies
+// in it into this node's own, which goes on after it returned. What was interrupted goes
+// on with the same call, from being this node's name then too.
+func (a *adopter) adopt(_ context.Context, dir, from string) (admin.Adoption, error) {
+	a.beginning.Lock()
+	defer a.beginning.Unlock()
+	cfg := a.config.Load()
+	own, err := filepath.Abs(filepath.Join(cfg.Data, "spool"))
+	if err == nil && own == dir {
+		err = errors.New("it is this node's own")
+	}
+	if err == nil && a.under(dir) {
+		err = fmt.Errorf("%w: this node takes it over already", spool.ErrInUse)
+	}
+	if err != nil {
+		return admin.Adoption{}, fmt.Errorf("adopt spool %s: %w", dir, err)
+	}
+	id, err := spool.Owner(nil, dir)
+	if err != nil {
+		return admin.Adoption{}, fmt.Errorf("adopt: %w", err)
+	}
+	if id.Owner == cfg.Node && slices.Contains(id.Past, from) {
+		from = cfg.Node // an adoption that was interrupted
+	}
+	if id, err = spool.Adopt(nil, dir, from, cfg.Node); err != nil {
+		return admin.Adoption{}, err
+	}
+	store, err := spool.Open(spool.Options{Dir: dir, Node: cfg.Node, Alarms: otherSpool{a.Daemon, dir}, Logger: a.logger})
+	if err != nil {
+		return admin.Adoption{}, fmt.Errorf("the spool is this node's now, but can't be opened; adopt it again: %w", err)
+	}
+	all, _ := store.Counts()
+	x := &adoption{store: store, view: admin.Adoption{Directory: dir, ID: id.ID, From: from, Began: time.Now(), Messages: all.Messages}}
+	if len(id.Past) > 0 {
+		x.view.From = id.Past[len(id.Past)-1]
+	}
+	a.mu.Lock()
+	a.all = append(a.all, x)
+	view := x.view
+	a.mu.Unlock()
+	a.logger.Warn("spool adopted", "spool", id.ID, "directory", dir, "from", from, "messages", all.Messages)
+	a.parts.Go(func() { a.moveSpool(x) })
+	return view, nil
+}
+
+// otherSpool marks the alarms of a spool that is taken over.
+type otherSpool struct {
+	d   *Daemon
+	dir string
+}
+
+func (o otherSpool) key(key string) string  { return key + "/" + o.dir }
+func (o otherSpool) Raise(key, text string) { o.d.alarms.Raise(o.key(key), text) }
+func (o otherSpool) Clear(key string) bool  { return o.d.alarms.Clear(o.key(key)) }
+
+// moveSpool moves an adopted spool's messages into ours, in order, until all are or the
+// node stops. An alarm stands until it is done.
+func (a *adopter) moveSpool(x *adoption) {
+	dir := x.view.Directory // never changes
+	key := "spool-adoption/" + dir
+	a.alarms.Raise(key, fmt.Sprintf("The mail of the adopted spool %s is on its way into this node's own. If this node stops before that has ended, adopt the spool again.", dir))
+	var last mail.TransactionID
+	var err error
+	x.store.Each(spool.Filter{}, func(e spool.Entry) bool {
+		if e.Transaction == last {
+			return true
+		}
+		last = e.Transaction
+		err = a.moveMessage(x, e.Transaction)
+		return err == nil
+	})
+	err = errors.Join(err, x.store.Close())
+	var done admin.Adoption
+	a.note(x, func(v *admin.Adoption) {
+		now := time.Now()
+		v.Ended, v.Waiting = &now, ""
+		if err != nil {
+			v.Error = err.Error()
+		}
+		done = *v
+	})
+	a.logger.Info("adoption of a spool ended", "directory", dir, "moved", done.Moved, "left", done.Left, "error", err)
+	switch {
+	case err != nil:
+		a.alarms.Raise(key, fmt.Sprintf("Taking over the adopted spool %s ended early, with %d of %d messages; adopt it again: %v", dir, done.Moved, done.Messages, err))
+	case done.Left > 0:
+		a.alarms.Raise(key, fmt.Sprintf("Of the adopted spool %s %d messages are damaged and stay there, in quarantine.", dir, done.Left))
+	default:
+		a.alarms.Clear(key)
+	}
+}
+
+// moveMessage moves one message, and waits while our own spool has no room for it. An
+// error ends the adoption.
+func (a *adopter) moveMessage(x *adoption, id mail.TransactionID) error {
+	for {
+		err := a.copyMessage(x.store, id)
+		switch {
+		case errors.Is(err, spool.ErrDamaged):
+			a.note(x, func(v *admin.Adoption) { v.Left++ })
+			a.logger.Error("message of an adopted spool is damaged and stays there", "transaction", id, "error", err)
+			return nil
+		case errors.Is(err, spool.ErrFull), errors.Is(err, spool.ErrBroken):
+			a.note(x, func(v *admin.Adoption) { v.Waiting = err.Error() })
+		case err != nil:
+			return fmt.Errorf("move message %s: %w", id, err)
+		default:
+			a.note(x, func(v *admin.Adoption) { v.Moved, v.Waiting = v.Moved+1, "" })
+			return nil
+		}
+		select {
+		case <-time.After(adoptPause):
+		case <-a.ctx.Done():
+			return fmt.Errorf("the node stopped: %w", err)
+		}
+	}
+}
+
+// copyMessage makes a message of another spool durable in ours, and only then ends it
+// there: between the two it is in both, never in none.
+func (a *adopter) copyMessage(from *spool.Store, id mail.TransactionID) error {
+	if err := a.ctx.Err(); err != nil {
+		return fmt.Errorf("the node stops: %w", err)
+	}
+	m, err := from.Get(id)
+	if err != nil {
+		return err
+	}
+	var ended []spool.Outcome
+	var rcpts []spool.Recipient
+	var states []spool.Outcome // in ours: what an acceptance doesn't keep
+	for i := range m.Recipients {
+		r := m.Recipients[i]
+		if r.State.Final() {
+			continue
+		}
+		states = append(states, spool.Outcome{Transaction: id, Recipient: len(rcpts), State: r.State, Reason: r.Reason, Result: r.Last})
+		rcpts = append(rcpts, r)
+		o := spool.Outcome{Transaction: id, Recipient: i, State: spool.StateDropped, Reason: "moved to the spool of node " + a.config.Load().Node}
+		o.Time = time.Now()
+		ended = append(ended, o)
+	}
+	if len(rcpts) == 0 {
+		return nil
+	}
+	if _, err := a.spool.Get(id); errors.Is(err, spool.ErrUnknown) { // else a kill came between the two
+		if err := a.takeIn(from, m, rcpts); err != nil {
+			return err
+		}
+		if err := a.spool.Set(states...); err != nil {
+			a.logger.Warn("what was tried for an adopted message isn't known any more", "transaction", id, "error", err)
+		}
+		a.queue.Load().Added(id)
+	} else if err != nil {
+		return err
+	}
+	return from.Set(ended...)
+}
+
+// takeIn commits a message of another spool to ours.
+func (a *adopter) takeIn(from *spool.Store, m *spool.Message, rcpts []spool.Recipient) error {
+	body, err := from.Open(m.Transaction)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	in, err := a.spool.Begin(m.Envelope)
+	if err != nil {
+		return err
+	}
+	defer in.Discard()
+	if _, err := io.Copy(in, body); err != nil {
+		return err
+	}
+	if err := body.Verify(); err != nil {
+		return err
+	}
+	in.SetMessageID(m.MessageID)
+	return in.Commit(a.ctx, rcpts)
+}
