@@ -34,7 +34,6 @@ type Query struct {
 type search struct {
 	Query
 	from, recipient []string // spellings: in clear, and as a hash
-	null            bool
 	hashes          []uint32 // to look up in an index; nil: all records are read
 }
 
