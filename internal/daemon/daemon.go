@@ -121,6 +121,7 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	if err := d.followTable(ctx, cfg); err != nil {
 		return err
 	}
+	d.parts.Go(d.watchTable)
 	recovered, err := d.startOperations(cfg)
 	if err != nil {
 		return err
@@ -241,8 +242,8 @@ func (d *Daemon) initTable() {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		_, err := d.table.Position(d.ctx)
 		if errors.Is(err, table.ErrEmpty) {
-			if known := d.replica.State().Position().Incarnation; known != "" {
-				d.alarms.Raise("table-empty", fmt.Sprintf("The table is empty, but this node knows the incarnation %s: nothing is routed until the table is restored, or this node's directory %q is moved away on purpose.", known, "replica"))
+			if d.replica.State().Position().Incarnation != "" {
+				// There is an alarm by now.
 			} else if _, err = d.table.Init(d.ctx); err == nil {
 				d.logger.Info("table was empty and is now ours to fill")
 			}

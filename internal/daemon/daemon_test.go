@@ -75,7 +75,10 @@ admin: {address: "127.0.0.1:0", tokens: [{name: test, person: tester, sha256: "%
 	}
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T) *bench { return newBenchWith(t, "") }
+
+// newBenchWith has more settings.
+func newBenchWith(t *testing.T, more string) *bench {
 	t.Helper()
 	b := &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines)}
 	for _, p := range []**platformtest.Platform{&b.a, &b.b} {
@@ -85,7 +88,7 @@ func newBench(t *testing.T) *bench {
 		}
 		t.Cleanup((*p).Close)
 	}
-	b.write(b.a.Addr(), "")
+	b.write(b.a.Addr(), more)
 	b.start()
 	if _, err := b.api.AddAgency(t.Context(), admin.NewAgency{ID: "health", Source: "exchange", Target: "ox", Domains: []string{"health.example"}, Reason: "test"}); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,79 @@
+package daemon
+
+import (
+	"context"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"mailcutover/admin"
+	"mailcutover/internal/platformtest"
+	"mailcutover/rollback/operation"
+)
+
+// A stop while an operation waits for a dot: there is no new mail at once, the operation
+// is aborted within the grace period, who watches it learns why, and the agency is open
+// for the next start.
+func TestStopDuringAnOperation(t *testing.T) {
+	b := newBench(t)
+	a, err := b.api.Agency(t.Context(), "health")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err = b.api.Arm(t.Context(), "health", a.Epoch, "test"); err != nil {
+		t.Fatal(err)
+	}
+	b.a.SetScript(platformtest.On(".", platformtest.Reaction{Delay: 4 * time.Second}))
+	say := b.dialogue()
+	say("", 220)
+	say("EHLO client.example", 250)
+	say("MAIL FROM:<s@elsewhere.example>", 250)
+	say("RCPT TO:<anna@health.example>", 250)
+	say("DATA", 354)
+	say("Subject: test\r\n\r\nbody\r\n.", 0)
+	b.until("a dot under way", func() bool { return b.gate.Load("health").Dotted == 1 })
+	op, err := b.api.Start(t.Context(), operation.Cutover, "health", a.Epoch, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type end struct {
+		op  admin.Operation
+		err error
+	}
+	watched := make(chan end, 1)
+	steps := make(chan string, 100)
+	go func() {
+		last, err := b.api.Watch(context.Background(), op.ID, func(op admin.Operation) { steps <- op.Step })
+		watched <- end{last, err}
+	}()
+	<-steps // it watches
+	const grace = 3 * time.Second
+	ctx, cancel := context.WithTimeout(t.Context(), grace)
+	defer cancel()
+	began := time.Now()
+	stopped := make(chan error, 1)
+	go func() { stopped <- b.Shutdown(ctx) }()
+	b.until("no new mail", func() bool {
+		c, err := net.Dial("tcp", b.Addr("mx").String())
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	if took := time.Since(began); took > grace/3 {
+		t.Errorf("new mail was taken for another %s", took)
+	}
+	if w := <-watched; w.err != nil || w.op.Step != string(operation.StepAborted) || !strings.Contains(w.op.Error, "the node is stopping") {
+		t.Errorf("watched: %+v, %v", w.op, w.err)
+	}
+	if took := time.Since(began); took > grace {
+		t.Errorf("the operation ended after %s", took)
+	}
+	<-stopped // with or without an error: a transaction outlasted the grace period
+	b.a.SetScript(nil)
+	b.start()
+	if a, err = b.api.Agency(t.Context(), "health"); err != nil || !a.Open || a.Phase != "source" || a.Operation != "" {
+		t.Errorf("after the next start: %+v, %v", a, err)
+	}
+}

@@ -1,0 +1,81 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"mailcutover/internal/alarm"
+	"mailcutover/routing/replica"
+	"mailcutover/routing/table"
+)
+
+const (
+	// tableLook is how often it is looked whether the table is well.
+	tableLook = time.Second
+
+	// sayAgain is how often an alarm is raised whose reason stays, also if a person has
+	// cleared it.
+	sayAgain = time.Minute
+)
+
+// watchTable keeps the alarms about the copy of the table: they stand as long as their
+// reason does.
+func (d *Daemon) watchTable() {
+	alarms := standing{alarms: d.alarms, raised: make(map[string]time.Time)}
+	look := time.NewTicker(tableLook)
+	defer look.Stop()
+	for {
+		alarms.set(tableAlarms(d.replica.Status()), time.Now())
+		select {
+		case <-look.C:
+		case <-d.ctx.Done():
+			return
+		}
+	}
+}
+
+// tableAlarms says what is wrong with a copy of the table, by alarm.
+func tableAlarms(s replica.Status) map[string]string {
+	texts := make(map[string]string)
+	switch known := s.Position.Incarnation; {
+	case s.Open:
+	case errors.Is(s.Err, table.ErrEmpty) && known != "":
+		texts["table-empty"] = fmt.Sprintf("The table is empty, but this node knows its incarnation %s at revision %d: all mail and logins are put off until the table is restored from a backup. Don't fill it anew; if it is lost for good, stop the node and move its directory %q away, and its agencies and lists have to be entered again.", known, s.Position.Revision, "replica")
+	default:
+		reason := s.Reason
+		if s.Err != nil {
+			reason += "; " + s.Err.Error()
+		}
+		texts["table-closed"] = "The table can't be used: all mail and logins are put off. " + reason
+	}
+	for _, id := range s.Regressed {
+		texts["agency-regressed/"+string(id)] = fmt.Sprintf("Agency %s is closed: its record in the table is older than one that this node has seen, or of another history. The table lost something: restore it, or find out what.", id)
+	}
+	for _, id := range s.Missing {
+		texts["mapping-missing/"+string(id)] = fmt.Sprintf("Agency %s is closed: its mapping is not in the table, or damaged.", id)
+	}
+	return texts
+}
+
+// standing are alarms that end by themselves.
+type standing struct {
+	alarms *alarm.Set
+	raised map[string]time.Time // when last
+}
+
+// set raises these alarms, and clears those of before that are not among them.
+func (s *standing) set(texts map[string]string, now time.Time) {
+	for key := range s.raised {
+		if _, still := texts[key]; !still {
+			s.alarms.Clear(key)
+			delete(s.raised, key)
+		}
+	}
+	for key, text := range texts {
+		if at, known := s.raised[key]; !known || now.Sub(at) >= sayAgain {
+			s.alarms.Raise(key, text)
+			s.raised[key] = now
+		}
+	}
+}

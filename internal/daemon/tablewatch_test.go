@@ -1,0 +1,87 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mailcutover/admin"
+	"mailcutover/internal/alarm"
+	"mailcutover/routing"
+	"mailcutover/routing/replica"
+	"mailcutover/routing/table"
+	"mailcutover/test/peers"
+)
+
+func TestTableAlarms(t *testing.T) {
+	known := routing.Position{Incarnation: "i", Revision: 7}
+	for name, c := range map[string]struct {
+		status replica.Status
+		want   map[string]string // alarm, and words of it
+	}{
+		"well":    {replica.Status{Open: true, Position: known}, nil},
+		"flushed": {replica.Status{Position: known, Reason: "table is empty", Err: fmt.Errorf("follow: %w", table.ErrEmpty)}, map[string]string{"table-empty": "Don't fill it anew"}},
+		"away":    {replica.Status{Reason: "not yet loaded", Err: errors.New("connection refused")}, map[string]string{"table-closed": "connection refused"}},
+		"new":     {replica.Status{Reason: "table is empty", Err: table.ErrEmpty}, map[string]string{"table-closed": "table is empty"}},
+		"regressed": {replica.Status{Open: true, Position: known, Regressed: []routing.AgencyID{"health"}, Missing: []routing.AgencyID{"police"}},
+			map[string]string{"agency-regressed/health": "older than one", "mapping-missing/police": "not in the table"}},
+	} {
+		got := tableAlarms(c.status)
+		if !slices.Equal(slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(c.want))) {
+			t.Errorf("%s: %q", name, got)
+		}
+		for key, words := range c.want {
+			if !strings.Contains(got[key], words) {
+				t.Errorf("%s: %s says %q, want %q in it", name, key, got[key], words)
+			}
+		}
+	}
+}
+
+func TestStandingAlarms(t *testing.T) {
+	set := alarm.NewSet(nil)
+	s := standing{alarms: set, raised: make(map[string]time.Time)}
+	now := time.Now()
+	for i, step := range []struct {
+		texts map[string]string
+		clear string // by a person, before
+		after time.Duration
+		want  int
+	}{
+		{map[string]string{"a": "A", "b": "B"}, "", 0, 2},
+		{map[string]string{"a": "A"}, "", 1 * time.Second, 1},
+		{map[string]string{"a": "A"}, "a", 2 * time.Second, 0},
+		{map[string]string{"a": "A"}, "", sayAgain, 1},
+		{nil, "", sayAgain, 0},
+	} {
+		set.Clear(step.clear)
+		if s.set(step.texts, now.Add(step.after)); set.Len() != step.want {
+			t.Errorf("step %d: %d alarms, want %d", i, set.Len(), step.want)
+		}
+	}
+}
+
+// A table that is flushed while the node runs has an alarm, and no answer invites to fill
+// it anew.
+func TestFlushedTable(t *testing.T) {
+	redis := peers.StartRedis(t, peers.RedisOptions{})
+	b := newBenchWith(t, fmt.Sprintf("table: {redis: {url: %q, allow_no_password: true}}", redis.URL()))
+	redis.CLI(t, "FLUSHALL")
+	b.until("an alarm", func() bool {
+		for _, a := range b.alarms.List() {
+			if a.Key == "table-empty" {
+				return true
+			}
+		}
+		return false
+	})
+	_, err := b.api.AddAgency(t.Context(), admin.NewAgency{ID: "police", Source: "exchange", Target: "ox", Reason: "test"})
+	var p *admin.Problem
+	if !errors.As(err, &p) || p.Status != 503 || strings.Contains(p.Hint+p.Detail, "initialis") {
+		t.Errorf("add an agency: %+v, %v", p, err)
+	}
+}
