@@ -41,6 +41,7 @@ func (s *Server) register() {
 	s.registerRelease(api)
 	s.registerNode(api)
 	s.registerSpool(api)
+	s.registerTrace(api)
 
 	delete(config.Components.Schemas.Map(), "ErrorModel") // huma's own, which unify replaces
 	delete(config.Components.Schemas.Map(), "ErrorDetail")

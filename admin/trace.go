@@ -2,13 +2,443 @@ package admin
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"mailcutover/ledger"
+	"mailcutover/mail"
+	"mailcutover/routing"
+	"mailcutover/spool"
 )
 
 // Ledger is the record of deliveries; *ledger.Ledger is one.
 type Ledger interface {
 	Find(ctx context.Context, q ledger.Query) iter.Seq2[ledger.Record, error]
 	Status() ledger.Status
+	Unknown() (since time.Time, unknown bool)
+}
+
+// Traces are the ways of messages, the newest first.
+type Traces struct {
+	Messages []Trace  `json:"messages"`
+	More     bool     `json:"more,omitempty" doc:"There are more than the limit"`
+	Notes    []string `json:"notes,omitempty" doc:"What may be missing here, and why"`
+}
+
+// Trace is the way of one message through this node, without its content.
+type Trace struct {
+	Transaction string        `json:"transaction"`
+	From        string        `json:"from" doc:"Envelope sender; empty: the null sender"`
+	MessageID   string        `json:"message_id,omitempty"`
+	Size        int64         `json:"size"`
+	Events      []TraceEvent  `json:"events" doc:"The oldest first"`
+	Twice       []string      `json:"possible_duplicates,omitempty" doc:"Recipients who may have it twice: an answer was lost, or not passed on"`
+	Spool       *SpoolMessage `json:"spool,omitempty" doc:"What the spool has of it now; absent if nothing is left to do"`
+}
+
+// TraceEvent is one thing that happened to a message.
+type TraceEvent struct {
+	Time       time.Time `json:"time"`
+	What       string    `json:"what" enum:"accepted,handed over,delivered,not acknowledged,refused,in doubt,not sent,pending,unknown"`
+	Text       string    `json:"text" doc:"In words"`
+	Platform   string    `json:"platform,omitempty"`
+	Host       string    `json:"host,omitempty" doc:"Of the platform"`
+	Recipients []string  `json:"recipients,omitempty"`
+	Code       int       `json:"code,omitempty" doc:"Of the platform's answer"`
+	Answer     string    `json:"answer,omitempty"`
+}
+
+// Deliveries are rows of the ledger, the newest first.
+type Deliveries struct {
+	Deliveries []Delivery `json:"deliveries"`
+	More       bool       `json:"more,omitempty" doc:"There are more than the limit"`
+	Notes      []string   `json:"notes,omitempty" doc:"What may be missing here, and why"`
+}
+
+// Delivery is one handover to a platform, for one recipient.
+type Delivery struct {
+	Time        time.Time  `json:"time" doc:"Right before the final dot"`
+	Answered    *time.Time `json:"answered,omitempty"`
+	Transaction string     `json:"transaction"`
+	Agency      string     `json:"agency,omitempty"`
+	Mailbox     string     `json:"mailbox,omitempty"`
+	Epoch       string     `json:"epoch,omitempty"`
+	From        string     `json:"from" doc:"Envelope sender; empty: the null sender"`
+	Recipient   string     `json:"recipient"`
+	MessageID   string     `json:"message_id,omitempty"`
+	Size        int64      `json:"size"`
+	Platform    string     `json:"platform"`
+	Host        string     `json:"host,omitempty"`
+	Result      string     `json:"result"`
+	Code        int        `json:"code,omitempty"`
+	Answer      string     `json:"answer,omitempty"`
+}
+
+const (
+	tracePath  = "/v1/trace"
+	ledgerPath = "/v1/ledger"
+
+	// findTimeout bounds a search: what was found by then is shown, and that it may be
+	// not all.
+	findTimeout = 20 * time.Second
+
+	// maxSpoolSearch is how many messages of the spool are read at most to find some by
+	// their sender or Message-ID, which memory doesn't hold.
+	maxSpoolSearch = 20_000
+)
+
+// traceQuery names messages by one of their names.
+type traceQuery struct {
+	Transaction string    `query:"transaction" maxLength:"100"`
+	MessageID   string    `query:"message_id" maxLength:"1000" doc:"With or without brackets"`
+	From        string    `query:"from" maxLength:"1000" doc:"Envelope sender; <> for the null sender"`
+	Recipient   string    `query:"rcpt" maxLength:"1000"`
+	Since       time.Time `query:"since"`
+	Until       time.Time `query:"until"`
+	Limit       int       `query:"limit" minimum:"1" maximum:"1000" default:"20" doc:"Messages"`
+}
+
+func (s *Server) registerTrace(api huma.API) {
+	tags := []string{"ledger"}
+	handle(s, api, huma.Operation{
+		OperationID: "trace", Method: http.MethodGet, Path: tracePath, Tags: tags,
+		Summary: "The way of messages through this node, without their content", Description: "Name exactly one of transaction, message_id, from and rcpt.",
+	}, func(ctx context.Context, in *traceQuery) (*reply[Traces], error) {
+		return s.trace(ctx, in)
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "list-ledger", Method: http.MethodGet, Path: ledgerPath, Summary: "What was handed to platforms for an agency, by recipient, the newest first", Tags: tags,
+	}, func(ctx context.Context, in *struct {
+		Agency string    `query:"agency" required:"true" minLength:"1" maxLength:"63"`
+		Since  time.Time `query:"since" required:"true"`
+		Until  time.Time `query:"until"`
+		Limit  int       `query:"limit" minimum:"1" maximum:"100000" default:"1000" doc:"Rows"`
+	}) (*reply[Deliveries], error) {
+		return s.deliveries(ctx, in.Agency, in.Since, in.Until, in.Limit)
+	})
+}
+
+// wanted is a search for messages.
+type wanted struct {
+	ledger ledger.Query
+	spool  spool.Filter
+	match  func(*spool.Message) bool // nil: the filter says it all
+}
+
+func (s *Server) wanted(in *traceQuery) (w wanted, err error) {
+	named := 0
+	for _, x := range []string{in.Transaction, in.MessageID, in.From, in.Recipient} {
+		if x != "" {
+			named++
+		}
+	}
+	if named != 1 {
+		return w, problem(http.StatusBadRequest, "", "name a transaction, a Message-ID, a sender or a recipient, one of them")
+	}
+	w.ledger = ledger.Query{MessageID: in.MessageID, From: in.From, Since: in.Since, Until: in.Until}
+	switch {
+	case in.Transaction != "":
+		if w.ledger.Transaction, err = parseTransaction(in.Transaction); err != nil {
+			return w, err
+		}
+		w.spool.Transaction = w.ledger.Transaction
+	case in.Recipient != "":
+		a, err := routing.ParseAddress(in.Recipient)
+		if err != nil {
+			return w, problem(http.StatusBadRequest, "write it as local-part@domain", "%s", err)
+		}
+		w.ledger.Recipient = string(a)
+		w.match = func(m *spool.Message) bool {
+			return slices.ContainsFunc(m.Recipients, func(r spool.Recipient) bool { return r.Address == a })
+		}
+		// An address of a mailbox is found under the mailbox; what was accepted before the
+		// address was one of it, isn't.
+		w.spool.Key = spool.KeyOf(s.Replica.State().DecideAddress(a, s.Separator).Mailbox, a)
+	case in.MessageID != "":
+		id := strings.Trim(in.MessageID, "<> ")
+		w.match = func(m *spool.Message) bool { return strings.Trim(m.MessageID, "<> ") == id }
+	default:
+		from := strings.Trim(in.From, "<>")
+		w.match = func(m *spool.Message) bool { return strings.EqualFold(m.From.String(), from) }
+	}
+	return w, nil
+}
+
+func (s *Server) trace(ctx context.Context, in *traceQuery) (*reply[Traces], error) {
+	w, err := s.wanted(in)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
+	out := &reply[Traces]{Body: Traces{Messages: []Trace{}, Notes: s.doubts()}}
+	t := &out.Body
+	ids := s.spoolSearch(ctx, &w, in, t)
+	var handed []mail.TransactionID
+	for r, err := range s.Ledger.Find(ctx, w.ledger) {
+		switch {
+		case err != nil:
+			t.noteError(ctx, err)
+		case !slices.Contains(handed, r.Transaction):
+			handed = append(handed, r.Transaction)
+		}
+		if t.More = len(handed) > in.Limit; t.More {
+			break
+		}
+	}
+	ids = append(ids, handed...)
+	slices.SortFunc(ids, func(a, b mail.TransactionID) int { return strings.Compare(string(b), string(a)) }) // by time
+	if ids = slices.Compact(ids); len(ids) > in.Limit {
+		ids, t.More = ids[:in.Limit], true
+	}
+	for _, id := range ids {
+		t.Messages = append(t.Messages, s.way(ctx, id, t))
+	}
+	t.Notes = append(t.Notes, cutShort(ctx)...)
+	return out, nil
+}
+
+// noteError notes that a part of the ledger can't be read.
+func (t *Traces) noteError(ctx context.Context, err error) {
+	if ctx.Err() == nil { // else cutShort says it
+		t.Notes = append(t.Notes, err.Error())
+	}
+}
+
+// cutShort says that a search took too long.
+func cutShort(ctx context.Context) []string {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("the search was ended after %s; narrow it down", findTimeout)}
+}
+
+// doubts says what may be missing in the ledger.
+func (s *Server) doubts() (notes []string) {
+	st := s.Ledger.Status()
+	if st.Err != nil {
+		notes = append(notes, "the ledger can't be written now: "+st.Err.Error())
+	}
+	if since, unknown := s.Ledger.Unknown(); unknown {
+		if since.IsZero() {
+			notes = append(notes, "the end of the ledger could not be read at the start: deliveries right before may be missing")
+		} else {
+			notes = append(notes, fmt.Sprintf("the machine lost power: deliveries between %s and the start may be missing", since.UTC().Format(time.RFC3339)))
+		}
+	}
+	for _, f := range st.Aside {
+		notes = append(notes, "a file of the ledger could not be read and was set aside: "+f)
+	}
+	return notes
+}
+
+// spoolSearch returns the messages of the spool that are wanted.
+func (s *Server) spoolSearch(ctx context.Context, w *wanted, in *traceQuery, t *Traces) (ids []mail.TransactionID) {
+	var last mail.TransactionID
+	read := 0
+	s.Spool.Each(w.spool, func(e spool.Entry) bool {
+		if e.Transaction == last || !in.Since.IsZero() && e.Time.Before(in.Since) || !in.Until.IsZero() && !e.Time.Before(in.Until) {
+			return true
+		}
+		last = e.Transaction
+		if w.match != nil {
+			if read++; read > maxSpoolSearch || ctx.Err() != nil {
+				t.Notes = append(t.Notes, fmt.Sprintf("only the oldest %d messages of the spool were looked at; give the time, or the recipient", read-1))
+				return false
+			}
+			if m, err := s.Spool.Get(e.Transaction); err != nil || !w.match(m) {
+				return true
+			}
+		}
+		ids = append(ids, e.Transaction)
+		return true
+	})
+	return ids
+}
+
+// way returns what is known of one message.
+func (s *Server) way(ctx context.Context, id mail.TransactionID, all *Traces) Trace {
+	t := Trace{Transaction: string(id), Events: []TraceEvent{}}
+	var twice []string
+	for r, err := range s.Ledger.Find(ctx, ledger.Query{Transaction: id}) {
+		if err != nil {
+			all.noteError(ctx, err)
+			continue
+		}
+		t.From, t.MessageID, t.Size = r.From, r.MessageID, r.Size
+		events, doubtful := handover(&r)
+		t.Events = append(t.Events, events...)
+		twice = append(twice, doubtful...)
+	}
+	m, err := s.Spool.Get(id)
+	switch {
+	case err == nil:
+		v := messageView(m)
+		t.Spool, t.From, t.MessageID, t.Size = &v, v.From, v.MessageID, v.Size
+		t.Events = append(t.Events, TraceEvent{Time: m.Time, What: "accepted", Text: "accepted into this node's spool" + broughtBy(&v)})
+	case !errors.Is(err, spool.ErrUnknown):
+		all.Notes = append(all.Notes, fmt.Sprintf("what the spool has of %s can't be read: %s", id, err))
+	}
+	slices.SortStableFunc(t.Events, func(a, b TraceEvent) int { return a.Time.Compare(b.Time) })
+	slices.Sort(twice)
+	t.Twice = slices.Compact(twice)
+	return t
+}
+
+func broughtBy(m *SpoolMessage) string {
+	if m.Client == "" {
+		return ""
+	}
+	return fmt.Sprintf(", from %s (%s)", m.Client, m.Helo)
+}
+
+// handover returns what a record of the ledger tells, and for whom there may be a
+// duplicate because of it.
+func handover(r *ledger.Record) (events []TraceEvent, twice []string) {
+	at := fmt.Sprintf("%s (%s)", r.Platform, r.Host)
+	var all []string
+	type ending struct {
+		answer ledger.Answer
+		rcpts  []string
+	}
+	var endings []ending
+	for i := range r.Recipients {
+		name := string(r.Recipients[i].Address)
+		all = append(all, name)
+		a := r.Answer(i)
+		if a.Result == ledger.ResultInDoubt || a.Result == ledger.ResultNotAcknowledged {
+			twice = append(twice, name)
+		}
+		if j := slices.IndexFunc(endings, func(e ending) bool { return e.answer == a }); j >= 0 {
+			endings[j].rcpts = append(endings[j].rcpts, name)
+		} else {
+			endings = append(endings, ending{a, []string{name}})
+		}
+	}
+	events = append(events, TraceEvent{
+		Time: r.Time, What: "handed over", Platform: string(r.Platform), Host: r.Host, Recipients: all, Text: "about to be handed to " + at,
+	})
+	for _, e := range endings {
+		x := TraceEvent{
+			Time: r.Answered, What: e.answer.Result.String(), Platform: string(r.Platform), Host: r.Host, Recipients: e.rcpts,
+			Code: e.answer.Code, Answer: e.answer.Text, Text: ended(at, e.answer.Result),
+		}
+		if x.Time.IsZero() {
+			x.Time = r.Time
+		}
+		events = append(events, x)
+	}
+	return events, twice
+}
+
+// ended says how a handover ended.
+func ended(at string, r ledger.Result) string {
+	switch r {
+	case ledger.ResultDelivered:
+		return "delivered: " + at + " took it"
+	case ledger.ResultNotAcknowledged:
+		return "taken by " + at + ", but too late to count: the sender was not told so, and another copy may follow: possible duplicate"
+	case ledger.ResultRefused:
+		return "refused by " + at
+	case ledger.ResultInDoubt:
+		return "in doubt: the final dot went to " + at + ", or may have, and no answer was seen: possible duplicate"
+	case ledger.ResultNotSent:
+		return "not sent after all: nothing reached " + at
+	case ledger.ResultPending:
+		return "under way: the answer of " + at + " is awaited"
+	}
+	return "what became of it is not known"
+}
+
+func (s *Server) deliveries(ctx context.Context, agency string, since, until time.Time, limit int) (*reply[Deliveries], error) {
+	id, err := routing.ParseAgencyID(agency)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
+	out := &reply[Deliveries]{Body: Deliveries{Deliveries: []Delivery{}, Notes: s.doubts()}}
+	d := &out.Body
+	for r, err := range s.Ledger.Find(ctx, ledger.Query{Agency: id, Since: since, Until: until}) {
+		if err != nil {
+			if ctx.Err() == nil {
+				d.Notes = append(d.Notes, err.Error())
+			}
+			continue
+		}
+		for i := range r.Recipients {
+			if r.Recipients[i].Agency == id {
+				d.Deliveries = append(d.Deliveries, deliveryView(&r, i))
+			}
+		}
+		if d.More = len(d.Deliveries) > limit; d.More {
+			d.Deliveries = d.Deliveries[:limit]
+			break
+		}
+	}
+	d.Notes = append(d.Notes, cutShort(ctx)...)
+	return out, nil
+}
+
+func deliveryView(r *ledger.Record, i int) Delivery {
+	to, a := &r.Recipients[i], r.Answer(i)
+	v := Delivery{
+		Time: r.Time, Answered: timeView(r.Answered), Transaction: string(r.Transaction), Agency: string(to.Agency), From: r.From, Recipient: string(to.Address),
+		MessageID: r.MessageID, Size: r.Size, Platform: string(r.Platform), Host: r.Host, Result: a.Result.String(), Code: a.Code, Answer: a.Text,
+	}
+	if !to.Mailbox.IsZero() {
+		v.Mailbox = to.Mailbox.String()
+	}
+	if to.Epoch != (routing.Epoch{}) {
+		v.Epoch = to.Epoch.String()
+	}
+	return v
+}
+
+// TraceQuery names messages by exactly one of Transaction, MessageID, From and Recipient.
+type TraceQuery struct {
+	Transaction, MessageID, From, Recipient string
+	Since, Until                            time.Time // zero: no bound
+	Limit                                   int       // messages; 0: the node's default
+}
+
+// Trace returns the way of messages.
+func (c *Client) Trace(ctx context.Context, t TraceQuery) (Traces, error) {
+	q := span(t.Since, t.Until, t.Limit)
+	for name, value := range map[string]string{"transaction": t.Transaction, "message_id": t.MessageID, "from": t.From, "rcpt": t.Recipient} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	return get[Traces](ctx, c, tracePath, q)
+}
+
+// Deliveries returns rows of the ledger; until zero is now, limit 0 the node's default.
+func (c *Client) Deliveries(ctx context.Context, agency string, since, until time.Time, limit int) (Deliveries, error) {
+	q := span(since, until, limit)
+	q.Set("agency", agency)
+	return get[Deliveries](ctx, c, ledgerPath, q)
+}
+
+func span(since, until time.Time, limit int) url.Values {
+	q := url.Values{}
+	if !since.IsZero() {
+		q.Set("since", since.UTC().Format(time.RFC3339Nano))
+	}
+	if !until.IsZero() {
+		q.Set("until", until.UTC().Format(time.RFC3339Nano))
+	}
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	return q
 }

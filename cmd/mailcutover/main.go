@@ -78,7 +78,7 @@ func newRootCommand() *cobra.Command {
 	c := newConnection(root)
 	root.AddCommand(newServeCommand(), newDemoCommand(),
 		newAgencyCommand(c), newMailboxCommand(c), newRouteCommand(c), newOperationCommand(c),
-		newAlarmCommand(c), newTableCommand(c), newSpoolCommand(c),
+		newAlarmCommand(c), newTableCommand(c), newSpoolCommand(c), newTraceCommand(c), newLedgerCommand(c),
 		newConfigCommand(c), newTokenCommand(), newVersionCommand(c))
 	return root
 }

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mailcutover/admin"
+)
+
+// timeForms are how people write a time, in the zone of the machine if they name none.
+var timeForms = []string{time.RFC3339, "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"}
+
+// moment is a flag for a time: one of timeForms, or how long ago it is, such as 90m or 3d.
+type moment struct{ time.Time }
+
+// String implements pflag.Value.
+func (m *moment) String() string {
+	if m.IsZero() {
+		return ""
+	}
+	return m.Format(time.RFC3339)
+}
+
+// Type implements pflag.Value.
+func (m *moment) Type() string { return "time" }
+
+// Set implements pflag.Value.
+func (m *moment) Set(text string) error {
+	for _, form := range timeForms {
+		if t, err := time.ParseInLocation(form, text, time.Local); err == nil {
+			m.Time = t
+			return nil
+		}
+	}
+	if n, ok := strings.CutSuffix(text, "d"); ok {
+		if days, err := strconv.ParseUint(n, 10, 16); err == nil {
+			m.Time = time.Now().AddDate(0, 0, -int(days))
+			return nil
+		}
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		m.Time = time.Now().Add(-d)
+		return nil
+	}
+	return errors.New("want a time such as 2026-03-01 08:30, or how long ago, such as 90m or 3d")
+}
+
+func addSpan(cmd *cobra.Command, since, until *moment) {
+	cmd.Flags().Var(since, "since", "from then on: a time, or how long ago, such as 90m or 3d")
+	cmd.Flags().Var(until, "until", "before then (default: now)")
+}
+
+func newTraceCommand(c *connection) *cobra.Command {
+	var q admin.TraceQuery
+	var since, until moment
+	cmd := c.command(&cobra.Command{
+		Use: "trace", Short: "The way of messages through the node, without content", Args: cobra.NoArgs,
+		Long: "The way of messages through the node, by time: when they came, what was handed to which\n" +
+			"platform, what it answered, which recipients may have it twice, and what is still in the\n" +
+			"spool. Messages that lie in no spool are known as long as the ledger goes back.",
+		Example: "  mailcutover trace --rcpt dora@health.example --since 3d",
+	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+		q.Since, q.Until = since.Time, until.Time
+		found, err := client.Trace(cmd.Context(), q)
+		if err != nil {
+			return err
+		}
+		warn(cmd, found.Notes, found.More, len(found.Messages), "messages")
+		return c.show(cmd, found, func(w io.Writer) {
+			if len(found.Messages) == 0 {
+				fmt.Fprintln(w, "nothing is known of such a message on this node")
+			}
+			for i, t := range found.Messages {
+				if i > 0 {
+					fmt.Fprintln(w)
+				}
+				printTrace(w, t)
+			}
+		})
+	})
+	cmd.Flags().StringVar(&q.Transaction, "transaction", "", "this message, by the id in our Received line and the logs")
+	cmd.Flags().StringVar(&q.MessageID, "message-id", "", "messages with this Message-ID")
+	cmd.Flags().StringVar(&q.From, "from", "", "messages of this envelope sender; <> for the null sender")
+	cmd.Flags().StringVar(&q.Recipient, "rcpt", "", "messages for this address")
+	cmd.MarkFlagsOneRequired("transaction", "message-id", "from", "rcpt")
+	cmd.MarkFlagsMutuallyExclusive("transaction", "message-id", "from", "rcpt")
+	addSpan(cmd, &since, &until)
+	cmd.Flags().IntVar(&q.Limit, "limit", 20, "at most so many messages, the newest, up to 1000")
+	return cmd
+}
+
+// warn says on standard error what may be missing.
+func warn(cmd *cobra.Command, notes []string, more bool, n int, noun string) {
+	for _, note := range notes {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", oneLine(note))
+	}
+	if more {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: there is more; these are the newest %d %s (--limit, --since, --until)\n", n, noun)
+	}
+}
+
+func printTrace(w io.Writer, t admin.Trace) {
+	pairs(w, [2]string{"transaction", t.Transaction}, [2]string{"from", "<" + t.From + ">"}, [2]string{"message-id", t.MessageID}, [2]string{"size", size(t.Size)})
+	var rows [][]string
+	for _, e := range t.Events {
+		answer := ""
+		if e.Code != 0 {
+			answer = fmt.Sprintf("%d %s", e.Code, e.Answer)
+		}
+		rows = append(rows, []string{local(&e.Time), e.Text, strings.Join(e.Recipients, " "), answer})
+	}
+	if t.Spool != nil {
+		for _, r := range t.Spool.Recipients {
+			text := "in the spool now: " + r.State
+			if r.Next != nil {
+				text += ", tried again " + local(r.Next)
+			}
+			rows = append(rows, []string{"now", text, r.Address, r.Reason})
+		}
+	}
+	table(w, []string{"TIME", "WHAT", "RECIPIENTS", "ANSWER OR REASON"}, rows)
+	for _, r := range t.Twice {
+		fmt.Fprintf(w, "possible duplicate: %s\n", printable(r))
+	}
+}
+
+// newLedgerCommand returns the commands about the ledger.
+func newLedgerCommand(c *connection) *cobra.Command {
+	cmd := &cobra.Command{Use: "ledger", Short: "The record of deliveries"}
+	var agency string
+	var since, until moment
+	var limit int
+	var asCSV bool
+	list := c.command(&cobra.Command{
+		Use: "list --agency AGENCY --since TIME", Short: "What was handed to platforms for an agency, the newest first; table, --json or --csv", Args: cobra.NoArgs,
+		Example: "  mailcutover ledger list --agency health --since '2026-03-01 08:30' --until '2026-03-01 09:15' --csv",
+	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+		found, err := client.Deliveries(cmd.Context(), agency, since.Time, until.Time, limit)
+		if err != nil {
+			return err
+		}
+		warn(cmd, found.Notes, found.More, len(found.Deliveries), "rows")
+		if asCSV {
+			return printDeliveries(cmd.OutOrStdout(), found.Deliveries)
+		}
+		return c.show(cmd, found.Deliveries, func(w io.Writer) {
+			var rows [][]string
+			for _, d := range found.Deliveries {
+				answer := d.Answer
+				if d.Code != 0 {
+					answer = fmt.Sprintf("%d %s", d.Code, d.Answer)
+				}
+				rows = append(rows, []string{local(&d.Time), d.Transaction, "<" + d.From + ">", d.Recipient, size(d.Size), d.Platform, d.Result, answer})
+			}
+			table(w, []string{"TIME", "TRANSACTION", "FROM", "RECIPIENT", "SIZE", "PLATFORM", "RESULT", "ANSWER"}, rows)
+		})
+	})
+	list.Flags().StringVar(&agency, "agency", "", "the agency (required)")
+	addSpan(list, &since, &until)
+	list.Flags().IntVar(&limit, "limit", 10_000, "at most so many rows, the newest, up to 100000")
+	list.Flags().BoolVar(&asCSV, "csv", false, "print CSV, with times in UTC")
+	require(list, "agency", "since")
+	cmd.AddCommand(list)
+	return cmd
+}
+
+// printDeliveries writes CSV. A field that a program for tables would take for a formula
+// gets an apostrophe before it: who sends mail chooses some of them.
+func printDeliveries(w io.Writer, list []admin.Delivery) error {
+	out := csv.NewWriter(w)
+	_ = out.Write([]string{"time", "answered", "transaction", "agency", "mailbox", "epoch", "from", "recipient", "message_id", "size", "platform", "host", "result", "code", "answer"})
+	for _, d := range list {
+		answered, code := "", ""
+		if d.Answered != nil {
+			answered = d.Answered.UTC().Format(time.RFC3339Nano)
+		}
+		if d.Code != 0 {
+			code = strconv.Itoa(d.Code)
+		}
+		row := []string{d.Time.UTC().Format(time.RFC3339Nano), answered, d.Transaction, d.Agency, d.Mailbox, d.Epoch, d.From, d.Recipient, d.MessageID,
+			strconv.FormatInt(d.Size, 10), d.Platform, d.Host, d.Result, code, d.Answer}
+		for i, cell := range row {
+			if row[i] = oneLine(cell); cell != "" && strings.ContainsRune("=+-@", rune(cell[0])) {
+				row[i] = "'" + row[i]
+			}
+		}
+		_ = out.Write(row) // Flush keeps the error
+	}
+	out.Flush()
+	if err := out.Error(); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
