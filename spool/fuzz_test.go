@@ -80,7 +80,9 @@ func FuzzHead(f *testing.F) {
 	env := envelope(f)
 	id, _ := env.Transaction.Bytes()
 	x := fixed{id: id, seq: 1, first: 1, size: 5}
-	f.Add(appendHead(x.append(nil), &env, []Recipient{rcpt("anna", "health", StateHeld), rcpt("bert", "", StateWaiting)}))
+	tried := rcpt("bert", "", StateWaiting)
+	tried.Last = Result{Time: env.Time, Code: 451, Platform: "ox", Attempts: 1, Next: env.Time}
+	f.Add(appendHead(x.append(nil), &env, []Recipient{rcpt("anna", "health", StateHeld), tried}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parseHead(b)
 		if err != nil {

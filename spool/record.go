@@ -157,7 +157,21 @@ func appendRecipient(b []byte, r *Recipient) []byte {
 	if o.MTPriority != nil {
 		b = binary.AppendVarint(b, int64(*o.MTPriority))
 	}
+	tried := r.Last != Result{}
+	if b = appendBool(b, tried); tried {
+		b = appendResult(b, &r.Last)
+	}
 	return b
+}
+
+func appendResult(b []byte, r *Result) []byte {
+	b = appendTime(b, r.Time)
+	b = binary.AppendVarint(b, int64(r.Code))
+	b = appendString(b, r.Platform)
+	b = binary.AppendUvarint(b, uint64(r.Epoch.Term))
+	b = binary.AppendUvarint(b, uint64(r.Epoch.Number))
+	b = binary.AppendVarint(b, int64(r.Attempts))
+	return appendTime(b, r.Next)
 }
 
 // appendHead appends what follows the fixed part.
@@ -281,7 +295,18 @@ func (r *reader) recipient() (rc Recipient) {
 		n := int(r.varint())
 		o.MTPriority = &n
 	}
+	if r.bool() {
+		rc.Last = r.result()
+	}
 	return rc
+}
+
+func (r *reader) result() (v Result) {
+	v.Time, v.Code = r.time(), int(r.varint())
+	v.Platform = routing.PlatformID(r.string())
+	v.Epoch = routing.Epoch{Term: uint32(r.uvarint()), Number: uint32(r.uvarint())}
+	v.Attempts, v.Next = int(r.varint()), r.time()
+	return v
 }
 
 // parseHead returns the message that a head tells of.
@@ -333,13 +358,7 @@ func appendOutcome(b []byte, o *outcome) []byte {
 		b = binary.AppendUvarint(b, uint64(o.last))
 	}
 	b = appendString(b, cut(o.Reason, MaxText))
-	b = appendTime(b, o.Time)
-	b = binary.AppendVarint(b, int64(o.Code))
-	b = appendString(b, o.Platform)
-	b = binary.AppendUvarint(b, uint64(o.Epoch.Term))
-	b = binary.AppendUvarint(b, uint64(o.Epoch.Number))
-	b = binary.AppendVarint(b, int64(o.Attempts))
-	return appendTime(b, o.Next)
+	return appendResult(b, &o.Result)
 }
 
 // parseOutcome returns the outcome that a record tells of.
@@ -352,10 +371,7 @@ func parseOutcome(b []byte) (o outcome, err error) {
 	if o.ended {
 		o.first, o.last = uint32(r.uvarint()), uint32(r.uvarint())
 	}
-	o.Reason, o.Time, o.Code = r.string(), r.time(), int(r.varint())
-	o.Platform = routing.PlatformID(r.string())
-	o.Epoch = routing.Epoch{Term: uint32(r.uvarint()), Number: uint32(r.uvarint())}
-	o.Attempts, o.Next = int(r.varint()), r.time()
+	o.Reason, o.Result = r.string(), r.result()
 	o.Transaction, o.Recipient = mail.TransactionIDOf(o.id), int(rcpt)
 	if r.bad || len(r.b) > 0 || rcpt >= MaxRecipients || o.State == StateUnknown || o.State >= numStates {
 		return o, fmt.Errorf("%w: outcome of message %s", ErrBadRecord, o.Transaction)

@@ -109,6 +109,7 @@ func TestAMessageStays(t *testing.T) {
 				DeliverBy: &gosmtp.DeliverByOptions{Time: time.Hour, Mode: gosmtp.DeliverByNotify, Trace: true}, RequireRecipientValidSince: time.Unix(5, 0).UTC()}
 			a.To = path(t, `"anna x"@in.example`)
 			b := rcpt("bert", "works", StateWaiting)
+			b.Last = Result{Time: time.Unix(6, 0).UTC(), Code: 451, Platform: "ox", Epoch: routing.Epoch{Term: 1, Number: 2}, Attempts: 1, Next: time.Unix(7, 0).UTC()}
 			env := envelope(t)
 			in, err := s.Begin(env)
 			if err != nil {

@@ -202,10 +202,11 @@ func (m *message) divert(r *recipient, err error) {
 		r.keep(spool.StateWaiting, "in doubt: "+err.Error())
 		r.next = time.Now().Add(m.leg.platform.ConnectionLimit)
 	case mail.IsPermanent(answer):
-		r.keep(spool.StateFailed, answer.Error())
+		r.keep(spool.StateFailed, "")
+		r.attempted(answer)
 	default:
-		r.keep(spool.StateWaiting, answer.Error())
-		r.tried = true
+		r.keep(spool.StateWaiting, "")
+		r.attempted(answer)
 	}
 }
 

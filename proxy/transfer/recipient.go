@@ -27,8 +27,8 @@ type recipient struct {
 
 	state  spool.State // of one that goes into the spool
 	reason string
-	next   time.Time // not to be tried before; zero: as the queue sees fit
-	tried  bool      // the platform put it off
+	next   time.Time    // not to be tried before; zero: as the queue sees fit
+	last   spool.Result // of the attempt, if there was one that the platform answered
 }
 
 // keep makes r one that goes into the spool.
@@ -36,12 +36,21 @@ func (r *recipient) keep(state spool.State, reason string) {
 	r.state, r.reason = state, reason
 }
 
+// attempted notes that the platform was asked and what the answer is, as the spool's queue
+// reads it for a notice to the sender.
+func (r *recipient) attempted(answer *mail.Reply) {
+	c := answer.EnhancedCode
+	r.reason = fmt.Sprintf("%d.%d.%d %s", c[0], c[1], c[2], answer.Message)
+	if c[0] <= 0 {
+		r.reason = answer.Message
+	}
+	r.last = spool.Result{Time: time.Now(), Code: answer.Code, Platform: r.decision.Platform, Epoch: r.decision.Epoch, Attempts: 1}
+}
+
 // spooled returns r as the spool keeps it.
 func (r *recipient) spooled() spool.Recipient {
-	last := spool.Result{Next: r.next}
-	if r.tried {
-		last.Attempts = 1
-	}
+	last := r.last
+	last.Next = r.next
 	return spool.Recipient{
 		Address: r.address, To: r.rcpt.To, Options: r.rcpt.Options,
 		Agency: r.decision.Agency, Mailbox: r.decision.Mailbox,

@@ -94,6 +94,19 @@ func (q *Queue) tellSender(ctx context.Context, n note) error {
 	if m.From.IsNull() {
 		return q.setAll(m, rcpts, spool.StateQuarantined)
 	}
+	if n.kind == dsn.Failed { // those that came in as failed were not asked for yet
+		wanted := make([]int, 0, len(rcpts))
+		for _, i := range rcpts {
+			if dsn.Wanted(dsn.Failed, &m.Recipients[i].Options) {
+				wanted = append(wanted, i)
+			} else if err := q.setAll(m, []int{i}, spool.StateReturned); err != nil {
+				return err
+			}
+		}
+		if rcpts = wanted; len(rcpts) == 0 {
+			return nil
+		}
+	}
 	if err := q.putNotice(ctx, n.kind, m, rcpts); err != nil {
 		return err
 	}
