@@ -19,6 +19,9 @@ import (
 	"mailcutover/node"
 	"mailcutover/routing"
 	"mailcutover/routing/replica"
+	"mailcutover/spool"
+	"mailcutover/spool/dsn"
+	"mailcutover/spool/queue"
 )
 
 var update = flag.Bool("update", false, "write docs/operations/metrics.md anew")
@@ -67,6 +70,7 @@ func busy(t *testing.T) *Metrics {
 			return node.Load{Open: 1, Dotted: 2, InDoubt: 3}
 		},
 		Alarms: set,
+		Spool:  func() spool.Counts { return spool.Counts{Messages: 3, Bytes: 4096, Recipients: held(5)} },
 	})
 	l := m.Listener("mx")
 	l.ConnectionOpened()
@@ -101,7 +105,20 @@ func busy(t *testing.T) *Metrics {
 	tr.Delivered("ox", mail.OriginInside, 451)
 	tr.Delivered("ox", mail.OriginInside, 0)
 	tr.InDoubt("ox")
+	tr.Spooled(spool.StateHeld)
+	q := m.Queue()
+	q.Attempted("ox", true, queue.Delivered)
+	q.Attempted("ox", true, queue.Delivered)
+	q.Attempted("exchange", false, queue.InDoubt)
+	q.Notified(dsn.Failed)
+	q.Quarantined()
 	return m
+}
+
+// held returns counts by state with n held recipients.
+func held(n int) (by [len(spool.Counts{}.Recipients)]int) {
+	by[spool.StateHeld] = n
+	return by
 }
 
 func scrape(t *testing.T, m *Metrics) string {
@@ -117,6 +134,15 @@ func scrape(t *testing.T, m *Metrics) string {
 func TestWhatIsScraped(t *testing.T) {
 	text := scrape(t, busy(t))
 	for _, line := range []string{
+		`mailcutover_spooled_total{state="held"} 1`,
+		`mailcutover_spool_attempts_total{kind="replay",platform="ox",result="delivered"} 2`,
+		`mailcutover_spool_attempts_total{kind="retry",platform="exchange",result="in-doubt"} 1`,
+		`mailcutover_notices_total{kind="failed"} 1`,
+		`mailcutover_quarantined_total 1`,
+		`mailcutover_spool_recipients{state="held"} 5`,
+		`mailcutover_spool_recipients{state="waiting"} 0`,
+		`mailcutover_spool_messages 3`,
+		`mailcutover_spool_bytes 4096`,
 		`mailcutover_listener_connections{listener="mx"} 1`,
 		`mailcutover_listener_connections_total{listener="mx"} 2`,
 		`mailcutover_listener_refused_total{listener="mx",reason="tls"} 1`,
