@@ -168,7 +168,7 @@ func arrivals(t testing.TB, platforms map[string]*platformtest.Platform) (all []
 // happened once, how often each.
 func (n *node) doubts(t testing.TB) map[mail.TransactionID]int {
 	t.Helper()
-	l, err := ledger.Open(ledger.Options{Dir: filepath.Join(n.dir, "data", "ledger"), Boot: ledger.BootID()})
+	l, err := ledger.Open(ledger.Options{Dir: filepath.Join(n.dataDir(), "ledger"), Boot: ledger.BootID()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func (n *node) doubts(t testing.TB) map[mail.TransactionID]int {
 // inSpool returns how many recipients are in each state in the spool of a stopped node.
 func (n *node) inSpool(t testing.TB) map[string]int {
 	t.Helper()
-	s, err := spool.Open(spool.Options{Dir: filepath.Join(n.dir, "data", "spool"), Node: "node.example.org"})
+	s, err := spool.Open(spool.Options{Dir: filepath.Join(n.dataDir(), "spool"), Node: "node.example.org"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,6 +84,7 @@ type setup struct {
 	lease     string // in flow style
 	spool     string // in flow style
 	more      string // further lines at the top level
+	data      string // its data directory; empty: one of its own
 }
 
 // node is mailcutover as a process of its own.
@@ -168,7 +169,7 @@ func (n *node) write(name, text string) {
 // config returns the node's configuration file.
 func (n *node) config() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "node: node.example.org\ndata: %s/data\napproval: none\n", n.dir)
+	fmt.Fprintf(&b, "node: node.example.org\ndata: %s\napproval: none\n", n.dataDir())
 	if n.setup.redis != "" {
 		fmt.Fprintf(&b, "table: {redis: {url: %q, allow_no_password: true}}\n", n.setup.redis)
 	}
