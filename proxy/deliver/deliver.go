@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"context"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -50,8 +51,12 @@ type Platform struct {
 	Outside, Inside *relay.Pool
 }
 
-// Options are a sender's settings. All are required.
+// Options are a sender's settings. All are required, but for Answers.
 type Options struct {
+	// Answers ends when the node no longer waits for answers to a dot; what is still
+	// under way then is in doubt. nil: it waits as long as the relay does.
+	Answers context.Context
+
 	Gate      Gate
 	Ledger    Ledger
 	Platforms []Platform
@@ -86,6 +91,14 @@ func (s *Sender) Configure(o Options) {
 		set.platforms[o.Platforms[i].ID] = &set.Platforms[i]
 	}
 	s.settings.Store(set)
+}
+
+// patience returns the context of the wait for an answer to a dot.
+func (s *settings) patience() context.Context {
+	if s.Answers == nil {
+		return context.Background()
+	}
+	return s.Answers
 }
 
 // Connections implements queue.Sender.

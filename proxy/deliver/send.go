@@ -150,7 +150,7 @@ func (a *delivery) attempt(asked []int) {
 	}
 	// From here on the drain waits for us, so nothing but the answer, the platform's
 	// limit and the relay's own deadlines ends the wait.
-	answers := tx.Dot(context.WithoutCancel(a.ctx))
+	answers := tx.Dot(a.patience())
 	noted := a.answered(tx, answers)
 	a.Settle(a.results) // before the ledger: what it has in doubt is what may go twice
 	a.Ledger.Outcome(ticket, noted...)

@@ -271,8 +271,8 @@ func (m *message) dot() {
 		return
 	}
 	// From here on the drain waits for us, so nothing but the answer, the platform's
-	// limit and the relay's own deadlines ends the wait.
-	got := l.tx.Dot(context.WithoutCancel(l.ctx))
+	// limit, the relay's own deadlines and the node's end ends the wait.
+	got := l.tx.Dot(m.patience())
 	texts := l.tx.Replies()
 	notes := make([]ledger.Answer, 0, len(m.rcpt))
 	n := 0

@@ -70,7 +70,7 @@ type Platform struct {
 }
 
 // Options are a transfer's settings. All are required, but for Postmaster, Spool with
-// what belongs to it, and Ledger.
+// what belongs to it, Ledger and Answers.
 type Options struct {
 	Gate      *node.Gate
 	Platforms []Platform
@@ -95,9 +95,21 @@ type Options struct {
 	// OwnLimit that of those that we wrote.
 	HopLimit, OwnLimit int
 
+	// Answers ends when the node no longer waits for answers to a dot; what is still
+	// under way then is in doubt. nil: it waits as long as the relay does.
+	Answers context.Context
+
 	Alarms   Alarms
 	Observer Observer
 	Logger   *slog.Logger
+}
+
+// patience returns the context of the wait for an answer to a dot.
+func (s *settings) patience() context.Context {
+	if s.Answers == nil {
+		return context.Background()
+	}
+	return s.Answers
 }
 
 // Transfer is the backend of the SMTP and LMTP listeners.
