@@ -98,7 +98,7 @@ func (s *Store) openBody(m *message) (*Body, error) {
 		}
 		return b, nil
 	}
-	if b.file, err = s.disk.OpenAt(s.segmentPath(m.body.segment)); err != nil {
+	if b.file, err = s.segment(m.body.segment); err != nil {
 		return nil, err
 	}
 	f, _, err := s.id.readRecord(b.file, m.body)

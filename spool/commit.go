@@ -39,6 +39,7 @@ type job struct {
 const (
 	maxGroup      = 512     // jobs of one fsync
 	maxGroupBytes = 8 << 20 // of bodies and heads
+	keptRecords   = 1 << 20 // bytes of memory that are kept from one group for the next
 	maxPatience   = time.Millisecond
 )
 
@@ -286,12 +287,14 @@ func (s *Store) writeGroup(jobs []*job) error {
 		}
 	}
 	pending := s.pending
-	var b []byte
-	b = s.encodeOutcomes(b, pending)
+	b := s.encodeOutcomes(s.records[:0], pending)
 	for _, j := range jobs {
 		if j.err == nil {
 			b = s.encode(b, j)
 		}
+	}
+	if cap(b) <= keptRecords {
+		s.records = b
 	}
 	if err := s.append(b); err != nil {
 		return s.failed("spool: write the journal", err)

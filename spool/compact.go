@@ -147,6 +147,9 @@ func (s *Store) compactSegment(n uint32) error {
 	s.mu.Lock()
 	delete(s.segments, n)
 	s.mu.Unlock()
+	if err := s.opened.forget(n); err != nil {
+		s.log.Warn("spool: close a segment that is gone", "segment", n, "error", err)
+	}
 	cut := s.path(journalDir, cutName(n))
 	if r, err := s.disk.Open(cut); err == nil {
 		if err := errors.Join(r.Close(), s.disk.Remove(cut)); err != nil {
@@ -351,7 +354,7 @@ func (s *Store) revert(j *job) {
 
 // readHead reads the head of the record at p.
 func (s *Store) readHead(p position) ([]byte, error) {
-	file, err := s.disk.OpenAt(s.segmentPath(p.segment))
+	file, err := s.segment(p.segment)
 	if err != nil {
 		return nil, err
 	}

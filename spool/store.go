@@ -68,6 +68,7 @@ type Store struct {
 	stop    chan struct{}
 	owned   sync.WaitGroup // committer and compactor
 	buffers sync.Pool
+	opened  openSegments
 
 	patience time.Duration // of the committer, for those who are about to come
 
@@ -75,6 +76,7 @@ type Store struct {
 	// committer; it comes before mu.
 	write    sync.Mutex
 	w        writer
+	records  []byte     // room for the records of a group
 	last     uint32     // highest number that a segment ever had; written with both locks held
 	unsynced []*outcome // written, not fsynced
 	pending  []*outcome // not written: the disk refused
@@ -303,6 +305,7 @@ func (s *Store) Close() error {
 		s.w.file = nil
 	}
 	s.write.Unlock()
+	err = errors.Join(err, s.opened.close())
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Close())
 	}

@@ -1,8 +1,10 @@
 package queue
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -294,19 +296,21 @@ func (s *shipment) finishBox(b *box, results []Result) {
 // logResult writes the line that says how an attempt ended.
 func (s *shipment) logResult(i int, r *Result, o *spool.Outcome) {
 	d := &s.to[i].Decision
-	args := []any{"transaction", s.m.Transaction, "platform", s.lane.platform, "rcpt", s.m.Recipients[s.to[i].Index].Address, "result", r.Status.String()}
+	attrs := append(make([]slog.Attr, 0, 10), slog.String("transaction", string(s.m.Transaction)), slog.String("platform", string(s.lane.platform)),
+		slog.String("rcpt", string(s.m.Recipients[s.to[i].Index].Address)), slog.String("result", r.Status.String()))
 	if d.Agency != "" {
-		args = append(args, "agency", d.Agency, "mailbox", d.Mailbox, "epoch", d.Epoch)
+		attrs = append(attrs, slog.String("agency", string(d.Agency)), slog.String("mailbox", d.Mailbox.String()), slog.String("epoch", d.Epoch.String()))
 	}
 	if r.Reply != nil {
-		args = append(args, "code", r.Reply.Code)
+		attrs = append(attrs, slog.Int("code", r.Reply.Code))
 	}
 	if o.State != spool.StateUnknown {
-		args = append(args, "state", o.State.String())
+		attrs = append(attrs, slog.String("state", o.State.String()))
 	}
+	ctx := context.Background()
 	if r.Status == Delivered {
-		s.q.log.Info("message from the spool", args...)
+		s.q.log.LogAttrs(ctx, slog.LevelInfo, "message from the spool", attrs...)
 		return
 	}
-	s.q.log.Warn("message stays in the spool", append(args, "error", r.Err)...)
+	s.q.log.LogAttrs(ctx, slog.LevelWarn, "message stays in the spool", append(attrs, slog.Any("error", r.Err))...)
 }
