@@ -121,7 +121,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // measure does what the command line asks for.
 func measure(ctx context.Context, o options, only, profiles string, asJSON bool, stdout, stderr io.Writer) error {
 	if profiles != "" {
-		return peers.Run(ctx, "profile", stderr, func(t peers.TB) { profile(t, o, profiles) })
+		return peers.Run(ctx, "profile", stderr, func(t peers.TB) { profile(t, o, only, profiles) })
 	}
 	r := report{Machine: machine(), Began: time.Now(), Load: loadAverage()}
 	if !asJSON {

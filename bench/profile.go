@@ -17,15 +17,37 @@ import (
 	"mailcutover/test/peers"
 )
 
-// profile runs a node inside this process, sends it messages for one turn after a warm-up,
-// and writes its profiles: CPU, allocations, locks and blocking. The node itself has no
-// place to ask for them.
-func profile(t peers.TB, o options, dir string) {
+// profile runs a node inside this process, under a load, and writes its profiles: CPU,
+// allocations, locks and blocking. The node itself has no place to ask for them. The load
+// is messages that stream through for one turn or, with only "spool", messages that the
+// spool takes and then gives back.
+func profile(t peers.TB, o options, only, dir string) {
 	peers.Need(t, "smtp-source", "smtp-sink")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatalf("directory for profiles: %v", err)
 	}
-	s := newSettings(t, peers.StartSink(t).Addr)
+	sink := peers.StartSink(t)
+	runtime.SetMutexProfileFraction(100)
+	runtime.SetBlockProfileRate(int(10 * time.Microsecond))
+	if only == "spool" {
+		n := startHolder(t, sink.Addr, within)
+		open := n.hold(t)
+		warm := max(o.warmUp, sessions)
+		rate := numbered(t, n.s.addr(), warm)
+		messages := min(max(int(rate*o.turn.Seconds()), sessions), heldNames-warm)
+		record(t, o, dir, "accept-", messages, func() { numbered(t, n.s.addr(), messages) })
+		record(t, o, dir, "replay-", messages+warm, func() { n.replayed(t, open()) })
+		return
+	}
+	s := newSettings(t, sink.Addr)
+	within(t, s)
+	c := contender{name: "mailcutover", addr: s.addr()}
+	c.warm(t, o)
+	record(t, o, dir, "", c.messages, func() { send(t, c.addr, c.messages) })
+}
+
+// within starts a node inside this process, and fills its table.
+func within(t peers.TB, s settings) {
 	cfg, err := config.Load(s.write(t), nil)
 	if err != nil {
 		t.Fatalf("configuration of the node: %v", err)
@@ -34,45 +56,47 @@ func profile(t peers.TB, o options, dir string) {
 	if err != nil {
 		t.Fatalf("the node's log: %v", err)
 	}
-	defer log.Close()
 	d, err := daemon.Start(t.Context(), cfg, daemon.Options{Logger: slog.New(slog.NewJSONHandler(log, nil)), Version: admin.Version{Version: "bench"}})
 	if err != nil {
 		t.Fatalf("start the node: %v", err)
 	}
-	defer func() {
+	t.Cleanup(func() {
+		defer log.Close()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Second)
 		defer cancel()
 		if err := d.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			t.Logf("stop the node: %v", err)
 		}
-	}()
+	})
 	s.fill(t)
-	c := contender{name: "mailcutover", addr: s.addr()}
-	c.warm(t, o)
+}
 
-	runtime.SetMutexProfileFraction(100)
-	runtime.SetBlockProfileRate(int(10 * time.Microsecond))
-	file := create(t, dir, "cpu.pprof")
+// record writes the profiles of a load of so many messages, in files that begin with a
+// word.
+func record(t peers.TB, o options, dir, word string, messages int, load func()) {
+	file := create(t, dir, word+"cpu.pprof")
 	if err := pprof.StartCPUProfile(file); err != nil {
 		t.Fatalf("start the CPU profile: %v", err)
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	took := send(t, c.addr, c.messages)
+	began := time.Now()
+	load()
+	took := time.Since(began)
 	runtime.ReadMemStats(&after)
 	pprof.StopCPUProfile()
 	if err := file.Close(); err != nil {
 		t.Fatalf("write the CPU profile: %v", err)
 	}
 	for _, name := range []string{"allocs", "mutex", "block"} {
-		file := create(t, dir, name+".pprof")
+		file := create(t, dir, word+name+".pprof")
 		if err := errors.Join(pprof.Lookup(name).WriteTo(file, 0), file.Close()); err != nil {
 			t.Fatalf("write the profile %s: %v", name, err)
 		}
 	}
-	n := uint64(c.messages)
-	fmt.Fprintf(o.progress, "%d messages in %s: %d allocations and %d bytes each, %d collections; profiles are in %s\n",
-		n, took.Round(time.Millisecond), (after.Mallocs-before.Mallocs)/n, (after.TotalAlloc-before.TotalAlloc)/n, after.NumGC-before.NumGC, dir)
+	n := uint64(messages)
+	fmt.Fprintf(o.progress, "%s%d messages in %s: %d allocations and %d bytes each, %d collections; profiles are in %s\n",
+		word, n, took.Round(time.Millisecond), (after.Mallocs-before.Mallocs)/n, (after.TotalAlloc-before.TotalAlloc)/n, after.NumGC-before.NumGC, dir)
 }
 
 func create(t peers.TB, dir, name string) *os.File {

@@ -23,6 +23,9 @@ const heldNames = 40_000
 // heldRecipient is what smtp-source -N puts its numbers in front of.
 const heldRecipient = "held@agency.example"
 
+// countEvery is how often it is looked whether a replay is over; more often would cost it.
+const countEvery = 50 * time.Millisecond
+
 // drainWithin is the longest that a replay may take.
 const drainWithin = 2 * time.Minute
 
@@ -53,26 +56,19 @@ func rounds(t peers.TB, o options) []figure.Figure {
 			"smtpd_error_sleep_time":    "0",
 		},
 	})
-	n := startHolder(t, sink.Addr)
-	pipe := func(addr string, messages int) float64 {
-		took := peers.Source(t, addr, peers.SourceOptions{
-			From: "sender@elsewhere.example", To: heldRecipient,
-			Messages: messages, Sessions: sessions, Length: messageBytes, Args: []string{"-N"},
-		}).Took
-		return float64(messages) / took.Seconds()
-	}
+	n := startHolder(t, sink.Addr, func(t peers.TB, s settings) { startNode(t, s) })
 	turn := func(rate float64) int {
 		return min(max(int(math.Round(rate*o.turn.Seconds()/sessions))*sessions, sessions), heldNames)
 	}
 	// One round: what Postfix accepts, what the node accepts, what it replays, and what
 	// smtp-source sends directly.
 	round := func(queued, ours int) (postfixRate, accepted, replayed, direct float64) {
-		postfixRate = pipe(postfix.Addr, queued)
+		postfixRate = numbered(t, postfix.Addr, queued)
 		open := n.hold(t)
-		accepted = pipe(n.s.addr(), ours)
+		accepted = numbered(t, n.s.addr(), ours)
 		replayed = float64(ours) / n.replayed(t, open()).Seconds()
 		n.back(t)
-		direct = pipe(sink.Addr, ours)
+		direct = numbered(t, sink.Addr, ours)
 		return postfixRate, accepted, replayed, direct
 	}
 	round(o.warmUp/2, o.warmUp)
@@ -93,6 +89,15 @@ func rounds(t peers.TB, o options) []figure.Figure {
 	}
 }
 
+// numbered sends messages to one address after the other, and returns how many a second.
+func numbered(t peers.TB, addr string, messages int) float64 {
+	took := peers.Source(t, addr, peers.SourceOptions{
+		From: "sender@elsewhere.example", To: heldRecipient,
+		Messages: messages, Sessions: sessions, Length: messageBytes, Args: []string{"-N"},
+	}).Took
+	return float64(messages) / took.Seconds()
+}
+
 // holder is a node whose agency opens and closes.
 type holder struct {
 	s      settings
@@ -100,12 +105,13 @@ type holder struct {
 	source *slow
 }
 
-// startHolder starts a node that holds mail when told, and replays it to target.
-func startHolder(t peers.TB, target string) *holder {
+// startHolder has start start a node, and fill its table; the node holds mail when told,
+// and replays it to target.
+func startHolder(t peers.TB, target string, start func(peers.TB, settings)) *holder {
 	source := startSlow(t)
 	s := newSettings(t, source.Addr())
 	s.target, s.names = target, heldNames
-	startNode(t, s)
+	start(t, s)
 	n := &holder{s: s, api: s.api(t), source: source}
 	a := n.agency(t)
 	if _, err := n.api.Arm(t.Context(), a.ID, a.Epoch, "bench"); err != nil {
@@ -179,7 +185,7 @@ func (n *holder) replayed(t peers.TB, opened time.Time) time.Duration {
 		if held == 0 {
 			return time.Since(opened)
 		}
-		time.Sleep(scrapeEvery)
+		time.Sleep(countEvery)
 	}
 }
 
