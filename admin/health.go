@@ -16,7 +16,8 @@ type Readiness struct {
 	Closed    []string        `json:"closed_unattended,omitempty"` // agencies that an operation left closed; see the alarms
 	Degraded  bool            `json:"degraded"`                    // ready, but not all of it
 
-	Postmaster string `json:"postmaster,omitempty"` // why mail to <postmaster> is put off
+	Spool      []string `json:"spool,omitempty"`      // what is wrong with spool and ledger
+	Postmaster string   `json:"postmaster,omitempty"` // why mail to <postmaster> is put off
 }
 
 // ReadinessTable is how this node stands to the table.
@@ -34,7 +35,7 @@ func (s *Server) readiness() Readiness {
 	r := Readiness{
 		Ready: true, Approval: s.Approval, Lab: s.Lab, Platforms: map[string]bool{},
 		Table:      ReadinessTable{Decides: t.Decides, Revision: t.Revision, Age: t.Age},
-		Postmaster: t.Postmaster,
+		Postmaster: t.Postmaster, Spool: s.Troubles(),
 	}
 	up := 0
 	platforms := s.Platforms()
@@ -45,7 +46,7 @@ func (s *Server) readiness() Readiness {
 		}
 	}
 	r.Closed = texts(s.Runner.Unattended())
-	r.Degraded = up < len(platforms) || len(t.Missing)+len(t.Regressed)+len(t.Conflicts)+len(r.Closed) > 0
+	r.Degraded = up < len(platforms) || len(t.Missing)+len(t.Regressed)+len(t.Conflicts)+len(r.Closed)+len(r.Spool) > 0
 	if err := s.Gate.Ready(); err != nil {
 		r.Ready, r.Reason = false, err.Error()
 	} else if up == 0 {

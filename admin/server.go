@@ -60,6 +60,7 @@ type Options struct {
 	SpoolDirectory string                                                        // whose quarantine/ is listed; empty: it isn't
 	AdoptSpool     func(ctx context.Context, dir, from string) (Adoption, error) // takes over another node's spool: returns when it is this node's, and moves its mail on
 	Adoptions      func() []Adoption                                             // since the start
+	Troubles       func() []string                                               // what is wrong with spool and ledger, as was seen last: it must not wait for a disk
 
 	Platforms func() []Platform         // as configured, with what is known of their health
 	Tokens    func() []Token            // those valid now

@@ -114,6 +114,7 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 			return admin.Adoption{Directory: dir, ID: id.ID, From: from, Began: time.Now()}, err
 		},
 		Adoptions: func() []admin.Adoption { return nil },
+		Troubles:  func() []string { return nil },
 		Table:     n.Table, Replica: n.Replica, Gate: n.Gate, Alarms: n.Alarms,
 		Runner: runner,
 		Platforms: func() []admin.Platform {

@@ -49,7 +49,7 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 		Metrics: d.metrics.Handler(),
 
 		Spool: d.spool, Queue: d.queue.Load(), Ledger: d.ledger, SpoolDirectory: filepath.Join(cfg.Data, "spool"),
-		AdoptSpool: adopter.adopt, Adoptions: adopter.list,
+		AdoptSpool: adopter.adopt, Adoptions: adopter.list, Troubles: d.watch.list,
 
 		Postmaster: d.postmaster, Answer: d.transfer.Answer,
 		Separator: cfg.Routing.Separator, Approval: string(cfg.Approval), Lab: cfg.Lab,

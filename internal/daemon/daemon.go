@@ -61,6 +61,7 @@ type Daemon struct {
 	transfer *transfer.Transfer
 	ledger   *ledger.Ledger
 	spool    *spool.Store
+	watch    spoolWatch
 	sender   *deliver.Sender
 	queue    atomic.Pointer[queue.Queue] // nil until it is made
 	began    time.Time
@@ -77,10 +78,12 @@ type Daemon struct {
 	platforms atomic.Pointer[platforms]
 	names     names
 
-	ctx    context.Context // of the node's own work, ends at the end of Shutdown
-	cancel context.CancelFunc
-	parts  sync.WaitGroup
-	failed chan error // first failure of a part
+	ctx     context.Context // of the node's own work, ends at the end of Shutdown
+	cancel  context.CancelFunc
+	answers context.Context // of the wait for platforms' answers, ends with the grace of a Shutdown
+	giveUp  context.CancelFunc
+	parts   sync.WaitGroup
+	failed  chan error // first failure of a part
 }
 
 // listener is one listener and the socket it serves.
@@ -100,6 +103,7 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) 
 	d.alarms = alarm.NewSet(o.Logger)
 	d.config.Store(cfg)
 	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	d.answers, d.giveUp = context.WithCancel(context.WithoutCancel(ctx))
 	if err := d.start(ctx, cfg); err != nil {
 		d.stop(context.Background())
 		return nil, err
@@ -278,7 +282,8 @@ func (d *Daemon) transferOptions(cfg *config.Config, p *platforms) (transfer.Opt
 	master, err := postmaster(cfg)
 	return transfer.Options{
 		Gate: d.gate, Platforms: p.list, Postmaster: master,
-		Spool: d.spool, Added: d.queue.Load().Added, PutOff: putOff(cfg), Ledger: d.ledger,
+		Answers: d.answers,
+		Spool:   d.spool, Added: d.queue.Load().Added, PutOff: putOff(cfg), Ledger: d.ledger,
 		Node: cfg.Node, Installation: cfg.Installation,
 		HopLimit: cfg.Routing.HopLimit, OwnLimit: cfg.Routing.OwnLimit,
 		Alarms: d.alarms, Observer: d.metrics.Transfer(), Logger: d.logger,
@@ -339,6 +344,9 @@ func (d *Daemon) Shutdown(ctx context.Context) error {
 
 // stop ends what start began, also half-way.
 func (d *Daemon) stop(ctx context.Context) error {
+	// What still waits for a platform's answer when the grace is over is in doubt; the
+	// ledger names it at the next start.
+	defer context.AfterFunc(ctx, d.giveUp)()
 	var draining sync.WaitGroup
 	drained := make([]error, len(d.listeners)+1)
 	draining.Go(func() { drained[len(d.listeners)] = d.stopOperations(ctx) })
@@ -352,6 +360,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 	d.cancel()
 	errs := drained
 	d.parts.Wait()
+	d.giveUp()
 	if p := d.platforms.Load(); p != nil {
 		p.closeExcept(nil)
 	}

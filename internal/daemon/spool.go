@@ -32,10 +32,7 @@ func (d *Daemon) openSpool(cfg *config.Config) error {
 	}
 	d.spool, err = spool.Open(spool.Options{
 		Dir: filepath.Join(cfg.Data, "spool"), Node: cfg.Node, Alarms: d.alarms, Logger: d.logger,
-		Bounds: spool.Bounds{
-			Bytes: int64(cfg.Spool.Bytes), Messages: cfg.Spool.Messages,
-			AgencyBytes: int64(cfg.Spool.AgencyBytes), AgencyMessages: cfg.Spool.AgencyMessages,
-		},
+		Bounds: d.bounds(),
 	})
 	if err != nil {
 		return fmt.Errorf("open the spool: %w", err)
@@ -99,13 +96,14 @@ func (d *Daemon) startQueue(cfg *config.Config, doubts map[mail.TransactionID]ti
 		return err
 	}
 	d.queue.Store(q)
+	d.parts.Go(d.watchSpool)
 	d.part("queue", func() error { return q.Run(d.ctx) })
 	return nil
 }
 
 // senderOptions are those of the queue's way to the platforms.
 func (d *Daemon) senderOptions(p *platforms) deliver.Options {
-	o := deliver.Options{Gate: d.gate, Ledger: d.ledger, Alarms: d.alarms, Logger: d.logger}
+	o := deliver.Options{Answers: d.answers, Gate: d.gate, Ledger: d.ledger, Alarms: d.alarms, Logger: d.logger}
 	for _, one := range p.list {
 		o.Platforms = append(o.Platforms, deliver.Platform(one))
 	}
