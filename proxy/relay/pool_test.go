@@ -205,6 +205,26 @@ func TestWaitersLearnThatAllHostsAreDown(t *testing.T) {
 	}
 }
 
+// A message whose answer is lost is in doubt; those behind it, which find the host left
+// alone, are not.
+func TestDoubtIsOfOneMessage(t *testing.T) {
+	peer := startPeer(t, &peer{answer: func(_ *session, verb, _ string) string {
+		return map[string]string{".": cut}[verb]
+	}})
+	ep := endpoint(peer.addr)
+	ep.Limits.Backoff, ep.Limits.BackoffMax = time.Hour, time.Hour
+	p := newPool(t, ep, Options{})
+	ctx := testContext(t)
+	if err := deliver(ctx, t, p, "x\r\n", "b@x.example").err(); !errors.Is(err, ErrInDoubt) {
+		t.Errorf("got %v", err)
+	}
+	_, err := p.Open(ctx, mail.Client{}, mail.Path{}, nil)
+	var ce *ConnectionError
+	if !errors.As(err, &ce) || ce.InDoubt || errors.Is(err, ErrInDoubt) || !strings.Contains(err.Error(), "every host failed lately") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestStaleConnectionIsReplaced(t *testing.T) {
 	for _, c := range []struct {
 		name string

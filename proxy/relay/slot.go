@@ -301,6 +301,9 @@ func (p *Pool) allDown(now time.Time) error {
 	next := p.hosts[0].nextTry()
 	for _, h := range p.hosts {
 		switch {
+		case errors.Is(h.last, ErrInDoubt):
+			// That was another message: of the one that isn't sent now there is no doubt.
+			errs = append(errs, errors.New(h.last.Error()))
 		case h.last != nil:
 			errs = append(errs, h.last)
 		case h.fullLast != nil:

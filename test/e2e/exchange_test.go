@@ -388,8 +388,8 @@ func TestExchangeDropsDuplicates(t *testing.T) {
 			if got := sendOne(n.smtp, 1, "anna@unmoved.example"); got != "451 4.4.2 The platform's answer was lost, try again later" {
 				wrong = append(wrong, got)
 			}
-			// After a broken connection the host is left alone for a moment; a relay would come
-			// later anyway.
+			// After a broken connection the host is left alone for a moment: what comes meanwhile
+			// waits in the spool.
 			waitFor(t, "the message to be taken", func() bool {
 				return strings.HasPrefix(sendOne(n.smtp, 1, "anna@unmoved.example"), "250 ")
 			})
@@ -397,6 +397,7 @@ func TestExchangeDropsDuplicates(t *testing.T) {
 			if got := sendOne(n.smtp, 1, "ben@unmoved.example"); !strings.HasPrefix(got, "250 ") {
 				wrong = append(wrong, got)
 			}
+			waitFor(t, "the spool to deliver", func() bool { return n.metric(t, "mailcutover_spool_messages") == 0 })
 			for _, mailbox := range []string{"anna@unmoved.example", "ben@unmoved.example"} {
 				if got := len(exchange.Delivered(t, mailbox)); got != 1 {
 					wrong = append(wrong, fmt.Sprintf("%d copies for %s", got, mailbox))
