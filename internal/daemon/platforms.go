@@ -12,14 +12,13 @@ import (
 	"mailcutover/internal/config"
 	"mailcutover/mail"
 	"mailcutover/proxy/relay"
-	"mailcutover/proxy/transfer"
 	"mailcutover/routing"
 )
 
 // platforms are the ways to the platforms that one configuration asks for. It doesn't
 // change; the ways that a reload finds unchanged are in the next one, too.
 type platforms struct {
-	list []transfer.Platform
+	list []relay.Platform
 	ways []*way // each once
 }
 
@@ -36,7 +35,7 @@ func (d *Daemon) openPlatforms(cfg *config.Config, old *platforms) (*platforms, 
 	p := new(platforms)
 	for i := range cfg.Platforms {
 		c := &cfg.Platforms[i]
-		one := transfer.Platform{ID: c.ID, Nets: c.Nets, RelaysInside: c.RelaysInside, ConnectionLimit: c.ConnectionLimit}
+		one := relay.Platform{ID: c.ID, Nets: c.Nets, RelaysInside: c.RelaysInside, ConnectionLimit: c.ConnectionLimit}
 		for _, origin := range []mail.Origin{mail.OriginOutside, mail.OriginInside} {
 			if origin == mail.OriginInside && c.Inside == nil {
 				one.Inside = one.Outside

@@ -104,9 +104,7 @@ func (d *Daemon) startQueue(cfg *config.Config, doubts map[mail.TransactionID]ti
 // senderOptions are those of the queue's way to the platforms.
 func (d *Daemon) senderOptions(p *platforms) deliver.Options {
 	o := deliver.Options{Answers: d.answers, Gate: d.gate, Ledger: d.ledger, Alarms: d.alarms, Logger: d.logger}
-	for _, one := range p.list {
-		o.Platforms = append(o.Platforms, deliver.Platform(one))
-	}
+	o.Platforms = p.list
 	return o
 }
 

@@ -3,12 +3,9 @@ package deliver
 import (
 	"context"
 	"log/slog"
-	"net/netip"
 	"sync/atomic"
-	"time"
 
 	"mailcutover/ledger"
-	"mailcutover/mail"
 	"mailcutover/node"
 	"mailcutover/proxy/relay"
 	"mailcutover/routing"
@@ -31,26 +28,6 @@ type Gate interface {
 	Enter(d *routing.Decision, cut func()) (*node.Ticket, error)
 }
 
-// Platform is one platform as the sender sees it; the relay for notices is one, too. Its
-// fields are those of proxy/transfer's.
-type Platform struct {
-	ID routing.PlatformID
-
-	// Nets are the source addresses from which the platform itself sends mail.
-	Nets []netip.Prefix
-
-	// RelaysInside says that the platform's MTA hands us also the mail between its own
-	// mailboxes.
-	RelaysInside bool
-
-	// ConnectionLimit is the time after which the platform closes any connection; a
-	// message in doubt rests until it has passed.
-	ConnectionLimit time.Duration
-
-	// Outside and Inside are the endpoints for either origin; they may be the same.
-	Outside, Inside *relay.Pool
-}
-
 // Options are a sender's settings. All are required, but for Answers.
 type Options struct {
 	// Answers ends when the node no longer waits for answers to a dot; what is still
@@ -59,7 +36,7 @@ type Options struct {
 
 	Gate      Gate
 	Ledger    Ledger
-	Platforms []Platform
+	Platforms []relay.Platform
 	Alarms    Alarms
 	Logger    *slog.Logger
 }
@@ -72,7 +49,7 @@ type Sender struct {
 // settings is one state of the options. A delivery keeps the one it began with.
 type settings struct {
 	Options
-	platforms map[routing.PlatformID]*Platform
+	platforms map[routing.PlatformID]*relay.Platform
 }
 
 var _ queue.Sender = (*Sender)(nil)
@@ -86,7 +63,7 @@ func New(o Options) *Sender {
 
 // Configure replaces the options; deliveries under way end with the ones they have.
 func (s *Sender) Configure(o Options) {
-	set := &settings{Options: o, platforms: make(map[routing.PlatformID]*Platform, len(o.Platforms))}
+	set := &settings{Options: o, platforms: make(map[routing.PlatformID]*relay.Platform, len(o.Platforms))}
 	for i := range set.Platforms {
 		set.platforms[o.Platforms[i].ID] = &set.Platforms[i]
 	}
@@ -114,23 +91,4 @@ func (s *Sender) Connections(id routing.PlatformID) int {
 		}
 	}
 	return n
-}
-
-// pool returns the platform's endpoint for an origin, or nil.
-func (p *Platform) pool(origin mail.Origin) *relay.Pool {
-	if origin == mail.OriginInside {
-		return p.Inside
-	}
-	return p.Outside
-}
-
-// sends reports whether a client is the platform's own MTA.
-func (p *Platform) sends(client *mail.Client) bool {
-	addr := client.Source.Addr().Unmap()
-	for _, net := range p.Nets {
-		if net.Contains(addr) {
-			return true
-		}
-	}
-	return false
 }

@@ -25,7 +25,7 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 type delivery struct {
 	*settings
 	*queue.Delivery
-	platform *Platform
+	platform *relay.Platform
 	pool     *relay.Pool
 	ctx      context.Context // ends when an agency closes
 	results  []queue.Result
@@ -73,10 +73,10 @@ func (a *delivery) admit() error {
 		return fmt.Errorf("platform %q is not configured", a.Platform)
 	}
 	client := &a.Message.Client
-	if a.pool = a.platform.pool(client.Origin); a.pool == nil {
+	if a.pool = a.platform.Pool(client.Origin); a.pool == nil {
 		return fmt.Errorf("platform %s has no endpoint for mail from %s", a.Platform, client.Origin)
 	}
-	if !a.Notice && !a.platform.RelaysInside && a.platform.sends(client) {
+	if !a.Notice && !a.platform.RelaysInside && a.platform.Sends(client) {
 		d := &a.Recipients[0].Decision
 		a.Alarms.Raise("forward-left/"+string(a.Platform)+"/"+d.Mailbox.String(), fmt.Sprintf("Forward left on %s: it sent us mail for mailbox %s of agency %s, which is there.", a.Platform, d.Mailbox, d.Agency))
 		return fmt.Errorf("forward left on %s: message came from there", a.Platform)
@@ -318,7 +318,7 @@ func (a *delivery) refused(i int, p *relay.PlatformReply) queue.Status {
 	case p.Ours: // not about the message: no notice to its sender
 		a.Alarms.Raise("misfit/"+string(a.Platform), fmt.Sprintf("%s refuses mail for a reason that is not in the message; it waits in the spool: %v", a.Platform, p))
 		return queue.Deferred
-	case a.Notice || !d.Armed || p.Verb != "RCPT" && isContent(p.Reply):
+	case a.Notice || !d.Armed || p.Verb != "RCPT" && relay.IsContent(p.Reply):
 		return queue.Refused
 	}
 	a.Alarms.Raise("refused/"+string(a.Platform)+"/"+d.Mailbox.String(), fmt.Sprintf("%s refuses mailbox %s of agency %s, which the table has there; its mail waits in the spool: %v", a.Platform, d.Mailbox, d.Agency, p))

@@ -79,7 +79,7 @@ func newWorld(t testing.TB, dir string, limit time.Duration, retry queue.Retry, 
 	if w.ledger, err = ledger.Open(ledger.Options{Dir: dir + "/ledger", Boot: "one"}); err != nil {
 		t.Fatal(err)
 	}
-	var platforms []Platform
+	var platforms []relay.Platform
 	for _, e := range endpoints {
 		ep := relay.Endpoint{
 			Platform: e.id, Origin: mail.OriginOutside, Protocol: relay.ProtocolSMTP, Hosts: []string{e.addr}, Helo: "mx1.example",
@@ -94,7 +94,7 @@ func newWorld(t testing.TB, dir string, limit time.Duration, retry queue.Retry, 
 			t.Fatal(err)
 		}
 		w.pools = append(w.pools, pool)
-		platforms = append(platforms, Platform{ID: e.id, ConnectionLimit: limit, Outside: pool, Inside: pool, Nets: e.nets})
+		platforms = append(platforms, relay.Platform{ID: e.id, ConnectionLimit: limit, Outside: pool, Inside: pool, Nets: e.nets})
 	}
 	w.sender = New(Options{Gate: w.gate, Ledger: w.ledger, Platforms: platforms, Alarms: w.alarms, Logger: slog.New(slog.DiscardHandler)})
 	doubts := make(map[mail.TransactionID]time.Time)

@@ -11,7 +11,7 @@ import (
 
 // leg is the way of a streamed message: one transaction on one connection to a platform.
 type leg struct {
-	platform *Platform
+	platform *relay.Platform
 	pool     *relay.Pool
 	lmtp     bool
 	tx       *relay.Transaction // nil before the first question
@@ -22,7 +22,7 @@ type leg struct {
 	broken   error            // why the message can't go this way any more, though no dot was sent
 }
 
-func newLeg(ctx context.Context, platform *Platform, pool *relay.Pool, d *routing.Decision) *leg {
+func newLeg(ctx context.Context, platform *relay.Platform, pool *relay.Pool, d *routing.Decision) *leg {
 	l := &leg{platform: platform, pool: pool, lmtp: pool.Endpoint().Protocol == relay.ProtocolLMTP, agency: d.Agency, armed: d.Armed}
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	return l

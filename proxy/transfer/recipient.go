@@ -88,10 +88,9 @@ func (t *transaction) admit(ctx context.Context, rcpt *smtp.Recipient, waiting i
 	if t.Spool != nil && t.Spool.Held(spool.KeyOf(d.Mailbox, r.address)) {
 		return r, to, t.hold(&r, "behind held mail")
 	}
-	pool, err := platform.pool(t.client.Origin)
-	if err != nil {
-		t.log(slog.LevelError, "recipient put off", d, "error", err)
-		return r, to, err
+	pool := platform.Pool(t.client.Origin)
+	if pool == nil {
+		return r, to, fmt.Errorf("platform %s has no endpoint for mail from %s", platform.ID, t.client.Origin)
 	}
 	if t.leg == nil {
 		t.leg = newLeg(ctx, platform, pool, d)
@@ -185,7 +184,7 @@ func (t *transaction) refused(r *recipient, err error) *mail.Reply {
 	t.log(slog.LevelWarn, "not taken", d, "rcpt", r.address, "code", answer.Code, "error", err)
 	t.misfit(d, err)
 	var p *relay.PlatformReply
-	if !mail.IsPermanent(answer) || !d.Armed || !errors.As(err, &p) || p.Verb != "RCPT" && isContent(answer) {
+	if !mail.IsPermanent(answer) || !d.Armed || !errors.As(err, &p) || p.Verb != "RCPT" && relay.IsContent(answer) {
 		return answer
 	}
 	t.Alarms.Raise("refused/"+string(d.Platform)+"/"+d.Mailbox.String(), fmt.Sprintf("%s refuses mailbox %s of agency %s, which the table has there: %v", d.Platform, d.Mailbox, d.Agency, err))

@@ -62,18 +62,3 @@ func decided(d *routing.Decision) *mail.Reply {
 		return errTable
 	}
 }
-
-// isContent reports whether a platform's permanent answer to the message is about the
-// message itself: then another try would change nothing, wherever the mailbox is. The
-// classes are those of RFC 3463 section 3: X.6 is media, X.7 security and policy, X.3.4
-// and X.2.3 are about the message's length. Without an enhanced code 552 and 554 count as such.
-func isContent(r *mail.Reply) bool {
-	switch c := r.EnhancedCode; {
-	case c[0] != 5:
-		return r.Code == 552 || r.Code == 554
-	case c[1] == 6, c[1] == 7:
-		return true
-	default:
-		return c[1] == 3 && c[2] == 4 || c[1] == 2 && c[2] == 3
-	}
-}

@@ -26,8 +26,8 @@ type transaction struct {
 	client mail.Client
 	from   mail.Path
 	opts   *gosmtp.MailOptions
-	lmtp   bool      // the sender wants an answer for each recipient
-	sender *Platform // whose own MTA the peer is, or nil
+	lmtp   bool            // the sender wants an answer for each recipient
+	sender *relay.Platform // whose own MTA the peer is, or nil
 
 	id   mail.TransactionID // made when it is first needed
 	rcpt []recipient        // taken so far, in order

@@ -133,7 +133,7 @@ func newWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 		t.Cleanup(pool.Close)
-		w.options.Platforms = append(w.options.Platforms, Platform{ID: ep.Platform, ConnectionLimit: time.Hour, Outside: pool, Inside: pool})
+		w.options.Platforms = append(w.options.Platforms, relay.Platform{ID: ep.Platform, ConnectionLimit: time.Hour, Outside: pool, Inside: pool})
 	}
 	w.transfer = New(w.options)
 	return w

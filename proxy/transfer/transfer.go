@@ -2,11 +2,8 @@ package transfer
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync/atomic"
-	"time"
 
 	"mailcutover/ledger"
 	"mailcutover/mail"
@@ -49,31 +46,11 @@ type Ledger interface {
 	Outcome(ledger.Ticket, ...ledger.Answer)
 }
 
-// Platform is one platform as the transfer sees it.
-type Platform struct {
-	ID routing.PlatformID
-
-	// Nets are the source addresses from which the platform itself sends mail.
-	Nets []netip.Prefix
-
-	// RelaysInside says that the platform's MTA hands us also the mail between its own
-	// mailboxes, as Open-Xchange's Postfix does; without it such mail is a forward
-	// that was left behind.
-	RelaysInside bool
-
-	// ConnectionLimit is the time after which the platform closes any connection; a
-	// message in doubt stays so until it has passed.
-	ConnectionLimit time.Duration
-
-	// Outside and Inside are the endpoints for either origin; they may be the same.
-	Outside, Inside *relay.Pool
-}
-
 // Options are a transfer's settings. All are required, but for Postmaster, Spool with
 // what belongs to it, Ledger and Answers.
 type Options struct {
 	Gate      *node.Gate
-	Platforms []Platform
+	Platforms []relay.Platform
 
 	// Spool keeps what can't be streamed. nil: it is put off.
 	Spool Spool
@@ -121,7 +98,7 @@ type Transfer struct {
 // the settings it began with.
 type settings struct {
 	Options
-	platforms map[routing.PlatformID]*Platform
+	platforms map[routing.PlatformID]*relay.Platform
 }
 
 var _ smtp.Backend = (*Transfer)(nil)
@@ -135,7 +112,7 @@ func New(o Options) *Transfer {
 
 // Configure replaces the options; transactions under way end with the ones they have.
 func (t *Transfer) Configure(o Options) {
-	s := &settings{Options: o, platforms: make(map[routing.PlatformID]*Platform, len(o.Platforms))}
+	s := &settings{Options: o, platforms: make(map[routing.PlatformID]*relay.Platform, len(o.Platforms))}
 	for i := range o.Platforms {
 		s.platforms[o.Platforms[i].ID] = &s.Platforms[i]
 	}
@@ -148,26 +125,11 @@ func (t *Transfer) NewSession(context.Context, mail.Client) (smtp.Session, error
 }
 
 // sender returns the platform whose own MTA the peer is, or nil.
-func (s *settings) sender(client *mail.Client) *Platform {
-	addr := client.Source.Addr().Unmap()
+func (s *settings) sender(client *mail.Client) *relay.Platform {
 	for i := range s.Platforms {
-		for _, net := range s.Platforms[i].Nets {
-			if net.Contains(addr) {
-				return &s.Platforms[i]
-			}
+		if p := &s.Platforms[i]; p.Sends(client) {
+			return p
 		}
 	}
 	return nil
-}
-
-// pool returns the platform's endpoint for an origin.
-func (p *Platform) pool(origin mail.Origin) (*relay.Pool, error) {
-	pool := p.Outside
-	if origin == mail.OriginInside {
-		pool = p.Inside
-	}
-	if pool == nil {
-		return nil, fmt.Errorf("platform %s has no endpoint for mail from %s", p.ID, origin)
-	}
-	return pool, nil
 }
