@@ -5,7 +5,9 @@
 // It promises to look from outside. A node is started with a configuration file,
 // operated by its commands and its API, and stopped by signals; what is counted is what
 // a sender saw answered and what a platform has stored or had on its wire, by an id in
-// each message. The node's own counters prove nothing here.
+// each message. The node's own counters prove nothing here; they only tell when to look.
+// What a node still has, and what it has in doubt, is read from the spool and the ledger
+// that it left behind when it ended.
 //
 // Where a test shows that something is handled, it also shows what comes of it when the
 // handling is switched off, so that it can't pass because nothing went wrong.
