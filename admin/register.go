@@ -12,7 +12,7 @@ import (
 )
 
 // apiVersion is that of the document: it grows with every change that callers can notice.
-const apiVersion = "1.0.0"
+const apiVersion = "1.1.0"
 
 const importPath = "/v1/mailboxes/import"
 
