@@ -26,7 +26,10 @@ type move struct {
 	was position
 }
 
-const moveBytes = 1 << 20 // of one group of moves
+const (
+	moveBytes     = 1 << 20 // of one group of moves
+	emptyingPause = 200 * time.Millisecond
+)
 
 // compactor rewrites segments of which little is needed, and removes them.
 func (s *Store) compactor() {
@@ -40,6 +43,9 @@ func (s *Store) compactor() {
 			n := s.worth()
 			if n == 0 {
 				break
+			}
+			if s.emptying(n) {
+				continue
 			}
 			if err := s.compactSegment(n); err != nil {
 				if !errors.Is(err, ErrClosed) {
@@ -59,6 +65,30 @@ func (s *Store) compactor() {
 			}
 		}
 	}
+}
+
+// emptying waits a moment, and reports whether meanwhile an eighth of what was needed of a
+// segment ended: a replay is going through it, and soon there will be nothing to write
+// again.
+func (s *Store) emptying(n uint32) bool {
+	needed := func() int64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if g := s.segments[n]; g != nil {
+			return s.needed(n, g)
+		}
+		return 0
+	}
+	before := needed()
+	if before == 0 {
+		return false
+	}
+	select {
+	case <-time.After(emptyingPause):
+	case <-s.stop:
+		return false
+	}
+	return needed() <= before-max(before/8, 1)
 }
 
 // wakeIfWorth wakes the compactor if a segment is worth it. s.mu is held.
