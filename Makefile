@@ -3,9 +3,10 @@
 
 GO       ?= go
 FUZZTIME ?= 30s
-export GO FUZZTIME
+CAMPAIGN ?= 30m
+export GO FUZZTIME CAMPAIGN
 
-.PHONY: help test peers lint demo bench fuzz
+.PHONY: help test peers lint demo bench fuzz campaign
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -27,3 +28,6 @@ bench: ## print the figures of docs/performance.md
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@tools/fuzz
+
+campaign: peers ## crashes, kills and random histories, for CAMPAIGN (30m, 2h)
+	@tools/campaign
