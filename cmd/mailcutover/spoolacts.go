@@ -236,7 +236,7 @@ func newSpoolAdopt(c *connection) *cobra.Command {
 			"delivers anything from it nor takes mail into it any more. A copy can't tell the original:\n" +
 			"make sure that the old node doesn't start again on its own disk. Messages that it had\n" +
 			"under way when it ended may arrive twice.\n\n" +
-			"If the node ends meanwhile, the same command goes on with it.",
+			"If the node ends meanwhile, it goes on at its next start.",
 		Example: "  mailcutover spool adopt /mnt/mx2/spool --from mx2.example.org --reason 'mx2 burnt down'",
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
 		dir, err := filepath.Abs(args[0])

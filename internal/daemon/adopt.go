@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"mailcutover/admin"
+	"mailcutover/internal/durable"
 	"mailcutover/mail"
 	"mailcutover/spool"
 )
@@ -71,6 +75,9 @@ func (a *adopter) adopt(_ context.Context, dir, from string) (admin.Adoption, er
 	if err == nil && a.under(dir) {
 		err = fmt.Errorf("%w: this node takes it over already", spool.ErrInUse)
 	}
+	if err == nil && strings.Contains(dir, "\n") {
+		err = errors.New("a name with a line break isn't taken")
+	}
 	if err != nil {
 		return admin.Adoption{}, fmt.Errorf("adopt spool %s: %w", dir, err)
 	}
@@ -97,6 +104,9 @@ func (a *adopter) adopt(_ context.Context, dir, from string) (admin.Adoption, er
 	a.all = append(a.all, x)
 	view := x.view
 	a.mu.Unlock()
+	if err := a.remember(); err != nil {
+		a.logger.Error("after a restart this adoption has to be asked for again", "directory", dir, "error", err)
+	}
 	a.logger.Warn("spool adopted", "spool", id.ID, "directory", dir, "from", from, "messages", all.Messages)
 	a.parts.Go(func() { a.moveSpool(x) })
 	return view, nil
@@ -117,7 +127,7 @@ func (o otherSpool) Clear(key string) bool  { return o.d.alarms.Clear(o.key(key)
 func (a *adopter) moveSpool(x *adoption) {
 	dir := x.view.Directory // never changes
 	key := "spool-adoption/" + dir
-	a.alarms.Raise(key, fmt.Sprintf("The mail of the adopted spool %s is on its way into this node's own. If this node stops before that has ended, adopt the spool again.", dir))
+	a.alarms.Raise(key, fmt.Sprintf("The mail of the adopted spool %s is on its way into this node's own. It goes on at the next start, if this node stops before that has ended.", dir))
 	var last mail.TransactionID
 	var err error
 	x.store.Each(spool.Filter{}, func(e spool.Entry) bool {
@@ -138,6 +148,9 @@ func (a *adopter) moveSpool(x *adoption) {
 		}
 		done = *v
 	})
+	if err := a.remember(); err != nil {
+		a.logger.Error("the next start will look into an adopted spool in vain", "directory", dir, "error", err)
+	}
 	a.logger.Info("adoption of a spool ended", "directory", dir, "moved", done.Moved, "left", done.Left, "error", err)
 	switch {
 	case err != nil:
@@ -236,4 +249,62 @@ func (a *adopter) takeIn(from *spool.Store, m *spool.Message, rcpts []spool.Reci
 	}
 	in.SetMessageID(m.MessageID)
 	return in.Commit(a.ctx, rcpts)
+}
+
+// adoptingFile lists, in the data directory, what is being taken over: a directory a line.
+const adoptingFile = "adopting"
+
+// remember writes down which adoptions the next start has to go on with.
+func (a *adopter) remember() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	folder, err := durable.Open(nil, a.config.Load().Data)
+	if err != nil {
+		return fmt.Errorf("write down the adoptions: %w", err)
+	}
+	return folder.Write(adoptingFile, func(w io.Writer) error {
+		for i, x := range a.all {
+			again := slices.ContainsFunc(a.all[i+1:], func(o *adoption) bool { return o.view.Directory == x.view.Directory })
+			if !again && (x.view.Ended == nil || x.view.Error != "") {
+				if _, err := fmt.Fprintln(w, x.view.Directory); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// interrupted returns the directories of the adoptions that the last process of this node
+// didn't end.
+func (a *adopter) interrupted() (dirs []string) {
+	text, err := os.ReadFile(filepath.Join(a.config.Load().Data, adoptingFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.logger.Error("adoptions that were interrupted are not known", "error", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		dirs = append(dirs, strings.TrimSuffix(line, "\n"))
+	}
+	return dirs
+}
+
+// goOn takes up interrupted adoptions. One that can't be is an alarm, and is tried again
+// at the next start, unless a person asks for it before, once its disk is there.
+func (a *adopter) goOn(dirs []string) {
+	for _, dir := range dirs {
+		_, err := a.adopt(a.ctx, dir, a.config.Load().Node)
+		if err == nil || errors.Is(err, spool.ErrInUse) { // a person was faster
+			continue
+		}
+		now := time.Now()
+		a.mu.Lock()
+		a.all = append(a.all, &adoption{view: admin.Adoption{Directory: dir, Began: now, Ended: &now, Error: err.Error()}})
+		a.mu.Unlock()
+		a.alarms.Raise("spool-adoption/"+dir, fmt.Sprintf("Taking over the adopted spool %s was interrupted and can't go on; adopt it again: %v", dir, err))
+	}
+	if len(dirs) > 0 {
+		if err := a.remember(); err != nil {
+			a.logger.Error("what adoptions were interrupted isn't written down", "error", err)
+		}
+	}
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"mailcutover/admin"
+	"mailcutover/internal/alarm"
 	"mailcutover/ledger"
 	"mailcutover/mail"
 	"mailcutover/routing"
@@ -94,6 +96,32 @@ func TestAdopt(t *testing.T) {
 	log := b.log.String()
 	if !strings.Contains(log, `"person":"tester","reason":"burnt down"`) || strings.Contains(log, "marker-of-a-body") {
 		t.Error("the log lacks the person, or has content")
+	}
+}
+
+// An adoption that a stop interrupted goes on at the next start.
+func TestAdoptionGoesOn(t *testing.T) {
+	b := newBench(t)
+	b.stop(b.Daemon)
+	dir, gone := oldSpool(t, 4), filepath.Join(t.TempDir(), "gone")
+	if _, err := spool.Adopt(nil, dir, "mx2.example", "mx1.example"); err != nil {
+		t.Fatal(err)
+	}
+	list := filepath.Join(b.config.Load().Data, adoptingFile)
+	if err := os.WriteFile(list, []byte(gone+"\n"+dir+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	if _, err := b.a.WaitStored(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	b.until("it is no longer written down", func() bool {
+		text, err := os.ReadFile(list)
+		return err == nil && string(text) == gone+"\n" // which is tried again next time
+	})
+	alarms, err := b.api.Alarms(t.Context())
+	if err != nil || !slices.ContainsFunc(alarms, func(a alarm.Alarm) bool { return a.Key == "spool-adoption/"+gone }) {
+		t.Errorf("alarms %v, %v", alarms, err)
 	}
 }
 

@@ -41,6 +41,7 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 		})
 	}
 	adopter := &adopter{Daemon: d}
+	interrupted := adopter.interrupted() // before the API can begin others
 	server := admin.New(admin.Options{
 		Table: d.table, Replica: d.replica, Gate: d.gate, Runner: d.runner, Alarms: d.alarms,
 		Platforms: d.platformHealth, Tokens: d.tokens,
@@ -55,6 +56,7 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 		Separator: cfg.Routing.Separator, Approval: string(cfg.Approval), Lab: cfg.Lab,
 		Version: d.version, Logger: d.logger,
 	})
+	d.parts.Go(func() { adopter.goOn(interrupted) })
 	d.admin = &adminServer{server: server, socket: socket}
 	d.part("admin API", func() error { return server.Serve(socket) })
 	return nil
