@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -127,10 +129,10 @@ func size(n int64) string {
 }
 
 func perSecond(rate float64) string {
-	if rate < 0.001 {
+	if rate < 0.01 {
 		return ""
 	}
-	return strconv.FormatFloat(rate, 'f', -1, 64)[:min(6, len(strconv.FormatFloat(rate, 'f', -1, 64)))]
+	return strconv.FormatFloat(math.Round(rate*100)/100, 'f', -1, 64)
 }
 
 // forecast returns how long the rest takes, and when that is.
@@ -196,7 +198,7 @@ func old(t time.Time) string {
 	case d >= 48*time.Hour:
 		return fmt.Sprintf("%dd", int(d.Hours()/24))
 	case d >= time.Minute:
-		return d.Round(time.Minute).String()[:len(d.Round(time.Minute).String())-2]
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	default:
 		return d.Round(time.Second).String()
 	}
