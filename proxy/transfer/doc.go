@@ -3,16 +3,16 @@
 // streams the message through.
 //
 // It promises that a platform is only ever sent the table's canonical address, under a
-// decision that still holds right before the final dot; that a 250 to the sender is a
-// platform's 250 for all recipients it speaks for (P1 to P3); and that whatever was not
-// foreseen is answered temporarily (P5). Nothing touches the disk: custody stays with
-// the sending relay until the platform has taken over.
+// decision that still holds right before the final dot; that a 250 to the sender means for
+// each recipient that a platform has the message or that it is durable in the spool (P1 to
+// P3); and that whatever was not foreseen is answered temporarily (P5).
 //
-// What one answer of one platform can't speak for is put off with 452 4.5.3, so that
-// the sending relay splits the message and comes again: recipients of another platform,
-// a second recipient where the sender speaks SMTP and the platform LMTP, a second
-// agency beside an armed one. Recipients of a closed agency get 451 4.3.2, unknown
-// addresses of served domains 451 4.1.1, foreign domains 550 5.7.1.
+// What one answer of one platform can speak for is streamed and touches no disk: custody
+// stays with the sending relay until the platform has taken over. Otherwise the message is
+// written into the spool beside it, and stays there for the recipients that were not
+// taken: those of closed agencies are held, those of another way wait
+// (docs/architecture/spool.md). Unknown addresses of served domains get 451 4.1.1,
+// foreign domains 550 5.7.1. Without a spool, what would go there is put off.
 //
 // The listener (proxy/smtp) calls a session from one goroutine. A [Transfer] is safe for
 // concurrent use.

@@ -114,7 +114,7 @@ func (m *message) open() error {
 			return err
 		}
 	}
-	if l == nil || l.do(func() error { return l.tx.Data(l.ctx) }) == nil || m.body != nil {
+	if l == nil || l.do(func() error { return l.tx.Data(l.ctx) }) == nil || m.mayDetour(l.broken) {
 		return nil
 	}
 	return m.refusedAll(l.broken)
@@ -176,10 +176,10 @@ func (m *message) write(b *buffer, p []byte) error {
 }
 
 // detour sends the streamed recipients into the spool instead. It reports false if they
-// have to be refused: there is no body in the spool, the reason is a permanent one, or
-// the sender takes an answer for each.
+// have to be refused: there is no body in the spool, or nobody else has the message and
+// the reason is a platform's answer, or the sender takes one for each.
 func (m *message) detour(why error) bool {
-	if m.body == nil || m.lmtp && m.streamed() == len(m.rcpt) {
+	if !m.mayDetour(why) {
 		return false
 	}
 	for i := range m.rcpt {
@@ -190,6 +190,13 @@ func (m *message) detour(why error) bool {
 		}
 	}
 	return true
+}
+
+// mayDetour reports whether detour is the answer to an error.
+func (m *message) mayDetour(why error) bool {
+	var answered *relay.PlatformReply
+	alone := m.streamed() == len(m.rcpt)
+	return m.body != nil && !(alone && (m.lmtp || errors.As(why, &answered)))
 }
 
 // divert says what becomes of a recipient whose streaming ended with err.
@@ -398,6 +405,9 @@ func (m *message) answers(ctx context.Context) []error {
 		return []error{err}
 	}
 	m.committed = true
+	for _, r := range failed {
+		r.ticket = nil // it ended; the recipient is the spool's now
+	}
 	return []error{nil}
 }
 

@@ -141,9 +141,16 @@ func (q *Queue) scan(ctx context.Context) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, b := range empty {
-		if b.state == boxEmpty && q.boxes[b.key] == b {
-			delete(q.boxes, b.key) // what it had left is held no more
+		if b.state != boxEmpty || q.boxes[b.key] != b {
+			continue
 		}
+		if b.more && b.resume < from { // this scan began behind what it had left
+			q.empty = append(q.empty, b)
+			q.hungry[b] = struct{}{}
+			q.starving = true
+			continue
+		}
+		delete(q.boxes, b.key) // what it had left is held no more
 	}
 	// A scan over a large spool takes time; scans take a tenth of it at most.
 	q.scanAt = time.Now().Add(max(9*time.Since(began), scanEvery))

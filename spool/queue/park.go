@@ -31,6 +31,7 @@ func (q *Queue) park(id routing.AgencyID) *parked {
 // parkBox lays a box aside until its agency opens. q.mu is held.
 func (q *Queue) parkBox(b *box, id routing.AgencyID) {
 	b.agency = id
+	b.failures = 0 // what it saw before its agency closed says nothing of what comes
 	q.settleBox(b, boxParked)
 	if b.state == boxParked {
 		p := q.park(id)
@@ -166,6 +167,9 @@ func (q *Queue) routeItem(it item) {
 		q.gone(it, err)
 		return
 	}
+	if q.rested(it, m) {
+		return
+	}
 	r := &m.Recipients[it.rcpt]
 	it.rests = false
 	if it.stored {
@@ -173,9 +177,6 @@ func (q *Queue) routeItem(it item) {
 		next := r.Last.Next
 		if next.IsZero() && r.Last.Attempts > 0 { // put off when it came in
 			next = m.Time.Add(q.o.Retry.First)
-		}
-		if until, ok := q.o.Doubts[m.Transaction]; ok && until.After(next) {
-			next = until
 		}
 		if wait := time.Until(next); wait > 0 {
 			q.mu.Lock()

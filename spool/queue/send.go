@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"mailcutover/routing"
@@ -84,6 +85,9 @@ func (q *Queue) sendItem(ctx context.Context, l *lane, it item) {
 		q.gone(it, err)
 		return
 	}
+	if q.rested(it, m) {
+		return
+	}
 	d, open := q.route(m, int(it.rcpt))
 	key := m.Recipients[it.rcpt].Key()
 	q.mu.Lock()
@@ -111,6 +115,29 @@ func (q *Queue) sendItem(ctx context.Context, l *lane, it item) {
 	s.add(part{ref: it.ref, key: key, item: it}, d)
 	s.send(ctx, nil)
 }
+
+// rested puts waiting mail that is in doubt back until the platform's limit has passed,
+// whoever asked for it: another delivery of its message that took it along may have left
+// it so, or the process before this one. It reports whether it did.
+func (q *Queue) rested(it item, m *spool.Message) bool {
+	r := &m.Recipients[it.rcpt]
+	until := q.o.Doubts[m.Transaction]
+	if strings.HasPrefix(r.Reason, inDoubt) && r.Last.Next.After(until) {
+		until = r.Last.Next
+	}
+	wait := time.Until(until)
+	if wait <= 0 {
+		return false
+	}
+	it.lane, it.stored, it.rests = 0, false, true
+	q.mu.Lock()
+	q.schedule(it, wait)
+	q.mu.Unlock()
+	return true
+}
+
+// inDoubt begins the reason of a recipient in doubt; proxy/transfer begins it so, too.
+const inDoubt = "in doubt"
 
 // stillWaiting reports whether a recipient is waiting mail now. A delivery asks once it has
 // made the recipient's key busy: from then on nobody else changes that.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"mailcutover/spool"
@@ -121,7 +122,10 @@ func (s *shipment) outcome(i int, r *Result) (o spool.Outcome, next time.Duratio
 	case Damaged:
 		o.State = spool.StateQuarantined
 	case InDoubt:
-		o.State, o.Next = rcpt.State, r.Until
+		if strings.HasPrefix(rcpt.Reason, inDoubt) {
+			q.o.Alarms.Raise("in-doubt-again/"+rcpt.Key().String(), fmt.Sprintf("Message %s for %s is in doubt again: each attempt may leave a copy on %s, and what is held behind it waits.", s.m.Transaction, rcpt.Key().String(), s.lane.platform))
+		}
+		o.State, o.Next, o.Reason = rcpt.State, r.Until, inDoubt+": "+o.Reason
 		next = max(time.Until(r.Until), 0)
 	case Closed:
 	case Unavailable:

@@ -1,0 +1,131 @@
+package queue
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mailcutover/mail"
+	"mailcutover/spool"
+)
+
+// More mailboxes with held mail than a lane's window holds: none is forgotten, with and
+// without mail that comes meanwhile.
+func TestNoMailboxIsForgottenBeyondTheWindow(t *testing.T) {
+	for _, live := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, nil)
+			const n = 24_000
+			for i := range n {
+				w.open("ox", "health", i)
+				w.put(spool.StateHeld, "a@out.example", i)
+			}
+			for i := range n {
+				w.put(spool.StateHeld, "a@out.example", i)
+			}
+			w.open("ox", "health", n+1)
+			w.run()
+			for range 20 {
+				time.Sleep(100 * time.Millisecond)
+				if live {
+					w.q.Added(w.put(spool.StateHeld, "a@out.example", n+1))
+				}
+			}
+			time.Sleep(10 * time.Minute)
+			synctest.Wait()
+			if c, _ := w.store.Counts(); c.Of(spool.StateHeld) > 0 {
+				t.Errorf("live %v: %d recipients are still held", live, c.Of(spool.StateHeld))
+			}
+			w.stop()
+			w.inOrder()
+		})
+	}
+}
+
+// What is in doubt rests until the platform's limit, also where a delivery took it along.
+func TestJoinedRecipientsRestToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.open("ox", "health", 1, 2, 3)
+		w.behave = func(*Delivery, *Recipient) Result {
+			return Result{Status: InDoubt, Err: errDown, Until: time.Now().Add(10 * time.Minute)}
+		}
+		w.run()
+		time.Sleep(time.Second)
+		w.q.Added(w.put(spool.StateWaiting, "a@out.example", 1, 2, 3))
+		time.Sleep(5 * time.Minute)
+		if got := len(w.taken(true)); got != 3 {
+			t.Errorf("%d attempts within the platform's limit, want 3", got)
+		}
+		w.stop()
+	})
+}
+
+// What was in doubt before the start rests whatever an operator asks, and however much
+// longer than the longest delay its rest is.
+func TestDoubtsFromBeforeTheStartRest(t *testing.T) {
+	for name, retry := range map[string]bool{"asked for": true, "left alone": false} {
+		synctest.Test(t, func(t *testing.T) {
+			doubts := map[mail.TransactionID]time.Time{}
+			w := newWorld(t, func(o *Options) { o.Doubts, o.Retry.Max = doubts, 5*time.Minute })
+			w.open("ox", "health", 1)
+			doubts[w.put(spool.StateWaiting, "a@out.example", 1)] = time.Now().Add(time.Hour)
+			w.run()
+			synctest.Wait()
+			if retry {
+				if _, err := w.q.Retry(Subject{All: true}, "test"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(30 * time.Minute)
+			if got := len(w.taken(true)); got != 0 {
+				t.Errorf("%s: %d attempts within the platform's limit", name, got)
+			}
+			time.Sleep(time.Hour)
+			if got := len(w.taken(false)); got != 1 {
+				t.Errorf("%s: %d deliveries after it, want 1", name, got)
+			}
+			w.stop()
+		})
+	}
+}
+
+// A failure from before an agency closed says nothing of the mailbox's patience after it.
+func TestPatienceBeginsAnewWhenAnAgencyOpens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.open("ox", "health", 1)
+		w.behave = func(*Delivery, *Recipient) Result {
+			return Result{Status: Deferred, Err: errDown, Reply: mail.NewReply(451, 4, 2, 0, "Not now")}
+		}
+		id := w.put(spool.StateHeld, "a@out.example", 1)
+		w.run()
+		time.Sleep(100 * time.Millisecond)
+		w.shut("health", 1)
+		time.Sleep(time.Hour)
+		w.open("ox", "health", 1)
+		time.Sleep(3 * time.Second)
+		if got := w.store.state(id, 0); got != spool.StateHeld {
+			t.Errorf("state %s after one failure, want held", got)
+		}
+		w.stop()
+	})
+}
+
+// A message that is in doubt each time keeps its mailbox waiting: a human has to see that.
+func TestInDoubtAgainRaisesAnAlarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.open("ox", "health", 1)
+		w.put(spool.StateHeld, "a@out.example", 1)
+		w.behave = func(*Delivery, *Recipient) Result {
+			return Result{Status: InDoubt, Err: errDown, Until: time.Now().Add(10 * time.Minute)}
+		}
+		w.run()
+		time.Sleep(time.Hour)
+		w.stop()
+		if len(w.alarms) != 1 {
+			t.Errorf("alarms %v, want one", w.alarms)
+		}
+	})
+}
