@@ -1,4 +1,4 @@
-// Exchangelike is a mail platform that behaves like Microsoft Exchange where that hurts
+// Command exchangelike is a mail platform that behaves like Microsoft Exchange where that hurts
 // a proxy in front of it. It is a test's source platform, as a process of its own.
 //
 // Every quirk is a flag and off by default, so that a test shows one at a time:
