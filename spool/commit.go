@@ -218,36 +218,6 @@ func (s *Store) admit(jobs []*job) (owner error) {
 	return owner
 }
 
-// agencyBounds refuses a message over the bounds of an agency; more counts what else is
-// in the group. s.mu is held.
-func (s *Store) agencyBounds(j *job, more map[uint32]*Counts) error {
-	b := &s.o.Bounds
-	if b.AgencyBytes <= 0 && b.AgencyMessages <= 0 {
-		return nil
-	}
-	seen := map[uint32]bool{}
-	for i := range j.rcpts {
-		n := s.x.agency(j.rcpts[i].Agency)
-		if seen[n] {
-			continue
-		}
-		seen[n] = true
-		if more[n] == nil {
-			more[n] = &Counts{}
-		}
-		a := &s.x.agencies[n]
-		if b.AgencyMessages > 0 && a.counts.Messages+more[n].Messages >= b.AgencyMessages ||
-			b.AgencyBytes > 0 && a.counts.Bytes+more[n].Bytes+j.fixed.size > b.AgencyBytes {
-			return fmt.Errorf("spool %s: agency %q: %w: %d messages, %d bytes", s.o.Dir, a.id, ErrFull, a.counts.Messages, a.counts.Bytes)
-		}
-	}
-	for n := range seen {
-		more[n].Messages++
-		more[n].Bytes += j.fixed.size
-	}
-	return nil
-}
-
 // syncBodies makes the names of the group's body files durable; their bytes are.
 func (s *Store) syncBodies(jobs []*job) {
 	needed := false

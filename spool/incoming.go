@@ -42,15 +42,10 @@ func (s *Store) Begin(env Envelope) (*Incoming, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	b := &s.o.Bounds
-	switch {
-	case b.Messages > 0 && s.x.counts.Messages+s.coming >= b.Messages:
-		return nil, fmt.Errorf("spool %s: %w: %d messages, %d are allowed", s.o.Dir, ErrFull, s.x.counts.Messages, b.Messages)
-	case b.Bytes > 0 && s.x.counts.Bytes+s.bytes >= b.Bytes:
-		return nil, fmt.Errorf("spool %s: %w: %d bytes, %d are allowed", s.o.Dir, ErrFull, s.x.counts.Bytes+s.bytes, b.Bytes)
-	case s.o.Now().Before(s.full):
-		return nil, fmt.Errorf("spool %s: %w: the disk had no room a moment ago", s.o.Dir, ErrFull)
-	case s.x.messages[id] != nil:
+	if err := s.beginBounds(); err != nil {
+		return nil, err
+	}
+	if s.x.messages[id] != nil {
 		return nil, fmt.Errorf("spool %s: transaction %s is there already", s.o.Dir, env.Transaction)
 	}
 	s.coming++
@@ -107,17 +102,6 @@ func (in *Incoming) spill() {
 		in.err = in.s.failed("spool: write message "+string(in.env.Transaction), err)
 	}
 	in.buffer = in.buffer[:0]
-}
-
-// reserve counts bytes of bodies that are coming.
-func (s *Store) reserve(n int64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if b := s.o.Bounds.Bytes; b > 0 && s.x.counts.Bytes+s.bytes+n > b {
-		return fmt.Errorf("spool %s: %w: %d bytes are allowed", s.o.Dir, ErrFull, b)
-	}
-	s.bytes += n
-	return nil
 }
 
 // Commit makes the message durable, with its recipients. When it returns nil it is on

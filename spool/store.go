@@ -15,15 +15,6 @@ import (
 	"mailcutover/routing"
 )
 
-// Bounds are how much the spool takes. A bound of 0 is none. A message counts as long as
-// it has a recipient whose state isn't final; for an agency, a recipient of that agency.
-type Bounds struct {
-	Bytes          int64 // of bodies; the disk needs up to twice as much
-	Messages       int
-	AgencyBytes    int64
-	AgencyMessages int
-}
-
 // Alarms takes what a human has to see.
 type Alarms interface {
 	Raise(key, text string)
