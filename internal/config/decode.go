@@ -295,9 +295,15 @@ func show(in any) string {
 	}
 }
 
+// clip shortens a value that was probably pasted by mistake. The name of a file is at most
+// 4096 bytes on Linux and has to be readable to the end, so a rooted one isn't cut.
 func clip(s string) string {
-	if r := []rune(s); len(r) > 80 {
-		return string(r[:80]) + "..."
+	limit := 80
+	if strings.HasPrefix(s, "/") {
+		limit = 4096
+	}
+	if r := []rune(s); len(r) > limit {
+		return string(r[:limit]) + "..."
 	}
 	return s
 }
