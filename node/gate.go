@@ -16,6 +16,10 @@ import (
 // or that this node may no longer decide.
 var ErrClosed = errors.New("agency is closing")
 
+// ErrLapsed is the ErrClosed of a node that has not reached the table for longer than its
+// lease: nothing is known of the agency.
+var ErrLapsed = fmt.Errorf("%w: the right to decide has lapsed", ErrClosed)
+
 // Source is the node's copy of the table.
 type Source interface {
 	// State returns the newest State; it is never nil.
@@ -206,7 +210,7 @@ func (g *Gate) Enter(d *routing.Decision, cut func()) (*Ticket, error) {
 // the drain waits for this ticket; after ErrClosed no dot may be sent.
 func (t *Ticket) Dot(_ context.Context) error {
 	if !t.gate.right().covers(t.armed) {
-		return fmt.Errorf("before the dot: %w: the right to decide has lapsed", ErrClosed)
+		return fmt.Errorf("before the dot: %w", ErrLapsed)
 	}
 	t.agency.mu.Lock()
 	defer t.agency.mu.Unlock()
@@ -223,7 +227,7 @@ func (t *Ticket) Dot(_ context.Context) error {
 // duplicate (docs/architecture/switch.md, node rule 4).
 func (t *Ticket) Acknowledge() error {
 	if !t.gate.right().covers(t.armed) {
-		return fmt.Errorf("after the dot: %w: the right to decide has lapsed", ErrClosed)
+		return fmt.Errorf("after the dot: %w", ErrLapsed)
 	}
 	return nil
 }

@@ -37,6 +37,7 @@ type conn struct {
 	born, idleSince time.Time
 	limit           time.Time // born and the platform's limit; zero: none
 	messages        int       // transactions begun
+	worked          bool      // a MAIL was answered on it
 	block           time.Duration
 
 	watched     <-chan struct{} // Done of the context whose end interrupts

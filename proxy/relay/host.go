@@ -12,7 +12,7 @@ import (
 type host struct {
 	name string // host:port as configured
 	tls  *tls.Config
-	down atomic.Bool // failures > 0, for a look without the lock
+	down atomic.Bool // failures > 0 or broke is set, for a look without the lock
 
 	conns atomic.Int32 // connections, with those being made
 
@@ -20,6 +20,7 @@ type host struct {
 	retryAt  time.Time // not dialled before
 	trying   bool      // the one attempt after a failure is under way
 	last     error     // of the last failure
+	broke    time.Time // when a connection broke that had worked, if none has worked since
 
 	fullUntil time.Time // not dialled before, as long as there are connections
 	fullLast  error     // what it said
@@ -86,7 +87,7 @@ func (p *Pool) succeeded(h *host) {
 	}
 	p.mu.Lock()
 	was := h.failures
-	h.failures, h.last, h.retryAt = 0, nil, time.Time{}
+	h.failures, h.last, h.retryAt, h.broke = 0, nil, time.Time{}, time.Time{}
 	h.down.Store(false)
 	p.mu.Unlock()
 	if was > 0 {
@@ -131,7 +132,26 @@ func (p *Pool) full(h *host, err error) bool {
 // so slow that the platform's limit passed.
 func (p *Pool) lost(c *conn, err error) {
 	if c.interrupted.Load() == nil && !errors.Is(err, ErrBareLineEnd) && !c.outlived() {
-		p.failed(c.host, err)
+		p.broke(c, err)
 	}
 	p.discard(c, "error")
+}
+
+// broke notes a connection that broke. One on which a MAIL was answered says little of its
+// host: the next dial tells. Only if a connection that was made since has broken, too, and
+// none has worked in between, the host is left alone, as it is after a failed dial.
+func (p *Pool) broke(c *conn, err error) {
+	h := c.host
+	p.mu.Lock()
+	if c.worked && (h.broke.IsZero() || !c.born.After(h.broke)) {
+		if h.broke.IsZero() {
+			h.broke = time.Now()
+			h.down.Store(true)
+		}
+		p.mu.Unlock()
+		p.log.Info("connection to the platform broke", "peer", h.name, "error", err)
+		return
+	}
+	p.mu.Unlock()
+	p.failed(h, err)
 }

@@ -181,7 +181,7 @@ func TestTurnAndCancellationAtOnce(t *testing.T) {
 // When the last connection breaks and its host is left alone, nobody waits in vain.
 func TestWaitersLearnThatAllHostsAreDown(t *testing.T) {
 	peer := startPeer(t, &peer{answer: func(_ *session, verb, _ string) string {
-		return map[string]string{"RCPT": cut}[verb]
+		return map[string]string{"MAIL": cut}[verb]
 	}})
 	ep := endpoint(peer.addr)
 	ep.Limits.Connections, ep.Limits.Backoff, ep.Limits.BackoffMax = 1, time.Hour, time.Hour
@@ -215,13 +215,40 @@ func TestDoubtIsOfOneMessage(t *testing.T) {
 	ep.Limits.Backoff, ep.Limits.BackoffMax = time.Hour, time.Hour
 	p := newPool(t, ep, Options{})
 	ctx := testContext(t)
-	if err := deliver(ctx, t, p, "x\r\n", "b@x.example").err(); !errors.Is(err, ErrInDoubt) {
-		t.Errorf("got %v", err)
+	for range 2 {
+		if err := deliver(ctx, t, p, "x\r\n", "b@x.example").err(); !errors.Is(err, ErrInDoubt) {
+			t.Errorf("got %v", err)
+		}
 	}
 	_, err := p.Open(ctx, mail.Client{}, mail.Path{}, nil)
 	var ce *ConnectionError
 	if !errors.As(err, &ce) || ce.InDoubt || errors.Is(err, ErrInDoubt) || !strings.Contains(err.Error(), "every host failed lately") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Connections that broke say nothing more of their host once another has worked.
+func TestOneBrokenConnectionKeepsNobodyWaiting(t *testing.T) {
+	var broken atomic.Int32
+	peer := startPeer(t, &peer{answer: func(s *session, verb, _ string) string {
+		if verb == "." && s.number%2 == 0 {
+			broken.Add(1)
+			return cut
+		}
+		return ""
+	}})
+	ep := endpoint(peer.addr)
+	ep.Limits.Backoff, ep.Limits.BackoffMax, ep.Limits.MaxMessages = time.Hour, time.Hour, 1
+	p := newPool(t, ep, Options{})
+	ctx := testContext(t)
+	for n := range 10 {
+		err := deliver(ctx, t, p, "x\r\n", "b@x.example").err()
+		if want := n%2 == 0; errors.Is(err, ErrInDoubt) != want || !want && err != nil {
+			t.Errorf("message %d: %v", n, err)
+		}
+	}
+	if broken.Load() != 5 {
+		t.Errorf("%d connections broke", broken.Load())
 	}
 }
 

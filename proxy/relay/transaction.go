@@ -263,7 +263,7 @@ func (t *Transaction) readMail(forwards int) (retry bool, err error) {
 	case code == 421:
 		return true, t.pool.refused(c, "MAIL", code)
 	case code/100 == 2:
-		t.stage = stageMail
+		t.stage, c.worked = stageMail, true
 		return false, nil
 	case code/100 == 3:
 		return false, fmt.Errorf("%w: MAIL answered with %d", ErrProtocol, code)

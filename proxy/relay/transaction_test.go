@@ -592,12 +592,13 @@ func TestCutByThePlatform(t *testing.T) {
 				ep.Timeouts = Timeouts{Greeting: d, Command: d, Mail: d, Rcpt: d, Data: d, Dot: d, Reset: d}
 				p := newPool(t, ep, Options{})
 				ctx := testContext(t)
-				var err error
-				if c.at == "body" {
-					err = slowBody(ctx, t, p, peer)
-				} else {
-					err = deliver(ctx, t, p, "x\r\n", "b@x.example").err()
+				attempt := func() error {
+					if c.at == "body" {
+						return slowBody(ctx, t, p, peer)
+					}
+					return deliver(ctx, t, p, "x\r\n", "b@x.example").err()
 				}
+				err := attempt()
 				var ce *ConnectionError
 				if !errors.As(err, &ce) || ce.Platform != "ox" {
 					t.Fatalf("got %v", err)
@@ -611,8 +612,17 @@ func TestCutByThePlatform(t *testing.T) {
 				if how == hang && !errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Errorf("want a timeout: %v", err)
 				}
+				// A connection that worked and broke doesn't speak for its host, two in a
+				// row do.
+				worked := !slices.Contains([]string{"greeting", "EHLO", "MAIL"}, c.at)
+				if s := p.Stats(); s.Open != 0 || s.Hosts[0].Healthy != worked {
+					t.Errorf("after one: %+v", s)
+				}
+				if worked && attempt() == nil {
+					t.Error("the second was delivered")
+				}
 				if s := p.Stats(); s.Open != 0 || s.Hosts[0].Healthy || s.Hosts[0].Error == "" {
-					t.Errorf("%+v", s)
+					t.Errorf("at last: %+v", s)
 				}
 			})
 		}

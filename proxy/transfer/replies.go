@@ -34,6 +34,8 @@ var (
 func reply(err error) *mail.Reply {
 	var doubt *relay.ConnectionError
 	switch {
+	case errors.Is(err, node.ErrLapsed):
+		return errTable
 	case errors.Is(err, node.ErrClosed):
 		return errClosed
 	case errors.As(err, &doubt) && doubt.InDoubt:
