@@ -83,6 +83,8 @@ func FuzzHead(f *testing.F) {
 	tried := rcpt("bert", "", StateWaiting)
 	tried.Last = Result{Time: env.Time, Code: 451, Platform: "ox", Attempts: 1, Next: env.Time}
 	f.Add(appendHead(x.append(nil), &env, []Recipient{rcpt("anna", "health", StateHeld), tried}))
+	tried.Last.Cause = CauseDoubt
+	f.Add(appendHead(x.append(nil), &env, []Recipient{tried, rcpt("anna", "health", StateHeld)}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parseHead(b)
 		if err != nil {
@@ -104,6 +106,8 @@ func FuzzHead(f *testing.F) {
 func FuzzOutcome(f *testing.F) {
 	o := outcome{id: [16]byte{1}, rcpt: 3, ended: true, first: 1, last: 9}
 	o.State, o.Reason, o.Code, o.Platform = StateWaiting, "full", 452, "ox"
+	f.Add(appendOutcome(nil, &o))
+	o.Cause = CauseUnavailable
 	f.Add(appendOutcome(nil, &o))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		o, err := parseOutcome(b)

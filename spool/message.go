@@ -75,7 +75,20 @@ type Result struct {
 	Epoch    routing.Epoch
 	Attempts int       // how many there were
 	Next     time.Time // when the next is due; zero: as the queue decides
+	Cause    Cause     // why there has to be a next
 }
+
+// Cause says why a recipient has to be tried again, as far as that decides what may make it
+// go before Result.Next. The numbers stand in the journal.
+type Cause uint8
+
+// The causes.
+const (
+	CauseUnknown     Cause = iota // none of the others
+	CauseDoubt                    // the dot was sent and the answer lost: nothing makes it go earlier
+	CauseUnavailable              // the platform couldn't be reached: it goes when that is back
+	numCauses
+)
 
 // Outcome changes the state of one recipient of a message.
 type Outcome struct {

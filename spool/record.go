@@ -157,12 +157,23 @@ func appendRecipient(b []byte, r *Recipient) []byte {
 	if o.MTPriority != nil {
 		b = binary.AppendVarint(b, int64(*o.MTPriority))
 	}
-	tried := r.Last != Result{}
-	if b = appendBool(b, tried); tried {
-		b = appendResult(b, &r.Last)
+	switch {
+	case r.Last == Result{}:
+		return append(b, resultNone)
+	case r.Last.Cause == CauseUnknown:
+		return appendResult(append(b, resultOnly), &r.Last)
+	default:
+		return append(appendResult(append(b, resultCause), &r.Last), byte(r.Last.Cause))
 	}
-	return b
 }
+
+// What stands before a recipient's result: journals from before there were causes have
+// the first two only.
+const (
+	resultNone  = 0
+	resultOnly  = 1
+	resultCause = 2 // the cause stands behind the result
+)
 
 func appendResult(b []byte, r *Result) []byte {
 	b = appendTime(b, r.Time)
@@ -295,10 +306,26 @@ func (r *reader) recipient() (rc Recipient) {
 		n := int(r.varint())
 		o.MTPriority = &n
 	}
-	if r.bool() {
+	switch kind := r.byte(); kind {
+	case resultNone:
+	case resultOnly, resultCause:
 		rc.Last = r.result()
+		if kind == resultCause {
+			rc.Last.Cause = r.cause()
+		}
+	default:
+		r.bad = true
 	}
 	return rc
+}
+
+// cause takes a cause that is one: none is said by its absence.
+func (r *reader) cause() Cause {
+	c := Cause(r.byte())
+	if c == CauseUnknown || c >= numCauses {
+		r.bad = true
+	}
+	return c
 }
 
 func (r *reader) result() (v Result) {
@@ -358,7 +385,11 @@ func appendOutcome(b []byte, o *outcome) []byte {
 		b = binary.AppendUvarint(b, uint64(o.last))
 	}
 	b = appendString(b, cut(o.Reason, MaxText))
-	return appendResult(b, &o.Result)
+	b = appendResult(b, &o.Result)
+	if o.Cause != CauseUnknown {
+		b = append(b, byte(o.Cause))
+	}
+	return b
 }
 
 // parseOutcome returns the outcome that a record tells of.
@@ -372,6 +403,9 @@ func parseOutcome(b []byte) (o outcome, err error) {
 		o.first, o.last = uint32(r.uvarint()), uint32(r.uvarint())
 	}
 	o.Reason, o.Result = r.string(), r.result()
+	if len(r.b) > 0 { // journals from before there were causes have none
+		o.Cause = r.cause()
+	}
 	o.Transaction, o.Recipient = mail.TransactionIDOf(o.id), int(rcpt)
 	if r.bad || len(r.b) > 0 || rcpt >= MaxRecipients || o.State == StateUnknown || o.State >= numStates {
 		return o, fmt.Errorf("%w: outcome of message %s", ErrBadRecord, o.Transaction)

@@ -109,7 +109,7 @@ func TestAMessageStays(t *testing.T) {
 				DeliverBy: &gosmtp.DeliverByOptions{Time: time.Hour, Mode: gosmtp.DeliverByNotify, Trace: true}, RequireRecipientValidSince: time.Unix(5, 0).UTC()}
 			a.To = path(t, `"anna x"@in.example`)
 			b := rcpt("bert", "works", StateWaiting)
-			b.Last = Result{Time: time.Unix(6, 0).UTC(), Code: 451, Platform: "ox", Epoch: routing.Epoch{Term: 1, Number: 2}, Attempts: 1, Next: time.Unix(7, 0).UTC()}
+			b.Last = Result{Time: time.Unix(6, 0).UTC(), Code: 451, Platform: "ox", Epoch: routing.Epoch{Term: 1, Number: 2}, Attempts: 1, Next: time.Unix(7, 0).UTC(), Cause: CauseUnavailable}
 			env := envelope(t)
 			in, err := s.Begin(env)
 			if err != nil {
@@ -148,7 +148,7 @@ func TestAMessageStays(t *testing.T) {
 			s = openStore(t, o)
 			check(s)
 			out := Outcome{Transaction: env.Transaction, Recipient: 1, State: StateWaiting, Reason: "4.2.2 full",
-				Result: Result{Time: time.Unix(9, 0).UTC(), Code: 452, Platform: "ox", Epoch: routing.Epoch{Term: 1, Number: 7}, Attempts: 2, Next: time.Unix(99, 0).UTC()}}
+				Result: Result{Time: time.Unix(9, 0).UTC(), Code: 452, Platform: "ox", Epoch: routing.Epoch{Term: 1, Number: 7}, Attempts: 2, Next: time.Unix(99, 0).UTC(), Cause: CauseDoubt}}
 			if err := s.Set(out); err != nil {
 				t.Fatal(err)
 			}
