@@ -44,6 +44,7 @@ type Decision struct {
 	Epoch    Epoch // version of the agency's record; kept with whatever is done
 	Nonce    Nonce
 	Armed    bool // a check is due before each final dot or login
+	Group    bool // a fixed address that is a group's
 }
 
 // Deliver reports whether mail or a login may go to Platform.
@@ -153,7 +154,7 @@ func (s *State) decide(d *Decision, key string, mail bool) (claimed bool) {
 	case !claimed:
 	case holder.agency == ofFixed:
 		if f := s.fixed[Address(key)]; mail {
-			d.Reason, d.Platform, d.Address = ReasonFixed, f.Platform, f.At
+			d.Reason, d.Platform, d.Address, d.Group = ReasonFixed, f.Platform, f.At, f.Kind == kindGroup
 			if d.Address == "" {
 				d.Address = f.Address
 			}

@@ -200,10 +200,10 @@ func TestFixedAddress(t *testing.T) {
 		}
 	}
 	s = mustApply(t, s, Update{Fixed: []Fixed{all, scan}})
-	if d := s.DecideAddress("all@town.example", "+"); d != (Decision{Reason: ReasonFixed, Platform: "exchange", Address: "all@town.example"}) || !d.Deliver() {
+	if d := s.DecideAddress("all@town.example", "+"); d != (Decision{Reason: ReasonFixed, Platform: "exchange", Address: "all@town.example", Group: true}) || !d.Deliver() {
 		t.Errorf("%+v", d)
 	}
-	if d := s.DecideAddress("scan@town.example", "+"); d.Platform != "ox" || d.Address != "s1@ox.internal" {
+	if d := s.DecideAddress("scan@town.example", "+"); d.Platform != "ox" || d.Address != "s1@ox.internal" || d.Group {
 		t.Errorf("%+v", d)
 	}
 	if d := s.DecideLogin("all@town.example"); d.Reason != ReasonNoSuchName {

@@ -11,9 +11,12 @@ import (
 // FixedKind is what a fixed address is: something whose home no agency's switch moves.
 type FixedKind string
 
+// kindGroup is the kind of groups, which may have rules on who writes to them.
+const kindGroup FixedKind = "group"
+
 // FixedKinds lists the kinds of fixed addresses.
 func FixedKinds() []FixedKind {
-	return []FixedKind{"group", "folder", "contact", "application", "scanner"}
+	return []FixedKind{kindGroup, "folder", "contact", "application", "scanner"}
 }
 
 // Fixed is a fixed address and its home platform.

@@ -172,7 +172,7 @@ func (a *delivery) addressed(asked []int) (ok []int, rcpts []relay.Recipient) {
 			continue
 		}
 		ok = append(ok, i)
-		rcpts = append(rcpts, relay.Recipient{To: to, Options: r.Options})
+		rcpts = append(rcpts, relay.Recipient{To: to, Options: r.Options, Group: d.Group})
 	}
 	return ok, rcpts
 }

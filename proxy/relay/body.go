@@ -195,7 +195,10 @@ func (t *Transaction) Flush(ctx context.Context) error {
 // ErrInDoubt) is a message of which nobody knows whether the platform has it; after any
 // other, it has not. The end of ctx before the write of the dot means that none was sent,
 // after it, that the message is in doubt.
-func (t *Transaction) Dot(ctx context.Context) []error {
+func (t *Transaction) Dot(ctx context.Context) []error { return t.perRecipient(t.dot(ctx)) }
+
+// dot is Dot with an answer for each recipient that the platform was asked for.
+func (t *Transaction) dot(ctx context.Context) []error {
 	n := 1
 	if t.pool.ep.Protocol == ProtocolLMTP {
 		n = t.accepted
@@ -275,7 +278,7 @@ func (t *Transaction) Finish(ctx context.Context) []error {
 	if err := t.Flush(ctx); err != nil {
 		n := 1
 		if t.pool.ep.Protocol == ProtocolLMTP {
-			n = max(t.accepted, 1)
+			n = max(len(t.given), 1)
 		}
 		return fill(make([]error, n), err)
 	}

@@ -38,6 +38,7 @@ type conn struct {
 	limit           time.Time // born and the platform's limit; zero: none
 	messages        int       // transactions begun
 	worked          bool      // a MAIL was answered on it
+	trusted         bool      // a recipient was taken on it: the platform takes mail from who we are
 	block           time.Duration
 
 	watched     <-chan struct{} // Done of the context whose end interrupts

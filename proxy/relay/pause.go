@@ -96,13 +96,19 @@ func (p *Pool) resetFor(ctx context.Context, c *conn, id identity) string {
 
 // keep notes the recipients that the platform took, to ask for them again if need be.
 func (t *Transaction) keep(rcpts []Recipient, errs []error) {
-	if t.kept == nil && t.accepted == len(rcpts) {
+	before := len(t.kept)
+	if before == 0 && t.accepted == len(rcpts) {
 		t.kept = slices.Clip(rcpts)
-		return
+	} else {
+		for i, err := range errs {
+			if err == nil {
+				t.kept = append(t.kept, rcpts[i])
+			}
+		}
 	}
-	for i, err := range errs {
-		if err == nil {
-			t.kept = append(t.kept, rcpts[i])
+	if t.names != nil {
+		for i := before; i < len(t.kept); i++ {
+			t.names[t.kept[i].To.String()] = i
 		}
 	}
 }

@@ -51,13 +51,14 @@ func (p *Platform) Sends(client *mail.Client) bool {
 // IsContent reports whether a permanent answer to MAIL, DATA or the dot is about the
 // message itself: then another try would change nothing, wherever the mailbox is. X.6 is
 // media, X.7 security and policy, X.3.4 and X.2.3 are about the message's length (RFC 3463
-// section 3). Without an enhanced code, which reads X.0.0, 552 and 554 count.
+// section 3). That a mailbox takes no mail from this sender is not about the message: it is
+// another platform's rule for the same mailbox. Without an enhanced code, which reads X.0.0, 552 and 554 count.
 func IsContent(r *mail.Reply) bool {
 	switch c := r.EnhancedCode; {
 	case c[0] != 5, c[1] == 0 && c[2] == 0:
 		return r.Code == 552 || r.Code == 554
 	case c[1] == 6, c[1] == 7:
-		return true
+		return !restricted(r)
 	default:
 		return c[1] == 3 && c[2] == 4 || c[1] == 2 && c[2] == 3
 	}

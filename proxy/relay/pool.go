@@ -131,6 +131,7 @@ func (p *Pool) Open(ctx context.Context, client mail.Client, from mail.Path, opt
 		opts = new(gosmtp.MailOptions)
 	}
 	t := &Transaction{pool: p, client: client, from: from, opts: opts}
+	t.given = t.one.given[:0]
 	if err := t.take(ctx); err != nil {
 		return nil, err
 	}

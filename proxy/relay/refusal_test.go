@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"mailcutover/mail"
@@ -75,9 +76,13 @@ func TestWhatARefusalIsAbout(t *testing.T) {
 		{"RCPT", "550 5.2.1 Mailbox disabled", message},
 		{"RCPT", "552 5.2.2 Quota exceeded", message},
 		{"RCPT", "550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required", message},
+		{"RCPT", "550 5.7.1 RESOLVER.RST.AuthRequired; authentication required", message},
+		{"RCPT", "550 5.7.1 RESOLVER.RST.NotAuthorized; not authorized", message},
 		{"RCPT", "550 no such user", message},
 		{"DATA", "554 5.7.1 Command rejected", message},
 		{".", "550 5.7.1 Message rejected as spam by Content Filtering", message},
+		{".", "550 5.7.1 RESOLVER.RST.NotAuthorizedToGroup; not authorized", message},
+		{".", "550 5.7.134 RESOLVER.RST.SenderNotAuthenticatedForMailbox; authentication required", message},
 		{".", "554 5.6.0 Invalid message content", message},
 		{".", "550 5.6.11 Bare linefeeds", message},
 		{".", "552 5.3.4 Message size exceeds fixed maximum message size", message},
@@ -119,5 +124,70 @@ func TestWhatARefusalIsAbout(t *testing.T) {
 				t.Errorf("passed on as %v", r)
 			}
 		})
+	}
+}
+
+// "550 5.7.1" of a group is about its sender where the platform takes mail from us, and
+// doesn't speak of us.
+func TestGroupThatDoesNotTakeThisSender(t *testing.T) {
+	for _, c := range []struct {
+		answer       string
+		group, known bool // a recipient was taken on the connection before
+		ours         bool
+	}{
+		{"550 5.7.1 Not authorized", true, true, false},
+		{"550 5.7.1 Sender may not write to this list", true, true, false},
+		{"550 5.7.1 Not authorized", true, false, true},
+		{"550 5.7.1 Not authorized", false, true, true},
+		{"550 5.7.1 Unable to relay", true, true, true},
+		{"550 5.7.1 Client does not have permissions to send as this sender", true, true, true},
+		{"550 5.7.1 Recipient not authorized, your IP has been found on a block list", true, true, true},
+		{"554 5.7.1 Not authorized", true, true, true},
+		{"550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain", true, true, true},
+	} {
+		t.Run(fmt.Sprintf("%s/group=%t/known=%t", c.answer, c.group, c.known), func(t *testing.T) {
+			peer := startPeer(t, &peer{answer: func(_ *session, verb, line string) string {
+				if verb == "RCPT" && strings.Contains(line, "all@") {
+					return c.answer
+				}
+				return ""
+			}})
+			p := newPool(t, endpoint(peer.addr), Options{})
+			ctx := testContext(t)
+			if c.known {
+				if err := deliver(ctx, t, p, "x\r\n", "b@x.example").err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			tx, err := p.Open(ctx, mail.Client{}, path(t, "a@out.example"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Abort()
+			err = tx.Rcpts(ctx, []Recipient{{To: path(t, "all@x.example"), Group: c.group}})[0]
+			var r *PlatformReply
+			if !errors.As(err, &r) || r.Ours != c.ours || mail.IsPermanent(mail.AsReply(err)) == c.ours {
+				t.Errorf("ours is not %t: %v", c.ours, err)
+			}
+		})
+	}
+}
+
+// What a mailbox doesn't take from a sender is no fault of the message: another platform
+// may have another rule.
+func TestRestrictionIsNotContent(t *testing.T) {
+	for _, c := range []struct {
+		reply   *mail.Reply
+		content bool
+	}{
+		{mail.NewReply(550, 5, 7, 1, "Message rejected as spam by Content Filtering"), true},
+		{mail.NewReply(550, 5, 7, 1, "RESOLVER.RST.NotAuthorized; not authorized"), false},
+		{mail.NewReply(550, 5, 7, 2, "Not for you"), false},
+		{mail.NewReply(550, 5, 7, 134, "RESOLVER.RST.SenderNotAuthenticatedForMailbox"), false},
+		{mail.NewReply(550, 5, 7, 509, "DMARC"), true},
+	} {
+		if got := IsContent(c.reply); got != c.content {
+			t.Errorf("%v: %t", c.reply, got)
+		}
 	}
 }

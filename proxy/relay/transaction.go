@@ -24,6 +24,9 @@ type Recipient struct {
 	// Options as of RFC 3461, OriginalRecipient as it stood on the wire behind the
 	// address type. What the platform did not announce is left out.
 	Options gosmtp.RcptOptions
+	// Group says that it is a group: it may take mail of some senders only, and its platform
+	// may say that with a code that else is about us (refusal.go).
+	Group bool
 }
 
 // stage is how far a transaction has come.
@@ -56,8 +59,10 @@ type Transaction struct {
 	stage    stage
 	refusal  error // of MAIL
 	accepted int
-	failure  error       // that ended the transaction before the dot
-	kept     []Recipient // those accepted
+	failure  error          // that ended the transaction before the dot
+	kept     []Recipient    // those accepted, as they were asked for
+	names    map[string]int // of kept; nil before a second one is asked for
+	given    []int          // for each accepted recipient of the caller the one of kept that speaks for it
 	body     body
 	replies  []string // texts of the answers to the dot
 
@@ -69,6 +74,7 @@ type Transaction struct {
 	one struct { // room for the common case of one answer
 		errs    [1]error
 		replies [1]string
+		given   [1]int
 	}
 }
 
@@ -76,7 +82,7 @@ type Transaction struct {
 func (t *Transaction) Host() string { return t.host }
 
 // Accepted returns how many recipients the platform has accepted so far.
-func (t *Transaction) Accepted() int { return t.accepted }
+func (t *Transaction) Accepted() int { return len(t.given) }
 
 // Replies returns the texts of the answers to the dot, for logs: one for SMTP, one for each
 // accepted recipient for LMTP, fewer if some are missing.
@@ -96,8 +102,9 @@ func (t *Transaction) take(ctx context.Context) error {
 }
 
 // Rcpts asks the platform for recipients; the first call sends MAIL before them. It
-// returns one error, or nil, for each. The recipients must not be changed until the
-// transaction has ended.
+// returns one error, or nil, for each. The platform is asked once for recipients with the
+// same To: see duplicate.go. The recipients must not be changed until the transaction has
+// ended.
 //
 // Errors are [PlatformReply], [ConnectionError] after which the transaction has ended, or
 // wrap one of ErrLacks8BitMIME, ErrLacksSMTPUTF8, ErrLacksRequireTLS, ErrTooLarge and
@@ -120,20 +127,29 @@ func (t *Transaction) Rcpts(ctx context.Context, rcpts []Recipient) []error {
 	default:
 		return fill(errs, t.outOfOrder("RCPT"))
 	}
-	if t.ask(ctx, rcpts, errs) != nil {
+	asked, speaker := t.merge(rcpts)
+	if len(asked) == 0 {
+		t.give(nil, speaker, len(t.kept))
+		t.pause()
 		return errs
+	}
+	errs = errs[:len(asked)]
+	if err := t.ask(ctx, asked, errs); err != nil {
+		return spread(errs, speaker, err)
 	}
 	if slices.ContainsFunc(errs, isFinal) {
 		if err := t.confirm(); err != nil {
 			// None of the answers can be trusted.
-			return fill(errs, t.fail(err))
+			err = t.fail(err)
+			return spread(fill(errs, err), speaker, err)
 		}
 	}
 	if t.stage == stageMail {
-		t.keep(rcpts, errs)
+		t.give(errs, speaker, len(t.kept))
+		t.keep(asked, errs)
 		t.pause()
 	}
-	return errs
+	return spread(errs, speaker, t.refusal)
 }
 
 // ask brings what is left of MAIL and RCPT to the platform, if need be to another host. An
@@ -228,7 +244,7 @@ func (t *Transaction) send(ctx context.Context, rcpts []Recipient, errs []error)
 				return retry, err
 			}
 		}
-		if err := t.readRcpts(errs[:n]); err != nil {
+		if err := t.readRcpts(rcpts[:n], errs[:n]); err != nil {
 			return false, err
 		}
 		if t.stage == stageRefused {
@@ -274,7 +290,7 @@ func (t *Transaction) readMail(forwards int) (retry bool, err error) {
 }
 
 // readRcpts reads an answer for each recipient that was sent.
-func (t *Transaction) readRcpts(errs []error) error {
+func (t *Transaction) readRcpts(rcpts []Recipient, errs []error) error {
 	c := t.conn
 	for i, pending := range errs {
 		if pending != errPending {
@@ -295,8 +311,13 @@ func (t *Transaction) readRcpts(errs []error) error {
 		case code/100 == 2:
 			errs[i] = nil
 			t.accepted++
+			c.trusted = true
 		default:
-			errs[i] = t.pool.refused(c, "RCPT", code)
+			r := t.pool.refused(c, "RCPT", code)
+			if r.Ours && rcpts[i].Group && c.trusted && refusesSender(r.Reply) {
+				r.Ours = false
+			}
+			errs[i] = r
 		}
 	}
 	return nil

@@ -269,8 +269,8 @@ func TestMailRefusalIsEverybodys(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Abort()
-	to := Recipient{To: path(t, "b@x.example")}
-	errs := append(tx.Rcpts(ctx, []Recipient{to, to}), tx.Rcpts(ctx, []Recipient{to})...)
+	to, also := Recipient{To: path(t, "b@x.example")}, Recipient{To: path(t, "c@x.example")}
+	errs := append(tx.Rcpts(ctx, []Recipient{to, also}), tx.Rcpts(ctx, []Recipient{to})...)
 	for _, err := range errs {
 		if r := mail.AsReply(err); r.Code != 451 || r.EnhancedCode != [3]int{4, 3, 2} {
 			t.Errorf("got %v", err)
@@ -337,7 +337,7 @@ func TestPipelinedCommandsAreBounded(t *testing.T) {
 	defer tx.Abort()
 	rcpts := make([]Recipient, 1000)
 	for i := range rcpts {
-		rcpts[i].To = path(t, "b@x.example")
+		rcpts[i].To = path(t, fmt.Sprintf("b%03d@x.example", i))
 	}
 	tx.Rcpts(ctx, rcpts)
 	if tx.Accepted() != len(rcpts) {
@@ -688,7 +688,7 @@ func TestLMTPAnswersByPosition(t *testing.T) {
 	ep := endpoint(peer.addr)
 	ep.Protocol = ProtocolLMTP
 	p := newPool(t, ep, Options{})
-	out := deliver(testContext(t), t, p, "x\r\n", "b@x.example", "no@x.example", "b@x.example", "b@x.example")
+	out := deliver(testContext(t), t, p, "x\r\n", "b@x.example", "no@x.example", "c@x.example", "d@x.example")
 	if out.rcpts[1] == nil || len(out.dots) != 3 {
 		t.Fatalf("%+v", out)
 	}

@@ -64,7 +64,7 @@ func (s *session) Rcpts(ctx context.Context, rcpts []smtp.Recipient) []error {
 		r, to, err := t.admit(ctx, &rcpts[i], len(asked))
 		taken[i], errs[i] = r, err
 		if err == nil && r.ticket != nil {
-			asked = append(asked, relay.Recipient{To: to, Options: rcpts[i].Options})
+			asked = append(asked, relay.Recipient{To: to, Options: rcpts[i].Options, Group: r.decision.Group})
 			index = append(index, i)
 		}
 	}
