@@ -40,7 +40,7 @@ const (
 	maxGroup      = 512     // jobs of one fsync
 	maxGroupBytes = 8 << 20 // of bodies and heads
 	keptRecords   = 1 << 20 // bytes of memory that are kept from one group for the next
-	maxPatience   = time.Millisecond
+	maxIdle       = 4       // times that the committer steps aside in vain
 )
 
 // do lets the committer do a job and waits for the end.
@@ -91,15 +91,16 @@ func (s *Store) committer() {
 // mixed with an Add to the same message, and is returned as next.
 //
 // Those who were told of the last group's end are about to come back with their next
-// messages: without waiting for them a moment, the first of them would have an fsync for
-// itself. So as long as more messages have begun than have come, it waits, for at most a
-// quarter of what an fsync takes.
+// messages: without letting them run first, the first of them would have an fsync for
+// itself. So as long as more messages have begun than have come, it steps aside, until
+// that brings nobody any more. It doesn't look at a clock: what else wants to run gets the
+// processor, and if nothing does, the fsync begins.
 func (s *Store) gather(j *job) (group []*job, next *job) {
 	group = append(group, j)
 	if j.kind != jobAccept {
 		return group, nil
 	}
-	began, bytes := time.Now(), 0
+	bytes, idle := 0, 0
 	for len(group) < maxGroup && bytes < maxGroupBytes {
 		select {
 		case j := <-s.jobs:
@@ -111,13 +112,15 @@ func (s *Store) gather(j *job) (group []*job, next *job) {
 			if j.in != nil {
 				bytes += len(j.in.buffer)
 			}
+			idle = 0
 		default:
 			s.mu.Lock()
 			coming := s.coming
 			s.mu.Unlock()
-			if len(group) >= coming || time.Since(began) > s.patience {
+			if len(group) >= coming || idle == maxIdle {
 				return group, nil
 			}
+			idle++
 			runtime.Gosched()
 		}
 	}
@@ -159,10 +162,7 @@ func (s *Store) group(jobs []*job) {
 		// Not under the lock: outcomes go on being written while the disk works. Only
 		// this goroutine replaces the file.
 		if dirty {
-			began := time.Now()
-			err = file.Sync()
-			s.patience = min((7*s.patience+time.Since(began)/4)/8, maxPatience)
-			if err != nil {
+			if err = file.Sync(); err != nil {
 				s.fail(fmt.Errorf("fsync the journal: %w", err))
 				err = diskError("spool: fsync the journal", err)
 				s.abandon()

@@ -79,9 +79,9 @@
 // stands in the segment as it came, and grep -a finds it. Larger bodies cost the disk
 // more than the fsync, and would be copied in compaction; they keep their files.
 //
-// The committer waits for a moment, at most a quarter of an fsync, while more messages
-// have begun than have come: without, the first of many would have an fsync for itself,
-// and 20 connections got 6,300 messages per second.
+// The committer steps aside for a moment while more messages have begun than have come:
+// without, the first of many would have an fsync for itself, and 20 connections got 6,300
+// messages per second.
 //
 // Memory holds some 240 bytes for a held message of one recipient at a million; what
 // can be read back from the journal isn't among it. A start with 100,000 held messages

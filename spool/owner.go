@@ -147,20 +147,31 @@ func (s *Store) identityOfSegments(segments []uint32) (best spoolID, ok bool) {
 	return best, ok
 }
 
-// checkOwner returns ErrAdopted if the spool isn't this node's any more.
+// checkOwner returns ErrAdopted if the spool isn't this node's any more. It looks at the
+// id file each time, and reads it when it isn't the one that it read last: [Adopt] puts
+// another file in its place, and never writes into it.
 func (s *Store) checkOwner() error {
 	s.mu.Lock()
-	adopted := s.adopted
+	adopted, known := s.adopted, s.ownerStamp
 	s.mu.Unlock()
 	if !adopted {
-		id, err := readIdentity(s.folder)
+		stamp, err := s.disk.Stamp(s.path(idFile))
+		if err == nil && stamp == known {
+			return nil
+		}
+		var id Identity
+		if err == nil { // what is read is this file, or one that came after it
+			id, err = readIdentity(s.folder)
+		}
 		if err != nil {
 			return fmt.Errorf("spool %s: %w: whose it is can't be read: %w", s.o.Dir, ErrBroken, err)
 		}
+		s.mu.Lock()
 		if id.Owner == s.o.Node && id.spoolID() == s.id {
+			s.ownerStamp = stamp
+			s.mu.Unlock()
 			return nil
 		}
-		s.mu.Lock()
 		s.adopted = true
 		s.mu.Unlock()
 		s.raise("spool-adopted", "spool %s was adopted by node %s; this node takes and delivers nothing from it any more", s.o.Dir, id.Owner)

@@ -61,8 +61,6 @@ type Store struct {
 	buffers sync.Pool
 	opened  openSegments
 
-	patience time.Duration // of the committer, for those who are about to come
-
 	// write is held while the journal is written or fsynced from elsewhere than the
 	// committer; it comes before mu.
 	write    sync.Mutex
@@ -83,6 +81,8 @@ type Store struct {
 	full     time.Time
 	adopted  bool
 	closed   bool
+
+	ownerStamp durable.Stamp // of the id file when it last named this node; zero: it wasn't read yet
 }
 
 const (

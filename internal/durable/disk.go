@@ -15,6 +15,10 @@ type Disk interface {
 	Open(path string) (io.ReadCloser, error)
 	// OpenAt opens a file for reading at any place; what is appended later can be read.
 	OpenAt(path string) (Random, error)
+	// Stamp tells which file stands at path, and in which state, without reading it. The
+	// file is opened for that: a network file system then asks its server, and doesn't
+	// answer from what it remembers.
+	Stamp(path string) (Stamp, error)
 	Rename(from, to string) error
 	Remove(path string) error
 	// Names lists a directory in no order, subdirectories left out.
@@ -46,6 +50,14 @@ type Random interface {
 	// Sync returns when what anybody wrote to the file is on the disk: after a kill, what
 	// the process before wrote is in the kernel only.
 	Sync() error
+}
+
+// Stamp is what a directory entry and its inode tell of a file. A file that another took
+// the place of, as [Folder.Write] has it, has another stamp.
+type Stamp struct {
+	Device, File      uint64
+	Size              int64 // bytes
+	Modified, Changed int64 // nanoseconds since 1970; Changed is 0 where it isn't known
 }
 
 // OS is the file system of the machine.

@@ -104,6 +104,48 @@ func TestFolderRefusesNames(t *testing.T) {
 	}
 }
 
+// A stamp stays as long as the file does, and a file that takes its place has another,
+// even of the same bytes on a real disk.
+func TestStamp(t *testing.T) {
+	for _, disk := range []durable.Disk{durable.OS{}, memdisk.New()} {
+		dir := "/d"
+		if disk == (durable.OS{}) {
+			dir = t.TempDir()
+		}
+		f := open(t, disk, dir)
+		path := filepath.Join(dir, "x")
+		if s, err := disk.Stamp(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%T: stamp %v of no file: %v", disk, s, err)
+		}
+		stamp := func(content string) durable.Stamp {
+			t.Helper()
+			if content != "" {
+				if err := f.Write("x", text(content)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s, err := disk.Stamp(path)
+			if err != nil || s == (durable.Stamp{}) {
+				t.Fatalf("%T: stamp %v, %v", disk, s, err)
+			}
+			return s
+		}
+		one := stamp("one")
+		if again := stamp(""); again != one {
+			t.Errorf("%T: stamp %v, then %v", disk, one, again)
+		}
+		if two := stamp("two"); two == one {
+			t.Errorf("%T: two files with stamp %v", disk, one)
+		}
+		if disk == (durable.OS{}) {
+			one = stamp("same")
+			if two := stamp("same"); two == one {
+				t.Errorf("two files of the same bytes with stamp %v", one)
+			}
+		}
+	}
+}
+
 // At whatever call the disk fails or power goes, the file is the old one or the new one;
 // the new one, if Write returned nil.
 func TestWriteIsAllOrNothing(t *testing.T) {
