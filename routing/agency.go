@@ -15,6 +15,9 @@ var (
 	ErrNotPublished  = errors.New("not yet published")
 	ErrLocked        = errors.New("agency is locked")
 	ErrNotLocked     = errors.New("agency is not locked")
+	ErrUnconfirmed   = errors.New("an emergency is not confirmed by a second person")
+	ErrNotTarget     = errors.New("agency is not on its target platform")
+	ErrNotSettling   = errors.New("agency is not about to be settled")
 )
 
 // Tightness says how an agency is leased (docs/architecture/switch.md): it is unrelated
@@ -25,6 +28,7 @@ const (
 	TightnessUnknown Tightness = iota // read as armed: the stricter one
 	Settled                           // not about to move: long lease
 	Armed                             // about to move, or just moved: short lease, and a check before each final dot and login
+	Settling                          // on the way from armed to settled, treated as armed until that is durable
 )
 
 // String returns the word used in the table and in logs.
@@ -34,6 +38,8 @@ func (t Tightness) String() string {
 		return "settled"
 	case Armed:
 		return "armed"
+	case Settling:
+		return "settling"
 	default:
 		return "unknown"
 	}
@@ -49,6 +55,8 @@ func (t *Tightness) UnmarshalText(b []byte) error {
 		*t = Settled
 	case "armed":
 		*t = Armed
+	case "settling":
+		*t = Settling
 	default:
 		*t = TightnessUnknown
 	}
@@ -71,6 +79,10 @@ type Agency struct {
 	Epoch     Epoch       `json:"epoch"`
 	Nonce     Nonce       `json:"nonce"`
 	Operation OperationID `json:"operation,omitempty"` // owns the phase from begin to publish or abort
+
+	// Unconfirmed is the emergency, an operation or a lock, that a second person has not
+	// confirmed yet: nothing else may begin, and nothing be finalised.
+	Unconfirmed OperationID `json:"unconfirmed,omitempty"`
 
 	Tightness Tightness `json:"tightness"`
 	ArmedAt   Epoch     `json:"armed_at"` // epoch at the last arming
@@ -107,6 +119,37 @@ func (a *Agency) Platform() PlatformID {
 	}
 }
 
+// InTerm returns the record as the next one is to be computed from in this term of the
+// table; an older term than the record's changes nothing.
+func (a Agency) InTerm(term uint32) Agency {
+	a.Epoch.Term = max(a.Epoch.Term, term)
+	return a
+}
+
+// Emergency marks that one person alone did what the record shows, under this id, and that
+// a second one has to confirm it. Without that no answer changes, so the epoch stays.
+func (a Agency) Emergency(id OperationID) Agency {
+	a.Unconfirmed = id
+	return a
+}
+
+// Confirmed ends the mark of an emergency.
+func (a Agency) Confirmed(id OperationID) (Agency, error) {
+	if id == "" || a.Unconfirmed != id {
+		return a, fmt.Errorf("confirm %s: emergency %s, the agency's is %q", a.ID, id, a.Unconfirmed)
+	}
+	a.Unconfirmed = ""
+	return a, nil
+}
+
+// BeginEmergency is Begin on one person's word: an emergency before it doesn't keep it
+// back, and it has to be confirmed itself.
+func (a Agency) BeginEmergency(op OperationID, nonce Nonce) (Agency, error) {
+	a.Unconfirmed = ""
+	next, err := a.Begin(op, nonce, EventBegin)
+	return next.Emergency(op), err
+}
+
 // Begin closes the agency for op, to go to the other platform or, with remap, to
 // another mapping.
 func (a Agency) Begin(op OperationID, nonce Nonce, event Event) (Agency, error) {
@@ -117,6 +160,8 @@ func (a Agency) Begin(op OperationID, nonce Nonce, event Event) (Agency, error) 
 		return a, fmt.Errorf("begin %s: %w: %s", a.ID, ErrOperationOpen, a.Operation)
 	case a.Tightness != Armed:
 		return a, fmt.Errorf("begin %s: %w", a.ID, ErrNotArmed)
+	case a.Unconfirmed != "":
+		return a, fmt.Errorf("begin %s: %w: %s", a.ID, ErrUnconfirmed, a.Unconfirmed)
 	case event == EventBegin && a.Phase == PhaseTarget && a.Finalised:
 		return a, fmt.Errorf("begin %s: %w", a.ID, ErrFinalised)
 	}
@@ -141,6 +186,18 @@ func (a Agency) Commit(op OperationID, nonce Nonce) (Agency, error) {
 	}
 	a.Published = false
 	return a, nil
+}
+
+// CommitRemap is Commit for a change of the mapping.
+func (a Agency) CommitRemap(op OperationID, nonce Nonce, mapping Digest) (Agency, error) {
+	if a.Phase != PhaseRemapSource && a.Phase != PhaseRemapTarget {
+		return a, fmt.Errorf("commit %s: %w", a.ID, &TransitionError{From: a.Phase, On: EventCommit})
+	}
+	next, err := a.Commit(op, nonce)
+	if err == nil {
+		next.Mapping = mapping
+	}
+	return next, err
 }
 
 // Publish opens the agency after a commit, once that is known to be durable.
@@ -181,12 +238,43 @@ func (a Agency) Arm() Agency {
 	return a
 }
 
-// Settle ends the arming. It is refused while an operation is open.
+// Settle begins to end the arming: the agency is treated as armed until EndSettle, which
+// comes when this record is durable. As one change, a failover could lose it while nodes
+// already rely on their long leases. It is refused while an operation is open.
 func (a Agency) Settle() (Agency, error) {
-	if a.Operation != "" {
+	switch {
+	case a.Operation != "":
 		return a, fmt.Errorf("settle %s: %w: %s", a.ID, ErrOperationOpen, a.Operation)
+	case a.Tightness != Armed:
+		return a, fmt.Errorf("settle %s: %w", a.ID, ErrNotArmed)
+	}
+	a.Tightness = Settling
+	return a, nil
+}
+
+// EndSettle makes the agency settled after Settle is known to be durable.
+func (a Agency) EndSettle() (Agency, error) {
+	if a.Tightness != Settling {
+		return a, fmt.Errorf("settle %s: %w: it is %s", a.ID, ErrNotSettling, a.Tightness)
 	}
 	a.Tightness = Settled
+	return a, nil
+}
+
+// Finalise ends the way back: begin towards the source is refused from then on.
+func (a Agency) Finalise() (Agency, error) {
+	switch {
+	case a.Operation != "":
+		return a, fmt.Errorf("finalise %s: %w: %s", a.ID, ErrOperationOpen, a.Operation)
+	case a.Unconfirmed != "":
+		return a, fmt.Errorf("finalise %s: %w: %s", a.ID, ErrUnconfirmed, a.Unconfirmed)
+	case a.Finalised:
+		return a, fmt.Errorf("finalise %s: %w", a.ID, ErrFinalised)
+	case a.Phase != PhaseTarget:
+		return a, fmt.Errorf("finalise %s: %w: phase %s", a.ID, ErrNotTarget, a.Phase)
+	}
+	a.Finalised = true
+	a.Epoch = a.Epoch.Next()
 	return a, nil
 }
 

@@ -173,6 +173,7 @@ func TestCommitIsClosedUntilPublish(t *testing.T) {
 func TestBeginIsRefused(t *testing.T) {
 	settled := agencyIn(t, PhaseSource)
 	settled, _ = settled.Settle()
+	settled, _ = settled.EndSettle()
 	unknown := agencyIn(t, PhaseSource)
 	unknown.Tightness = TightnessUnknown
 	final := agencyIn(t, PhaseTarget)

@@ -1,10 +1,12 @@
 package routing
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 	"unsafe"
 )
 
@@ -42,6 +44,10 @@ type Position struct {
 	Incarnation Incarnation `json:"incarnation"`
 	Revision    Revision    `json:"revision"`
 	Mapped      Revision    `json:"mapped"` // last revision that changed a mapping, a fixed address or a domain
+
+	// Term is that of new epochs: it grows when another server takes over the table, or
+	// the table comes back from a backup, so that what was lost is never taken for newer.
+	Term uint32 `json:"term"`
 }
 
 // State is one consistent read of the whole table, immutable and safe for concurrent
@@ -52,6 +58,9 @@ type State struct {
 	byID      map[AgencyID]int
 	domains   map[string]Domain
 	fixed     map[Address]Fixed
+	members   map[NodeID]Member
+	freezes   map[AgencyID]Freeze
+	running   map[OperationID]Operation // that have not ended
 	index     *keyIndex
 	conflicts []string // names that two have, in order
 	missing   int      // agencies without their mapping: nothing can be said to have no record
@@ -87,7 +96,8 @@ func (a *Agency) answersAs(o *Agency) bool {
 
 // NewState returns the State of a table without agencies.
 func NewState(pos Position) *State {
-	return &State{pos: pos, byID: map[AgencyID]int{}, domains: map[string]Domain{}, fixed: map[Address]Fixed{}, index: newKeyIndex(0)}
+	return &State{pos: pos, byID: map[AgencyID]int{}, domains: map[string]Domain{}, fixed: map[Address]Fixed{},
+		members: map[NodeID]Member{}, freezes: map[AgencyID]Freeze{}, running: map[OperationID]Operation{}, index: newKeyIndex(0)}
 }
 
 // Update is what one revision, or a snapshot, sets. Records that it doesn't name stay.
@@ -101,6 +111,14 @@ type Update struct {
 	Mappings []*Mapping // those that Agencies name and that the State doesn't have
 	Domains  []Domain
 	Fixed    []Fixed
+
+	Members    []Member
+	Freezes    []Freeze
+	Operations []Operation
+
+	// Above are records that some node has seen and that the table lost: an agency whose
+	// record doesn't follow the one here is closed, see [State.Seen].
+	Above []Agency
 }
 
 // Apply returns the State after u; s stays as it is, and so do its readers. Who keeps the
@@ -161,6 +179,7 @@ func (s *State) Apply(u Update) (*State, error) {
 		added = append(added, i)
 		keys += m.Keys()
 	}
+	n.sawAbove(u.Above)
 	n.missing = 0
 	for _, a := range n.agencies {
 		if a.mapping == nil {
@@ -191,11 +210,52 @@ func (s *State) Apply(u Update) (*State, error) {
 			}
 		}
 	}
+	n.members = updated(s.members, u.Members, u.Whole, func(m Member) (NodeID, bool) { return m.Node, true })
+	n.freezes = updated(s.freezes, u.Freezes, u.Whole, func(f Freeze) (AgencyID, bool) { return f.Agency, !f.Removed })
+	n.running = updated(s.running, u.Operations, u.Whole, func(o Operation) (OperationID, bool) { return o.ID, !o.Ended })
 	if len(n.agencies) > maxAgencies {
 		return nil, fmt.Errorf("apply revision %d: more than %d agencies", u.Position.Revision, maxAgencies)
 	}
 	n.enter(added, u.Fixed, keys+len(u.Fixed))
 	return &n, nil
+}
+
+// updated returns m with these records set, those that don't stay removed, and where they
+// are all there is, nothing else. m stays as it is.
+func updated[K comparable, V any](m map[K]V, records []V, whole bool, key func(V) (k K, stays bool)) map[K]V {
+	if len(records) == 0 && !whole {
+		return m
+	}
+	n := make(map[K]V, len(m)+len(records))
+	if !whole {
+		maps.Copy(n, m)
+	}
+	for _, r := range records {
+		k, stays := key(r)
+		if n[k] = r; !stays {
+			delete(n, k)
+		}
+	}
+	return n
+}
+
+// sawAbove takes note of records that the table lost. n.agencies is n's own.
+func (n *State) sawAbove(records []Agency) {
+	for i := range records {
+		seen := &records[i]
+		number, known := n.byID[seen.ID]
+		if !known {
+			continue // a whole record that is lost, which nobody routes by
+		}
+		was := n.agencies[number]
+		if was.above != nil && was.above.Epoch.Compare(seen.Epoch) >= 0 {
+			continue
+		}
+		next := *was
+		if next.follows(&agencyState{Agency: *seen}); next.above != nil {
+			n.agencies[number] = &next
+		}
+	}
 }
 
 // enter adds the mappings of these agencies and these fixed addresses to the index, or
@@ -352,6 +412,44 @@ func (s *State) Domains() []Domain {
 func (s *State) Domain(name string) (Domain, bool) {
 	d, ok := s.domains[name]
 	return d, ok
+}
+
+// Members returns the nodes that the table knows, by name, the evicted ones too.
+func (s *State) Members() []Member {
+	return slices.SortedFunc(maps.Values(s.members), func(a, b Member) int { return strings.Compare(string(a.Node), string(b.Node)) })
+}
+
+// Member returns a node's record.
+func (s *State) Member(id NodeID) (Member, bool) {
+	m, ok := s.members[id]
+	return m, ok
+}
+
+// Freezes returns the freezes in force, that of all agencies first.
+func (s *State) Freezes() []Freeze {
+	return slices.SortedFunc(maps.Values(s.freezes), func(a, b Freeze) int { return strings.Compare(string(a.Agency), string(b.Agency)) })
+}
+
+// Frozen returns the freeze that forbids an agency's operations to begin.
+func (s *State) Frozen(id AgencyID) (Freeze, bool) {
+	if f, ok := s.freezes[""]; ok {
+		return f, true
+	}
+	f, ok := s.freezes[id]
+	return f, ok
+}
+
+// Operations returns the operations that have not ended, the oldest first.
+func (s *State) Operations() []Operation {
+	return slices.SortedFunc(maps.Values(s.running), func(a, b Operation) int {
+		return cmp.Or(a.Started.Compare(b.Started), strings.Compare(string(a.ID), string(b.ID)))
+	})
+}
+
+// Operation returns an operation that has not ended.
+func (s *State) Operation(id OperationID) (Operation, bool) {
+	o, ok := s.running[id]
+	return o, ok
 }
 
 // FixedAddresses returns the fixed addresses in no order.

@@ -231,6 +231,9 @@ func TestRefusedBeforeAnythingChanges(t *testing.T) {
 	b := newBench(t)
 	b.add("settled", "")
 	settled, err := b.agency("settled").Settle()
+	if err == nil {
+		settled, err = settled.EndSettle()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

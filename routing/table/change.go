@@ -13,7 +13,9 @@ import (
 const (
 	MaxIDBytes   = 200    // of Change.ID
 	MaxTextBytes = 4096   // of Who, of What and of Reason
-	MaxRecords   = 10_000 // agencies, domains and fixed addresses together
+	MaxRecords   = 10_000 // of all kinds together
+
+	MaxDetailBytes = 64 << 10 // of Operation.Detail
 )
 
 // KeptIDs is the number of changes whose ids a table remembers.
@@ -36,8 +38,9 @@ func (c *Change) Check() error {
 			return fmt.Errorf("%w: %s: %s: want at most %d bytes of UTF-8", ErrBadChange, c.ID, t.name, MaxTextBytes)
 		}
 	}
-	switch n := len(c.Agencies) + len(c.Domains) + len(c.Fixed); {
-	case n == 0:
+	others := len(c.Members) + len(c.Operations) + len(c.Freezes)
+	switch n := len(c.Agencies) + len(c.Domains) + len(c.Fixed) + others; {
+	case n == 0 && !c.Guard.EndRejoin:
 		return fmt.Errorf("%w: %s: no record", ErrBadChange, c.ID)
 	case n > MaxRecords:
 		return fmt.Errorf("%w: %s: %d records: want at most %d", ErrBadChange, c.ID, n, MaxRecords)
@@ -70,6 +73,24 @@ func (c *Change) Check() error {
 			return err
 		}
 	}
+	for _, m := range c.Members {
+		if err := record("member ", string(m.Node)); err != nil {
+			return err
+		}
+	}
+	for i := range c.Operations {
+		if err := record("operation ", string(c.Operations[i].ID)); err != nil {
+			return err
+		}
+		if n := len(c.Operations[i].Detail); n > MaxDetailBytes {
+			return fmt.Errorf("%w: %s: operation %s has %d bytes of detail: want at most %d", ErrBadChange, c.ID, c.Operations[i].ID, n, MaxDetailBytes)
+		}
+	}
+	for _, f := range c.Freezes {
+		if err := record("freeze ", "of "+string(f.Agency)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -83,11 +104,11 @@ func (c *Change) UncheckedNames() error {
 	return fmt.Errorf("%w: %s: it touches names, but Mapped is not set", ErrBadChange, c.ID)
 }
 
-// Digest returns a digest of everything in c but Incarnation. Two changes with one id are
-// the same if their digests are.
+// Digest returns a digest of what c does: of everything in it but Incarnation, Term and
+// Guard. Two changes with one id are the same if their digests are.
 func (c *Change) Digest() routing.Digest {
 	d := *c
-	d.Incarnation = ""
+	d.Incarnation, d.Term, d.Guard = "", 0, Guard{}
 	b, err := json.Marshal(d)
 	if err != nil {
 		// The types have no value that JSON lacks, and none of their methods fails.

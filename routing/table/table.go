@@ -118,6 +118,20 @@ type Change struct {
 	// lost can still be closed.
 	Agencies []routing.Agency
 
+	// Term is that of the State the change was computed from; ErrTerm unless it is the
+	// table's. Every record whose epoch the change alters has an epoch of this term.
+	Term uint32
+
+	// Guard is what must hold besides. It is no part of the change's digest.
+	Guard Guard
+
+	// Members, Operations and Freezes are compared and set as Agencies are. Only an
+	// existing member can be changed here, and only evicted under a fence of it in
+	// Guard.Fenced that is long or attested; ErrGuard otherwise.
+	Members    []routing.Member
+	Operations []routing.Operation
+	Freezes    []routing.Freeze
+
 	// Domains and Fixed are set, or go if they say Removed. Their Revision is not looked
 	// at: Mapped covers them.
 	Domains []routing.Domain

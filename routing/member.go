@@ -1,0 +1,77 @@
+package routing
+
+import (
+	"fmt"
+	"time"
+)
+
+// NodeID names a node: in the form of an [AgencyID]. Empty means none.
+type NodeID string
+
+// ParseNodeID returns s as a node's name.
+func ParseNodeID(s string) (NodeID, error) {
+	if err := checkName("node", s); err != nil {
+		return "", err
+	}
+	return NodeID(s), nil
+}
+
+// InstanceID is one life of a node, a UUID made each time that its process starts. Empty
+// means none.
+type InstanceID string
+
+// Member is a node as the table knows it for good: whoever is a member and not evicted has
+// to drain before a commit (docs/architecture/switch.md, node rule 9). What a node says
+// from moment to moment, its lease, is no part of it.
+type Member struct {
+	Node     NodeID     `json:"node"`
+	Instance InstanceID `json:"instance"` // that may renew; another one has to prove that this one is gone
+	Protocol int        `json:"protocol"` // of the nodes among each other; operations refuse members of another one
+	Build    string     `json:"build,omitempty"`
+	Address  string     `json:"address,omitempty"`  // host:port of its admin API, for the other nodes
+	Draining bool       `json:"draining,omitempty"` // an operator wants it to take no new work
+	Evicted  bool       `json:"evicted,omitempty"`  // no longer required, and refused
+	Attested InstanceID `json:"attested,omitempty"` // the instance of which people said that it can deliver no more
+	Joined   time.Time  `json:"joined"`             // when this instance was taken, by the table's clock
+	Revision Revision   `json:"revision"`           // of the last change; set by the table
+}
+
+// String returns the node and its instance.
+func (m *Member) String() string { return fmt.Sprintf("%s (instance %s)", m.Node, m.Instance) }
+
+// Freeze forbids operations to begin, but for emergencies, until it is lifted.
+type Freeze struct {
+	Agency   AgencyID  `json:"agency,omitempty"` // empty: for all agencies
+	Who      string    `json:"who"`
+	Reason   string    `json:"reason"`
+	Since    time.Time `json:"since"`
+	Removed  bool      `json:"removed,omitempty"` // lifted
+	Revision Revision  `json:"revision"`          // of the last change; set by the table
+}
+
+// Operation is what the table knows of an operation: enough for another node to take it
+// over. Package rollback/operation gives most of it its meaning.
+type Operation struct {
+	ID       OperationID `json:"id"`
+	Kind     string      `json:"kind"`
+	Agency   AgencyID    `json:"agency"`   // that it was started for
+	Agencies []AgencyID  `json:"agencies"` // that change together
+	Nonce    Nonce       `json:"nonce"`
+	Plan     Digest      `json:"plan"` // of what was approved; zero: nothing was
+	Step     string      `json:"step"`
+	Runner   NodeID      `json:"runner"`
+	Instance InstanceID  `json:"instance"` // of the runner
+	// Base is the highest revision of the agencies' records before begin: a member that
+	// had applied it knew that they were armed, and its short lease counts.
+	Base      Revision  `json:"base"`
+	Emergency bool      `json:"emergency,omitempty"`
+	Ended     bool      `json:"ended,omitempty"` // kept in the table for a while, not in a State
+	Who       string    `json:"who"`
+	Reason    string    `json:"reason"`
+	Started   time.Time `json:"started"`
+	Deadline  time.Time `json:"deadline,omitzero"` // until commit; zero: none
+	// Detail is what the runner needs to go on; the table doesn't look into it. At most
+	// 64 KiB of JSON.
+	Detail   string   `json:"detail,omitempty"`
+	Revision Revision `json:"revision"` // of the last change; set by the table
+}
