@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
+	"sync"
 	"time"
 
 	"mailcutover/internal/durable"
@@ -52,23 +54,79 @@ func (s *Store) do(j *job) error {
 		s.group([]*job{j})
 		return <-j.done
 	}
-	select {
-	case s.jobs <- j:
-		return <-j.done
-	case <-s.stop:
+	if !s.jobs.put(j) {
 		return fmt.Errorf("spool %s: %w", s.o.Dir, ErrClosed)
 	}
+	s.wake(s.arrived)
+	return <-j.done
+}
+
+// jobQueue has the jobs that wait for the committer. A channel would wake each who brings
+// one twice: when it is taken, and when it is done.
+type jobQueue struct {
+	mu    sync.Mutex
+	jobs  []*job
+	ended bool
+}
+
+// put appends a job; false if nobody takes jobs any more.
+func (q *jobQueue) put(j *job) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.ended {
+		q.jobs = append(q.jobs, j)
+	}
+	return !q.ended
+}
+
+func (q *jobQueue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.jobs)
+}
+
+// take returns the first jobs, as many as go together: moves of records may not be mixed
+// with an Add to the same message, so they go alone.
+func (q *jobQueue) take() []*job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n, bytes := 0, 0
+	for n < len(q.jobs) && n < maxGroup && bytes < maxGroupBytes {
+		j := q.jobs[n]
+		if n > 0 && (j.kind == jobMove || q.jobs[0].kind != jobAccept) {
+			break
+		}
+		bytes += len(j.head)
+		if j.in != nil {
+			bytes += len(j.in.buffer)
+		}
+		n++
+	}
+	group := slices.Clone(q.jobs[:n])
+	q.jobs = slices.Delete(q.jobs, 0, n)
+	return group
+}
+
+// end returns the jobs that nobody took, and takes no more.
+func (q *jobQueue) end() []*job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ended = true
+	return q.jobs
 }
 
 // committer owns the journal: it writes for all who wait at once, and fsyncs once.
 func (s *Store) committer() {
+	defer func() {
+		for _, j := range s.jobs.end() {
+			j.done <- fmt.Errorf("spool %s: %w", s.o.Dir, ErrClosed)
+		}
+	}()
 	var timer <-chan time.Time
 	for {
 		select {
-		case j := <-s.jobs:
-			for j != nil {
-				var group []*job
-				group, j = s.gather(j)
+		case <-s.arrived:
+			for group := s.gather(); len(group) > 0; group = s.gather() {
 				s.group(group)
 			}
 		case <-s.dirty:
@@ -87,44 +145,29 @@ func (s *Store) committer() {
 	}
 }
 
-// gather returns j and all who wait beside it; a move goes alone, since it may not be
-// mixed with an Add to the same message, and is returned as next.
+// gather returns jobs to be done together; none if none waits.
 //
 // Those who were told of the last group's end are about to come back with their next
 // messages: without letting them run first, the first of them would have an fsync for
 // itself. So as long as more messages have begun than have come, it steps aside, until
 // that brings nobody any more. It doesn't look at a clock: what else wants to run gets the
 // processor, and if nothing does, the fsync begins.
-func (s *Store) gather(j *job) (group []*job, next *job) {
-	group = append(group, j)
-	if j.kind != jobAccept {
-		return group, nil
-	}
-	bytes, idle := 0, 0
-	for len(group) < maxGroup && bytes < maxGroupBytes {
-		select {
-		case j := <-s.jobs:
-			if j.kind == jobMove {
-				return group, j
-			}
-			group = append(group, j)
-			bytes += len(j.head)
-			if j.in != nil {
-				bytes += len(j.in.buffer)
-			}
-			idle = 0
-		default:
-			s.mu.Lock()
-			coming := s.coming
-			s.mu.Unlock()
-			if len(group) >= coming || idle == maxIdle {
-				return group, nil
-			}
+func (s *Store) gather() []*job {
+	for waiting, idle := s.jobs.len(), 0; waiting > 0 && waiting < maxGroup && idle < maxIdle; {
+		s.mu.Lock()
+		coming := s.coming
+		s.mu.Unlock()
+		if waiting >= coming {
+			break
+		}
+		runtime.Gosched()
+		if now := s.jobs.len(); now > waiting {
+			waiting, idle = now, 0
+		} else {
 			idle++
-			runtime.Gosched()
 		}
 	}
-	return group, nil
+	return s.jobs.take()
 }
 
 func (s *Store) wake(c chan struct{}) {

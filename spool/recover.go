@@ -94,7 +94,7 @@ func prepare(o Options) (*Store, error) {
 	}
 	s := &Store{
 		o: o, disk: o.Disk, log: o.Logger, x: newIndex(), segments: map[uint32]*segment{},
-		jobs: make(chan *job), dirty: make(chan struct{}, 1), compact: make(chan struct{}, 1), stop: make(chan struct{}),
+		arrived: make(chan struct{}, 1), dirty: make(chan struct{}, 1), compact: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	return s, nil
 }

@@ -53,7 +53,8 @@ type Store struct {
 	lock   io.Closer
 	report Report // of Open
 
-	jobs    chan *job
+	jobs    jobQueue
+	arrived chan struct{} // a job is in the queue
 	dirty   chan struct{} // something waits for an fsync
 	compact chan struct{} // a segment may be worth compacting
 	stop    chan struct{}
