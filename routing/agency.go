@@ -145,9 +145,13 @@ func (a Agency) Confirmed(id OperationID) (Agency, error) {
 // BeginEmergency is Begin on one person's word: an emergency before it doesn't keep it
 // back, and it has to be confirmed itself.
 func (a Agency) BeginEmergency(op OperationID, nonce Nonce) (Agency, error) {
-	a.Unconfirmed = ""
-	next, err := a.Begin(op, nonce, EventBegin)
-	return next.Emergency(op), err
+	free := a
+	free.Unconfirmed = ""
+	next, err := free.Begin(op, nonce, EventBegin)
+	if err != nil {
+		return a, err
+	}
+	return next.Emergency(op), nil
 }
 
 // Begin closes the agency for op, to go to the other platform or, with remap, to

@@ -116,6 +116,23 @@ func TestEveryMethodInEveryPhase(t *testing.T) {
 			}
 			return outcome{phase: p, open: p.Open()}
 		}},
+		{"end of settling", Agency.EndSettle, func(Phase) outcome { return outcome{err: ErrNotSettling} }},
+		{"finalise", Agency.Finalise, func(p Phase) outcome {
+			switch {
+			case owned(p):
+				return outcome{err: ErrOperationOpen}
+			case p != PhaseTarget:
+				return outcome{err: ErrNotTarget}
+			}
+			return outcome{phase: p, epochs: 1, open: true}
+		}},
+		{"emergency begin", func(a Agency) (Agency, error) { return a.BeginEmergency(testOp, testNonce) }, begin(EventBegin)},
+		{"commit of another mapping", func(a Agency) (Agency, error) { return a.CommitRemap(testOp, testNonce, Digest{1}) }, func(p Phase) outcome {
+			if p != PhaseRemapSource && p != PhaseRemapTarget {
+				return outcome{err: ErrTransition}
+			}
+			return follows(EventCommit, true)(p)
+		}},
 		{"lock", Agency.Lock, func(p Phase) outcome { return outcome{phase: p, epochs: 1} }},
 		{"unlock", Agency.Unlock, func(Phase) outcome { return outcome{err: ErrNotLocked} }},
 	}
@@ -274,6 +291,65 @@ func TestEpochsCompareByTermFirst(t *testing.T) {
 			if a.Compare(b) != want {
 				t.Errorf("%s against %s: %d", a, b, a.Compare(b))
 			}
+		}
+	}
+}
+
+func TestAnEmergencyWaitsForASecondPerson(t *testing.T) {
+	a, err := agencyIn(t, PhaseTarget).BeginEmergency(testOp, testNonce)
+	if err != nil || a.Unconfirmed != testOp {
+		t.Fatalf("emergency: %+v, %v", a, err)
+	}
+	if a, err = a.Commit(testOp, testNonce); err != nil {
+		t.Fatal(err)
+	}
+	if a, err = a.Publish(testOp); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Begin("op-2", 9, EventBegin); !errors.Is(err, ErrUnconfirmed) {
+		t.Errorf("the next operation: %v", err)
+	}
+	onTarget := agencyIn(t, PhaseTarget).Emergency("lock-1")
+	if _, err := onTarget.Finalise(); !errors.Is(err, ErrUnconfirmed) {
+		t.Errorf("finalise: %v", err)
+	}
+	if again, err := a.BeginEmergency("op-3", 9); err != nil || again.Unconfirmed != "op-3" {
+		t.Errorf("another emergency: %+v, %v", again, err)
+	}
+	for _, id := range []OperationID{"", "op-2"} {
+		if _, err := a.Confirmed(id); err == nil {
+			t.Errorf("emergency %q confirmed, it is %q", id, a.Unconfirmed)
+		}
+	}
+	confirmed, err := a.Confirmed(testOp)
+	if err != nil || confirmed.Epoch != a.Epoch {
+		t.Fatalf("confirmed: %+v, %v", confirmed, err)
+	}
+	if _, err := confirmed.Begin("op-2", 9, EventBegin); err != nil {
+		t.Errorf("begin after the confirmation: %v", err)
+	}
+}
+
+func TestSettlingIsTreatedAsArmed(t *testing.T) {
+	a, err := agencyIn(t, PhaseSource).Settle()
+	if err != nil || a.Tightness != Settling {
+		t.Fatalf("settle: %+v, %v", a, err)
+	}
+	if _, err := a.Begin(testOp, testNonce, EventBegin); !errors.Is(err, ErrNotArmed) {
+		t.Errorf("begin while settling: %v", err)
+	}
+	if a, err = a.EndSettle(); err != nil || a.Tightness != Settled {
+		t.Errorf("settled: %+v, %v", a, err)
+	}
+}
+
+func TestATermIsNeverLowered(t *testing.T) {
+	a := agencyIn(t, PhaseSource)
+	a.Epoch = Epoch{Term: 3, Number: 7}
+	for term, want := range map[uint32]Epoch{2: {3, 8}, 3: {3, 8}, 4: {4, 8}} {
+		next, err := a.InTerm(term).Lock()
+		if err != nil || next.Epoch != want {
+			t.Errorf("lock in term %d: epoch %s, %v; want %s", term, next.Epoch, err, want)
 		}
 	}
 }
