@@ -283,7 +283,7 @@ func (d *Daemon) transferOptions(cfg *config.Config, p *platforms) (transfer.Opt
 	return transfer.Options{
 		Gate: d.gate, Platforms: p.list, Postmaster: master,
 		Answers: d.answers,
-		Spool:   d.spool, Added: d.queue.Load().Added, PutOff: putOff(cfg), Ledger: d.ledger,
+		Spool:   d.spool, Added: d.queue.Load().AddedFrom, PutOff: putOff(cfg), Ledger: d.ledger,
 		Node: cfg.Node, Installation: cfg.Installation,
 		HopLimit: cfg.Routing.HopLimit, OwnLimit: cfg.Routing.OwnLimit,
 		Alarms: d.alarms, Observer: d.metrics.Transfer(), Logger: d.logger,

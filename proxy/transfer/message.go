@@ -39,6 +39,7 @@ type message struct {
 	digest    [16]byte
 	messageID string
 	committed bool // the spool has it, for one recipient at least
+	safe      int  // recipients that the spool has
 }
 
 // Data implements smtp.Session: it streams the message to the platform, keeps what can't
@@ -63,9 +64,6 @@ func (s *session) Data(ctx context.Context, body smtp.Body) []error {
 		if err != nil {
 			errs[i] = reply(err)
 		}
-	}
-	if m.committed && m.Added != nil {
-		m.Added(m.transactionID())
 	}
 	return errs
 }
@@ -207,13 +205,20 @@ func (m *message) divert(r *recipient, err error) {
 		r.keep(spool.StateHeld, err.Error())
 	case errors.Is(err, relay.ErrInDoubt):
 		r.keep(spool.StateWaiting, "in doubt: "+err.Error())
-		r.next = time.Now().Add(m.leg.platform.ConnectionLimit)
+		r.last = spool.Result{
+			Time: time.Now(), Platform: r.decision.Platform, Epoch: r.decision.Epoch, Attempts: 1,
+			Cause: spool.CauseDoubt, Next: time.Now().Add(m.leg.platform.ConnectionLimit),
+		}
 	case mail.IsPermanent(answer):
 		r.keep(spool.StateFailed, "")
 		r.attempted(answer)
 	default:
 		r.keep(spool.StateWaiting, "")
 		r.attempted(answer)
+		var broken *relay.ConnectionError
+		if errors.As(err, &broken) {
+			r.last.Cause = spool.CauseUnavailable
+		}
 	}
 }
 
@@ -244,8 +249,17 @@ func (m *message) commit(ctx context.Context) error {
 		m.log(slog.LevelError, "spool takes no message", &m.rcpt[0].decision, "error", err)
 		return err
 	}
-	m.committed = true
+	m.took(len(rcpts))
 	return nil
+}
+
+// took notes that so many more recipients are durable in the spool. They don't wait for
+// what the platform says to the others.
+func (m *message) took(n int) {
+	if m.Added != nil {
+		m.Added(m.transactionID(), m.safe)
+	}
+	m.committed, m.safe = true, m.safe+n
 }
 
 // spooled returns the recipients that go into the spool.
@@ -404,7 +418,7 @@ func (m *message) answers(ctx context.Context) []error {
 		m.log(slog.LevelError, "spool takes no message: the sender will send it to all recipients again", &failed[0].decision, "error", err)
 		return []error{err}
 	}
-	m.committed = true
+	m.took(len(rcpts))
 	for _, r := range failed {
 		r.ticket = nil // it ended; the recipient is the spool's now
 	}

@@ -27,8 +27,7 @@ type recipient struct {
 
 	state  spool.State // of one that goes into the spool
 	reason string
-	next   time.Time    // not to be tried before; zero: as the queue sees fit
-	last   spool.Result // of the attempt, if there was one that the platform answered
+	last   spool.Result // of the attempt, if there was one
 }
 
 // keep makes r one that goes into the spool.
@@ -49,12 +48,10 @@ func (r *recipient) attempted(answer *mail.Reply) {
 
 // spooled returns r as the spool keeps it.
 func (r *recipient) spooled() spool.Recipient {
-	last := r.last
-	last.Next = r.next
 	return spool.Recipient{
 		Address: r.address, To: r.rcpt.To, Options: r.rcpt.Options,
 		Agency: r.decision.Agency, Mailbox: r.decision.Mailbox,
-		State: r.state, Reason: r.reason, Last: last,
+		State: r.state, Reason: r.reason, Last: r.last,
 	}
 }
 

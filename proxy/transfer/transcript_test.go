@@ -249,10 +249,12 @@ func (w *world) openSpool(messages int) error {
 	}
 	w.t.Cleanup(func() { _ = book.Close() })
 	w.options.Spool, w.options.Ledger = w.store, book
-	w.options.Added = func(id mail.TransactionID) {
+	w.options.Added = func(id mail.TransactionID, first int) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.added = append(w.added, id)
+		if first == 0 { // else more of the last one
+			w.added = append(w.added, id)
+		}
 	}
 	w.transfer.Configure(w.options)
 	return nil

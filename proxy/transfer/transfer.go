@@ -54,8 +54,9 @@ type Options struct {
 
 	// Spool keeps what can't be streamed. nil: it is put off.
 	Spool Spool
-	// Added is told of each message that the spool took. It must not block.
-	Added func(mail.TransactionID)
+	// Added is told of the recipients of each message that the spool took, as soon as they
+	// are durable: of those whose index in the spool is first and up. It must not block.
+	Added func(id mail.TransactionID, first int)
 	// PutOff are the agencies whose mail is put off and not held while they are closed.
 	PutOff map[routing.AgencyID]struct{}
 

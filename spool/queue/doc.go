@@ -8,7 +8,7 @@
 // arrives has to be held too, so that it doesn't overtake. Waiting mail is tried again
 // when its time comes and blocks nobody. A mailbox whose platform puts it off pauses; when
 // its patience is over the first of its mail becomes waiting mail, and so does what
-// follows, until one is taken.
+// follows, until one is taken. A message in doubt each time uses up that patience too.
 //
 // Custody (P1): a message leaves the spool only with a platform's 2yz, after its sender was
 // told, as an operator's act, or into quarantine. What happened is written to the spool before
@@ -17,7 +17,8 @@
 //
 // The right side (P2, P3): the route is asked again at every attempt. A delivery that is in
 // doubt stays in the spool until the platform's limit has passed, and then goes wherever
-// its mailbox is by then, as a possible duplicate that the ledger names.
+// its mailbox is by then, as a possible duplicate that the ledger names. One in doubt each
+// time is given up at the end of its life.
 //
 // # How it paces itself
 //

@@ -34,10 +34,10 @@ func (r ref) compare(o ref) int {
 // item is waiting mail for one recipient. There can be very many.
 type item struct {
 	ref
-	lane   uint16 // number of the lane that it waits for; 0: not known
-	stored bool   // the journal says when it is due
-	rests  bool   // in doubt: nothing makes it due earlier
-	due    time.Duration
+	lane   uint16        // number of the lane that it waits for; 0: not known
+	stored bool          // the journal says when it is due; due is when to look
+	rests  bool          // in doubt: nothing makes it due earlier
+	due    time.Duration // since Queue.begun
 }
 
 // itemHeap has the item that is due first at its top, of those the one accepted first.
@@ -62,9 +62,37 @@ func (h *itemHeap) Pop() any {
 func (h *itemHeap) init() { heap.Init(h) }
 
 // schedule makes an item due after a delay. q.mu is held.
-func (q *Queue) schedule(it item, delay time.Duration) {
-	it.due = time.Since(q.begun) + delay
+func (q *Queue) schedule(it item, delay time.Duration) { q.scheduleAt(it, time.Now().Add(delay)) }
+
+// scheduleAt makes an item due at a time. q.mu is held.
+func (q *Queue) scheduleAt(it item, at time.Time) {
+	it.due = at.Sub(q.begun)
 	heap.Push(&q.waiting, it)
+}
+
+// goBack has the route of an item asked that was due and couldn't go. It keeps the time at
+// which it was due: by that it is seen whether another delivery took it along since. q.mu is
+// held.
+func (q *Queue) goBack(it item) {
+	it.lane = 0
+	heap.Push(&q.waiting, it)
+}
+
+// due returns when waiting mail is to be tried again, as its record says. What is in doubt
+// each time gets rarer as all does, since each attempt may leave a copy: not sooner than
+// its rest, which is in Last.Next, and not sooner than its delay.
+func (q *Queue) due(m *spool.Message, r *spool.Recipient) time.Time {
+	last := &r.Last
+	switch {
+	case last.Cause == spool.CauseDoubt:
+		at := last.Time.Add(q.o.Retry.grown(q.o.Retry.First, q.o.Retry.Max, last.Attempts))
+		if at.After(last.Next) {
+			return at
+		}
+	case last.Next.IsZero() && last.Attempts > 0: // put off when it came in
+		return m.Time.Add(q.o.Retry.First)
+	}
+	return last.Next
 }
 
 // dueItems takes the items that are due, and gives each to its lane. It returns those whose
@@ -85,9 +113,9 @@ func (q *Queue) dueItems(now time.Time) (asked []item) {
 // routedAtOnce bounds how long other work waits for routing.
 const routedAtOnce = 1000
 
-// wakeLane makes all due that waits for a lane. q.mu is held.
-func (q *Queue) wakeLane(l *lane) {
-	at, changed := time.Since(q.begun), false
+// wakeLane makes all due that waits for a lane since before a time. q.mu is held.
+func (q *Queue) wakeLane(l *lane, since time.Time) {
+	at, changed := since.Sub(q.begun), false
 	for i := range q.waiting {
 		if it := &q.waiting[i]; it.lane == l.number && it.due > at {
 			it.due, changed = at, true

@@ -3,6 +3,7 @@ package queue
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"mailcutover/routing"
+	"mailcutover/spool"
 )
 
 // lane is the way to one platform.
@@ -28,6 +30,7 @@ type lane struct {
 	most    int     // connections of the platform
 	slowed  time.Time
 
+	asked    bool // since the start
 	down     bool
 	failures int       // in a row
 	until    time.Time // while down: when it is asked again
@@ -198,6 +201,25 @@ func (q *Queue) takeWith(l *lane, first *box) []claim {
 	return claims
 }
 
+// errNotAsked is why a lane is down whose platform was away before the start.
+var errNotAsked = errors.New("away before this node's start, and not asked since")
+
+// await has an item whose delay stood in the journal wait for a lane, and returns for how
+// long. Was its platform away, and wasn't asked since the start, then it counts as away:
+// one delivery asks it at once, and all goes when it is back. q.mu is held.
+func (q *Queue) await(it *item, l *lane, cause spool.Cause, delay time.Duration) time.Duration {
+	it.lane = l.number
+	switch {
+	case cause != spool.CauseUnavailable || l.down:
+		return delay
+	case l.asked:
+		return 0 // it is back
+	}
+	l.down, l.last = true, errNotAsked
+	q.signal()
+	return delay
+}
+
 // up says that the platform answers. q.mu is held.
 func (q *Queue) up(l *lane) {
 	l.down, l.failures, l.last = false, 0, nil
@@ -220,6 +242,7 @@ func (q *Queue) answered(l *lane, began time.Time, results []Result) {
 		}
 		slow = slow || r.Slow
 	}
+	l.asked = l.asked || told || unavailable != nil
 	switch {
 	case unavailable != nil && !told:
 		l.last = unavailable
@@ -238,7 +261,7 @@ func (q *Queue) answered(l *lane, began time.Time, results []Result) {
 		q.up(l)
 		l.limit = max(1, min(l.limit, float64(l.most)/2))
 		q.log.Info("platform is back", "platform", l.platform)
-		q.wakeLane(l)
+		q.wakeLane(l, began) // not what this attempt put off
 		q.signal()
 	}
 	switch {

@@ -184,6 +184,6 @@ func (q *Queue) putNotice(ctx context.Context, kind dsn.Kind, m *spool.Message, 
 	}
 	q.log.Info("notice", "transaction", n.Transaction, "about", m.Transaction, "reason", kind.String())
 	q.obs.Notified(kind)
-	q.added(n.Transaction, true)
+	q.added(fresh{id: n.Transaction, soon: true})
 	return nil
 }

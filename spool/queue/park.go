@@ -46,8 +46,7 @@ func (q *Queue) unpark(id routing.AgencyID, p *parked) {
 		q.settleBox(b, boxNew)
 	}
 	for _, it := range p.items {
-		it.lane = 0
-		q.schedule(it, 0)
+		q.goBack(it)
 	}
 	q.signal()
 }
@@ -72,8 +71,7 @@ func (q *Queue) lookAtParked(now time.Time) {
 		case len(p.items) > 0:
 			it := p.items[len(p.items)-1]
 			p.items = p.items[:len(p.items)-1]
-			it.lane = 0
-			q.schedule(it, 0)
+			q.goBack(it)
 		default:
 			delete(q.parked, id)
 		}
@@ -148,8 +146,8 @@ func (q *Queue) directBox(b *box, m *spool.Message, first ref, d *routing.Decisi
 	case q.boxes[b.key] != b: // an operator emptied it meanwhile
 	case !open:
 		q.parkBox(b, id)
-	case q.resting(m):
-		q.rest(b, q.o.Doubts[m.Transaction])
+	case time.Now().Before(q.restsUntil(m, int(first.rcpt))):
+		q.rest(b, q.restsUntil(m, int(first.rcpt)))
 	default:
 		b.setLane(q.lane(d.Platform))
 		q.settleBox(b, boxReady)
@@ -172,21 +170,22 @@ func (q *Queue) routeItem(it item) {
 	}
 	r := &m.Recipients[it.rcpt]
 	it.rests = false
+	d, open := q.route(m, int(it.rcpt))
+	id, keep := kept(&d, r)
 	if it.stored {
 		it.stored = false
-		next := r.Last.Next
-		if next.IsZero() && r.Last.Attempts > 0 { // put off when it came in
-			next = m.Time.Add(q.o.Retry.First)
-		}
-		if wait := time.Until(next); wait > 0 {
+		if wait := time.Until(q.due(m, r)); wait > 0 {
 			q.mu.Lock()
+			if open && r.Last.Cause != spool.CauseDoubt {
+				wait = q.await(&it, q.lane(d.Platform), r.Last.Cause, wait)
+			}
 			q.schedule(it, min(wait, q.o.Retry.Max))
 			q.mu.Unlock()
 			return
 		}
+	} else if q.overtaken(it, m) {
+		return
 	}
-	d, open := q.route(m, int(it.rcpt))
-	id, keep := kept(&d, r)
 	q.mu.Lock()
 	switch {
 	case open:

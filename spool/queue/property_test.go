@@ -39,14 +39,17 @@ type history struct {
 	doubted map[mail.TransactionID]time.Time
 	rests   map[string]time.Time
 	down    bool
-	off     map[int]bool // mailboxes that are put off
-	lose    int          // answers to lose
-	early   []string     // what went again before the platform's limit had passed
+	off     map[int]bool         // mailboxes that are put off
+	lose    int                  // answers to lose
+	loses   map[int]bool         // mailboxes whose answers are lost, all of them
+	early   []string             // what went again before the platform's limit, or its delay, had passed
+	put     map[string]time.Time // when a recipient was put off last
+	eager   time.Time            // when something last happened that makes mail go before its delay is over
 }
 
 func (h *history) play() {
 	w := h.world
-	h.off = make(map[int]bool)
+	h.off, h.loses, h.put = make(map[int]bool), make(map[int]bool), make(map[string]time.Time)
 	for n := range drawnBoxes {
 		h.side(n, rapid.SampledFrom([]string{"", "exchange", "ox"}).Draw(h.rt, "begins on"))
 	}
@@ -58,7 +61,7 @@ func (h *history) play() {
 	}
 	// In the end all is well, and everything goes.
 	w.mu.Lock()
-	h.down, h.off, h.lose = false, make(map[int]bool), 0
+	h.down, h.off, h.lose, h.loses = false, make(map[int]bool), 0, make(map[int]bool)
 	w.mu.Unlock()
 	for n := range drawnBoxes {
 		h.side(n, "ox")
@@ -124,11 +127,16 @@ func (h *history) answer(d *Delivery, r *Recipient) Result {
 	case time.Now().Before(h.rests[key]):
 		h.early = append(h.early, key)
 	case h.down:
+		h.eager = time.Now()
 		return Result{Status: Unavailable, Err: errDown, Slow: true}
 	case h.off[n]:
+		if before, again := h.put[key]; again && time.Since(before) < time.Second && h.eager.Before(before) {
+			h.early = append(h.early, "put off: "+key)
+		}
+		h.put[key] = time.Now()
 		return Result{Status: Deferred, Reply: mail.NewReply(452, 4, 2, 2, "full")}
-	case h.lose > 0:
-		h.lose--
+	case h.lose > 0 || h.loses[n]:
+		h.lose = max(h.lose-1, 0)
 		h.copies[key]++
 		h.doubts[key]++
 		until := time.Now().Add(30 * time.Second)
@@ -141,6 +149,7 @@ func (h *history) answer(d *Delivery, r *Recipient) Result {
 
 // side opens a mailbox on a platform.
 func (h *history) side(n int, platform string) {
+	h.stir()
 	if platform == "" {
 		h.shut("health", n)
 		return
@@ -148,11 +157,18 @@ func (h *history) side(n int, platform string) {
 	h.world.open(routing.PlatformID(platform), "health", n)
 }
 
+// stir notes that mail may go before its delay is over.
+func (h *history) stir() {
+	h.world.mu.Lock()
+	defer h.world.mu.Unlock()
+	h.eager = time.Now()
+}
+
 // step does one thing that may happen.
 func (h *history) step() {
 	w, rt := h.world, h.rt
 	n := rapid.IntRange(0, drawnBoxes-1).Draw(rt, "mailbox")
-	switch rapid.SampledFrom([]string{"held", "held", "held", "arrives", "open", "open", "close", "off", "down", "lose", "time", "restart", "wait"}).Draw(rt, "step") {
+	switch rapid.SampledFrom([]string{"held", "held", "held", "arrives", "open", "open", "close", "off", "down", "lose", "loses", "time", "restart", "wait"}).Draw(rt, "step") {
 	case "held":
 		boxes := []int{n}
 		if rapid.Bool().Draw(rt, "two") {
@@ -166,7 +182,11 @@ func (h *history) step() {
 			w.q.Added(w.put(spool.StateHeld, "a@out.example", n))
 		}
 	case "wait":
-		w.q.Added(w.put(spool.StateWaiting, "a@out.example", n))
+		boxes := []int{n}
+		if rapid.Bool().Draw(rt, "all") {
+			boxes = []int{0, 1, 2, 3}
+		}
+		w.q.Added(w.put(spool.StateWaiting, "a@out.example", boxes...))
 	case "open":
 		h.side(n, rapid.SampledFrom([]string{"exchange", "ox"}).Draw(rt, "side"))
 	case "close":
@@ -183,10 +203,15 @@ func (h *history) step() {
 		w.mu.Lock()
 		h.lose += rapid.IntRange(1, 3).Draw(rt, "answers")
 		w.mu.Unlock()
+	case "loses":
+		w.mu.Lock()
+		h.loses[n] = !h.loses[n]
+		w.mu.Unlock()
 	case "time":
-		time.Sleep(time.Duration(rapid.IntRange(1, 100_000).Draw(rt, "ms")) * time.Millisecond)
+		time.Sleep(time.Duration(rapid.IntRange(1, 1_000_000).Draw(rt, "ms")) * time.Millisecond)
 	case "restart":
 		w.stop()
+		h.stir()
 		h.launch()
 	}
 	time.Sleep(time.Duration(rapid.IntRange(0, 20).Draw(rt, "then")) * time.Millisecond)

@@ -332,7 +332,7 @@ func (q *Queue) Wake(platform routing.PlatformID) {
 	defer q.mu.Unlock()
 	if l := q.lanes[platform]; l != nil {
 		q.up(l)
-		q.wakeLane(l)
+		q.wakeLane(l, time.Now())
 	}
 	q.signal()
 }
@@ -341,18 +341,23 @@ func (q *Queue) Wake(platform routing.PlatformID) {
 // so that it doesn't overtake held mail (P6).
 func (q *Queue) Behind(k spool.Key) bool { return q.o.Store.Held(k) }
 
-// Added says that recipients of a message were put into the spool, after they were.
-func (q *Queue) Added(id mail.TransactionID) { q.added(id, false) }
+// Added says that a message was put into the spool, after it was.
+func (q *Queue) Added(id mail.TransactionID) { q.added(fresh{id: id}) }
+
+// AddedFrom says that recipients of a message were put into the spool, after they were:
+// those whose index is first and up. Each must be told of once.
+func (q *Queue) AddedFrom(id mail.TransactionID, first int) { q.added(fresh{id: id, first: first}) }
 
 // fresh is a message with recipients that the queue hasn't seen.
 type fresh struct {
-	id   mail.TransactionID
-	soon bool // no attempt was made yet: it is due at once
+	id    mail.TransactionID
+	first int  // the index of the first of them
+	soon  bool // no attempt was made yet: it is due at once
 }
 
-func (q *Queue) added(id mail.TransactionID, soon bool) {
+func (q *Queue) added(f fresh) {
 	q.mu.Lock()
-	q.fresh = append(q.fresh, fresh{id, soon})
+	q.fresh = append(q.fresh, f)
 	q.mu.Unlock()
 	q.signal()
 }
@@ -365,6 +370,9 @@ func (q *Queue) takeFresh() {
 	q.mu.Unlock()
 	for _, f := range fresh {
 		q.o.Store.Each(spool.Filter{Transaction: f.id}, func(e spool.Entry) bool {
+			if e.Recipient < f.first {
+				return true
+			}
 			q.mu.Lock()
 			defer q.mu.Unlock()
 			q.takeUp(&e, f.soon)

@@ -111,21 +111,3 @@ func TestPatienceBeginsAnewWhenAnAgencyOpens(t *testing.T) {
 		w.stop()
 	})
 }
-
-// A message that is in doubt each time keeps its mailbox waiting: a human has to see that.
-func TestInDoubtAgainRaisesAnAlarm(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
-		w.open("ox", "health", 1)
-		w.put(spool.StateHeld, "a@out.example", 1)
-		w.behave = func(*Delivery, *Recipient) Result {
-			return Result{Status: InDoubt, Err: errDown, Until: time.Now().Add(10 * time.Minute)}
-		}
-		w.run()
-		time.Sleep(time.Hour)
-		w.stop()
-		if len(w.alarms) != 1 {
-			t.Errorf("alarms %v, want one", w.alarms)
-		}
-	})
-}

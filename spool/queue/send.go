@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"mailcutover/routing"
@@ -50,7 +49,7 @@ func (q *Queue) sendBox(ctx context.Context, l *lane, first claim, with []claim)
 		return
 	}
 	d, open := q.route(m, int(r.rcpt))
-	if !open || d.Platform != l.platform || q.resting(m) {
+	if !open || d.Platform != l.platform || time.Now().Before(q.restsUntil(m, int(r.rcpt))) {
 		q.putBack(with)
 		q.mu.Lock()
 		b.taken = 0
@@ -80,12 +79,8 @@ func (q *Queue) putBack(claims []claim) {
 
 // sendItem makes a delivery of waiting mail.
 func (q *Queue) sendItem(ctx context.Context, l *lane, it item) {
-	m, err := q.o.Store.Get(it.transaction())
-	if err != nil || int(it.rcpt) >= len(m.Recipients) || m.Recipients[it.rcpt].State != spool.StateWaiting {
-		q.gone(it, err)
-		return
-	}
-	if q.rested(it, m) {
+	m, ok := q.dueNow(it)
+	if !ok {
 		return
 	}
 	d, open := q.route(m, int(it.rcpt))
@@ -105,7 +100,9 @@ func (q *Queue) sendItem(ctx context.Context, l *lane, it item) {
 	}
 	q.busy[key] = struct{}{}
 	q.mu.Unlock()
-	if !q.stillWaiting(it.ref) { // another delivery of the message took it along since m was read
+	// Another delivery of the message may have taken it along since m was read. From now
+	// on none does.
+	if m, ok = q.dueNow(it); !ok {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		q.free(key)
@@ -116,37 +113,55 @@ func (q *Queue) sendItem(ctx context.Context, l *lane, it item) {
 	s.send(ctx, nil)
 }
 
+// dueNow returns the message of waiting mail that may go now. All other is put where it
+// belongs.
+func (q *Queue) dueNow(it item) (m *spool.Message, ok bool) {
+	m, err := q.o.Store.Get(it.transaction())
+	if err != nil || int(it.rcpt) >= len(m.Recipients) || m.Recipients[it.rcpt].State != spool.StateWaiting {
+		q.gone(it, err)
+		return nil, false
+	}
+	return m, !q.rested(it, m) && !q.overtaken(it, m)
+}
+
 // rested puts waiting mail that is in doubt back until the platform's limit has passed,
 // whoever asked for it: another delivery of its message that took it along may have left
 // it so, or the process before this one. It reports whether it did.
 func (q *Queue) rested(it item, m *spool.Message) bool {
-	r := &m.Recipients[it.rcpt]
-	until := q.o.Doubts[m.Transaction]
-	if strings.HasPrefix(r.Reason, inDoubt) && r.Last.Next.After(until) {
-		until = r.Last.Next
-	}
-	wait := time.Until(until)
-	if wait <= 0 {
+	until := q.restsUntil(m, int(it.rcpt))
+	if !time.Now().Before(until) {
 		return false
 	}
-	it.lane, it.stored, it.rests = 0, false, true
+	it.lane, it.stored, it.rests = 0, true, true
 	q.mu.Lock()
-	q.schedule(it, wait)
+	q.scheduleAt(it, until)
 	q.mu.Unlock()
 	return true
 }
 
-// inDoubt begins the reason of a recipient in doubt; proxy/transfer begins it so, too.
-const inDoubt = "in doubt"
+// restsUntil returns until when a recipient in doubt isn't sent to, whoever asks; a time
+// that has passed for all others. A doubt that a start found is one of the whole message.
+func (q *Queue) restsUntil(m *spool.Message, rcpt int) time.Time {
+	until := q.o.Doubts[m.Transaction]
+	if last := &m.Recipients[rcpt].Last; last.Cause == spool.CauseDoubt && last.Next.After(until) {
+		return last.Next
+	}
+	return until
+}
 
-// stillWaiting reports whether a recipient is waiting mail now. A delivery asks once it has
-// made the recipient's key busy: from then on nobody else changes that.
-func (q *Queue) stillWaiting(r ref) (yes bool) {
-	q.o.Store.Each(spool.Filter{Transaction: r.transaction(), State: spool.StateWaiting}, func(e spool.Entry) bool {
-		yes = yes || e.Recipient == int(r.rcpt)
-		return !yes
-	})
-	return yes
+// overtaken puts waiting mail back that another delivery of its message took along after
+// it had become due: then the record of that attempt says when it goes. It reports whether
+// it did.
+func (q *Queue) overtaken(it item, m *spool.Message) bool {
+	r := &m.Recipients[it.rcpt]
+	due := q.due(m, r)
+	if r.Last.Time.Before(q.begun.Add(it.due)) || !time.Now().Before(due) {
+		return false
+	}
+	q.mu.Lock()
+	q.scheduleAt(it, due)
+	q.mu.Unlock()
+	return true
 }
 
 // pace waits until the lane's rate allows a delivery. It looks at the rate once a second,
@@ -174,12 +189,6 @@ func (l *lane) pace(ctx context.Context) bool {
 	}
 }
 
-// resting reports whether a message that a start found in doubt has to wait still.
-func (q *Queue) resting(m *spool.Message) bool {
-	until, ok := q.o.Doubts[m.Transaction]
-	return ok && time.Now().Before(until)
-}
-
 // free says that no delivery for a key is under way any more. q.mu is held.
 func (q *Queue) free(k spool.Key) {
 	delete(q.busy, k)
@@ -189,7 +198,7 @@ func (q *Queue) free(k spool.Key) {
 	if items := q.blocked[k]; items != nil {
 		delete(q.blocked, k)
 		for _, it := range items {
-			q.schedule(it, 0)
+			q.goBack(it)
 		}
 		q.signal()
 	}
@@ -232,8 +241,8 @@ func (s *shipment) join(with []claim) {
 		if i == s.to[0].Index || len(s.to) >= maxTogether || r.State != spool.StateHeld && r.State != spool.StateWaiting {
 			continue
 		}
-		if r.State == spool.StateWaiting && r.Last.Next.After(time.Now()) {
-			continue // it isn't due, or rests in doubt
+		if !q.mayGo(s.m, i) {
+			continue
 		}
 		d, open := q.route(s.m, i)
 		if !open || d.Platform != first.Platform || (d.Armed || first.Armed) && d.Agency != first.Agency {
@@ -246,7 +255,7 @@ func (s *shipment) join(with []claim) {
 			with = slices.Delete(with, at, at+1)
 			s.add(p, d)
 		} else if q.mayJoin(s, &p, r.State) {
-			if p.joined && !q.stillWaiting(p.ref) {
+			if p.joined && !q.again(s.m, i) {
 				q.leave(s, &p)
 				continue
 			}
@@ -254,6 +263,24 @@ func (s *shipment) join(with []claim) {
 		}
 	}
 	q.putBack(with)
+}
+
+// mayGo reports whether a recipient neither rests in doubt nor waits for its delay.
+func (q *Queue) mayGo(m *spool.Message, rcpt int) bool {
+	now, r := time.Now(), &m.Recipients[rcpt]
+	return !now.Before(q.restsUntil(m, rcpt)) && (r.State != spool.StateWaiting || !now.Before(q.due(m, r)))
+}
+
+// again reads again what is known of a recipient that waited when m was read, and reports
+// whether it still may go. A delivery asks once it has made the recipient's key busy: from
+// then on nobody else changes that.
+func (q *Queue) again(m *spool.Message, rcpt int) bool {
+	now, err := q.o.Store.Get(m.Transaction)
+	if err != nil || rcpt >= len(now.Recipients) || now.Recipients[rcpt].State != spool.StateWaiting {
+		return false
+	}
+	m.Recipients[rcpt] = now.Recipients[rcpt]
+	return q.mayGo(m, rcpt)
 }
 
 // mayJoin reports whether a part may go with a shipment, and makes it busy.

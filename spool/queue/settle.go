@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"mailcutover/spool"
@@ -25,26 +24,32 @@ func (s *shipment) settle(results []Result) {
 		results = append(results, Result{Status: Deferred, Err: errors.New("no result")})
 	}
 	results = results[:len(s.parts)]
-	outcomes := make([]spool.Outcome, 0, len(s.parts))
-	next := make([]time.Duration, len(s.parts))
+	all := make([]spool.Outcome, len(s.parts))
+	recorded := make([]spool.Outcome, 0, len(s.parts))
 	for i := range s.parts {
-		var o spool.Outcome
-		o, next[i] = s.outcome(i, &results[i])
+		o := &all[i]
+		*o = s.outcome(i, &results[i])
 		if o.State != spool.StateUnknown {
-			outcomes = append(outcomes, o)
+			recorded = append(recorded, *o)
 		}
 		q.obs.Attempted(s.lane.platform, s.parts[i].box != nil, results[i].Status)
-		s.logResult(i, &results[i], &o)
+		s.logResult(i, &results[i], o)
 	}
-	q.record(outcomes)
+	q.record(recorded)
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.answered(s.lane, s.began, results)
 	for i := range s.parts {
-		if p := &s.parts[i]; p.box == nil {
-			s.finishItem(p, &results[i], next[i])
-		} else if final(results[i].Status) || next[i] < 0 {
+		p, o := &s.parts[i], &all[i]
+		switch {
+		case p.box == nil:
+			s.finishItem(p, &results[i], o)
+		case o.State == spool.StateWaiting: // its patience is over
+			q.pop(p.box, p.ref)
+			p.item = item{ref: p.ref}
+			s.finishItem(p, &results[i], o)
+		case final(results[i].Status):
 			q.pop(p.box, p.ref)
 		}
 	}
@@ -100,13 +105,12 @@ func (q *Queue) record(outcomes []spool.Outcome) {
 	}
 }
 
-// outcome returns what is recorded for a part, and when it is due again; less than 0: as
-// waiting mail that was held. A state of StateUnknown: nothing is recorded.
-func (s *shipment) outcome(i int, r *Result) (o spool.Outcome, next time.Duration) {
+// outcome returns what is recorded for a part. A state of StateUnknown: nothing is.
+func (s *shipment) outcome(i int, r *Result) spool.Outcome {
 	q, p, to := s.q, &s.parts[i], &s.to[i]
 	rcpt := &s.m.Recipients[to.Index]
 	now := time.Now()
-	o = spool.Outcome{Transaction: s.m.Transaction, Recipient: to.Index, Reason: r.text()}
+	o := spool.Outcome{Transaction: s.m.Transaction, Recipient: to.Index, Reason: r.text()}
 	o.Time, o.Platform, o.Epoch, o.Attempts = now, s.lane.platform, to.Decision.Epoch, rcpt.Last.Attempts+1
 	if r.Reply != nil {
 		o.Code = r.Reply.Code
@@ -122,31 +126,61 @@ func (s *shipment) outcome(i int, r *Result) (o spool.Outcome, next time.Duratio
 	case Damaged:
 		o.State = spool.StateQuarantined
 	case InDoubt:
-		if strings.HasPrefix(rcpt.Reason, inDoubt) {
-			q.o.Alarms.Raise("in-doubt-again/"+rcpt.Key().String(), fmt.Sprintf("Message %s for %s is in doubt again: each attempt may leave a copy on %s, and what is held behind it waits.", s.m.Transaction, rcpt.Key().String(), s.lane.platform))
-		}
-		o.State, o.Next, o.Reason = rcpt.State, r.Until, inDoubt+": "+o.Reason
-		next = max(time.Until(r.Until), 0)
+		s.doubt(p, rcpt, r, &o)
 	case Closed:
 	case Unavailable:
 		if p.box == nil {
-			o.State, next = q.putOffState(s.m, rcpt, &o)
+			o.Cause = spool.CauseUnavailable
+			o.State = q.putOffState(s.m, rcpt, &o)
 		}
 	default:
 		if p.box == nil {
-			o.State, next = q.putOffState(s.m, rcpt, &o)
+			o.State = q.putOffState(s.m, rcpt, &o)
 			break
 		}
-		o.State = spool.StateHeld
-		q.mu.Lock()
-		over := p.box.failed(now) >= q.o.Retry.Patience
-		q.mu.Unlock()
-		if over {
-			o.State, next, o.Attempts = spool.StateWaiting, -1, 1
-			o.Next = now.Add(q.o.Retry.after(1))
+		if o.State = s.patient(p, now); o.State == spool.StateWaiting {
+			o.Attempts, o.Next = 1, now.Add(q.o.Retry.after(1))
 		}
 	}
-	return o, next
+	return o
+}
+
+// doubt says what becomes of a recipient in doubt: it rests until its platform's limit has
+// passed, and goes again. Neither may that go on for ever, nor may what is held behind it
+// wait for that: held mail gives its place up as if its platform put it off, and waiting
+// mail has its life.
+func (s *shipment) doubt(p *part, rcpt *spool.Recipient, r *Result, o *spool.Outcome) {
+	q := s.q
+	again := rcpt.Last.Cause == spool.CauseDoubt && rcpt.Last.Platform == s.lane.platform
+	o.Cause, o.Next, o.Reason = spool.CauseDoubt, r.Until, "in doubt: "+o.Reason
+	switch {
+	case p.box != nil:
+		if q.mu.Lock(); again && p.box.failures == 0 && rcpt.Last.Time.Before(q.begun) {
+			p.box.failures, p.box.since = 1, rcpt.Last.Time
+		}
+		q.mu.Unlock()
+		if o.State = s.patient(p, o.Time); o.State == spool.StateWaiting {
+			o.Attempts = 1
+		}
+	case q.outlived(s.m, o):
+		o.State = undeliverable(s.m, rcpt, spool.StateExpired)
+	default:
+		o.State = spool.StateWaiting
+	}
+	if again {
+		q.o.Alarms.Raise("in-doubt-again/"+rcpt.Key().String(), fmt.Sprintf("Message %s for %s is in doubt again, now it is %s: each attempt may leave a copy on %s.", s.m.Transaction, rcpt.Key().String(), o.State, s.lane.platform))
+	}
+}
+
+// patient notes that held mail wasn't taken, and returns whether it stays held or, for the
+// sake of what is behind it, becomes waiting mail.
+func (s *shipment) patient(p *part, now time.Time) spool.State {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	if p.box.failed(now) >= s.q.o.Retry.Patience {
+		return spool.StateWaiting
+	}
+	return spool.StateHeld
 }
 
 // failed notes a failure and returns for how long the box has been failing.
@@ -171,14 +205,18 @@ func undeliverable(m *spool.Message, rcpt *spool.Recipient, told spool.State) sp
 	}
 }
 
-// putOffState returns the state of waiting mail after an attempt in vain: it waits on, for
-// as long as the second result says, or its life is over.
-func (q *Queue) putOffState(m *spool.Message, rcpt *spool.Recipient, o *spool.Outcome) (spool.State, time.Duration) {
-	if o.Time.Sub(m.Time) >= q.o.Retry.Life && o.Attempts >= minAttempts {
-		return undeliverable(m, rcpt, spool.StateExpired), 0
+// outlived reports whether waiting mail is given up after this attempt.
+func (q *Queue) outlived(m *spool.Message, o *spool.Outcome) bool {
+	return o.Time.Sub(m.Time) >= q.o.Retry.Life && o.Attempts >= minAttempts
+}
+
+// putOffState returns the state of waiting mail after an attempt in vain: it waits on,
+// until o.Next, which this sets, or its life is over.
+func (q *Queue) putOffState(m *spool.Message, rcpt *spool.Recipient, o *spool.Outcome) spool.State {
+	if q.outlived(m, o) {
+		return undeliverable(m, rcpt, spool.StateExpired)
 	}
-	delay := q.o.Retry.after(o.Attempts)
-	o.Next = o.Time.Add(delay)
+	o.Next = o.Time.Add(q.o.Retry.after(o.Attempts))
 	if after := q.o.Notices.DelayAfter; after > 0 && !m.From.IsNull() && dsn.Wanted(dsn.Delayed, &rcpt.Options) {
 		// It is late since the last attempt.
 		if late := m.Time.Add(after); !o.Time.Before(late) && rcpt.Last.Time.Before(late) {
@@ -187,7 +225,7 @@ func (q *Queue) putOffState(m *spool.Message, rcpt *spool.Recipient, o *spool.Ou
 			q.mu.Unlock()
 		}
 	}
-	return spool.StateWaiting, delay
+	return spool.StateWaiting
 }
 
 // putOff records that waiting mail couldn't be sent, without an attempt.
@@ -195,12 +233,14 @@ func (q *Queue) putOff(m *spool.Message, it item, r Result) {
 	rcpt := &m.Recipients[it.rcpt]
 	o := spool.Outcome{Transaction: m.Transaction, Recipient: int(it.rcpt), Reason: r.text()}
 	o.Time, o.Platform, o.Attempts = time.Now(), rcpt.Last.Platform, rcpt.Last.Attempts+1
-	var delay time.Duration
-	o.State, delay = q.putOffState(m, rcpt, &o)
+	if r.Status == Unavailable {
+		o.Cause = spool.CauseUnavailable
+	}
+	o.State = q.putOffState(m, rcpt, &o)
 	q.record([]spool.Outcome{o})
 	if o.State == spool.StateWaiting {
 		q.mu.Lock()
-		q.schedule(it, delay)
+		q.scheduleAt(it, o.Next)
 		q.mu.Unlock()
 	}
 }
@@ -234,22 +274,23 @@ func (q *Queue) pauseOf(b *box) time.Duration {
 // knows what the gate knew; without it the two could keep a worker busy for nothing.
 const closedPause = 100 * time.Millisecond
 
-// finishItem puts waiting mail where it belongs after an attempt. q.mu is held.
-func (s *shipment) finishItem(p *part, r *Result, next time.Duration) {
-	q := s.q
-	if final(r.Status) || p.joined {
-		return
-	}
-	p.item.lane = s.lane.number
+// finishItem puts waiting mail where it belongs after an attempt. Of what was taken along
+// the item sees it when it is due. q.mu is held.
+func (s *shipment) finishItem(p *part, r *Result, o *spool.Outcome) {
+	q, it := s.q, p.item
 	switch {
-	case r.Status == InDoubt:
-		p.item.lane, p.item.rests = 0, true
+	case p.joined:
 	case r.Status == Closed:
-		p.item.lane, next = 0, closedPause // its route is asked again
-	case next == 0 && r.Status != InDoubt:
-		return // its life is over
+		it.lane = 0 // its route is asked again
+		q.schedule(it, closedPause)
+	case o.State != spool.StateWaiting:
+	case r.Status == InDoubt:
+		it.lane, it.stored, it.rests = 0, true, true
+		q.scheduleAt(it, o.Next)
+	default:
+		it.lane = s.lane.number
+		q.scheduleAt(it, o.Next)
 	}
-	q.schedule(p.item, next)
 }
 
 // finishBox puts a box where it belongs after an attempt. q.mu is held.
@@ -269,16 +310,11 @@ func (s *shipment) finishBox(b *box, results []Result) {
 		case Closed:
 			closed = true
 		case InDoubt:
-			if r.Until.After(doubt) {
+			if r.Until.After(doubt) && slices.Contains(b.refs, s.parts[i].ref) {
 				doubt = r.Until
 			}
 		default:
-			if slices.Contains(b.refs, s.parts[i].ref) {
-				deferred = true
-			} else {
-				it := item{ref: s.parts[i].ref, lane: s.lane.number} // its patience is over
-				q.schedule(it, q.o.Retry.after(1))
-			}
+			deferred = deferred || slices.Contains(b.refs, s.parts[i].ref)
 		}
 	}
 	switch {
