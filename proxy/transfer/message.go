@@ -38,6 +38,11 @@ type message struct {
 	size      int64 // with our Received line
 	digest    [16]byte
 	messageID string
+
+	note  ledger.Ticket   // of what was streamed
+	notes []ledger.Answer // what became of it, for each recipient with a dot
+	one   [1]ledger.Answer
+
 	committed bool // the spool has it, for one recipient at least
 	safe      int  // recipients that the spool has
 }
@@ -85,10 +90,13 @@ func (m *message) pass(ctx context.Context, body smtp.Body) []error {
 	if err := m.commit(ctx); err != nil {
 		return m.all(err)
 	}
-	if m.streamed() > 0 {
-		m.dot()
+	if m.streamed() == 0 {
+		return m.answers(ctx)
 	}
-	return m.answers(ctx)
+	m.dot()
+	errs := m.answers(ctx)
+	m.settle(errs)
+	return errs
 }
 
 // all is one answer for everybody.
@@ -157,7 +165,7 @@ func (m *message) stream(body smtp.Body) error {
 // write sends bytes of the message to the platform and into the spool.
 func (m *message) write(b *buffer, p []byte) error {
 	m.size += int64(len(p))
-	if m.Ledger != nil {
+	if m.Ledger != nil && m.leg != nil { // of what is only kept, the delivery has a digest
 		_, _ = b.digest.Write(p) // never fails
 	}
 	if m.leg != nil {
@@ -277,10 +285,9 @@ func (m *message) spooled() []spool.Recipient {
 // intent, and at once the dot; then the outcome.
 func (m *message) dot() {
 	l := m.leg
-	var note ledger.Ticket
 	err := m.lastQuestion()
 	if err == nil {
-		note, err = m.intend()
+		m.note, err = m.intend()
 	}
 	if err != nil {
 		l.tx.Abort()
@@ -295,13 +302,14 @@ func (m *message) dot() {
 	// limit, the relay's own deadlines and the node's end ends the wait.
 	got := l.tx.Dot(m.patience())
 	texts := l.tx.Replies()
-	notes := make([]ledger.Answer, 0, len(m.rcpt))
+	m.notes = m.one[:0]
 	n := 0
 	for i := range m.rcpt {
 		r := &m.rcpt[i]
 		if r.ticket == nil {
 			continue
 		}
+		r.dotted = r.ticket
 		r.err = got[min(n, len(got)-1)]
 		note := ledger.Answer{Result: ledger.ResultRefused}
 		if n < len(texts) {
@@ -324,17 +332,62 @@ func (m *message) dot() {
 				m.log(slog.LevelWarn, "message not acknowledged: a copy is on the platform", &r.decision, "error", r.err)
 			}
 		}
-		notes = append(notes, note)
+		m.notes = append(m.notes, note)
 		n++
 	}
-	if m.Ledger != nil {
-		m.Ledger.Outcome(note, notes...)
+}
+
+// settle tells the ledger what became of the message, now that the sender's answer is
+// known, and ends what the drain waits for. Where one answer speaks for all, a copy that a
+// platform took counts for nothing if that answer isn't 250: the sender sends it again.
+func (m *message) settle(errs []error) {
+	refused := !m.lmtp && errs[0] != nil
+	n := 0
+	for i := range m.rcpt {
+		r := &m.rcpt[i]
+		if r.dotted == nil {
+			continue
+		}
+		if note := &m.notes[n]; refused && note.Result == ledger.ResultDelivered {
+			note.Result = ledger.ResultNotAcknowledged
+			m.log(slog.LevelWarn, "message not acknowledged: a copy is on the platform", &r.decision, "error", errs[0])
+		}
+		n++
+	}
+	if m.Ledger != nil && n > 0 {
+		m.Ledger.Outcome(m.note, m.notes...)
 	}
 	for i := range m.rcpt {
-		if t := m.rcpt[i].ticket; t != nil {
+		if t := m.rcpt[i].dotted; t != nil {
 			t.End()
 		}
 	}
+	if refused && m.committed {
+		m.keptTwice(errs[0])
+	}
+}
+
+// keptTwice notes for whom the spool has the message though its sender sends it again.
+func (m *message) keptTwice(why error) {
+	var rcpts []ledger.Recipient
+	var platform routing.PlatformID
+	for i := range m.rcpt {
+		if r := &m.rcpt[i]; r.ticket == nil {
+			rcpts = append(rcpts, r.noted())
+			platform = r.decision.Platform
+			m.log(slog.LevelWarn, "message not acknowledged: a copy is in the spool", &r.decision, "error", why)
+		}
+	}
+	if m.Ledger == nil {
+		return
+	}
+	i := m.intent(platform, "spool", rcpts)
+	note, err := m.Ledger.Intend(&i)
+	if err != nil {
+		m.log(slog.LevelError, "possible duplicate is not in the ledger", &m.rcpt[0].decision, "error", err)
+		return
+	}
+	m.Ledger.Outcome(note, ledger.Answer{Result: ledger.ResultNotAcknowledged, Text: "in the spool, and the sender was not told so"})
 }
 
 // lastQuestion asks whether the dot may still follow, for every recipient.
@@ -354,16 +407,22 @@ func (m *message) intend() (ledger.Ticket, error) {
 	if m.Ledger == nil {
 		return ledger.Ticket{}, nil
 	}
-	i := ledger.Intent{
-		Transaction: m.transactionID(), Platform: m.leg.platform.ID, Host: m.leg.tx.Host(), From: m.from.String(),
-		MessageID: m.messageID, Size: m.size, Digest: m.digest, Recipients: make([]ledger.Recipient, 0, len(m.rcpt)),
-	}
+	rcpts := make([]ledger.Recipient, 0, len(m.rcpt))
 	for j := range m.rcpt {
 		if r := &m.rcpt[j]; r.ticket != nil {
-			i.Recipients = append(i.Recipients, ledger.Recipient{Address: r.address, Agency: r.decision.Agency, Mailbox: r.decision.Mailbox, Epoch: r.decision.Epoch})
+			rcpts = append(rcpts, r.noted())
 		}
 	}
+	i := m.intent(m.leg.platform.ID, m.leg.tx.Host(), rcpts)
 	return m.Ledger.Intend(&i)
+}
+
+// intent returns what the ledger is to have of the message.
+func (m *message) intent(platform routing.PlatformID, host string, rcpts []ledger.Recipient) ledger.Intent {
+	return ledger.Intent{
+		Transaction: m.transactionID(), Platform: platform, Host: host, From: m.from.String(),
+		MessageID: m.messageID, Size: m.size, Digest: m.digest, Recipients: rcpts,
+	}
 }
 
 // answers returns what the sender gets once the dot was answered. With SMTP one answer
@@ -420,7 +479,7 @@ func (m *message) answers(ctx context.Context) []error {
 	}
 	m.took(len(rcpts))
 	for _, r := range failed {
-		r.ticket = nil // it ended; the recipient is the spool's now
+		r.ticket = nil // the recipient is the spool's now; settle ends its ticket
 	}
 	return []error{nil}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"mailcutover/ledger"
 	"mailcutover/mail"
 	"mailcutover/node"
 	"mailcutover/proxy/relay"
@@ -23,6 +24,7 @@ type recipient struct {
 	decision routing.Decision
 
 	ticket *node.Ticket // of one that is streamed; nil: it goes into the spool
+	dotted *node.Ticket // the same, once the dot was sent for it
 	err    error        // how streaming ended; nil: the platform has it
 
 	state  spool.State // of one that goes into the spool
@@ -46,6 +48,15 @@ func (r *recipient) attempted(answer *mail.Reply) {
 	r.last = spool.Result{Time: time.Now(), Code: answer.Code, Platform: r.decision.Platform, Epoch: r.decision.Epoch, Attempts: 1}
 }
 
+// key names what r's mail goes to.
+func (r *recipient) key() spool.Key { return spool.KeyOf(r.decision.Mailbox, r.address) }
+
+// noted returns r as the ledger has it.
+func (r *recipient) noted() ledger.Recipient {
+	d := &r.decision
+	return ledger.Recipient{Address: r.address, Agency: d.Agency, Mailbox: d.Mailbox, Epoch: d.Epoch}
+}
+
 // spooled returns r as the spool keeps it.
 func (r *recipient) spooled() spool.Recipient {
 	return spool.Recipient{
@@ -64,6 +75,12 @@ func (t *transaction) admit(ctx context.Context, rcpt *smtp.Recipient, waiting i
 		return r, mail.Path{}, err
 	}
 	d := &r.decision
+	twin := t.twin(&r)
+	if twin != nil && twin.ticket == nil { // one copy goes to both names, so they go together
+		r.keep(twin.state, twin.reason)
+		r.last = twin.last
+		return r, mail.Path{}, nil
+	}
 	if !d.Deliver() {
 		return r, mail.Path{}, t.hold(&r, d.Reason.String())
 	}
@@ -82,7 +99,7 @@ func (t *transaction) admit(ctx context.Context, rcpt *smtp.Recipient, waiting i
 		t.log(slog.LevelWarn, "recipient put off", d, "reason", "forward left", "code", errForwardLeft.Code)
 		return r, to, errForwardLeft
 	}
-	if t.Spool != nil && t.Spool.Held(spool.KeyOf(d.Mailbox, r.address)) {
+	if t.Spool != nil && twin == nil && t.Spool.Held(r.key()) {
 		return r, to, t.hold(&r, "behind held mail")
 	}
 	pool := platform.Pool(t.client.Origin)
@@ -93,6 +110,11 @@ func (t *transaction) admit(ctx context.Context, rcpt *smtp.Recipient, waiting i
 		t.leg = newLeg(ctx, platform, pool, d)
 	} else if !t.leg.takes(t, pool, d, t.streamed()+waiting) {
 		return r, to, t.spool(&r, spool.StateWaiting, "another way", errOtherWay)
+	}
+	if t.mixed(waiting) && twin == nil {
+		if err := t.room(&r); err != nil {
+			return r, to, err
+		}
 	}
 	if r.ticket, err = t.Gate.Enter(d, t.leg.cancel); err != nil {
 		r.ticket = nil
@@ -133,12 +155,62 @@ func (t *transaction) hold(r *recipient, reason string) error {
 	return t.spool(r, spool.StateHeld, reason, errClosed)
 }
 
+// twin returns an earlier recipient of the transaction that is the same mailbox or fixed
+// address, or nil.
+func (t *transaction) twin(r *recipient) *recipient {
+	key := r.key()
+	for _, list := range [...][]recipient{t.rcpt, t.beside} {
+		for i := range list {
+			if o := &list[i]; (o.ticket != nil || o.state != spool.StateUnknown) && o.key() == key {
+				return o
+			}
+		}
+	}
+	return nil
+}
+
+// mixed reports whether a recipient that is streamed may end up in the spool though it
+// could be refused alone: something of the message goes there anyway, or one platform gives
+// several answers. waiting is that of admit.
+func (t *transaction) mixed(waiting int) bool {
+	return t.body != nil || t.Spool != nil && t.leg.lmtp && !t.lmtp && t.streamed()+waiting > 0
+}
+
+// room asks whether the share of a recipient's agency in the spool has room for this
+// message. It is asked for each recipient, because the spool takes a message as a whole.
+func (t *transaction) room(r *recipient) error {
+	err := t.Spool.Room(r.decision.Agency, t.opts.Size)
+	if err != nil {
+		t.log(slog.LevelWarn, "recipient put off", &r.decision, "rcpt", r.address, "reason", "no room for its agency in the spool", "error", err)
+	}
+	return err
+}
+
+// roomBeside reports whether the spool has room for the recipients that are streamed, if it
+// came to that.
+func (t *transaction) roomBeside() bool {
+	for _, list := range [...][]recipient{t.rcpt, t.beside} {
+		for i := range list {
+			if r := &list[i]; r.ticket != nil && t.room(r) != nil {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // spool keeps a recipient for the spool, if there is one and it takes mail; without a
 // spool the answer is instead.
 func (t *transaction) spool(r *recipient, state spool.State, reason string, instead *mail.Reply) error {
 	if t.Spool == nil {
 		t.log(slog.LevelInfo, "recipient put off", &r.decision, "rcpt", r.address, "reason", reason, "code", instead.Code)
 		return instead
+	}
+	if err := t.room(r); err != nil {
+		return err
+	}
+	if t.body == nil && !t.roomBeside() {
+		return errOtherWay
 	}
 	if err := t.beginBody(); err != nil {
 		t.log(slog.LevelWarn, "recipient put off", &r.decision, "rcpt", r.address, "reason", reason, "error", err)

@@ -31,8 +31,11 @@ type transaction struct {
 
 	id   mail.TransactionID // made when it is first needed
 	rcpt []recipient        // taken so far, in order
-	leg  *leg               // the way to a platform; nil if nothing is streamed
-	body *spool.Incoming    // the message on its way into the spool; nil if nothing goes there
+	// beside are those that came with the one that is being decided, before it; of those
+	// that were not taken the state and the ticket are zero.
+	beside []recipient
+	leg    *leg            // the way to a platform; nil if nothing is streamed
+	body   *spool.Incoming // the message on its way into the spool; nil if nothing goes there
 }
 
 // Mail implements smtp.Session.
@@ -61,6 +64,7 @@ func (s *session) Rcpts(ctx context.Context, rcpts []smtp.Recipient) []error {
 	asked := make([]relay.Recipient, 0, len(rcpts))
 	index := make([]int, 0, len(rcpts))
 	for i := range rcpts {
+		t.beside = taken[:i]
 		r, to, err := t.admit(ctx, &rcpts[i], len(asked))
 		taken[i], errs[i] = r, err
 		if err == nil && r.ticket != nil {
@@ -68,6 +72,7 @@ func (s *session) Rcpts(ctx context.Context, rcpts []smtp.Recipient) []error {
 			index = append(index, i)
 		}
 	}
+	t.beside = nil
 	if len(asked) > 0 {
 		for j, err := range t.leg.ask(t, asked) {
 			if r := &taken[index[j]]; err != nil {

@@ -51,6 +51,8 @@ type world struct {
 	lapsed bool
 	alarms []string
 	store  *spool.Store
+	book   *ledger.Ledger
+	noted  int // records of the ledger that the transcript has named
 	added  []mail.TransactionID
 }
 
@@ -96,8 +98,12 @@ func newWorld(t *testing.T) *world {
 		for _, name := range names {
 			number++
 			address := routing.Address(name + "@" + string(agency) + ".example")
+			addresses := []routing.Address{address}
+			if name == "anna" {
+				addresses = append(addresses, "office@health.example")
+			}
 			rows = append(rows, routing.Row{
-				Mailbox: routing.MailboxID{number}, Kind: routing.KindUser, Addresses: []routing.Address{address},
+				Mailbox: routing.MailboxID{number}, Kind: routing.KindUser, Addresses: addresses,
 				Target: routing.Place{Address: routing.Address(name + "@ox.internal")},
 			})
 		}
@@ -235,10 +241,10 @@ func (w *world) stored(platform, want string) error {
 }
 
 // openSpool puts a spool and a ledger behind the transfer.
-func (w *world) openSpool(messages int) error {
+func (w *world) openSpool(messages, ofAgency int) error {
 	var err error
 	quiet := slog.New(slog.DiscardHandler)
-	w.store, err = spool.Open(spool.Options{Dir: filepath.Join(w.t.TempDir(), "spool"), Node: "mx1", Bounds: spool.Bounds{Messages: messages}, Logger: quiet})
+	w.store, err = spool.Open(spool.Options{Dir: filepath.Join(w.t.TempDir(), "spool"), Node: "mx1", Bounds: spool.Bounds{Messages: messages, AgencyMessages: ofAgency}, Logger: quiet})
 	if err != nil {
 		return err
 	}
@@ -248,7 +254,7 @@ func (w *world) openSpool(messages int) error {
 		return err
 	}
 	w.t.Cleanup(func() { _ = book.Close() })
-	w.options.Spool, w.options.Ledger = w.store, book
+	w.options.Spool, w.options.Ledger, w.book = w.store, book, book
 	w.options.Added = func(id mail.TransactionID, first int) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -303,6 +309,41 @@ func (w *world) spooled(want string) error {
 	return nil
 }
 
+// fill puts a message into the spool that holds a place of an agency's.
+func (w *world) fill(agency string) error {
+	id := mail.NewTransactionID()
+	in, err := w.store.Begin(spool.Envelope{Transaction: id, Time: time.Now()})
+	if err != nil {
+		return err
+	}
+	defer in.Discard()
+	rcpt := spool.Recipient{Address: routing.Address("filler@" + agency + ".example"), Agency: routing.AgencyID(agency), Mailbox: routing.MailboxID{99}, State: spool.StateHeld}
+	return in.Commit(w.t.Context(), []spool.Recipient{rcpt})
+}
+
+// record compares the next record of the ledger with "PLATFORM ADDRESS=RESULT ...".
+func (w *world) record(want string) error {
+	var all []ledger.Record
+	for r, err := range w.book.Find(w.t.Context(), ledger.Query{}) {
+		if err != nil {
+			return err
+		}
+		all = append(all, r)
+	}
+	if w.noted++; len(all) < w.noted {
+		return fmt.Errorf("the ledger has %d records", len(all))
+	}
+	r := &all[len(all)-w.noted] // the newest is the first
+	got := string(r.Platform)
+	for i := range r.Recipients {
+		got += " " + string(r.Recipients[i].Address) + "=" + r.Answer(i).Result.String()
+	}
+	if got != want {
+		return fmt.Errorf("the ledger has %q, want %q", got, want)
+	}
+	return nil
+}
+
 // do carries out one line of a transcript.
 func (w *world) do(line string) error {
 	word, rest, _ := strings.Cut(line, " ")
@@ -347,12 +388,19 @@ func (w *world) do(line string) error {
 	case "stored":
 		platform, want, _ := strings.Cut(rest, " ")
 		return w.stored(platform, want)
-	case "spool": // on, with the bounds' number of messages
-		n, err := strconv.Atoi(rest)
-		if err != nil {
-			return err
+	case "spool": // on, with the bounds' number of messages, and that of an agency's
+		var bounds [2]int
+		for i, arg := range args {
+			var err error
+			if bounds[i], err = strconv.Atoi(arg); err != nil {
+				return err
+			}
 		}
-		return w.openSpool(n)
+		return w.openSpool(bounds[0], bounds[1])
+	case "fill": // AGENCY: one more message of its is in the spool
+		return w.fill(rest)
+	case "ledger": // PLATFORM ADDRESS=RESULT ..., of its next record
+		return w.record(rest)
 	case "spooled": // FROM -> ADDRESS:STATE ..., of the next message that the spool took
 		return w.spooled(rest)
 	case "down": // the platform is gone
@@ -365,6 +413,14 @@ func (w *world) do(line string) error {
 		w.platforms[args[0]].SetScript(func(c platformtest.Command) platformtest.Reaction {
 			if c.Verb == platformtest.VerbDot && c.Rcpt == args[1] {
 				return platformtest.Reaction{Reply: reply}
+			}
+			return platformtest.Reaction{}
+		})
+	case "close-spool": // when PLATFORM gets the dot, of which it refuses RCPT
+		w.platforms[args[0]].SetScript(func(c platformtest.Command) platformtest.Reaction {
+			if c.Verb == platformtest.VerbDot && c.Rcpt == args[1] {
+				_ = w.store.Close()
+				return platformtest.Reaction{Reply: "452 4.2.2 Mailbox full"}
 			}
 			return platformtest.Reaction{}
 		})

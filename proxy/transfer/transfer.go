@@ -38,6 +38,9 @@ type Spool interface {
 	// Held reports whether held mail of a mailbox or fixed address is there: then later
 	// mail goes behind it.
 	Held(spool.Key) bool
+	// Room returns an error that wraps spool.ErrFull if an agency's share is used up; size
+	// is the message's, 0 if it isn't known.
+	Room(agency routing.AgencyID, size int64) error
 }
 
 // Ledger records what is handed to platforms; *ledger.Ledger is one.
