@@ -41,9 +41,10 @@ func (t *traffic) intent() *Intent {
 	for n := 0; n < 16; n += 8 {
 		v := t.r.Uint64()
 		for b := range 8 {
-			i.Digest[n+b], to.Mailbox[n+b] = byte(v>>(8*b)), byte(v>>(8*b+3))
+			to.Mailbox[n+b] = byte(v >> (8*b + 3))
 		}
 	}
+	i.Digest = Digest(t.r.Uint64())
 	t.when = t.when.Add(100 * time.Microsecond)
 	return i
 }

@@ -31,8 +31,9 @@ const (
 
 // Flags of an intent.
 const (
-	intentPackedID = 1 << iota // the transaction id is one of ours: 16 bytes
-	intentDigest               // a digest follows
+	intentPackedID = 1 << 0 // the transaction id is one of ours: 16 bytes
+	intentDigest   = 1 << 2 // a digest follows: 8 bytes
+	intentFlags    = intentPackedID | intentDigest
 )
 
 // outcomeFinal is the flag of an outcome after which a start doesn't report the intent.
@@ -182,7 +183,7 @@ func (e *encoder) intent(b []byte, k kind, i *Intent) (b2 []byte, at int) {
 	if packed {
 		flags |= intentPackedID
 	}
-	if i.Digest != [16]byte{} {
+	if i.Digest != 0 {
 		flags |= intentDigest
 	}
 	p = append(p, flags)
@@ -192,7 +193,7 @@ func (e *encoder) intent(b []byte, k kind, i *Intent) (b2 []byte, at int) {
 		p = appendString(p, cut(string(i.Transaction), maxHost))
 	}
 	if flags&intentDigest != 0 {
-		p = append(p, i.Digest[:]...)
+		p = binary.LittleEndian.AppendUint64(p, uint64(i.Digest))
 	}
 	b, p = e.name(b, p, cut(string(i.Platform), maxHost))
 	b, p = e.name(b, p, cut(i.Host, maxHost))
@@ -352,6 +353,9 @@ func (d *decoder) intent(payload string, i *Intent) bool {
 	rcpts := i.Recipients[:0]
 	*i = Intent{Time: d.time(f.varint())}
 	flags := f.byte()
+	if flags&^intentFlags != 0 {
+		return false
+	}
 	if flags&intentPackedID != 0 {
 		if id := f.bytes(16); !f.bad {
 			i.Transaction = mail.TransactionID(unpackID(id))
@@ -360,7 +364,7 @@ func (d *decoder) intent(payload string, i *Intent) bool {
 		i.Transaction = mail.TransactionID(f.string())
 	}
 	if flags&intentDigest != 0 {
-		f.array(i.Digest[:])
+		i.Digest = Digest(f.uint64())
 	}
 	i.Platform = routing.PlatformID(d.name(&f))
 	i.Host = d.name(&f)

@@ -30,8 +30,8 @@
 //
 // # What is not in it
 //
-// No subject and no content. Of a message there are its Message-ID, its size and the
-// first 16 bytes of its SHA-256 digest. Long fields are cut, and end in "…" then. With a
+// No subject and no content. Of a message there are its Message-ID, its size and a
+// [Digest]. Long fields are cut, and end in "…" then. With a
 // key, addresses are written as truncated HMAC-SHA256, and addresses in a platform's
 // answer as "(address)"; who asks for an address finds it, who reads the files doesn't.
 //

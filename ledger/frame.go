@@ -128,6 +128,12 @@ func (f *fields) bytes(n uint64) string {
 	return s
 }
 
+func (f *fields) uint64() uint64 {
+	var b [8]byte
+	f.array(b[:])
+	return binary.LittleEndian.Uint64(b[:])
+}
+
 func (f *fields) string() string { return f.bytes(f.uvarint()) }
 
 // array fills b.

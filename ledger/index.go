@@ -251,9 +251,7 @@ func readIndex(r io.ReaderAt, number uint64) (*index, error) {
 		x.Agencies = append(x.Agencies, routing.AgencyID(strings.Clone(f.string())))
 	}
 	for n := f.uvarint(); n > 0 && !f.bad; n-- {
-		var e [8]byte
-		f.array(e[:])
-		x.firsts = append(x.firsts, binary.LittleEndian.Uint64(e[:]))
+		x.firsts = append(x.firsts, f.uint64())
 	}
 	x.names = map[uint64]string{}
 	for n := f.uvarint(); n > 0 && !f.bad; n-- {

@@ -32,11 +32,11 @@ type Intent struct {
 	Time        time.Time // zero: now
 	Transaction mail.TransactionID
 	Platform    routing.PlatformID
-	Host        string   // the platform's host that answers
-	From        string   // envelope sender as on the wire, without brackets; empty: <>
-	MessageID   string   // of the message's header; empty if it has none
-	Size        int64    // of the message as handed over, in bytes
-	Digest      [16]byte // the start of its SHA-256 digest; zero: not known
+	Host        string // the platform's host that answers
+	From        string // envelope sender as on the wire, without brackets; empty: <>
+	MessageID   string // of the message's header; empty if it has none
+	Size        int64  // of the message as handed over, in bytes
+	Digest      Digest
 	Recipients  []Recipient
 }
 

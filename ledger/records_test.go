@@ -70,7 +70,7 @@ func TestRecordsComeBack(t *testing.T) {
 			ans: ok,
 		},
 		"digest and a time before the segment": {
-			in: Intent{Time: when.AddDate(-9, 0, 0), Transaction: mail.NewTransactionID(), Digest: [16]byte{1, 15: 9}, Size: 1 << 40}, ans: ok,
+			in: Intent{Time: when.AddDate(-9, 0, 0), Transaction: mail.NewTransactionID(), Digest: 1<<63 | 9, Size: 1 << 40}, ans: ok,
 		},
 		"a hash that is none": {
 			in: Intent{Time: when, Transaction: mail.NewTransactionID(), From: "#00112233445566778899AABBCCDDEEFF"}, ans: ok,

@@ -2,7 +2,6 @@ package deliver
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +30,7 @@ type delivery struct {
 	results  []queue.Result
 	tickets  []*node.Ticket // by recipient; nil for a notice's, and for those not entered
 	taken    []int          // recipients that the platform took, in order
-	digest   [16]byte
+	digest   ledger.Digest
 	intent   ledger.Intent
 }
 
@@ -184,7 +183,8 @@ func (a *delivery) bring(tx *relay.Transaction) error {
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
-	digest := sha256.New()
+	var digest ledger.Digester
+	digest.Reset()
 	for {
 		n, err := a.Body.Read(buf[:])
 		if n > 0 {
@@ -203,7 +203,7 @@ func (a *delivery) bring(tx *relay.Transaction) error {
 	if err := a.Body.Verify(); err != nil {
 		return err
 	}
-	copy(a.digest[:], digest.Sum(nil))
+	a.digest = digest.Digest()
 	return tx.Flush(a.ctx)
 }
 

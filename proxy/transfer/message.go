@@ -2,10 +2,8 @@ package transfer
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"log/slog"
 	"sync"
@@ -27,16 +25,16 @@ const bufferSize = 32 << 10
 type buffer struct {
 	bytes  [bufferSize]byte
 	scan   mail.TraceScanner
-	digest hash.Hash
+	digest ledger.Digester
 }
 
-var buffers = sync.Pool{New: func() any { return &buffer{digest: sha256.New()} }}
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
 // message is a message in transfer.
 type message struct {
 	*transaction
 	size      int64 // with our Received line
-	digest    [16]byte
+	digest    ledger.Digest
 	messageID string
 
 	note  ledger.Ticket   // of what was streamed
@@ -152,8 +150,9 @@ func (m *message) stream(body smtp.Body) error {
 		if err == io.EOF {
 			scan.End()
 			m.messageID = scan.MessageID()
-			var sum [sha256.Size]byte
-			copy(m.digest[:], b.digest.Sum(sum[:0]))
+			if m.Ledger != nil && m.leg != nil {
+				m.digest = b.digest.Digest()
+			}
 			return m.looping(scan)
 		}
 		if err != nil {
