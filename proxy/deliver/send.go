@@ -123,7 +123,11 @@ func (a *delivery) attempt(asked []int) {
 	}
 	defer tx.Abort()
 	asked, rcpts := a.addressed(asked)
-	for j, err := range tx.Rcpts(a.ctx, rcpts) {
+	if len(asked) == 0 {
+		return
+	}
+	answers, err := tx.RcptsData(a.ctx, rcpts)
+	for j, err := range answers {
 		if err != nil {
 			a.results[asked[j]] = a.result(asked[j], err)
 			continue
@@ -133,7 +137,10 @@ func (a *delivery) attempt(asked []int) {
 	if len(a.taken) == 0 {
 		return
 	}
-	if err := a.bring(tx); err != nil {
+	if err == nil {
+		err = a.bring(tx)
+	}
+	if err != nil {
 		a.fail(a.taken, err)
 		return
 	}
@@ -149,8 +156,7 @@ func (a *delivery) attempt(asked []int) {
 	}
 	// From here on the drain waits for us, so nothing but the answer, the platform's
 	// limit and the relay's own deadlines ends the wait.
-	answers := tx.Dot(a.patience())
-	noted := a.answered(tx, answers)
+	noted := a.answered(tx, tx.Dot(a.patience()))
 	a.Settle(a.results) // before the ledger: what it has in doubt is what may go twice
 	a.Ledger.Outcome(ticket, noted...)
 }
@@ -176,11 +182,9 @@ func (a *delivery) addressed(asked []int) (ok []int, rcpts []relay.Recipient) {
 	return ok, rcpts
 }
 
-// bring sends the message, all but its dot. It returns nil only if the body is whole.
+// bring sends the message, all but its dot, to a platform that waits for it. It returns nil
+// only if the body is whole.
 func (a *delivery) bring(tx *relay.Transaction) error {
-	if err := tx.Data(a.ctx); err != nil {
-		return err
-	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	var digest ledger.Digester
@@ -288,7 +292,7 @@ func (a *delivery) result(i int, err error) queue.Result {
 	var p *relay.PlatformReply
 	switch {
 	case errors.Is(err, relay.ErrInDoubt):
-		r.Status, r.Until = queue.InDoubt, time.Now().Add(a.platform.ConnectionLimit)
+		r.Status, r.Until, r.Slow = queue.InDoubt, time.Now().Add(a.platform.ConnectionLimit), true
 	case errors.Is(err, node.ErrClosed), a.ctx.Err() != nil:
 		r.Status = queue.Closed
 	case isDamaged(err):

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -22,8 +23,13 @@ func TestAnyDialogue(t *testing.T) {
 		cut, "garbage", "250 2.0.0 ok\r\n250 2.0.0 one too many", "550 5.7.1 never\r\n354 go on", "554-a\r\n250 b", "25",
 	})
 	verbs := []string{"greeting", "EHLO", "MAIL", "RCPT", "DATA", "body", "."}
-	for _, lmtp := range []bool{false, true} {
-		for _, ehlo := range [][]string{{"PIPELINING"}, {"HELP"}} {
+	for n := range 8 {
+		lmtp, together := n&1 > 0, n&2 > 0
+		ehlo := []string{"PIPELINING"}
+		if n&4 > 0 {
+			ehlo = []string{"HELP"}
+		}
+		t.Run(fmt.Sprint("lmtp ", lmtp, " together ", together, " ", ehlo), func(t *testing.T) {
 			var mu sync.Mutex
 			plan := map[string]string{}
 			peer := startPeer(t, &peer{lmtp: lmtp, ehlo: ehlo, answer: func(_ *session, verb, _ string) string {
@@ -60,7 +66,7 @@ func TestAnyDialogue(t *testing.T) {
 				}
 				mu.Unlock()
 				// A body in one line: the peer answers at most once in it.
-				out := deliver(ctx, t, p, "x\r\n", "b@x.example", "b@x.example")
+				out := deliverAs(ctx, t, p, together, mail.Client{}, nil, "x\r\n", "b@x.example", "c@x.example")
 				err = out.err()
 				ok, doubt := len(out.dots) > 0, false
 				for _, e := range out.dots {
@@ -94,7 +100,7 @@ func TestAnyDialogue(t *testing.T) {
 				clear(plan)
 				mu.Unlock()
 				eventually(t, "the next message is taken", func() bool {
-					return deliver(ctx, t, p, "y\r\n", "b@x.example").err() == nil
+					return deliverAs(ctx, t, p, together, mail.Client{}, nil, "y\r\n", "b@x.example").err() == nil
 				})
 				n := 0
 				for _, b := range peer.bodies()[before:] {
@@ -106,7 +112,7 @@ func TestAnyDialogue(t *testing.T) {
 					r.Errorf("platform has %d copies; ok %t, in doubt %t: %v", n, ok, doubt, err)
 				}
 			})
-		}
+		})
 	}
 }
 

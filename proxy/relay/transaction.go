@@ -63,6 +63,8 @@ type Transaction struct {
 	kept     []Recipient    // those accepted, as they were asked for
 	names    map[string]int // of kept; nil before a second one is asked for
 	given    []int          // for each accepted recipient of the caller the one of kept that speaks for it
+	together bool           // DATA goes with the last RCPT, where it can
+	data     dataAnswer     // to a DATA that went so
 	body     body
 	replies  []string // texts of the answers to the dot
 
@@ -235,6 +237,10 @@ func (t *Transaction) send(ctx context.Context, rcpts []Recipient, errs []error)
 			}
 			n++
 		}
+		data := t.together && c.caps.Pipelining && n == len(rcpts) && (t.accepted > 0 || slices.Contains(errs[:n], errPending))
+		if data {
+			c.out = append(c.out, "DATA\r\n"...)
+		}
 		if err := c.flush(); err != nil {
 			return first && worthRetry(err), err
 		}
@@ -246,6 +252,11 @@ func (t *Transaction) send(ctx context.Context, rcpts []Recipient, errs []error)
 		}
 		if err := t.readRcpts(rcpts[:n], errs[:n]); err != nil {
 			return false, err
+		}
+		if data {
+			if err := t.readData(); err != nil {
+				return false, err
+			}
 		}
 		if t.stage == stageRefused {
 			fill(errs, t.refusal)

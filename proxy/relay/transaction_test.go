@@ -48,6 +48,12 @@ func deliver(ctx context.Context, t testing.TB, p *Pool, body string, to ...stri
 
 func deliverFrom(ctx context.Context, t testing.TB, p *Pool, client mail.Client, opts *gosmtp.MailOptions, body string, to ...string) (o outcome) {
 	t.Helper()
+	return deliverAs(ctx, t, p, false, client, opts, body, to...)
+}
+
+// deliverAs sends one message as the transfer does or, together, as the spool does.
+func deliverAs(ctx context.Context, t testing.TB, p *Pool, together bool, client mail.Client, opts *gosmtp.MailOptions, body string, to ...string) (o outcome) {
+	t.Helper()
 	tx, err := p.Open(ctx, client, path(t, "a@out.example"), opts)
 	if err != nil {
 		return outcome{open: err}
@@ -58,12 +64,17 @@ func deliverFrom(ctx context.Context, t testing.TB, p *Pool, client mail.Client,
 	for _, r := range to {
 		rcpts = append(rcpts, Recipient{To: path(t, r)})
 	}
-	o.rcpts = tx.Rcpts(ctx, rcpts)
-	if tx.Accepted() == 0 {
-		return o
-	}
-	if o.data = tx.Data(ctx); o.data != nil {
-		return o
+	if together {
+		if o.rcpts, o.data = tx.RcptsData(ctx, rcpts); o.data != nil || tx.Accepted() == 0 {
+			return o
+		}
+	} else {
+		if o.rcpts = tx.Rcpts(ctx, rcpts); tx.Accepted() == 0 {
+			return o
+		}
+		if o.data = tx.Data(ctx); o.data != nil {
+			return o
+		}
 	}
 	if _, o.write = io.WriteString(tx, body); o.write != nil {
 		return o
@@ -505,7 +516,8 @@ func TestBareLineEndsNeverPass(t *testing.T) {
 // either direction, an error that is not in doubt means that the platform has no message.
 func TestInDoubtExactlyIfThePlatformMayHaveIt(t *testing.T) {
 	const body = "Subject: x\r\n\r\n.hi\r\n"
-	for _, lmtp := range []bool{false, true} {
+	for n := range 4 {
+		lmtp, together := n&1 > 0, n&2 > 0
 		run := func(l *limit) (delivered, doubt, ok bool) {
 			peer := startPeer(t, &peer{lmtp: lmtp})
 			ep := endpoint(peer.addr)
@@ -515,7 +527,7 @@ func TestInDoubtExactlyIfThePlatformMayHaveIt(t *testing.T) {
 			ep.Timeouts.Reset = time.Second
 			o, _ := tapped(l)
 			p := newPool(t, ep, o)
-			out := deliver(testContext(t), t, p, body, "b@x.example", "b@x.example")
+			out := deliverAs(testContext(t), t, p, together, mail.Client{}, nil, body, "b@x.example", "b@x.example")
 			p.Close()
 			eventually(t, "platform sees the end", func() bool {
 				for _, s := range peer.sessions() {
