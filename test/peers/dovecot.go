@@ -15,6 +15,8 @@ type DovecotOptions struct {
 	// Users, if not empty, are the only mailboxes (user@domain) and their passwords;
 	// LMTP answers others with 550 5.1.1.
 	Users map[string]string
+	// First is put at the beginning of the configuration: of passdbs the first one counts.
+	First string
 	// Extra is put at the end of the configuration, where it wins.
 	Extra string
 }
@@ -71,7 +73,7 @@ func StartDovecot(t TB, o DovecotOptions) *Dovecot {
 		conf = strings.Replace(conf, "args = password=secret", "args = "+passwd, 1)
 		conf = strings.Replace(conf, fmt.Sprintf("args = uid=%s gid=%s home=%s/%%u allow_all_users=yes", uid, gid, base), "args = "+passwd, 1)
 	}
-	conf += o.Extra + "\n"
+	conf = o.First + "\n" + conf + o.Extra + "\n"
 
 	d := &Dovecot{
 		maildirs: maildirs{base: base, mailbox: func(dir string, _ []byte) string { return dir }},
@@ -99,6 +101,16 @@ func passwdFile(users map[string]string, uid, gid, base string) []byte {
 		fmt.Fprintf(&b, "%s:{PLAIN}%s:%s:%s::%s::\n", name, password, uid, gid, filepath.Join(base, name))
 	}
 	return []byte(b.String())
+}
+
+// DoveadmCommand returns the command that runs doveadm(1) on this Dovecot.
+func (d *Dovecot) DoveadmCommand(t TB) []string {
+	t.Helper()
+	path, err := lookPath("doveadm")
+	if err != nil {
+		t.Fatalf("Dovecot: %v", err)
+	}
+	return []string{path, "-c", d.conf}
 }
 
 // Doveadm runs doveadm(1) on this Dovecot and returns its output.
