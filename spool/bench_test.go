@@ -155,8 +155,7 @@ func measure(t testing.TB, messages int, most float64) float64 {
 		id, _ := mail.NewTransactionID().Bytes()
 		r := rcpt(fmt.Sprint(i%(messages/2)), "health", StateHeld)
 		m := &message{id: id, seq: uint64(i + 1), size: 10_000, head: position{1, uint32(i)}, body: position{1, uint32(i)}}
-		m.rcpts = []recipient{s.x.recipient(&r)}
-		s.x.add(m)
+		s.x.add(m, []recipient{s.x.recipient(&r)})
 	}
 	s.mu.Unlock()
 	per := float64(heap()-before) / float64(messages)

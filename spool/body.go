@@ -63,7 +63,7 @@ func (s *Store) Open(transaction mail.TransactionID) (*Body, error) {
 	}
 	for try := 0; ; try++ {
 		s.mu.Lock()
-		m := s.x.messages[id]
+		m := s.x.find(id)
 		var c message
 		if m != nil {
 			c = *m
@@ -186,12 +186,12 @@ func (s *Store) Get(transaction mail.TransactionID) (*Message, error) {
 	}
 	for try := 0; ; try++ {
 		s.mu.Lock()
-		m := s.x.messages[id]
+		m := s.x.find(id)
 		var head position
 		var rcpts []recipient
 		if m != nil {
 			head = m.head
-			rcpts = append(rcpts, m.rcpts...)
+			rcpts = append(rcpts, s.x.recipients(m)...)
 		}
 		s.mu.Unlock()
 		if m == nil {

@@ -252,7 +252,7 @@ func (s *Store) admit(jobs []*job) (owner error) {
 		if j.kind != jobAccept || j.err != nil {
 			continue
 		}
-		if s.x.messages[j.in.id] != nil {
+		if s.x.find(j.in.id) != nil {
 			j.err = fmt.Errorf("spool %s: transaction %s is there already", s.o.Dir, j.in.env.Transaction)
 			continue
 		}
@@ -339,7 +339,7 @@ func (s *Store) encode(b []byte, j *job) []byte {
 			body = j.in.buffer
 		}
 	case jobAdd:
-		m := s.x.messages[j.in.id]
+		m := s.x.find(j.in.id)
 		if m == nil {
 			j.err = fmt.Errorf("spool: add to message %s: %w", j.in.env.Transaction, ErrUnknown)
 			return b
@@ -461,37 +461,37 @@ func (s *Store) apply(jobs []*job) {
 
 func (s *Store) accepted(j *job) {
 	in, f := j.in, &j.fixed
-	m := &message{
+	m := message{
 		id: f.id, seq: f.seq, time: f.time, size: f.size, bodyCRC: f.bodyCRC,
 		head: j.at, body: f.body, headBytes: j.n, first: f.first, pinned: true,
 	}
 	if m.body == bodyHere {
 		m.body = j.at
 	}
-	m.rcpts = make([]recipient, len(j.rcpts))
+	rcpts := make([]recipient, len(j.rcpts))
 	for i := range j.rcpts {
-		m.rcpts[i] = s.x.recipient(&j.rcpts[i])
+		rcpts[i] = s.x.recipient(&j.rcpts[i])
 	}
-	s.x.add(m)
-	s.live(m, 1)
+	s.live(s.x.add(&m, rcpts), 1)
 	in.state = committed
 	s.coming--
 	s.bytes -= in.size
 }
 
 func (s *Store) added(j *job) {
-	m := s.x.messages[j.in.id]
+	m := s.x.find(j.in.id)
 	if m == nil {
 		return // ended by an operator meanwhile: the pin was ignored
 	}
 	s.live(m, -1)
 	s.x.count(m, -1)
-	rcpts := make([]recipient, len(m.rcpts), len(m.rcpts)+len(j.rcpts))
-	copy(rcpts, m.rcpts)
+	known := s.x.recipients(m)
+	rcpts := append(make([]recipient, 0, len(known)+len(j.rcpts)), known...)
 	for i := range j.rcpts {
 		rcpts = append(rcpts, s.x.recipient(&j.rcpts[i]))
 	}
-	m.rcpts, m.head, m.headBytes = rcpts, j.at, j.n
+	s.x.setRecipients(m, rcpts)
+	m.head, m.headBytes = j.at, j.n
 	s.x.count(m, 1)
 	s.live(m, 1)
 }

@@ -252,7 +252,7 @@ func (s *Store) plan(rec *record, file interface {
 			return nil, nil
 		}
 		s.mu.Lock()
-		m := s.x.messages[f.id]
+		m := s.x.find(f.id)
 		if m == nil || m.head != rec.at && m.body != rec.at {
 			s.mu.Unlock()
 			return nil, nil
@@ -292,11 +292,12 @@ func (s *Store) outcomeNeededLocked(o *outcome, at position) bool {
 	if o.ended {
 		return s.between(o.first, o.last, at.segment)
 	}
-	m := s.x.messages[o.id]
+	m := s.x.find(o.id)
 	if m == nil {
 		return false
 	}
-	return int(o.rcpt) < len(m.rcpts) && m.rcpts[o.rcpt].out == at
+	rcpts := s.x.recipients(m)
+	return int(o.rcpt) < len(rcpts) && rcpts[o.rcpt].out == at
 }
 
 // encodeMoves appends the records that are still needed as planned. s.write and s.mu are
@@ -315,7 +316,7 @@ func (s *Store) encodeMoves(b []byte, j *job) []byte {
 			v.out.at, v.out.bytes = at, uint16(len(b)-n)
 			continue
 		}
-		m := s.x.messages[v.id]
+		m := s.x.find(v.id)
 		if m == nil {
 			v.done = true
 			continue
@@ -344,7 +345,7 @@ func (s *Store) moved(j *job) {
 		case v.out != nil && v.out.bytes > 0:
 			s.place(v.out)
 		case v.now != position{}:
-			if m := s.x.messages[v.id]; m != nil && m.head == v.fromHead && m.body == v.fromBody {
+			if m := s.x.find(v.id); m != nil && m.head == v.fromHead && m.body == v.fromBody {
 				s.relocate(m, v.now, v.n, v.withBody, v.now)
 			}
 		}
@@ -365,13 +366,13 @@ func (s *Store) revert(j *job) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range j.moves {
-		m := s.x.messages[v.id]
+		m := s.x.find(v.id)
 		if m == nil {
 			continue
 		}
 		switch {
 		case v.out != nil && v.out.bytes > 0:
-			if r := &m.rcpts[v.out.rcpt]; !v.out.ended && r.out == v.out.at {
+			if r := &s.x.recipients(m)[v.out.rcpt]; !v.out.ended && r.out == v.out.at {
 				o := *v.out
 				o.at = v.was
 				s.place(&o)

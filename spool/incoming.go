@@ -45,7 +45,7 @@ func (s *Store) Begin(env Envelope) (*Incoming, error) {
 	if err := s.beginBounds(); err != nil {
 		return nil, err
 	}
-	if s.x.messages[id] != nil {
+	if s.x.find(id) != nil {
 		return nil, fmt.Errorf("spool %s: transaction %s is there already", s.o.Dir, env.Transaction)
 	}
 	s.coming++

@@ -57,8 +57,8 @@ func (s *Store) change(changes []Outcome) ([]*outcome, error) {
 		if err != nil {
 			return nil, fmt.Errorf("spool: set: %w", err)
 		}
-		m := s.x.messages[id]
-		if m == nil || c.Recipient < 0 || c.Recipient >= len(m.rcpts) || m.rcpts[c.Recipient].state.Final() {
+		m := s.x.find(id)
+		if rcpts := s.x.recipientsOf(m); c.Recipient < 0 || c.Recipient >= len(rcpts) || rcpts[c.Recipient].state.Final() {
 			return nil, fmt.Errorf("spool: set message %s recipient %d: %w", c.Transaction, c.Recipient, ErrUnknown)
 		}
 		if c.State == StateUnknown || c.State >= numStates {
@@ -70,14 +70,14 @@ func (s *Store) change(changes []Outcome) ([]*outcome, error) {
 		}
 	}
 	for _, o := range list {
-		m := s.x.messages[o.id]
+		m := s.x.find(o.id)
 		if m == nil {
 			continue // twice in one call, and ended by the first
 		}
 		s.x.count(m, -1)
-		m.rcpts[o.rcpt].state = o.State
+		s.x.recipients(m)[o.rcpt].state = o.State
 		s.x.count(m, 1)
-		if !m.pinned && m.ended() {
+		if !m.pinned && s.x.ended(m) {
 			s.end(m, o)
 		}
 	}
@@ -89,12 +89,14 @@ func (s *Store) change(changes []Outcome) ([]*outcome, error) {
 func (s *Store) end(m *message, o *outcome) {
 	o.ended, o.first, o.last = true, m.first, max(s.w.number, s.last)
 	s.live(m, -1)
-	for i := range m.rcpts {
-		s.superseded(&m.rcpts[i])
+	rcpts := s.x.recipients(m)
+	for i := range rcpts {
+		s.superseded(&rcpts[i])
 	}
 	o.file = m.body == bodyInFile
+	head := m.head.segment
 	s.x.remove(m)
-	s.wakeIfWorth(m.head.segment)
+	s.wakeIfWorth(head)
 }
 
 // superseded subtracts a recipient's last outcome from what is needed. s.mu is held.
@@ -141,9 +143,10 @@ func (s *Store) place(o *outcome) {
 		seg.keepEnded(o)
 		return
 	}
-	if m := s.x.messages[o.id]; m != nil && int(o.rcpt) < len(m.rcpts) {
-		s.superseded(&m.rcpts[o.rcpt])
-		m.rcpts[o.rcpt].out, m.rcpts[o.rcpt].outBytes = o.at, o.bytes
+	if rcpts := s.x.recipientsOf(s.x.find(o.id)); int(o.rcpt) < len(rcpts) {
+		r := &rcpts[o.rcpt]
+		s.superseded(r)
+		r.out, r.outBytes = o.at, o.bytes
 		seg.live += int64(o.bytes)
 	}
 }
@@ -161,13 +164,13 @@ func (g *segment) keepEnded(o *outcome) {
 func (s *Store) unpin(id [16]byte) {
 	s.write.Lock()
 	s.mu.Lock()
-	m := s.x.messages[id]
+	m := s.x.find(id)
 	var o *outcome
 	if m != nil {
 		m.pinned = false
-		if m.ended() {
+		if s.x.ended(m) {
 			o = &outcome{id: id}
-			o.State, o.Time = m.rcpts[0].state, s.o.Now()
+			o.State, o.Time = s.x.recipients(m)[0].state, s.o.Now()
 			s.end(m, o)
 		}
 	}

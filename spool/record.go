@@ -347,7 +347,7 @@ func parseHead(b []byte) (*Message, error) {
 	r := &reader{b: rest}
 	r.envelope(&m.Envelope)
 	n := r.uvarint()
-	if n > MaxRecipients {
+	if n == 0 || n > MaxRecipients {
 		r.bad = true
 	}
 	for ; n > 0 && !r.bad; n-- {

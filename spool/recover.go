@@ -358,10 +358,11 @@ func (r *recovery) unreadable(rec *record, err error) {
 func (r *recovery) message(rec *record, f *fixed, msg *Message) {
 	s := r.s
 	s.seq = max(s.seq, f.seq)
-	m := s.x.messages[f.id]
-	if m == nil {
-		m = &message{id: f.id, seq: f.seq, time: f.time, size: f.size, bodyCRC: f.bodyCRC, first: f.first}
-		s.x.messages[f.id] = m
+	m := s.x.find(f.id)
+	fresh := m == nil
+	if fresh {
+		m = s.x.insert(f.id)
+		m.seq, m.time, m.size, m.bodyCRC, m.first = f.seq, f.time, f.size, f.bodyCRC, f.first
 	}
 	m.head, m.headBytes = rec.at, frameBytes+rec.frame.head
 	if m.body = f.body; f.body == bodyHere {
@@ -370,17 +371,19 @@ func (r *recovery) message(rec *record, f *fixed, msg *Message) {
 	if rec.bodyBad {
 		r.bad[f.id] = rec.at
 	}
-	for len(m.rcpts) > len(msg.Recipients) { // they were of an Add that failed
-		s.x.release(m.rcpts[len(m.rcpts)-1].key)
-		m.rcpts = m.rcpts[:len(m.rcpts)-1]
+	var known []recipient
+	if !fresh {
+		known = s.x.recipients(m)
 	}
-	if known := len(m.rcpts); known < len(msg.Recipients) {
+	if len(known) != len(msg.Recipients) {
 		rcpts := make([]recipient, len(msg.Recipients))
-		copy(rcpts, m.rcpts)
-		for i := known; i < len(rcpts); i++ {
+		for i := copy(rcpts, known); i < len(rcpts); i++ {
 			rcpts[i] = s.x.recipient(&msg.Recipients[i])
 		}
-		m.rcpts = rcpts
+		for i := len(rcpts); i < len(known); i++ { // they were of an Add that failed
+			s.x.release(known[i].key)
+		}
+		s.x.setRecipients(m, rcpts)
 	}
 	early := r.early[f.id]
 	delete(r.early, f.id)
@@ -391,23 +394,21 @@ func (r *recovery) message(rec *record, f *fixed, msg *Message) {
 
 func (r *recovery) outcome(o *outcome) {
 	s := r.s
-	m := s.x.messages[o.id]
+	m := s.x.find(o.id)
 	if o.ended {
 		s.segments[o.at.segment].keepEnded(o)
 		if m != nil {
-			for i := range m.rcpts {
-				s.x.release(m.rcpts[i].key)
-			}
-			delete(s.x.messages, o.id)
+			s.x.rows.free = append(s.x.rows.free, s.x.drop(m))
 		}
 		delete(r.early, o.id)
 		return
 	}
-	if m == nil || int(o.rcpt) >= len(m.rcpts) { // the head was moved, or is of an Add that failed
+	rcpts := s.x.recipientsOf(m)
+	if int(o.rcpt) >= len(rcpts) { // the head was moved, or is of an Add that failed
 		r.early[o.id] = append(r.early[o.id], o)
 		return
 	}
-	if rc := &m.rcpts[o.rcpt]; !rc.state.Final() || o.State.Final() { // the last record counts, a final state stays
+	if rc := &rcpts[o.rcpt]; !rc.state.Final() || o.State.Final() { // the last record counts, a final state stays
 		rc.state, rc.out, rc.outBytes = o.State, o.at, o.bytes
 	}
 }
@@ -429,23 +430,25 @@ func (r *recovery) build() error {
 		}
 		files[id] = true
 	}
-	for id, m := range s.x.messages {
-		s.x.order = append(s.x.order, m)
+	s.x.order = make([]uint32, 0, s.x.messages.len())
+	s.x.messages.each(func(row uint32) {
+		m := s.x.rows.at(row)
+		s.x.order = append(s.x.order, row)
 		s.x.count(m, 1)
 		s.live(m, 1)
-		for i := range m.rcpts {
-			if seg := s.segments[m.rcpts[i].out.segment]; seg != nil {
-				seg.live += int64(m.rcpts[i].outBytes)
+		for _, rc := range s.x.recipients(m) {
+			if seg := s.segments[rc.out.segment]; seg != nil {
+				seg.live += int64(rc.outBytes)
 			}
 		}
-		if why := r.bodyLost(m, files[id]); why != "" {
-			r.lost = append(r.lost, lost{id, why})
+		if why := r.bodyLost(m, files[m.id]); why != "" {
+			r.lost = append(r.lost, lost{m.id, why})
 		}
 		if m.body == bodyInFile {
-			delete(files, id)
+			delete(files, m.id)
 		}
-	}
-	slices.SortFunc(s.x.order, func(a, b *message) int { return cmp.Compare(a.seq, b.seq) })
+	})
+	slices.SortFunc(s.x.order, func(a, b uint32) int { return cmp.Compare(s.x.rows.at(a).seq, s.x.rows.at(b).seq) })
 	s.report.Messages = len(s.x.order)
 	for id := range files {
 		if err := r.orphan(id); err != nil {
@@ -516,8 +519,8 @@ func (r *recovery) finish() {
 	}
 	s.mu.Lock()
 	var ended [][16]byte
-	for _, m := range s.x.order { // a kill came before the message could end
-		if m.ended() {
+	for _, row := range s.x.order { // a kill came before the message could end
+		if m := s.x.rows.at(row); s.x.ended(m) {
 			ended = append(ended, m.id)
 		}
 	}

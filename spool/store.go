@@ -227,7 +227,7 @@ func (s *Store) Each(filter Filter, f func(Entry) bool) {
 		}
 		var list []Entry
 		s.mu.Lock()
-		if m := s.x.messages[id]; m != nil && m.seq > filter.After {
+		if m := s.x.find(id); m != nil && m.seq > filter.After {
 			list = s.x.entries(nil, m, &filter)
 		}
 		s.mu.Unlock()
@@ -244,7 +244,8 @@ func (s *Store) Each(filter Filter, f func(Entry) bool) {
 		s.mu.Lock()
 		from := s.x.after(filter.After)
 		to := min(from+1024, len(s.x.order))
-		for _, m := range s.x.order[from:to] {
+		for _, row := range s.x.order[from:to] {
+			m := s.x.rows.at(row)
 			filter.After = m.seq
 			if !m.gone {
 				list = s.x.entries(list, m, &filter)

@@ -456,11 +456,11 @@ func (w *world) check(disk *memdisk.Disk, loss memdisk.Loss) (wrong []string) {
 		}
 	}
 	s.mu.Lock()
-	for _, m := range s.x.messages {
-		if m.body == bodyInFile {
+	s.x.messages.each(func(row uint32) {
+		if s.x.rows.at(row).body == bodyInFile {
 			files--
 		}
-	}
+	})
 	s.mu.Unlock()
 	if files != 0 {
 		say("%d files of bodies that nobody needs", files)
