@@ -61,6 +61,7 @@ type State struct {
 	members   map[NodeID]Member
 	freezes   map[AgencyID]Freeze
 	running   map[OperationID]Operation // that have not ended
+	documents map[string]Document       // by key
 	index     *keyIndex
 	conflicts []string // names that two have, in order
 	missing   int      // agencies without their mapping: nothing can be said to have no record
@@ -97,7 +98,7 @@ func (a *Agency) answersAs(o *Agency) bool {
 // NewState returns the State of a table without agencies.
 func NewState(pos Position) *State {
 	return &State{pos: pos, byID: map[AgencyID]int{}, domains: map[string]Domain{}, fixed: map[Address]Fixed{},
-		members: map[NodeID]Member{}, freezes: map[AgencyID]Freeze{}, running: map[OperationID]Operation{}, index: newKeyIndex(0)}
+		members: map[NodeID]Member{}, freezes: map[AgencyID]Freeze{}, running: map[OperationID]Operation{}, documents: map[string]Document{}, index: newKeyIndex(0)}
 }
 
 // Update is what one revision, or a snapshot, sets. Records that it doesn't name stay.
@@ -115,6 +116,7 @@ type Update struct {
 	Members    []Member
 	Freezes    []Freeze
 	Operations []Operation
+	Documents  []Document
 
 	// Above are records that some node has seen and that the table lost: an agency whose
 	// record doesn't follow the one here is closed, see [State.Seen].
@@ -213,6 +215,7 @@ func (s *State) Apply(u Update) (*State, error) {
 	n.members = updated(s.members, u.Members, u.Whole, func(m Member) (NodeID, bool) { return m.Node, true })
 	n.freezes = updated(s.freezes, u.Freezes, u.Whole, func(f Freeze) (AgencyID, bool) { return f.Agency, !f.Removed })
 	n.running = updated(s.running, u.Operations, u.Whole, func(o Operation) (OperationID, bool) { return o.ID, !o.Ended })
+	n.documents = updated(s.documents, u.Documents, u.Whole, func(d Document) (string, bool) { return d.Key, !d.Removed })
 	if len(n.agencies) > maxAgencies {
 		return nil, fmt.Errorf("apply revision %d: more than %d agencies", u.Position.Revision, maxAgencies)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"mailcutover/routing"
@@ -15,7 +16,7 @@ const (
 	MaxTextBytes = 4096   // of Who, of What and of Reason
 	MaxRecords   = 10_000 // of all kinds together
 
-	MaxDetailBytes = 64 << 10 // of Operation.Detail
+	MaxDetailBytes = 64 << 10 // of Operation.Detail, and of Document.Text
 )
 
 // KeptIDs is the number of changes whose ids a table remembers.
@@ -38,7 +39,7 @@ func (c *Change) Check() error {
 			return fmt.Errorf("%w: %s: %s: want at most %d bytes of UTF-8", ErrBadChange, c.ID, t.name, MaxTextBytes)
 		}
 	}
-	others := len(c.Members) + len(c.Operations) + len(c.Freezes)
+	others := len(c.Members) + len(c.Operations) + len(c.Freezes) + len(c.Documents)
 	switch n := len(c.Agencies) + len(c.Domains) + len(c.Fixed) + others; {
 	case n == 0 && !c.Guard.EndRejoin:
 		return fmt.Errorf("%w: %s: no record", ErrBadChange, c.ID)
@@ -89,6 +90,17 @@ func (c *Change) Check() error {
 	for _, f := range c.Freezes {
 		if err := record("freeze ", "of "+string(f.Agency)); err != nil {
 			return err
+		}
+	}
+	for _, d := range c.Documents {
+		if err := record("document ", d.Key); err != nil {
+			return err
+		}
+		if len(d.Key) > MaxIDBytes || strings.ContainsFunc(d.Key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return fmt.Errorf("%w: %s: document %q: want a key of at most %d bytes of printable ASCII", ErrBadChange, c.ID, d.Key, MaxIDBytes)
+		}
+		if len(d.Text) > MaxDetailBytes || !utf8.ValidString(d.Text) {
+			return fmt.Errorf("%w: %s: document %s of %d bytes: want at most %d of UTF-8", ErrBadChange, c.ID, d.Key, len(d.Text), MaxDetailBytes)
 		}
 	}
 	return nil

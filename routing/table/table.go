@@ -125,12 +125,13 @@ type Change struct {
 	// Guard is what must hold besides. It is no part of the change's digest.
 	Guard Guard
 
-	// Members, Operations and Freezes are compared and set as Agencies are. Only an
+	// Members, Operations, Freezes and Documents are compared and set as Agencies are. Only an
 	// existing member can be changed here, and only evicted under a fence of it in
 	// Guard.Fenced that is long or attested; ErrGuard otherwise.
 	Members    []routing.Member
 	Operations []routing.Operation
 	Freezes    []routing.Freeze
+	Documents  []routing.Document
 
 	// Domains and Fixed are set, or go if they say Removed. Their Revision is not looked
 	// at: Mapped covers them.
