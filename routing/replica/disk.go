@@ -27,7 +27,8 @@ import (
 const (
 	recordsFile   = "records"
 	mappingPrefix = "mapping."
-	diskFormat    = 1
+	diskFormat    = 2
+	oldDiskFormat = 1 // without term, nodes, freezes and operations
 )
 
 var errBadCopy = errors.New("disk copy can't be used")
@@ -39,15 +40,30 @@ type header struct {
 	Incarnation routing.Incarnation `json:"incarnation"`
 	Revision    routing.Revision    `json:"revision"`
 	Mapped      routing.Revision    `json:"mapped"`
+	Term        uint32              `json:"term"`
 	Records     int                 `json:"records"`
+	Marks       uint64              `json:"marks"` // number of the first marks file that follows
+
+	// The highest position that was seen, which a table that went back is below.
+	HighTerm     uint32           `json:"high_term"`
+	HighRevision routing.Revision `json:"high_revision"`
 }
 
-// disk is the copy on disk. Its methods but wake are called by one goroutine at a time.
+// disk is the copy on disk: the records, the marks that follow them, and the mappings.
 type disk struct {
 	folder *durable.Folder
 	log    *slog.Logger
-	dirty  chan struct{} // holds one token while State is newer than the file
-	files  map[string]bool
+	dirty  chan struct{}   // holds one token while mappings or records may have to be written
+	files  map[string]bool // the mappings' files; of one goroutine at a time
+	most   int64           // bytes of marks after which the records are written anew
+
+	writing sync.Mutex // held while the records' file is written; before mu
+
+	mu       sync.Mutex
+	journal  journal
+	marked   *routing.State // the newest whose marks are written
+	high     Marks          // of marked; Above isn't set
+	obsolete uint64         // marks files below this number are not needed
 }
 
 func openDisk(fs durable.Disk, dir string, log *slog.Logger) (*disk, error) {
@@ -55,7 +71,10 @@ func openDisk(fs durable.Disk, dir string, log *slog.Logger) (*disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &disk{folder: folder, log: log, dirty: make(chan struct{}, 1), files: map[string]bool{}}
+	if fs == nil {
+		fs = durable.OS{}
+	}
+	d := &disk{folder: folder, log: log, dirty: make(chan struct{}, 1), files: map[string]bool{}, most: compactAfter, journal: journal{disk: fs, dir: dir, number: 1}}
 	names, err := folder.Names()
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", dir, err)
@@ -80,39 +99,37 @@ func mappingFile(id routing.AgencyID, digest routing.Digest) string {
 }
 
 // load reads the copy. One that can't be used is set aside and an empty State returned.
-func (d *disk) load() (*routing.State, error) {
-	s, err := d.read()
+func (d *disk) load() (*routing.State, Marks, error) {
+	s, high, err := d.read()
 	switch {
 	case err == nil:
-		return s, nil
+		d.marked, d.high = s, high
+		return s, high, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return routing.NewState(routing.Position{}), nil
 	case !errors.Is(err, errBadCopy):
-		return nil, err
+		return nil, Marks{}, err
+	default:
+		name, asideErr := d.folder.SetAside(recordsFile, time.Now())
+		if asideErr != nil {
+			return nil, Marks{}, asideErr
+		}
+		d.log.Error("disk copy of the table can't be used; it is set aside and the table is loaded again", "file", name, "error", err)
 	}
-	name, asideErr := d.folder.SetAside(recordsFile, time.Now())
-	if asideErr != nil {
-		return nil, asideErr
-	}
-	d.log.Error("disk copy of the table can't be used; it is set aside and the table is loaded again", "file", name, "error", err)
-	return routing.NewState(routing.Position{}), nil
+	return routing.NewState(routing.Position{}), Marks{}, d.setAsideMarks()
 }
 
-func (d *disk) read() (*routing.State, error) {
+func (d *disk) read() (*routing.State, Marks, error) {
 	f, err := d.folder.Open(recordsFile)
 	if err != nil {
-		return nil, fmt.Errorf("open the disk copy: %w", err)
+		return nil, Marks{}, fmt.Errorf("open the disk copy: %w", err)
 	}
 	text, err := io.ReadAll(f)
 	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("read the disk copy: %w", err)
+		return nil, Marks{}, fmt.Errorf("read the disk copy: %w", err)
 	}
-	u, seen, err := parseRecords(text)
+	head, u, seen, err := parseRecords(text)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errBadCopy, err)
-	}
-	if u.Mappings, err = d.readMappings(u.Agencies); err != nil {
-		return nil, err
+		return nil, Marks{}, fmt.Errorf("%w: %w", errBadCopy, err)
 	}
 	// The records that were seen go first, so that those in force are found not to
 	// follow them.
@@ -121,9 +138,22 @@ func (d *disk) read() (*routing.State, error) {
 		s, err = s.Apply(u)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errBadCopy, err)
+		return nil, Marks{}, fmt.Errorf("%w: %w", errBadCopy, err)
 	}
-	return s, nil
+	if s, err = d.readMarks(s, head.Marks); err != nil {
+		return nil, Marks{}, err
+	}
+	agencies := s.Agencies()
+	mappings, err := d.readMappings(agencies)
+	if err != nil {
+		return nil, Marks{}, err
+	}
+	s, err = s.Apply(routing.Update{Agencies: agencies, Mappings: mappings})
+	if err != nil {
+		return nil, Marks{}, fmt.Errorf("%w: %w", errBadCopy, err)
+	}
+	high := Marks{Incarnation: head.Incarnation, Term: head.HighTerm, Revision: head.HighRevision}
+	return s, high.upTo(s.Position()), nil
 }
 
 // readMappings reads the mappings' files. One that is not there or can't be used is left
@@ -209,28 +239,36 @@ func chunks(r io.Reader, buf []byte) iter.Seq2[[]byte, error] {
 	}
 }
 
-// writeDisk writes the newest State whenever there is one, until dirty is closed. What
-// comes while it writes is written together.
+// writeDisk writes mappings, and records where there are many marks, whenever there is a
+// new State, until dirty is closed. What comes while it writes is written together.
 func (r *Replica) writeDisk(dirty <-chan struct{}) {
 	for range dirty {
-		s := r.State()
-		err := r.disk.write(s)
-		r.mu.Lock()
-		repeated := r.status.DiskErr != nil
-		r.status.DiskErr = err
-		if err == nil {
-			r.status.OnDisk = s.Position()
-		}
-		r.mu.Unlock()
-		if err != nil && !repeated {
-			r.log.Error("disk copy of the table is not written; it stays at an older revision", "revision", s.Position().Revision, "error", err)
-		}
+		r.writeCopy(r.disk.most)
+	}
+	r.writeCopy(1) // so that the next start has few files to read
+}
+
+func (r *Replica) writeCopy(least int64) {
+	s := r.State()
+	err := r.disk.writeMappings(s)
+	if err == nil {
+		err = r.disk.compact(least)
+	}
+	r.mu.Lock()
+	repeated := r.status.DiskErr != nil
+	r.status.DiskErr = err
+	if err == nil {
+		r.status.OnDisk = s.Position()
+	}
+	r.mu.Unlock()
+	if err != nil && !repeated {
+		r.log.Error("disk copy of the table is not whole; mappings may have to be loaded again at the next start", "revision", s.Position().Revision, "error", err)
 	}
 }
 
-// write writes the mappings that are new, then the records that name them, then removes
-// the mappings that no record names any more.
-func (d *disk) write(s *routing.State) error {
+// writeMappings writes the mappings that are new, then removes those that no record names
+// any more.
+func (d *disk) writeMappings(s *routing.State) error {
 	agencies := s.Agencies()
 	named := make(map[string]bool, len(agencies))
 	for _, a := range agencies {
@@ -248,9 +286,6 @@ func (d *disk) write(s *routing.State) error {
 		}
 		d.files[name] = true
 	}
-	if err := d.folder.Write(recordsFile, func(w io.Writer) error { return writeRecords(w, s) }); err != nil {
-		return err
-	}
 	var old []string
 	for name := range d.files {
 		if !named[name] {
@@ -261,7 +296,13 @@ func (d *disk) write(s *routing.State) error {
 	return d.folder.Remove(old...)
 }
 
-func writeRecords(w io.Writer, s *routing.State) error {
+// writeRecords writes all records; marks files from this number on follow them. d.writing
+// is held.
+func (d *disk) writeRecords(s *routing.State, high Marks, number uint64) error {
+	return d.folder.Write(recordsFile, func(w io.Writer) error { return formatRecords(w, s, high, number) })
+}
+
+func formatRecords(w io.Writer, s *routing.State, high Marks, number uint64) error {
 	pos := s.Position()
 	digest := sha256.New()
 	b := bufio.NewWriterSize(io.MultiWriter(w, digest), 64<<10)
@@ -269,11 +310,15 @@ func writeRecords(w io.Writer, s *routing.State) error {
 	line := func(kind string, record any) {
 		text, err := json.Marshal(record)
 		failure = errors.Join(failure, err)
-		text = append([]byte(kind+" "), text...)
-		fmt.Fprintf(b, "%08x %s\n", crc32.Checksum(text, castagnoli), text)
+		_, _ = b.Write(appendLine(nil, kind, text)) // Flush tells
 	}
 	agencies, domains, fixed, regressed := s.Agencies(), s.Domains(), slices.Collect(s.FixedAddresses()), s.Regressed()
-	line("copy", header{diskFormat, pos.Incarnation, pos.Revision, pos.Mapped, len(agencies) + len(domains) + len(fixed) + len(regressed)})
+	members, freezes, operations := s.Members(), s.Freezes(), s.Operations()
+	all := len(agencies) + len(domains) + len(fixed) + len(regressed) + len(members) + len(freezes) + len(operations)
+	line("copy", header{
+		Format: diskFormat, Incarnation: pos.Incarnation, Revision: pos.Revision, Mapped: pos.Mapped, Term: pos.Term,
+		Records: all, Marks: number, HighTerm: high.Term, HighRevision: high.Revision,
+	})
 	for _, a := range agencies {
 		line("agency", a)
 	}
@@ -287,6 +332,15 @@ func writeRecords(w io.Writer, s *routing.State) error {
 	for _, f := range fixed {
 		line("fixed", f)
 	}
+	for _, m := range members {
+		line("member", m)
+	}
+	for _, f := range freezes {
+		line("freeze", f)
+	}
+	for _, o := range operations {
+		line("operation", o)
+	}
 	if err := errors.Join(failure, b.Flush()); err != nil {
 		return err
 	}
@@ -294,55 +348,54 @@ func writeRecords(w io.Writer, s *routing.State) error {
 	return err
 }
 
-func parseRecords(text []byte) (u routing.Update, seen []routing.Agency, err error) {
+func parseRecords(text []byte) (head header, u routing.Update, seen []routing.Agency, err error) {
 	end := bytes.LastIndex(text, []byte("\nend ")) + 1
 	if want := fmt.Sprintf("end %x\n", sha256.Sum256(text[:end])); string(text[end:]) != want {
-		return u, nil, errors.New("its end is missing, or its digest is wrong")
+		return head, u, nil, errors.New("its end is missing, or its digest is wrong")
 	}
-	var head header
 	n := -1
 	for line := range bytes.Lines(text[:end]) {
-		var sum uint32
-		if _, err := fmt.Sscanf(string(line[:min(8, len(line))]), "%08x", &sum); err != nil || len(line) < 10 || line[8] != ' ' {
-			return u, nil, fmt.Errorf("record %d: malformed", n)
-		}
-		record := line[9 : len(line)-1]
-		if crc32.Checksum(record, castagnoli) != sum {
-			return u, nil, fmt.Errorf("record %d: wrong checksum", n)
-		}
-		kind, value, _ := bytes.Cut(record, []byte(" "))
-		if n < 0 != (string(kind) == "copy") {
-			return u, nil, fmt.Errorf("record %d: kind %q", n, kind)
-		}
-		switch string(kind) {
-		case "copy":
-			err = json.Unmarshal(value, &head)
-		case "agency":
-			u.Agencies, err = appendRecord(u.Agencies, value)
-		case "seen":
-			seen, err = appendRecord(seen, value)
-		case "domain":
-			u.Domains, err = appendRecord(u.Domains, value)
-		case "fixed":
-			u.Fixed, err = appendRecord(u.Fixed, value)
-		default:
+		kind, value, err := cutLine(line)
+		if err == nil && n < 0 != (kind == "copy") {
 			err = fmt.Errorf("kind %q", kind)
 		}
+		if err == nil {
+			switch kind {
+			case "copy":
+				err = json.Unmarshal(value, &head)
+			case "agency":
+				u.Agencies, err = appendRecord(u.Agencies, value)
+			case "seen":
+				seen, err = appendRecord(seen, value)
+			case "domain":
+				u.Domains, err = appendRecord(u.Domains, value)
+			case "fixed":
+				u.Fixed, err = appendRecord(u.Fixed, value)
+			case "member":
+				u.Members, err = appendRecord(u.Members, value)
+			case "freeze":
+				u.Freezes, err = appendRecord(u.Freezes, value)
+			case "operation":
+				u.Operations, err = appendRecord(u.Operations, value)
+			default:
+				err = fmt.Errorf("kind %q", kind)
+			}
+		}
 		if err != nil {
-			return u, nil, fmt.Errorf("record %d: %w", n, err)
+			return head, u, nil, fmt.Errorf("record %d: %w", n, err)
 		}
 		n++
 	}
-	u.Position = routing.Position{Incarnation: head.Incarnation, Revision: head.Revision, Mapped: head.Mapped}
+	u.Position = routing.Position{Incarnation: head.Incarnation, Revision: head.Revision, Mapped: head.Mapped, Term: head.Term}
 	switch {
-	case head.Format != diskFormat:
-		return u, nil, fmt.Errorf("format %d, want %d", head.Format, diskFormat)
+	case head.Format != diskFormat && head.Format != oldDiskFormat:
+		return head, u, nil, fmt.Errorf("format %d, want %d", head.Format, diskFormat)
 	case n != head.Records:
-		return u, nil, fmt.Errorf("%d records, want %d", n, head.Records)
+		return head, u, nil, fmt.Errorf("%d records, want %d", n, head.Records)
 	case head.Incarnation == "":
-		return u, nil, errors.New("no incarnation")
+		return head, u, nil, errors.New("no incarnation")
 	}
-	return u, seen, checkRecords(&u)
+	return head, u, seen, checkRecords(&u)
 }
 
 func appendRecord[T any](to []T, value []byte) ([]T, error) {

@@ -16,19 +16,26 @@
 //
 // The order of events for each new State is:
 //
-//  1. State returns it;
-//  2. Options.OnUpdate is called with the old and the new one, and returns;
-//  3. Fresh may move past the moment of the change, and Wait for it returns;
-//  4. some time later it is on the disk. The copy on disk is never newer than State.
+//  1. Options.OnSeen is called with it, for what may be closed at once;
+//  2. its marks are fsynced: the changed records, the revision, the term and the
+//     incarnation (docs/architecture/switch.md, node rule 1). If that fails, the State is
+//     not taken: Fresh gets older, Status says why, and it is tried again;
+//  3. State returns it;
+//  4. Options.OnUpdate is called with the old and the new one, and returns;
+//  5. Fresh may move past the moment of the change, and Wait for it returns;
+//  6. some time later its mappings are on the disk.
 //
 // "Closed" comes before all of them: Fresh says so first, then the snapshot is loaded.
+// After a restart State is never older than what was acted on, and Marks tells it.
 //
-// On disk there is one file with all records and, since a mapping never changes, one
-// file for each mapping, so that a new mapping writes its own size only. Each line of
-// the records carries a CRC and the file ends in a digest; a mapping's file is named by
-// its digest. What can't be read is set aside for a human, logged, and read from the
-// table again. If the disk can't be written, the node goes on with the memory copy and
-// says so in its Status.
+// On disk there is one file with all records; files of marks, with a line for each change
+// since; and, since a mapping never changes, one file for each mapping, so that a new
+// mapping writes its own size only. Marks are taken into the records when they are many,
+// and when Run ends. Each line carries a CRC, and the records' file ends in a digest; a
+// mapping's file is named by its digest. What can't be read is set aside for a human,
+// logged, and read from the table again. A last line of marks that is torn was acted on by
+// nobody. If mappings can't be written, the node goes on with those in memory and says so
+// in its Status.
 //
 // The node's main function opens a replica and runs it in one goroutine of its own; all
 // other methods may be called from any goroutine.

@@ -26,6 +26,7 @@ const (
 
 var (
 	errGap       = errors.New("gap in the change log")
+	errTerm      = errors.New("table is in another term") // what was followed may not be its past
 	errSilent    = errors.New("nothing heard from the table")
 	errBadRecord = errors.New("table holds a record that can't be used")
 )
@@ -87,8 +88,10 @@ func (r *Replica) compare(pos routing.Position) error {
 	switch {
 	case pos.Incarnation != ours.Incarnation:
 		return fmt.Errorf("%w: it is %s, the copy is of %s", table.ErrIncarnation, pos.Incarnation, ours.Incarnation)
-	case pos.Revision < ours.Revision:
-		return fmt.Errorf("%w: from revision %d to %d", table.ErrRegressed, ours.Revision, pos.Revision)
+	case pos.Revision < ours.Revision || pos.Term < ours.Term:
+		return fmt.Errorf("%w: from revision %d of term %d to %d of %d", table.ErrRegressed, ours.Revision, ours.Term, pos.Revision, pos.Term)
+	case pos.Revision == ours.Revision && pos.Term > ours.Term:
+		return fmt.Errorf("%w: from %d to %d at revision %d", errTerm, ours.Term, pos.Term, pos.Revision)
 	}
 	return nil
 }
@@ -139,7 +142,9 @@ func (r *Replica) load(ctx context.Context) error {
 		return err
 	}
 	clear(r.loaded)
-	r.publish(next)
+	if err := r.publish(next, &u); err != nil {
+		return err
+	}
 	r.logState(next)
 	r.asked, r.ahead = time.Time{}, 0 // of an earlier connection
 	r.contact(asked, u.Position)
@@ -165,6 +170,11 @@ func (r *Replica) apply(ctx context.Context, u routing.Update) error {
 		r.close(err)
 		return err
 	}
+	if u.Position.Term != ours.Term {
+		err := fmt.Errorf("%w: from %d to %d at revision %d", errTerm, ours.Term, u.Position.Term, u.Position.Revision)
+		r.close(err)
+		return err
+	}
 	if err := checkRecords(&u); err != nil {
 		r.close(err)
 		return err
@@ -178,7 +188,9 @@ func (r *Replica) apply(ctx context.Context, u routing.Update) error {
 		return err
 	}
 	clear(r.loaded)
-	r.publish(next)
+	if err := r.publish(next, &u); err != nil {
+		return err
+	}
 	r.caughtUp()
 	if !slices.Equal(now.Regressed(), next.Regressed()) {
 		r.logState(next)
@@ -295,7 +307,7 @@ func (r *Replica) upkeep(ctx context.Context) {
 	}
 	if next, err := now.Apply(u); err == nil {
 		clear(r.loaded)
-		r.publish(next)
+		_ = r.publish(next, nil) // no record changes, so nothing has to be durable
 	}
 }
 

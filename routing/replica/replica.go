@@ -37,6 +37,11 @@ type Options struct {
 
 	Logger *slog.Logger // nil is slog.Default
 
+	// OnSeen, unless nil, is called from Run's goroutine with each State before it is
+	// durable and before State returns it, also if it then isn't taken: what it closes may
+	// be closed at once. It must not wait for the replica.
+	OnSeen func(old, next *routing.State)
+
 	// OnUpdate, unless nil, is called from Run's goroutine after State returns now, and
 	// before Fresh and Wait know of it. It must not wait for the replica. The copy that
 	// Open reads from the disk isn't reported.
@@ -65,6 +70,7 @@ type Replica struct {
 	retried time.Time                             // when missing mappings were last asked for
 
 	mu      sync.Mutex
+	high    Marks         // the highest position seen; Above isn't set
 	status  Status        // what is not computed from state and fresh
 	changed chan struct{} // closed and replaced when Wait has to look again
 }
@@ -82,8 +88,12 @@ type Status struct {
 	Reason  string    // why it isn't open; empty if it is
 	Err     error     // of the last attempt to reach or follow the table; nil while it is being followed
 
-	OnDisk  routing.Position // what the disk copy holds; zero without one
-	DiskErr error            // of the last attempt to write it
+	OnDisk  routing.Position // what the disk copy holds with its mappings; zero without one
+	DiskErr error            // of the last attempt to write mappings, or to compact marks
+
+	// MarksErr wraps ErrMarks while the newest State of the table is not taken, since what
+	// it says can't be made durable.
+	MarksErr error
 }
 
 const reasonNotLoaded = "not yet loaded from the table"
@@ -105,7 +115,7 @@ func Open(opts Options) (*Replica, error) {
 		if r.disk, err = openDisk(opts.Disk, opts.Dir, r.log); err != nil {
 			return nil, fmt.Errorf("open replica: %w", err)
 		}
-		if state, err = r.disk.load(); err != nil {
+		if state, r.high, err = r.disk.load(); err != nil {
 			return nil, fmt.Errorf("open replica: %w", err)
 		}
 		r.status.OnDisk = state.Position()
@@ -138,7 +148,7 @@ func (r *Replica) Fresh() (at time.Time, ok bool) {
 }
 
 // Wait returns when the replica follows the table of p's incarnation and has applied its
-// revision, or with an error that wraps ctx's.
+// revision, or is in a later term, or with an error that wraps ctx's.
 func (r *Replica) Wait(ctx context.Context, p routing.Position) error {
 	for {
 		r.mu.Lock()
@@ -146,7 +156,7 @@ func (r *Replica) Wait(ctx context.Context, p routing.Position) error {
 		r.mu.Unlock()
 		now := r.State().Position()
 		_, ok := r.Fresh()
-		if ok && now.Incarnation == p.Incarnation && now.Revision >= p.Revision {
+		if ok && now.Incarnation == p.Incarnation && reached(now, p.Term, p.Revision) {
 			return nil
 		}
 		select {
@@ -233,15 +243,68 @@ func (r *Replica) close(err error) {
 	}
 }
 
-// publish makes s the State, in the order that the package's page promises.
-func (r *Replica) publish(s *routing.State) {
-	old := r.state.Swap(s)
+// publish makes s, which is the State after u, the State, in the order that the package's
+// page promises. If its marks can't be written it isn't taken.
+func (r *Replica) publish(s *routing.State, u *routing.Update) error {
+	old := r.State()
+	if r.opts.OnSeen != nil {
+		r.opts.OnSeen(old, s)
+	}
+	r.mu.Lock()
+	high := r.high.upTo(s.Position())
+	r.mu.Unlock()
+	if r.disk != nil && u != nil {
+		err := r.disk.mark(u, s, high)
+		r.mu.Lock()
+		repeated := r.status.MarksErr != nil
+		r.status.MarksErr = err
+		r.mu.Unlock()
+		if err != nil {
+			if !repeated {
+				r.log.Error("table's change is not taken: what it says can't be made durable", "revision", s.Position().Revision, "error", err)
+			}
+			return err
+		}
+	}
+	r.mu.Lock()
+	r.high = high
+	r.mu.Unlock()
+	r.state.Store(s)
 	if r.opts.OnUpdate != nil {
 		r.opts.OnUpdate(old, s)
 	}
 	if r.disk != nil {
 		r.disk.wake()
 	}
+	return nil
+}
+
+// upTo returns the marks after a State at pos was seen.
+func (m Marks) upTo(pos routing.Position) Marks {
+	if m.Incarnation == pos.Incarnation && !reached(pos, m.Term, m.Revision) {
+		return m
+	}
+	return Marks{Incarnation: pos.Incarnation, Term: pos.Term, Revision: pos.Revision}
+}
+
+// reached reports whether pos is at or above a revision of a term.
+func reached(pos routing.Position, term uint32, revision routing.Revision) bool {
+	return pos.Term > term || pos.Term == term && pos.Revision >= revision
+}
+
+// Marks returns what this replica knows for good. State is at least as new as they say,
+// unless the table went back.
+func (r *Replica) Marks() Marks {
+	r.mu.Lock()
+	m := r.high
+	r.mu.Unlock()
+	s := r.State()
+	for _, id := range s.Regressed() {
+		if seen, ok := s.Seen(id); ok {
+			m.Above = append(m.Above, seen)
+		}
+	}
+	return m
 }
 
 // contact notes that the table stood at pos when it was asked at that moment.

@@ -20,6 +20,7 @@ type world struct {
 	stop  func()
 
 	onUpdate func(old, now *routing.State)
+	compact  int64 // bytes of marks after which the records are written; 0: as ever
 }
 
 func (w *world) start(opts Options) {
@@ -35,6 +36,9 @@ func (w *world) start(opts Options) {
 	}
 	w.rep = rep
 	rep.retryPause = 10 * time.Millisecond
+	if w.compact > 0 {
+		rep.disk.most = w.compact
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- rep.Run(ctx) }()
