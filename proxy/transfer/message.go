@@ -37,9 +37,10 @@ type message struct {
 	digest    ledger.Digest
 	messageID string
 
-	note  ledger.Ticket   // of what was streamed
-	notes []ledger.Answer // what became of it, for each recipient with a dot
-	one   [1]ledger.Answer
+	intent ledger.Intent
+	note   ledger.Ticket   // of what was streamed
+	notes  []ledger.Answer // what became of it, for each recipient with a dot
+	one    [1]ledger.Answer
 
 	committed bool // the spool has it, for one recipient at least
 	safe      int  // recipients that the spool has
@@ -380,8 +381,7 @@ func (m *message) keptTwice(why error) {
 	if m.Ledger == nil {
 		return
 	}
-	i := m.intent(platform, "spool", rcpts)
-	note, err := m.Ledger.Intend(&i)
+	note, err := m.intendFor(platform, "spool", rcpts)
 	if err != nil {
 		m.log(slog.LevelError, "possible duplicate is not in the ledger", &m.rcpt[0].decision, "error", err)
 		return
@@ -412,16 +412,16 @@ func (m *message) intend() (ledger.Ticket, error) {
 			rcpts = append(rcpts, r.noted())
 		}
 	}
-	i := m.intent(m.leg.platform.ID, m.leg.tx.Host(), rcpts)
-	return m.Ledger.Intend(&i)
+	return m.intendFor(m.leg.platform.ID, m.leg.tx.Host(), rcpts)
 }
 
-// intent returns what the ledger is to have of the message.
-func (m *message) intent(platform routing.PlatformID, host string, rcpts []ledger.Recipient) ledger.Intent {
-	return ledger.Intent{
+// intendFor writes into the ledger where the message goes.
+func (m *message) intendFor(platform routing.PlatformID, host string, rcpts []ledger.Recipient) (ledger.Ticket, error) {
+	m.intent = ledger.Intent{
 		Transaction: m.transactionID(), Platform: platform, Host: host, From: m.from.String(),
 		MessageID: m.messageID, Size: m.size, Digest: m.digest, Recipients: rcpts,
 	}
+	return m.Ledger.Intend(&m.intent)
 }
 
 // answers returns what the sender gets once the dot was answered. With SMTP one answer

@@ -69,81 +69,79 @@ func (r *recipient) spooled() spool.Recipient {
 // admit decides for one recipient: it is entered at the gate, to be streamed, or kept for
 // the spool, or refused. waiting is the number of recipients that were entered in the
 // same call before.
-func (t *transaction) admit(ctx context.Context, rcpt *smtp.Recipient, waiting int) (recipient, mail.Path, error) {
-	r, err := t.route(rcpt)
-	if err != nil {
-		return r, mail.Path{}, err
+func (t *transaction) admit(ctx context.Context, r *recipient, waiting int) (to mail.Path, err error) {
+	if err := t.route(r); err != nil {
+		return to, err
 	}
 	d := &r.decision
-	twin := t.twin(&r)
+	twin := t.twin(r)
 	if twin != nil && twin.ticket == nil { // one copy goes to both names, so they go together
 		r.keep(twin.state, twin.reason)
 		r.last = twin.last
-		return r, mail.Path{}, nil
+		return to, nil
 	}
 	if !d.Deliver() {
-		return r, mail.Path{}, t.hold(&r, d.Reason.String())
+		return to, t.hold(r, d.Reason.String())
 	}
-	to, err := d.Address.Wire()
+	to, err = d.Address.Wire()
 	if err != nil {
 		t.Alarms.Raise("bad-address/"+string(d.Address), fmt.Sprintf("The table's address %q of mailbox %s can't be sent to a platform: %v", d.Address, d.Mailbox, err))
-		return r, to, errAbandoned
+		return to, errAbandoned
 	}
 	platform := t.platforms[d.Platform]
 	if platform == nil {
 		t.Alarms.Raise("platform-unknown/"+string(d.Platform), fmt.Sprintf("The table names the platform %q, which this node's configuration doesn't have: its mail is put off.", d.Platform))
-		return r, to, fmt.Errorf("platform %q is not configured", d.Platform)
+		return to, fmt.Errorf("platform %q is not configured", d.Platform)
 	}
 	if t.sender == platform && !platform.RelaysInside {
 		t.Alarms.Raise("forward-left/"+string(platform.ID)+"/"+d.Mailbox.String(), fmt.Sprintf("Forward left on %s: it sends us mail for mailbox %s of agency %s, which is there.", platform.ID, d.Mailbox, d.Agency))
 		t.log(slog.LevelWarn, "recipient put off", d, "reason", "forward left", "code", errForwardLeft.Code)
-		return r, to, errForwardLeft
+		return to, errForwardLeft
 	}
 	if t.Spool != nil && twin == nil && t.Spool.Held(r.key()) {
-		return r, to, t.hold(&r, "behind held mail")
+		return to, t.hold(r, "behind held mail")
 	}
 	pool := platform.Pool(t.client.Origin)
 	if pool == nil {
-		return r, to, fmt.Errorf("platform %s has no endpoint for mail from %s", platform.ID, t.client.Origin)
+		return to, fmt.Errorf("platform %s has no endpoint for mail from %s", platform.ID, t.client.Origin)
 	}
 	if t.leg == nil {
 		t.leg = newLeg(ctx, platform, pool, d)
 	} else if !t.leg.takes(t, pool, d, t.streamed()+waiting) {
-		return r, to, t.spool(&r, spool.StateWaiting, "another way", errOtherWay)
+		return to, t.spool(r, spool.StateWaiting, "another way", errOtherWay)
 	}
 	if t.mixed(waiting) && twin == nil {
-		if err := t.room(&r); err != nil {
-			return r, to, err
+		if err := t.room(r); err != nil {
+			return to, err
 		}
 	}
 	if r.ticket, err = t.Gate.Enter(d, t.leg.cancel); err != nil {
 		r.ticket = nil
-		return r, to, t.hold(&r, err.Error())
+		return to, t.hold(r, err.Error())
 	}
-	return r, to, nil
+	return to, nil
 }
 
 // route decides where a recipient's mail goes. It returns an error for those that are
 // neither delivered nor held.
-func (t *transaction) route(rcpt *smtp.Recipient) (recipient, error) {
-	r := recipient{rcpt: *rcpt, address: t.Postmaster}
-	if rcpt.To.Domain() != "" {
+func (t *transaction) route(r *recipient) error {
+	if to := r.rcpt.To; to.Domain() != "" {
 		var err error
-		if r.address, err = routing.CanonicalAddress(rcpt.To); err != nil {
-			return r, errBadAddress
+		if r.address, err = routing.CanonicalAddress(to); err != nil {
+			return errBadAddress
 		}
-	} else if r.address == "" {
-		return r, errNoMaster
+	} else if r.address = t.Postmaster; r.address == "" {
+		return errNoMaster
 	}
 	r.decision = t.Gate.Address(r.address)
 	d := &r.decision
 	t.Observer.Decided(d.Reason)
 	if d.Deliver() || d.Closed() {
-		return r, nil
+		return nil
 	}
 	answer := decided(d)
 	t.log(slog.LevelInfo, "recipient refused", d, "rcpt", r.address, "reason", d.Explain(), "code", answer.Code)
-	return r, answer
+	return answer
 }
 
 // hold keeps a recipient of a closed agency for the spool, or puts it off.

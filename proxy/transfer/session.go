@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 
 	gosmtp "github.com/emersion/go-smtp"
@@ -60,13 +61,17 @@ func (s *session) Mail(_ context.Context, client mail.Client, from mail.Path, op
 func (s *session) Rcpts(ctx context.Context, rcpts []smtp.Recipient) []error {
 	t := s.tx
 	errs := make([]error, len(rcpts))
-	taken := make([]recipient, len(rcpts))
+	have := len(t.rcpt)
+	t.rcpt = slices.Grow(t.rcpt, len(rcpts)) // those that are taken move up to the others
+	taken := t.rcpt[have : have+len(rcpts)]
 	asked := make([]relay.Recipient, 0, len(rcpts))
 	index := make([]int, 0, len(rcpts))
 	for i := range rcpts {
 		t.beside = taken[:i]
-		r, to, err := t.admit(ctx, &rcpts[i], len(asked))
-		taken[i], errs[i] = r, err
+		r := &taken[i]
+		*r = recipient{rcpt: rcpts[i]}
+		to, err := t.admit(ctx, r, len(asked))
+		errs[i] = err
 		if err == nil && r.ticket != nil {
 			asked = append(asked, relay.Recipient{To: to, Options: rcpts[i].Options, Group: r.decision.Group})
 			index = append(index, i)
@@ -84,7 +89,7 @@ func (s *session) Rcpts(ctx context.Context, rcpts []smtp.Recipient) []error {
 	}
 	for i := range taken {
 		if errs[i] == nil {
-			t.rcpt = append(t.rcpt, taken[i])
+			t.rcpt = append(t.rcpt, taken[i]) // at i or before
 		} else {
 			errs[i] = reply(errs[i])
 		}
