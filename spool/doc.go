@@ -84,7 +84,7 @@
 // messages per second.
 //
 // Memory holds some 120 bytes for a held message of one recipient at a million, in rows
-// without pointers, beside 130 for each mailbox or address that has any; what can be read
+// without pointers, beside 90 for each mailbox or address that has any; what can be read
 // back from the journal isn't among it. A start with 100,000 held messages
 // of 10 KiB took 0.4 s, the files being in memory.
 package spool
