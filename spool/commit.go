@@ -478,10 +478,13 @@ func (s *Store) accepted(j *job) {
 	s.bytes -= in.size
 }
 
+// added gives a message its further recipients. It is still there, though an operator may
+// have dropped all that it had: its Incoming pins it until Discard. What they became while
+// the record was written stands in memory, and in records of their own.
 func (s *Store) added(j *job) {
 	m := s.x.find(j.in.id)
 	if m == nil {
-		return // ended by an operator meanwhile: the pin was ignored
+		return
 	}
 	s.live(m, -1)
 	s.x.count(m, -1)
