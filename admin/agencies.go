@@ -136,7 +136,7 @@ func (s *Server) addAgency(ctx context.Context, in NewAgency) (*reply[Agency], e
 		if err := checkParent(state, record); err != nil {
 			return c, nil, err
 		}
-		c = table.Change{Agencies: []routing.Agency{record}, What: "add agency " + in.ID, Reason: reason}
+		c = table.Change{Agencies: []routing.Agency{record.InTerm(state.Position().Term)}, What: "add agency " + in.ID, Reason: reason}
 		for _, name := range domains {
 			if _, ok := state.Domain(name); !ok {
 				c.Domains = append(c.Domains, routing.Domain{Name: name})

@@ -40,7 +40,8 @@ func (s *Server) change(ctx context.Context, compute func(*routing.State) (c tab
 				return nil, err
 			}
 		}
-		c.ID, c.Incarnation, c.Who = fmt.Sprintf("%s/%d/%s", id, try, uuid.NewString()), state.Position().Incarnation, callerOf(ctx).person
+		c.ID, c.Who = fmt.Sprintf("%s/%d/%s", id, try, uuid.NewString()), callerOf(ctx).person
+		c.Incarnation, c.Term = state.Position().Incarnation, state.Position().Term
 		var pos routing.Position
 		err = s.persist(ctx, func() (err error) { pos, err = s.Table.Change(ctx, c); return err })
 		if errors.Is(err, table.ErrStale) && try < changeTries {

@@ -171,7 +171,7 @@ func claimTwice(t *testing.T, n *admintest.Node, id, address string) {
 		t.Fatal(err)
 	}
 	pos, err := n.Table.Change(t.Context(), table.Change{
-		ID: "twice/" + id, Incarnation: s.Position().Incarnation, Mapped: s.Position().Mapped, Agencies: []routing.Agency{a}, Who: "somebody", What: "elsewhere", Reason: "r",
+		ID: "twice/" + id, Incarnation: s.Position().Incarnation, Term: s.Position().Term, Mapped: s.Position().Mapped, Agencies: []routing.Agency{a}, Who: "somebody", What: "elsewhere", Reason: "r",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -45,7 +45,7 @@ func fill(ctx context.Context, dir string, s size) error {
 		return err
 	}
 	defer t.Close()
-	c := table.Change{ID: "domains", Incarnation: pos.Incarnation, Mapped: pos.Mapped, Who: "bench", What: "fill", Reason: "bench"}
+	c := table.Change{ID: "domains", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: pos.Mapped, Who: "bench", What: "fill", Reason: "bench"}
 	for a := range s.agencies {
 		c.Domains = append(c.Domains, routing.Domain{Name: fmt.Sprintf("agency%d.example", a)})
 	}
@@ -66,7 +66,7 @@ func fill(ctx context.Context, dir string, s size) error {
 		}
 		record.Mapping = m.Digest()
 		pos, err = t.Change(ctx, table.Change{
-			ID: "add " + string(record.ID), Incarnation: pos.Incarnation, Mapped: pos.Mapped,
+			ID: "add " + string(record.ID), Incarnation: pos.Incarnation, Term: pos.Term, Mapped: pos.Mapped,
 			Agencies: []routing.Agency{record}, Who: "bench", What: "add", Reason: "bench",
 		})
 		if err != nil {
@@ -176,7 +176,7 @@ func change(ctx context.Context, t table.Table, n node, s size, add func(figure.
 		}
 		began := time.Now()
 		pos, err = t.Change(ctx, table.Change{
-			ID: "grow " + string(record.ID), Incarnation: pos.Incarnation, Mapped: pos.Mapped,
+			ID: "grow " + string(record.ID), Incarnation: pos.Incarnation, Term: pos.Term, Mapped: pos.Mapped,
 			Agencies: []routing.Agency{record}, Who: "bench", What: "grow", Reason: "bench",
 		})
 		if err != nil {

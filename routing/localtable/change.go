@@ -2,6 +2,7 @@ package localtable
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"time"
@@ -42,11 +43,15 @@ func (t *Table) change(tx *bolt.Tx, c *table.Change) (routing.Position, error) {
 		if was.Digest != c.Digest() {
 			return pos, fmt.Errorf("%w, revision %d", table.ErrReused, was.Revision)
 		}
-		pos.Revision, pos.Mapped = was.Revision, was.Mapped
+		pos.Revision, pos.Mapped, pos.Term = was.Revision, was.Mapped, was.Term
 		return pos, nil
 	}
 	if c.Incarnation != pos.Incarnation {
 		return pos, fmt.Errorf("%w: %s, the change is for %q", table.ErrIncarnation, pos.Incarnation, c.Incarnation)
+	}
+	book, err := loadBook(tx, pos)
+	if err != nil {
+		return pos, err
 	}
 	if c.Mapped != 0 && c.Mapped != pos.Mapped {
 		return pos, fmt.Errorf("%w: names changed at revision %d, they were checked at %d", table.ErrStale, pos.Mapped, c.Mapped)
@@ -62,11 +67,23 @@ func (t *Table) change(tx *bolt.Tx, c *table.Change) (routing.Position, error) {
 		}
 		mapped = mapped || touched
 	}
-	pos.Revision++
-	if mapped {
-		pos.Mapped = pos.Revision
+	if err := checkRecords(tx, c); err != nil {
+		return pos, err
 	}
-	return pos, t.record(tx, pos, c)
+	now := t.now()
+	frozen := func(id routing.AgencyID) bool {
+		b := tx.Bucket(bucketFreeze)
+		return b.Get(freezeKey("")) != nil || b.Get(freezeKey(id)) != nil
+	}
+	if err := book.MayChange(now, table.Server{}, c, currentAgency(tx), frozen); err != nil {
+		return pos, err
+	}
+	book.Position.Revision++
+	if mapped {
+		book.Position.Mapped = book.Position.Revision
+	}
+	book.Changed(now, c)
+	return book.Position, t.record(tx, now, book, c)
 }
 
 // checkAgency compares a new record with the current one, and reports whether the
@@ -93,11 +110,25 @@ func checkAgency(tx *bolt.Tx, a *routing.Agency) (mapping bool, err error) {
 	return true, nil
 }
 
-// record writes a change that has been checked.
-func (t *Table) record(tx *bolt.Tx, pos routing.Position, c *table.Change) error {
+// record writes a change that has been checked, and the book after it.
+func (t *Table) record(tx *bolt.Tx, now time.Time, book *table.Book, c *table.Change) error {
+	pos := book.Position
 	e := entry{
-		Mapped: pos.Mapped, ID: c.ID, Time: time.Now().UTC(), Who: c.Who, What: c.What, Reason: c.Reason,
+		Mapped: pos.Mapped, Term: pos.Term, ID: c.ID, Time: now, Who: c.Who, What: c.What, Reason: c.Reason,
 		Agencies: slices.Clone(c.Agencies), Domains: slices.Clone(c.Domains), Fixed: slices.Clone(c.Fixed),
+		Members: slices.Clone(c.Members), Operations: slices.Clone(c.Operations), Freezes: slices.Clone(c.Freezes),
+	}
+	for i := range e.Members {
+		e.Members[i].Revision = pos.Revision
+	}
+	if err := t.putOperations(tx, pos.Revision, e.Operations); err != nil {
+		return err
+	}
+	for i := range e.Freezes {
+		e.Freezes[i].Revision = pos.Revision
+		if err := set(tx.Bucket(bucketFreeze), freezeKey(e.Freezes[i].Agency), e.Freezes[i].Removed, e.Freezes[i]); err != nil {
+			return err
+		}
 	}
 	for i := range e.Agencies {
 		e.Agencies[i].Revision = pos.Revision
@@ -117,13 +148,19 @@ func (t *Table) record(tx *bolt.Tx, pos routing.Position, c *table.Change) error
 			return err
 		}
 	}
-	if err := put(tx.Bucket(bucketLog), revisionKey(pos.Revision), e); err != nil {
-		return err
-	}
-	if err := put(tx.Bucket(bucketApplied), []byte(c.ID), applied{Digest: c.Digest(), Revision: pos.Revision, Mapped: pos.Mapped}); err != nil {
+	if err := put(tx.Bucket(bucketApplied), []byte(c.ID), applied{Digest: c.Digest(), Revision: pos.Revision, Mapped: pos.Mapped, Term: pos.Term}); err != nil {
 		return err
 	}
 	if err := tx.Bucket(bucketIDAt).Put(revisionKey(pos.Revision), []byte(c.ID)); err != nil {
+		return err
+	}
+	return t.enter(tx, book, &e)
+}
+
+// enter writes an entry of the log, where the table stands after it, and the book.
+func (t *Table) enter(tx *bolt.Tx, book *table.Book, e *entry) error {
+	pos := book.Position
+	if err := put(tx.Bucket(bucketLog), revisionKey(pos.Revision), e); err != nil {
 		return err
 	}
 	meta := tx.Bucket(bucketMeta)
@@ -131,6 +168,12 @@ func (t *Table) record(tx *bolt.Tx, pos routing.Position, c *table.Change) error
 		return err
 	}
 	if err := meta.Put(keyMapped, revisionKey(pos.Mapped)); err != nil {
+		return err
+	}
+	if err := meta.Put(keyTerm, binary.BigEndian.AppendUint32(nil, pos.Term)); err != nil {
+		return err
+	}
+	if err := put(meta, keyBook, book); err != nil {
 		return err
 	}
 	return t.forget(tx, pos.Revision)

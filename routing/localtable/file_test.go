@@ -57,7 +57,7 @@ func add(t *testing.T, pos routing.Position, i int) table.Change {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return table.Change{ID: fmt.Sprint("add ", i), Incarnation: pos.Incarnation, Agencies: []routing.Agency{a}}
+	return table.Change{ID: fmt.Sprint("add ", i), Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{a}}
 }
 
 func TestFileBelongsToOneProcess(t *testing.T) {
@@ -133,7 +133,8 @@ func TestFilesThatAreRefused(t *testing.T) {
 			os.Remove(path)
 			foreign(func(tx *bolt.Tx) error { _, err := tx.CreateBucket([]byte("theirs")); return err })(t, path)
 		}, "something else"},
-		"newer":            {foreign(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyFormat, []byte("2")) }), `format is "2"`},
+		"newer":            {foreign(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyFormat, []byte("3")) }), `format is "3"`},
+		"older":            {foreign(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyFormat, []byte("1")) }), `format is "1"`},
 		"without a bucket": {foreign(func(tx *bolt.Tx) error { return tx.DeleteBucket(bucketApplied) }), "no bucket applied"},
 		"a directory": {func(t *testing.T, path string) {
 			os.Remove(path)
@@ -227,7 +228,7 @@ func TestDamagedRecordIsUnavailable(t *testing.T) {
 		t.Errorf("Snapshot: %v", err)
 	}
 	spoil(bucketLog, revisionKey(4))
-	err := tb.Follow(t.Context(), routing.Position{Incarnation: pos.Incarnation, Revision: 1}, time.Second, func(table.Entry) error { return nil }, func(time.Time, routing.Position) {})
+	err := tb.Follow(t.Context(), routing.Position{Incarnation: pos.Incarnation, Term: pos.Term, Revision: 1}, time.Second, func(table.Entry) error { return nil }, func(time.Time, routing.Position) {})
 	if !errors.Is(err, table.ErrUnavailable) {
 		t.Errorf("Follow: %v", err)
 	}
@@ -346,7 +347,7 @@ func BenchmarkChange(b *testing.B) {
 		b.Fatal(err)
 	}
 	for i := 0; b.Loop(); i++ {
-		if pos, err = tb.Change(b.Context(), table.Change{ID: fmt.Sprint(i), Incarnation: pos.Incarnation, Agencies: []routing.Agency{a}}); err != nil {
+		if pos, err = tb.Change(b.Context(), table.Change{ID: fmt.Sprint(i), Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{a}}); err != nil {
 			b.Fatal(err)
 		}
 		a.Revision = pos.Revision

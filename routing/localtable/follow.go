@@ -60,8 +60,13 @@ func (t *Table) since(ctx context.Context, last routing.Position) (entries []tab
 		switch {
 		case pos.Incarnation != last.Incarnation:
 			return fmt.Errorf("%w: %s, followed was %q", table.ErrIncarnation, pos.Incarnation, last.Incarnation)
-		case pos.Revision < last.Revision:
-			return fmt.Errorf("%w: it is at revision %d", table.ErrRegressed, pos.Revision)
+		}
+		book, err := loadBook(tx, pos)
+		if err != nil {
+			return err
+		}
+		if err := book.MayFollow(last); err != nil {
+			return err
 		}
 		next := last.Revision + 1
 		c := tx.Bucket(bucketLog).Cursor()
@@ -74,7 +79,7 @@ func (t *Table) since(ctx context.Context, last routing.Position) (entries []tab
 			if err := decode(value, &e); err != nil {
 				return fmt.Errorf("log entry %d: %w", rev, err)
 			}
-			entries = append(entries, e.entry(routing.Position{Incarnation: pos.Incarnation, Revision: rev, Mapped: e.Mapped}))
+			entries = append(entries, e.entry(routing.Position{Incarnation: pos.Incarnation, Revision: rev, Mapped: e.Mapped, Term: e.Term}))
 			next++
 		}
 		if len(entries) == 0 && pos.Revision != last.Revision {

@@ -27,7 +27,7 @@ const (
 )
 
 // format is that of the file. A program refuses files of a newer one.
-const format = 1
+const format = 2
 
 // Options of [Open]. The zero value is usable.
 type Options struct {
@@ -47,6 +47,8 @@ type Table struct {
 	logLength int
 	keptIDs   int
 
+	keptOperations int
+
 	turn   chan struct{} // holds a token while somebody writes
 	closed chan struct{}
 
@@ -65,12 +67,20 @@ var (
 	bucketLog     = []byte("log")
 	bucketApplied = []byte("applied")
 	bucketIDAt    = []byte("id_at")
-	buckets       = [][]byte{bucketMeta, bucketAgency, bucketDomain, bucketFixed, bucketMapping, bucketLog, bucketApplied, bucketIDAt}
+
+	bucketOperation = []byte("operation")
+	bucketEnded     = []byte("ended") // ids of operations by the revision at which they ended
+	bucketFreeze    = []byte("freeze")
+
+	buckets = [][]byte{bucketMeta, bucketAgency, bucketDomain, bucketFixed, bucketMapping, bucketLog, bucketApplied, bucketIDAt,
+		bucketOperation, bucketEnded, bucketFreeze}
 
 	keyFormat      = []byte("format")
 	keyIncarnation = []byte("incarnation")
 	keyRevision    = []byte("revision")
 	keyMapped      = []byte("mapped")
+	keyTerm        = []byte("term")
+	keyBook        = []byte("book") // a table.Book
 )
 
 // Open opens the table in the file at path, and makes the file if there is none. The
@@ -86,7 +96,7 @@ func Open(path string, o Options) (*Table, error) {
 		return nil, fmt.Errorf("open table %s: log length %d, lock timeout %v: want more than 0", path, o.LogLength, o.LockTimeout)
 	}
 	t := &Table{
-		path: path, logLength: o.LogLength, keptIDs: table.KeptIDs,
+		path: path, logLength: o.LogLength, keptIDs: table.KeptIDs, keptOperations: table.KeptOperations,
 		turn: make(chan struct{}, 1), closed: make(chan struct{}), changed: make(chan struct{}),
 	}
 	_, statErr := os.Stat(path)
@@ -255,7 +265,8 @@ func translate(err error) error {
 		return nil
 	}
 	for _, known := range []error{table.ErrUnavailable, table.ErrStale, table.ErrIncarnation, table.ErrReused,
-		table.ErrNoMapping, table.ErrGap, table.ErrEmpty, table.ErrBadChange} {
+		table.ErrNoMapping, table.ErrGap, table.ErrEmpty, table.ErrBadChange, table.ErrRejoining, table.ErrTerm,
+		table.ErrGuard, table.ErrEvicted, table.ErrInstance, table.ErrNotMember} {
 		if errors.Is(err, known) {
 			return err
 		}
@@ -272,11 +283,12 @@ func (t *Table) Init(ctx context.Context) (routing.Position, error) {
 		if !errors.Is(err, table.ErrEmpty) {
 			return err
 		}
-		pos = routing.Position{Incarnation: routing.Incarnation(uuid.NewString()), Revision: 1, Mapped: 1}
+		pos = routing.Position{Incarnation: routing.Incarnation(uuid.NewString()), Revision: 1, Mapped: 1, Term: 1}
 		if err := tx.Bucket(bucketMeta).Put(keyIncarnation, []byte(pos.Incarnation)); err != nil {
 			return err
 		}
-		return t.record(tx, pos, &table.Change{ID: "init", What: "init"})
+		now := t.now()
+		return t.record(tx, now, table.NewBook(pos, table.Server{}, now), &table.Change{ID: "init", What: "init"})
 	})
 	if err != nil {
 		return routing.Position{}, fmt.Errorf("init table %s: %w", t.path, err)
@@ -311,8 +323,10 @@ func (t *Table) Snapshot(ctx context.Context) (routing.Update, error) {
 		if u.Domains, err = all[routing.Domain](tx, bucketDomain); err != nil {
 			return err
 		}
-		u.Fixed, err = all[routing.Fixed](tx, bucketFixed)
-		return err
+		if u.Fixed, err = all[routing.Fixed](tx, bucketFixed); err != nil {
+			return err
+		}
+		return nodeRecords(tx, &u)
 	})
 	if err != nil {
 		return routing.Update{}, fmt.Errorf("snapshot of table %s: %w", t.path, err)
@@ -336,14 +350,15 @@ func position(tx *bolt.Tx) (routing.Position, error) {
 	if inc == nil {
 		return routing.Position{}, table.ErrEmpty
 	}
-	rev, mapped := meta.Get(keyRevision), meta.Get(keyMapped)
-	if len(rev) != 8 || len(mapped) != 8 {
+	rev, mapped, term := meta.Get(keyRevision), meta.Get(keyMapped), meta.Get(keyTerm)
+	if len(rev) != 8 || len(mapped) != 8 || len(term) != 4 {
 		return routing.Position{}, errors.New("damaged: its revision can't be read")
 	}
 	return routing.Position{
 		Incarnation: routing.Incarnation(inc),
 		Revision:    routing.Revision(binary.BigEndian.Uint64(rev)),
 		Mapped:      routing.Revision(binary.BigEndian.Uint64(mapped)),
+		Term:        binary.BigEndian.Uint32(term),
 	}, nil
 }
 

@@ -59,6 +59,7 @@ func all[T any](tx *bolt.Tx, bucket []byte) ([]T, error) {
 // entry is a change in the log; its revision is the key.
 type entry struct {
 	Mapped   routing.Revision `json:"mapped"`
+	Term     uint32           `json:"term"`
 	ID       string           `json:"id"`
 	Time     time.Time        `json:"time"`
 	Who      string           `json:"who,omitempty"`
@@ -67,12 +68,18 @@ type entry struct {
 	Agencies []routing.Agency `json:"agencies,omitempty"`
 	Domains  []routing.Domain `json:"domains,omitempty"`
 	Fixed    []routing.Fixed  `json:"fixed,omitempty"`
+
+	Members    []routing.Member    `json:"members,omitempty"`
+	Operations []routing.Operation `json:"operations,omitempty"`
+	Freezes    []routing.Freeze    `json:"freezes,omitempty"`
+	Above      []routing.Agency    `json:"above,omitempty"`
 }
 
 func (e *entry) entry(pos routing.Position) table.Entry {
 	return table.Entry{
-		Update: routing.Update{Position: pos, Agencies: e.Agencies, Domains: e.Domains, Fixed: e.Fixed},
-		ID:     e.ID, Time: e.Time, Who: e.Who, What: e.What, Reason: e.Reason,
+		Update: routing.Update{Position: pos, Agencies: e.Agencies, Domains: e.Domains, Fixed: e.Fixed,
+			Members: e.Members, Operations: e.Operations, Freezes: e.Freezes, Above: e.Above},
+		ID: e.ID, Time: e.Time, Who: e.Who, What: e.What, Reason: e.Reason,
 	}
 }
 
@@ -81,4 +88,5 @@ type applied struct {
 	Digest   routing.Digest   `json:"digest"`
 	Revision routing.Revision `json:"revision"`
 	Mapped   routing.Revision `json:"mapped"`
+	Term     uint32           `json:"term"`
 }

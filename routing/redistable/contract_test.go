@@ -71,6 +71,13 @@ func startMini(t *testing.T) *miniredis.Miniredis {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.Server().SetPreHook(func(c *server.Peer, cmd string, args ...string) bool {
+		if strings.EqualFold(cmd, "INFO") {
+			c.WriteBulk("run_id:" + strings.Repeat("a", 40) + "\r\nmaster_replid:" + strings.Repeat("b", 40) + "\r\nmaster_replid2:" + strings.Repeat("0", 40) + "\r\n")
+			return true
+		}
+		return false
+	})
 	return m
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -20,10 +21,15 @@ func answer(cmd *redis.Cmd) (routing.Position, error) {
 	if err != nil {
 		return routing.Position{}, err
 	}
-	words = append(words, "", "", "") // so that a short answer can be indexed
+	return answered(words)
+}
+
+// answered is answer for words that were read.
+func answered(words []string) (pos routing.Position, err error) {
+	words = append(words, "", "", "", "", "") // so that a short answer can be indexed
 	switch words[0] {
 	case "OK":
-		return decodePosition([]any{words[1], format, words[2], words[3]})
+		return decodePosition([]any{words[1], format, words[2], words[3], words[4]})
 	case "EMPTY":
 		err = table.ErrEmpty
 	case "INCARNATION":
@@ -36,6 +42,24 @@ func answer(cmd *redis.Cmd) (routing.Position, error) {
 		err = fmt.Errorf("%w: %s", table.ErrNoMapping, words[1])
 	case "UNCHECKED":
 		err = fmt.Errorf("%w: it changes a mapping, but Mapped is not set", table.ErrBadChange)
+	case "REJOINING":
+		err = table.ErrRejoining
+		if words[1] != "" {
+			err = fmt.Errorf("%w: %s", table.ErrRejoining, words[1])
+		}
+	case "TERM":
+		err = fmt.Errorf("%w: %s", table.ErrTerm, words[1])
+	case "GUARD":
+		err = fmt.Errorf("%w: %s", table.ErrGuard, words[1])
+	case "EVICTED":
+		err = fmt.Errorf("%w: %s", table.ErrEvicted, words[1])
+	case "INSTANCE":
+		err = fmt.Errorf("%w: %s", table.ErrInstance, words[1])
+		if until, terr := parseTime(words[2]); terr == nil {
+			err = fmt.Errorf("%w %s", err, until.Format(time.RFC3339))
+		}
+	case "NOTMEMBER":
+		err = fmt.Errorf("%w: %s", table.ErrNotMember, words[1])
 	case "FORMAT":
 		err = wrongFormat(words[1])
 	default:
@@ -67,7 +91,8 @@ var errReplica = errors.New("the server is a replica")
 // table.ErrUnavailable with a hint. ctx is the caller's: only its error is wrapped.
 func (t *Table) unavailable(ctx context.Context, err error) error {
 	for _, known := range []error{table.ErrUnavailable, table.ErrStale, table.ErrIncarnation, table.ErrReused,
-		table.ErrNoMapping, table.ErrGap, table.ErrEmpty, table.ErrBadChange} {
+		table.ErrNoMapping, table.ErrGap, table.ErrEmpty, table.ErrBadChange, table.ErrRejoining, table.ErrTerm,
+		table.ErrGuard, table.ErrEvicted, table.ErrInstance, table.ErrNotMember} {
 		if errors.Is(err, known) {
 			return err
 		}

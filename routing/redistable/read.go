@@ -3,6 +3,7 @@ package redistable
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,7 +16,8 @@ import (
 const readAtOnce = 50
 
 func (t *Table) askMeta(ctx context.Context, c redis.Cmdable) *redis.SliceCmd {
-	return c.HMGet(ctx, t.key("meta"), "incarnation", "format", "revision", "mapped")
+	return c.HMGet(ctx, t.key("meta"), "incarnation", "format", "revision", "mapped", "term",
+		"server", "replication", "previous", "base", "began", "longest", "rejoining")
 }
 
 // exec sends a pipeline. The error is that of the first command that failed.
@@ -38,17 +40,26 @@ func (t *Table) position(ctx context.Context) (routing.Position, error) {
 }
 
 func (t *Table) positionBy(ctx context.Context, client *redis.Client) (routing.Position, error) {
+	b, err := t.bookBy(ctx, client)
+	if err != nil {
+		return routing.Position{}, err
+	}
+	return b.Position, nil
+}
+
+// bookBy reads where the table stands and how its term began, from a primary.
+func (t *Table) bookBy(ctx context.Context, client *redis.Client) (*table.Book, error) {
 	short, cancel := context.WithTimeout(ctx, t.o.Timeout)
 	defer cancel()
 	p := client.Pipeline()
 	role, meta := p.Do(short, "ROLE"), t.askMeta(short, p)
 	if err := exec(short, p); err != nil {
-		return routing.Position{}, err
+		return nil, err
 	}
 	if err := checkRole(role); err != nil {
-		return routing.Position{}, err
+		return nil, err
 	}
-	return decodePosition(meta.Val())
+	return decodeMeta(meta.Val())
 }
 
 // Snapshot implements table.Table.
@@ -69,19 +80,37 @@ func (t *Table) snapshot(ctx context.Context) (u routing.Update, err error) {
 	p := t.reads.TxPipeline() // one revision
 	meta := t.askMeta(bulk, p)
 	agencies, domains, fixed := p.HVals(bulk, t.key("agency")), p.HVals(bulk, t.key("domain")), p.HVals(bulk, t.key("fixed"))
+	members, operations := p.HVals(bulk, t.key("member")), p.HVals(bulk, t.key("operation"))
+	freezes, above := p.HVals(bulk, t.key("freeze")), p.HVals(bulk, t.key("above"))
 	if err := exec(bulk, p); err != nil {
 		return u, err
 	}
-	if u.Position, err = decodePosition(meta.Val()); err != nil {
+	book, err := decodeMeta(meta.Val())
+	if err != nil {
 		return u, err
 	}
+	u.Position = book.Position
 	if u.Agencies, err = all(agencies.Val(), decodeAgency); err != nil {
 		return u, err
 	}
 	if u.Domains, err = all(domains.Val(), decodeDomain); err != nil {
 		return u, err
 	}
-	u.Fixed, err = all(fixed.Val(), decodeFixed)
+	if u.Fixed, err = all(fixed.Val(), decodeFixed); err != nil {
+		return u, err
+	}
+	if u.Members, err = all(members.Val(), decodeMember); err != nil {
+		return u, err
+	}
+	table.SortMembers(u.Members)
+	if u.Operations, err = all(operations.Val(), decodeOperation); err != nil {
+		return u, err
+	}
+	u.Operations = slices.DeleteFunc(u.Operations, func(o routing.Operation) bool { return o.Ended })
+	if u.Freezes, err = all(freezes.Val(), decodeFreeze); err != nil {
+		return u, err
+	}
+	u.Above, err = all(above.Val(), decodeAbove)
 	return u, err
 }
 
@@ -141,15 +170,16 @@ func (t *Table) Follow(ctx context.Context, from routing.Position, interval time
 // them, or further if there is more. Only when there are changes it takes a second, maybe
 // long, answer; also if the log woke us, though the position doesn't tell of a change.
 func (t *Table) since(ctx context.Context, client *redis.Client, last routing.Position, woken bool) ([]table.Entry, routing.Position, error) {
-	pos, err := t.positionBy(ctx, client)
+	book, err := t.bookBy(ctx, client)
 	if err != nil {
 		return nil, last, err
 	}
-	switch {
-	case pos.Incarnation != last.Incarnation:
+	pos := book.Position
+	if pos.Incarnation != last.Incarnation {
 		return nil, last, fmt.Errorf("%w: %s, followed was %q", table.ErrIncarnation, pos.Incarnation, last.Incarnation)
-	case pos.Revision < last.Revision:
-		return nil, last, fmt.Errorf("%w: it is at revision %d", table.ErrRegressed, pos.Revision)
+	}
+	if err := book.MayFollow(last); err != nil {
+		return nil, last, err
 	}
 	if pos.Revision == last.Revision && !woken {
 		return nil, pos, nil
@@ -171,6 +201,8 @@ func (t *Table) since(ctx context.Context, client *redis.Client, last routing.Po
 			return entries, pos, fmt.Errorf("%w: %s, followed was %q", table.ErrIncarnation, e.Position.Incarnation, last.Incarnation)
 		case e.Position.Revision != next:
 			return entries, pos, fmt.Errorf("%w: after revision %d comes %d", table.ErrGap, next-1, e.Position.Revision)
+		case e.Position.Term > pos.Term: // another server took over just now: look again
+			return entries, pos, nil
 		}
 		entries = append(entries, e)
 		next++

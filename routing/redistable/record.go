@@ -1,12 +1,12 @@
 package redistable
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -24,6 +24,9 @@ type records struct {
 	agencies [][]byte
 	domains  [][]byte // empty: removed
 	fixed    [][]byte
+
+	members, operations [][]byte
+	freezes             [][]byte // empty: removed
 }
 
 // logged is the field "records" of a log entry.
@@ -31,6 +34,11 @@ type logged struct {
 	Agencies []routing.Agency `json:"agencies,omitempty"`
 	Domains  []routing.Domain `json:"domains,omitempty"`
 	Fixed    []routing.Fixed  `json:"fixed,omitempty"`
+
+	Members    []routing.Member    `json:"members,omitempty"`
+	Operations []routing.Operation `json:"operations,omitempty"`
+	Freezes    []routing.Freeze    `json:"freezes,omitempty"`
+	Above      []routing.Agency    `json:"above,omitempty"`
 }
 
 func encodeRecords(c *table.Change) (*records, error) {
@@ -63,6 +71,33 @@ func encodeRecords(c *table.Change) (*records, error) {
 		}
 		r.fixed = append(r.fixed, b)
 	}
+	for _, m := range c.Members {
+		m.Revision = 0
+		l.Members = append(l.Members, m)
+		b, err := encodeMember(&m)
+		if err != nil {
+			return nil, err
+		}
+		r.members = append(r.members, b)
+	}
+	for _, o := range c.Operations {
+		o.Revision = 0
+		l.Operations = append(l.Operations, o)
+		b, err := json.Marshal(o)
+		if err != nil {
+			return nil, fmt.Errorf("encode operation %s: %w", o.ID, err)
+		}
+		r.operations = append(r.operations, b)
+	}
+	for _, f := range c.Freezes {
+		f.Revision = 0
+		l.Freezes = append(l.Freezes, f)
+		b, err := encodeUnlessRemoved(f, f.Removed)
+		if err != nil {
+			return nil, fmt.Errorf("encode freeze of %q: %w", f.Agency, err)
+		}
+		r.freezes = append(r.freezes, b)
+	}
 	var err error
 	r.all, err = json.Marshal(l)
 	return &r, err
@@ -77,18 +112,32 @@ func encodeUnlessRemoved(v any, removed bool) ([]byte, error) {
 
 // decodeAgency parses a record of {mc}:agency.
 func decodeAgency(s string) (a routing.Agency, err error) {
-	rev, rest, ok := cutRevision(s)
-	digest, text, ok2 := strings.Cut(rest, " ")
-	if !ok || !ok2 {
-		return a, fmt.Errorf("record of an agency, %.80q: want revision, digest and JSON", s)
+	word := strings.SplitN(s, " ", 5) // revision, mapping, epoch, answer, JSON
+	if len(word) != 5 {
+		return a, fmt.Errorf("record of an agency, %.80q: want revision, digest, epoch, answer and JSON", s)
 	}
-	if err := json.Unmarshal([]byte(text), &a); err != nil {
+	if a, err = decodeAbove(word[2] + " " + word[3] + " " + word[4]); err != nil {
+		return a, err
+	}
+	if want := a.Mapping.String(); word[1] != want && !(word[1] == noMapping && a.Mapping.IsZero()) {
+		return a, fmt.Errorf("record of agency %s: the mapping is %s before the JSON and %s in it", a.ID, word[1], want)
+	}
+	a.Revision, err = parseRevision(word[0])
+	return a, err
+}
+
+// decodeAbove parses a record of {mc}:above.
+func decodeAbove(s string) (a routing.Agency, err error) {
+	word := strings.SplitN(s, " ", 3)
+	if len(word) != 3 {
+		return a, fmt.Errorf("record of an agency, %.80q: want epoch, answer and JSON", s)
+	}
+	if err := json.Unmarshal([]byte(word[2]), &a); err != nil {
 		return a, fmt.Errorf("record of an agency: %w", err)
 	}
-	if want := a.Mapping.String(); digest != want && !(digest == noMapping && a.Mapping.IsZero()) {
-		return a, fmt.Errorf("record of agency %s: the mapping is %s before the JSON and %s in it", a.ID, digest, want)
+	if word[0] != a.Epoch.String() || word[1] != a.Answer() {
+		return a, fmt.Errorf("record of agency %s: it is %s %s before the JSON and %s %s in it", a.ID, word[0], word[1], a.Epoch, a.Answer())
 	}
-	a.Revision = rev
 	return a, nil
 }
 
@@ -134,7 +183,7 @@ func parseRevision(s string) (routing.Revision, error) {
 
 // decodePosition parses what HMGET of {mc}:meta answers.
 func decodePosition(v []any) (pos routing.Position, err error) {
-	if len(v) != 4 || v[0] == nil {
+	if len(v) != 5 || v[0] == nil {
 		return pos, table.ErrEmpty
 	}
 	text := make([]string, len(v))
@@ -151,7 +200,18 @@ func decodePosition(v []any) (pos routing.Position, err error) {
 	if pos.Mapped, err = parseRevision(text[3]); err != nil {
 		return pos, fmt.Errorf("damaged: mapped: %w", err)
 	}
+	if pos.Term, err = parseTerm(text[4]); err != nil {
+		return pos, fmt.Errorf("damaged: %w", err)
+	}
 	return pos, nil
+}
+
+func parseTerm(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("term %.80q: want a number", s)
+	}
+	return uint32(n), nil
 }
 
 func wrongFormat(have string) error {
@@ -176,13 +236,12 @@ func decodeEntry(m redis.XMessage) (e table.Entry, err error) {
 	if e.Position.Mapped, err = parseRevision(field("mapped")); err != nil {
 		return fail(err)
 	}
-	seconds, micros, _ := strings.Cut(field("time"), " ")
-	s, err1 := strconv.ParseInt(seconds, 10, 64)
-	us, err2 := strconv.ParseUint(micros, 10, 20)
-	if err1 != nil || err2 != nil {
-		return fail(fmt.Errorf("time %q", field("time")))
+	if e.Position.Term, err = parseTerm(field("term")); err != nil {
+		return fail(err)
 	}
-	e.Time = time.Unix(s, int64(us)*1000).UTC()
+	if e.Time, err = parseTime(field("time")); err != nil {
+		return fail(err)
+	}
 	var l logged
 	if err := json.Unmarshal([]byte(field("records")), &l); err != nil {
 		return fail(err)
@@ -196,7 +255,25 @@ func decodeEntry(m redis.XMessage) (e table.Entry, err error) {
 	for i := range l.Fixed {
 		l.Fixed[i].Revision = e.Position.Revision
 	}
+	for i := range l.Members {
+		l.Members[i].Revision = e.Position.Revision
+	}
+	for i := range l.Operations {
+		l.Operations[i].Revision = e.Position.Revision
+	}
+	for i := range l.Freezes {
+		l.Freezes[i].Revision = e.Position.Revision
+	}
+	if text := field("member"); text != "" {
+		node, record, _ := strings.Cut(text, " ")
+		m, err := decodeMember(record)
+		if err != nil || string(m.Node) != node {
+			return fail(fmt.Errorf("record of node %q: %w", node, cmp.Or(err, errors.New("it is another's"))))
+		}
+		l.Members = append(l.Members, m)
+	}
 	e.Agencies, e.Domains, e.Fixed = l.Agencies, l.Domains, l.Fixed
+	e.Members, e.Operations, e.Freezes, e.Above = l.Members, l.Operations, l.Freezes, l.Above
 	e.ID, e.Who, e.What, e.Reason = field("id"), field("who"), field("what"), field("reason")
 	return e, nil
 }

@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
@@ -17,13 +16,19 @@ import (
 )
 
 // format is that of the keys. A program refuses tables of another one.
-const format = "1"
+const format = "2"
 
 var (
+	//go:embed prelude.lua
+	preludeLua string
 	//go:embed change.lua
 	changeLua string
 	//go:embed init.lua
 	initLua string
+	//go:embed renew.lua
+	renewLua string
+	//go:embed check.lua
+	checkLua string
 	//go:embed part.lua
 	partLua string
 	//go:embed complete.lua
@@ -36,7 +41,9 @@ type Table struct {
 	shared  redis.Options // of all clients
 	keptIDs int
 
-	change, init, complete *redis.Script
+	keptOperations int
+
+	change, init, renew, check, complete *redis.Script
 
 	reads  *redis.Client // with retries
 	writes *redis.Client // without: what got no answer may have happened
@@ -55,7 +62,11 @@ func (t *Table) mappingKey(agency routing.AgencyID, d routing.Digest) string {
 
 // recordKeys are the first keys of the scripts for changes.
 func (t *Table) recordKeys() []string {
-	return []string{t.key("meta"), t.key("agency"), t.key("domain"), t.key("fixed"), t.key("log"), t.key("applied"), t.key("confirm")}
+	var keys []string
+	for _, name := range []string{"meta", "agency", "domain", "fixed", "log", "applied", "confirm", "member", "lease", "drained", "operation", "freeze", "above", "ended"} {
+		keys = append(keys, t.key(name))
+	}
+	return keys
 }
 
 // Open returns the table that o describes. It is an error if o can't be right, not if the
@@ -70,7 +81,9 @@ func Open(ctx context.Context, o Options) (*Table, error) {
 	}
 	t := &Table{
 		o: o, shared: *shared, keptIDs: table.KeptIDs, own: make(map[*redis.Client]struct{}),
-		change: redis.NewScript(changeLua), init: redis.NewScript(initLua), complete: redis.NewScript(completeLua),
+		change: redis.NewScript(preludeLua + changeLua), init: redis.NewScript(preludeLua + initLua),
+		renew: redis.NewScript(preludeLua + renewLua), check: redis.NewScript(preludeLua + checkLua),
+		complete: redis.NewScript(completeLua), keptOperations: table.KeptOperations,
 	}
 	t.reads = t.client(func(o *redis.Options) {
 		o.MaxRetries, o.MinRetryBackoff, o.MaxRetryBackoff = 2, 5*time.Millisecond, 20*time.Millisecond
@@ -168,9 +181,11 @@ func (t *Table) changeArgs(c *table.Change) (keys []string, args []any, err erro
 	}
 	keys = t.recordKeys()
 	args = []any{
-		string(c.Incarnation), format, c.ID, c.Digest().String(), strconv.FormatUint(uint64(c.Mapped), 10),
+		string(c.Incarnation), format, c.ID, c.Digest().String(), decimal(c.Mapped),
 		t.o.LogLength, t.keptIDs, c.Who, c.What, c.Reason, r.all,
-		len(c.Agencies), len(c.Domains), len(c.Fixed),
+		len(c.Agencies), len(c.Domains), len(c.Fixed), len(c.Members), len(c.Operations), len(c.Freezes),
+		decimal(c.Term), flag(c.Guard.Rejoining), flag(c.Guard.EndRejoin), decimal(c.Guard.Applied), c.Guard.Protocol,
+		len(c.Guard.Unfrozen), len(c.Guard.Drained), len(c.Guard.Fenced), t.keptOperations,
 	}
 	for i, a := range c.Agencies {
 		digest := noMapping
@@ -178,13 +193,38 @@ func (t *Table) changeArgs(c *table.Change) (keys []string, args []any, err erro
 			digest = a.Mapping.String()
 			keys = append(keys, t.mappingKey(a.ID, a.Mapping))
 		}
-		args = append(args, string(a.ID), strconv.FormatUint(uint64(a.Revision), 10), digest, r.agencies[i])
+		args = append(args, string(a.ID), decimal(a.Revision), digest, a.Epoch.String(), a.Answer(), r.agencies[i])
 	}
 	for i, d := range c.Domains {
 		args = append(args, d.Name, r.domains[i])
 	}
 	for i, f := range c.Fixed {
 		args = append(args, string(f.Address), r.fixed[i])
+	}
+	for i := range c.Members {
+		m := &c.Members[i]
+		args = append(args, string(m.Node), decimal(m.Revision), string(m.Instance), memberState(m), m.Protocol,
+			orNone(string(m.Attested)), flag(m.Draining), max(m.Joined.UnixMicro(), 0), r.members[i])
+	}
+	for i := range c.Operations {
+		o := &c.Operations[i]
+		state := "open"
+		if o.Ended {
+			state = "ended"
+		}
+		args = append(args, string(o.ID), decimal(o.Revision), state, r.operations[i])
+	}
+	for i, f := range c.Freezes {
+		args = append(args, orAll(f.Agency), decimal(f.Revision), r.freezes[i])
+	}
+	for _, id := range c.Guard.Unfrozen {
+		args = append(args, string(id))
+	}
+	for _, d := range c.Guard.Drained {
+		args = append(args, string(d.Agency), d.Epoch.String())
+	}
+	for _, f := range c.Guard.Fenced {
+		args = append(args, string(f.Node), string(f.Instance), decimal(f.Counter), string(f.Kind))
 	}
 	return keys, args, nil
 }

@@ -72,7 +72,15 @@ func add(t testing.TB, pos routing.Position, id routing.AgencyID) table.Change {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return table.Change{ID: "add " + string(id), Incarnation: pos.Incarnation, Agencies: []routing.Agency{a}}
+	return table.Change{ID: "add " + string(id), Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{a.InTerm(pos.Term)}}
+}
+
+// renewal is one by a node that has seen everything.
+func renewal(pos routing.Position, node routing.NodeID, instance routing.InstanceID) table.Renewal {
+	return table.Renewal{
+		Incarnation: pos.Incarnation, Term: pos.Term, Applied: pos.Revision, Short: 2 * time.Second, Long: 10 * time.Second,
+		Member: routing.Member{Node: node, Instance: instance, Protocol: table.Protocol},
+	}
 }
 
 // calls lists every call that reads or writes.
@@ -87,6 +95,12 @@ func calls(t *testing.T, tb *Table, pos routing.Position) map[string]func() erro
 		"Mapping":    func() error { _, err := tb.Mapping(ctx, m.Agency(), m.Digest()); return err },
 		"PutMapping": func() error { return tb.PutMapping(ctx, m) },
 		"Change":     func() error { _, err := tb.Change(ctx, add(t, pos, "roads")); return err },
+		"Renew":      func() error { _, err := tb.Renew(ctx, renewal(pos, "n1", "i1")); return err },
+		"Check": func() error {
+			return tb.Check(ctx, table.Check{Incarnation: pos.Incarnation, Node: "n1", Instance: "i1", Agencies: []table.AgencyEpoch{{Agency: "health", Epoch: routing.Epoch{Term: 1, Number: 1}}}})
+		},
+		"Nodes":      func() error { _, err := tb.Nodes(ctx); return err },
+		"Operations": func() error { _, err := tb.Operations(ctx); return err },
 		"Confirm":    func() error { return tb.Confirm(ctx) },
 		"Follow":     func() error { return quietFollow(ctx, tb, pos) },
 	}
@@ -211,7 +225,15 @@ func TestServerThatWasKilledHasEverything(t *testing.T) {
 	if now != pos {
 		t.Errorf("after the restart: %+v, want %+v", now, pos)
 	}
-	// Scripts don't outlive a server.
+	// Scripts don't outlive a server. It is another one until a node has renewed.
+	if _, err := tb.Change(t.Context(), add(t, pos, "roads")); !errors.Is(err, table.ErrRejoining) {
+		t.Errorf("Change: %v, want %v", err, table.ErrRejoining)
+	}
+	renewed, err := tb.Renew(t.Context(), renewal(pos, "n1", "i1"))
+	if err != nil || !renewed.Armed || renewed.Position.Term != 2 {
+		t.Errorf("Renew: %+v, %v", renewed, err)
+	}
+	pos = renewed.Position
 	if after, err := tb.Change(t.Context(), add(t, pos, "roads")); err != nil || after.Revision != pos.Revision+1 {
 		t.Errorf("Change: %+v, %v", after, err)
 	}
@@ -242,13 +264,13 @@ func TestFollowNotices(t *testing.T) {
 		"a new table":                 {func(t *testing.T, _ func(...string), tb *Table) { replace(t, tb, 0) }, table.ErrIncarnation},
 		"a new table of many changes": {func(t *testing.T, _ func(...string), tb *Table) { replace(t, tb, 5) }, table.ErrIncarnation},
 		"an older table":              {func(t *testing.T, cli func(...string), tb *Table) { cli("HSET", tb.key("meta"), "revision", "1") }, table.ErrRegressed},
-		"a newer format":              {func(t *testing.T, cli func(...string), tb *Table) { cli("HSET", tb.key("meta"), "format", "2") }, table.ErrUnavailable},
+		"a newer format":              {func(t *testing.T, cli func(...string), tb *Table) { cli("HSET", tb.key("meta"), "format", "3") }, table.ErrUnavailable},
 		"a log that is gone": {func(t *testing.T, cli func(...string), tb *Table) {
 			cli("DEL", tb.key("log"))
 			cli("HSET", tb.key("meta"), "revision", "9")
 		}, table.ErrGap},
 		"a hole in the log": {func(t *testing.T, cli func(...string), tb *Table) {
-			cli("XADD", tb.key("log"), "4-0", "incarnation", incarnation(t, tb), "mapped", "1", "time", "1 1", "records", "{}")
+			cli("XADD", tb.key("log"), "4-0", "incarnation", incarnation(t, tb), "mapped", "1", "term", "1", "time", "1", "records", "{}")
 		}, table.ErrGap},
 		"foreign log entry": {func(t *testing.T, cli func(...string), tb *Table) { cli("XADD", tb.key("log"), "3-1", "a", "b") }, table.ErrUnavailable},
 		"a log of a wrong type": {func(t *testing.T, cli func(...string), tb *Table) {
@@ -547,10 +569,10 @@ func TestRecordsThatAreDamaged(t *testing.T) {
 	unavailable(t, "Change", err, "no revision")
 	_, err = tb.Position(t.Context())
 	unavailable(t, "Position", err, "damaged")
-	r.CLI(t, "HSET", tb.key("meta"), "revision", "2", "format", "2")
+	r.CLI(t, "HSET", tb.key("meta"), "revision", "2", "format", "1")
 	for name, call := range calls(t, tb, pos) {
 		if name != "Confirm" {
-			unavailable(t, name, call(), `its format is "2"`)
+			unavailable(t, name, call(), `its format is "1"`)
 		}
 	}
 	r.CLI(t, "DEL", tb.key("meta"))

@@ -59,7 +59,7 @@ func followsACutover(t *testing.T, tb table.Table) {
 
 	change := func(u routing.Update) {
 		t.Helper()
-		c := table.Change{ID: fmt.Sprint("change ", pos.Revision), Incarnation: pos.Incarnation, Agencies: u.Agencies, Domains: u.Domains, Who: "test", What: "change"}
+		c := table.Change{ID: fmt.Sprint("change ", pos.Revision), Incarnation: pos.Incarnation, Term: pos.Term, Agencies: u.Agencies, Domains: u.Domains, Who: "test", What: "change"}
 		if len(u.Domains) > 0 || len(u.Mappings) > 0 {
 			c.Mapped = pos.Mapped
 		}

@@ -91,6 +91,10 @@ type Renewal struct {
 	// adds them to its own clock.
 	Short, Long time.Duration
 
+	// Sequence grows with each renewal of the instance, so that one that was on its way for
+	// long doesn't undo a later one: ErrStale. 0: the order isn't looked at.
+	Sequence uint64
+
 	// Lapsed says that the node's long lease was over, or that this is its first renewal:
 	// it decides nothing at the moment of sending.
 	Lapsed bool
@@ -249,11 +253,50 @@ func (r *Renewal) Check() error {
 	if _, err := routing.ParseNodeID(string(r.Member.Node)); err != nil {
 		return fmt.Errorf("%w: renewal: %w", ErrBadChange, err)
 	}
+	node := r.Member.Node
 	switch {
-	case r.Member.Instance == "":
-		return fmt.Errorf("%w: renewal of node %s: no instance", ErrBadChange, r.Member.Node)
+	case !word(string(r.Member.Instance)), r.After != "" && !word(string(r.After)):
+		return fmt.Errorf("%w: renewal of node %s: instance %q after %q: want words of at most 100 characters", ErrBadChange, node, r.Member.Instance, r.After)
+	case r.Replication != "" && !word(r.Replication):
+		return fmt.Errorf("%w: renewal of node %s: replication %q: want a word", ErrBadChange, node, r.Replication)
+	case (r.Term == 0) != (r.Applied == 0):
+		return fmt.Errorf("%w: renewal of node %s: applied revision %d of term %d: want both or none", ErrBadChange, node, r.Applied, r.Term)
+	case len(r.Above)+len(r.Drained) > MaxRecords:
+		return fmt.Errorf("%w: renewal of node %s: %d records: want at most %d", ErrBadChange, node, len(r.Above)+len(r.Drained), MaxRecords)
 	case (r.Short == 0) != (r.Long == 0), r.Short < 0, r.Long < r.Short:
 		return fmt.Errorf("%w: renewal of node %s: leases of %s and %s: want 0 and 0, or a short and a longer one", ErrBadChange, r.Member.Node, r.Short, r.Long)
+	}
+	for i := range r.Above {
+		if _, err := routing.ParseAgencyID(string(r.Above[i].ID)); err != nil {
+			return fmt.Errorf("%w: renewal of node %s: %w", ErrBadChange, node, err)
+		}
+	}
+	for _, d := range r.Drained {
+		if _, err := routing.ParseAgencyID(string(d.Agency)); err != nil {
+			return fmt.Errorf("%w: renewal of node %s: %w", ErrBadChange, node, err)
+		}
+	}
+	return nil
+}
+
+// word reports whether s can stand as a word in a record.
+func word(s string) bool {
+	if len(s) < 1 || len(s) > 100 || s == "-" {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// Check reports what is wrong with c itself, by an error that wraps [ErrBadChange].
+// Drivers call it first.
+func (c *Check) Check() error {
+	if n := len(c.Agencies); n < 1 || n > MaxChecked || c.Node == "" || c.Instance == "" {
+		return fmt.Errorf("%w: check of %d agencies by node %q, instance %q: want 1 to %d, and who asks", ErrBadChange, n, c.Node, c.Instance, MaxChecked)
 	}
 	return nil
 }

@@ -50,6 +50,8 @@ var (
 
 // Table is a state table.
 type Table interface {
+	Coordination
+
 	// Init makes an empty table usable by giving it a fresh incarnation; a table that
 	// has one is left as it is. It returns where the table stands. Init is the first
 	// change: it makes revision 1, which is also the first Mapped, and stands in the log

@@ -57,7 +57,7 @@ func testInit(t *testing.T, open opener) {
 	if got, err := tb.Position(t.Context()); err != nil || got != pos {
 		t.Errorf("Position after Confirm: %+v, %v; want %+v", got, err, pos)
 	}
-	f := follow(t, tb, routing.Position{Incarnation: pos.Incarnation}, time.Second)
+	f := follow(t, tb, routing.Position{Incarnation: pos.Incarnation, Term: pos.Term}, time.Second)
 	if e := f.next(t); e.Position != pos || len(e.Agencies)+len(e.Domains)+len(e.Fixed) != 0 {
 		t.Errorf("first entry: %+v", e)
 	}
@@ -77,7 +77,7 @@ func testBadChange(t *testing.T, open opener) {
 	mapped := a
 	mapped.Mapping = m.Digest()
 	good := func() table.Change {
-		return table.Change{ID: "x", Incarnation: pos.Incarnation, Mapped: pos.Mapped, Agencies: []routing.Agency{a}}
+		return table.Change{ID: "x", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: pos.Mapped, Agencies: []routing.Agency{a}}
 	}
 	for name, spoil := range map[string]func(*table.Change){
 		"no id":                     func(c *table.Change) { c.ID = "" },
@@ -103,7 +103,7 @@ func testBadChange(t *testing.T, open opener) {
 func testChange(t *testing.T, open opener) {
 	tb, pos := begun(t, open)
 	health, roads := agency(t, "health"), agency(t, "roads")
-	roads.Epoch = routing.Epoch{Term: 1<<32 - 1, Number: 1<<32 - 1}
+	roads.Epoch = routing.Epoch{Term: pos.Term, Number: 1<<32 - 1}
 	roads.Nonce = 1<<64 - 1
 	roads.Operation = "0197c9a2-0000-7000-8000-000000000000"
 	roads.Parent = "health"
@@ -112,7 +112,7 @@ func testChange(t *testing.T, open opener) {
 	fixed := routing.Fixed{Address: "all@health.example", Kind: "group", Platform: "exchange", At: "alle@intern.example"}
 	before := time.Now().Add(-time.Minute)
 	first := change(t, tb, table.Change{
-		ID: "1", Incarnation: pos.Incarnation, Mapped: pos.Mapped,
+		ID: "1", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: pos.Mapped,
 		Agencies: []routing.Agency{health, roads},
 		Domains:  []routing.Domain{{Name: "health.example", Complete: true}, {Name: "roads.example"}},
 		Fixed:    []routing.Fixed{fixed},
@@ -145,13 +145,13 @@ func testChange(t *testing.T, open opener) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second := change(t, tb, table.Change{ID: "2", Incarnation: pos.Incarnation, Agencies: []routing.Agency{locked}})
+	second := change(t, tb, table.Change{ID: "2", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{locked}})
 	if second.Revision != first.Revision+1 || second.Mapped != first.Mapped {
 		t.Errorf("position after the second change: %+v", second)
 	}
 	locked.Revision = second.Revision
 	third := change(t, tb, table.Change{
-		ID: "3", Incarnation: pos.Incarnation, Mapped: second.Mapped,
+		ID: "3", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: second.Mapped,
 		Domains: []routing.Domain{{Name: "roads.example", Removed: true}},
 		Fixed:   []routing.Fixed{{Address: fixed.Address, Removed: true}, {Address: "never@there.example", Removed: true}},
 	})
@@ -199,16 +199,16 @@ func sameSet[T comparable](t *testing.T, what string, got, want []T) {
 func testStale(t *testing.T, open opener) {
 	tb, pos := begun(t, open)
 	health, roads := agency(t, "health"), agency(t, "roads")
-	first := change(t, tb, table.Change{ID: "1", Incarnation: pos.Incarnation, Agencies: []routing.Agency{health}})
-	refused(t, tb, table.Change{ID: "2", Incarnation: pos.Incarnation, Agencies: []routing.Agency{health}}, table.ErrStale) // it is not new
+	first := change(t, tb, table.Change{ID: "1", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{health}})
+	refused(t, tb, table.Change{ID: "2", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{health}}, table.ErrStale) // it is not new
 	health.Revision = first.Revision
 	roads.Revision = 1
-	refused(t, tb, table.Change{ID: "3", Incarnation: pos.Incarnation, Agencies: []routing.Agency{roads}}, table.ErrStale) // it is not there
+	refused(t, tb, table.Change{ID: "3", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{roads}}, table.ErrStale) // it is not there
 	roads.Revision = 0
-	second := change(t, tb, table.Change{ID: "4", Incarnation: pos.Incarnation, Agencies: []routing.Agency{health.Arm()}})
+	second := change(t, tb, table.Change{ID: "4", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{health.Arm()}})
 	// One stale record refuses all of them, whichever comes first.
 	for i, agencies := range [][]routing.Agency{{roads, health}, {health, roads}} {
-		refused(t, tb, table.Change{ID: fmt.Sprint("5", i), Incarnation: pos.Incarnation, Mapped: pos.Mapped, Agencies: agencies,
+		refused(t, tb, table.Change{ID: fmt.Sprint("5", i), Incarnation: pos.Incarnation, Term: pos.Term, Mapped: pos.Mapped, Agencies: agencies,
 			Domains: []routing.Domain{{Name: "a.example"}}, Fixed: []routing.Fixed{{Address: "a@a.example"}}}, table.ErrStale)
 	}
 	want := health.Arm()
@@ -219,13 +219,13 @@ func testStale(t *testing.T, open opener) {
 func testMapped(t *testing.T, open opener) {
 	tb, pos := begun(t, open)
 	domain := func(id, name string, mapped routing.Revision) table.Change {
-		return table.Change{ID: id, Incarnation: pos.Incarnation, Mapped: mapped, Domains: []routing.Domain{{Name: name}}}
+		return table.Change{ID: id, Incarnation: pos.Incarnation, Term: pos.Term, Mapped: mapped, Domains: []routing.Domain{{Name: name}}}
 	}
 	first := change(t, tb, domain("1", "a.example", pos.Mapped))
 	refused(t, tb, domain("2", "b.example", pos.Mapped), table.ErrStale)
 	refused(t, tb, domain("3", "b.example", first.Mapped+1), table.ErrStale)
 	// A change that touches no names doesn't make checked names stale.
-	second := change(t, tb, table.Change{ID: "4", Incarnation: pos.Incarnation, Agencies: []routing.Agency{agency(t, "health")}})
+	second := change(t, tb, table.Change{ID: "4", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{agency(t, "health")}})
 	change(t, tb, domain("5", "b.example", second.Mapped))
 
 	// A change of a mapping does, and is refused itself when names changed.
@@ -235,7 +235,7 @@ func testMapped(t *testing.T, open opener) {
 	}
 	health := current(t, tb, "health")
 	health.Mapping = m.Digest()
-	c := table.Change{ID: "6", Incarnation: pos.Incarnation, Mapped: second.Mapped, Agencies: []routing.Agency{health}}
+	c := table.Change{ID: "6", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: second.Mapped, Agencies: []routing.Agency{health}}
 	refused(t, tb, c, table.ErrStale)
 	now, err := tb.Position(t.Context())
 	if err != nil {
@@ -248,7 +248,7 @@ func testMapped(t *testing.T, open opener) {
 	}
 	refused(t, tb, domain("7", "c.example", now.Mapped), table.ErrStale)
 	// Even one that touches no names is refused if it says so.
-	refused(t, tb, table.Change{ID: "8", Incarnation: pos.Incarnation, Mapped: now.Mapped, Agencies: []routing.Agency{agency(t, "roads")}}, table.ErrStale)
+	refused(t, tb, table.Change{ID: "8", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: now.Mapped, Agencies: []routing.Agency{agency(t, "roads")}}, table.ErrStale)
 }
 
 func testIncarnation(t *testing.T, open opener) {
@@ -261,11 +261,11 @@ func testIncarnation(t *testing.T, open opener) {
 func testReused(t *testing.T, open opener) {
 	tb, pos := begun(t, open)
 	health := agency(t, "health")
-	c := table.Change{ID: "op 1/begin", Incarnation: pos.Incarnation, Mapped: pos.Mapped, Agencies: []routing.Agency{health},
+	c := table.Change{ID: "op 1/begin", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: pos.Mapped, Agencies: []routing.Agency{health},
 		Domains: []routing.Domain{{Name: "a.example"}}, Who: "anna", What: "add", Reason: "new"}
 	first := change(t, tb, c)
 	health.Revision = first.Revision
-	last := change(t, tb, table.Change{ID: "2", Incarnation: pos.Incarnation, Mapped: first.Mapped, Agencies: []routing.Agency{health.Arm()}, Domains: []routing.Domain{{Name: "b.example"}}})
+	last := change(t, tb, table.Change{ID: "2", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: first.Mapped, Agencies: []routing.Agency{health.Arm()}, Domains: []routing.Domain{{Name: "b.example"}}})
 	// Sent again it changes nothing, though its records are stale by now.
 	for _, inc := range []routing.Incarnation{pos.Incarnation, "another"} {
 		c.Incarnation = inc
@@ -292,7 +292,7 @@ func testReused(t *testing.T, open opener) {
 		t.Run(name, func(t *testing.T) { refused(t, tb, other, table.ErrReused) })
 	}
 	// A refused change leaves its id free.
-	stale := table.Change{ID: "3", Incarnation: pos.Incarnation, Agencies: []routing.Agency{health}}
+	stale := table.Change{ID: "3", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{health}}
 	refused(t, tb, stale, table.ErrStale)
 	stale.Agencies = []routing.Agency{agency(t, "roads")}
 	change(t, tb, stale)
@@ -300,7 +300,7 @@ func testReused(t *testing.T, open opener) {
 
 func testConcurrent(t *testing.T, open opener) {
 	tb, pos := begun(t, open)
-	first := change(t, tb, table.Change{ID: "new", Incarnation: pos.Incarnation, Agencies: []routing.Agency{agency(t, "health")}})
+	first := change(t, tb, table.Change{ID: "new", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{agency(t, "health")}})
 	f := follow(t, tb, first, time.Second)
 	const workers, wins = 8, 15 // each goes on until it has won so often
 	var wg sync.WaitGroup
@@ -319,7 +319,7 @@ func testConcurrent(t *testing.T, open opener) {
 				next := base
 				next.Nonce++
 				next.Epoch = next.Epoch.Next()
-				after, err := tb.Change(ctx, table.Change{ID: fmt.Sprintf("%d.%d.%d", w, n, base.Revision), Incarnation: pos.Incarnation, Agencies: []routing.Agency{next}})
+				after, err := tb.Change(ctx, table.Change{ID: fmt.Sprintf("%d.%d.%d", w, n, base.Revision), Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{next}})
 				switch {
 				case err == nil:
 					won <- after.Revision
@@ -356,7 +356,7 @@ func testText(t *testing.T, open opener) {
 	tb, pos := begun(t, open)
 	id := strings.Repeat("~", table.MaxIDBytes)
 	reason := "ü \t\"'\\ {}%d <&> \u2028 \U0001f4ec\x00\x7f\r\n1 2 3" + strings.Repeat("x", 1000)
-	change(t, tb, table.Change{ID: id, Incarnation: pos.Incarnation, Mapped: pos.Mapped, Who: "jörg", What: "fix $0 ]]", Reason: reason,
+	change(t, tb, table.Change{ID: id, Incarnation: pos.Incarnation, Term: pos.Term, Mapped: pos.Mapped, Who: "jörg", What: "fix $0 ]]", Reason: reason,
 		Fixed: []routing.Fixed{{Address: "a b\"@x.example", Kind: "scanner", Platform: "ox"}}})
 	f := follow(t, tb, pos, time.Second)
 	if e := f.next(t); e.ID != id || e.Reason != reason || e.Who != "jörg" || e.What != "fix $0 ]]" || e.Fixed[0].Address != "a b\"@x.example" {

@@ -24,7 +24,7 @@ func lockAndUnlock(t *testing.T, tb table.Table, pos routing.Position, n int) ro
 	for i := range n {
 		a.Locked = !a.Locked
 		a.Epoch = a.Epoch.Next()
-		pos = change(t, tb, table.Change{ID: fmt.Sprintf("lock %d.%d", pos.Revision, i), Incarnation: pos.Incarnation, Agencies: []routing.Agency{a}})
+		pos = change(t, tb, table.Change{ID: fmt.Sprintf("lock %d.%d", pos.Revision, i), Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{a}})
 		a.Revision = pos.Revision
 	}
 	return pos
@@ -35,7 +35,7 @@ func testFollow(t *testing.T, open opener) {
 	early := follow(t, tb, pos, time.Second) // before, while and after the changes happen
 	last := lockAndUnlock(t, tb, pos, 30)
 	late := follow(t, tb, pos, time.Second)
-	middle := follow(t, tb, routing.Position{Incarnation: pos.Incarnation, Revision: pos.Revision + 10}, time.Second)
+	middle := follow(t, tb, routing.Position{Incarnation: pos.Incarnation, Term: pos.Term, Revision: pos.Revision + 10}, time.Second)
 	final := lockAndUnlock(t, tb, last, 5)
 	for rev := pos.Revision + 1; rev <= final.Revision; rev++ {
 		if e := early.next(t); e.Position.Revision != rev || len(e.Agencies) != 1 || e.Agencies[0].Revision != rev || e.Position.Mapped != pos.Mapped {
@@ -96,7 +96,7 @@ func testAlive(t *testing.T, open opener) {
 			t.Errorf("alive at %+v before that was applied", now)
 		}
 		if seen++; seen == 5 {
-			change(t, tb, table.Change{ID: "1", Incarnation: pos.Incarnation, Agencies: []routing.Agency{agency(t, "health")}})
+			change(t, tb, table.Change{ID: "1", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{agency(t, "health")}})
 		}
 	})
 	if err != enough || applied.Revision != pos.Revision+1 || seen < 5 {
@@ -130,7 +130,7 @@ func testCancel(t *testing.T, open opener) {
 		"Mapping":    func() error { _, err := tb.Mapping(ctx, "health", m.Digest()); return err },
 		"Confirm":    func() error { return tb.Confirm(ctx) },
 		"Change": func() error {
-			_, err := tb.Change(ctx, table.Change{ID: "1", Incarnation: pos.Incarnation, Agencies: []routing.Agency{agency(t, "health")}})
+			_, err := tb.Change(ctx, table.Change{ID: "1", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{agency(t, "health")}})
 			return err
 		},
 	} {
@@ -158,7 +158,7 @@ func testClose(t *testing.T, open opener) {
 	if _, err := tb.Position(t.Context()); !errors.Is(err, table.ErrUnavailable) {
 		t.Errorf("Position after Close: %v", err)
 	}
-	if _, err := tb.Change(t.Context(), table.Change{ID: "1", Incarnation: pos.Incarnation, Agencies: []routing.Agency{agency(t, "health")}}); !errors.Is(err, table.ErrUnavailable) {
+	if _, err := tb.Change(t.Context(), table.Change{ID: "1", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{agency(t, "health")}}); !errors.Is(err, table.ErrUnavailable) {
 		t.Errorf("Change after Close: %v", err)
 	}
 	if err := tb.Close(); err != nil {
@@ -171,7 +171,7 @@ func testTrimmed(t *testing.T, open func(t *testing.T, keep int) table.Table) {
 	tb, pos := begun(t, func(t *testing.T) table.Table { return open(t, keep) })
 	last := lockAndUnlock(t, tb, pos, keep+450)
 	follow(t, tb, pos, time.Second).end(t, table.ErrGap)
-	f := follow(t, tb, routing.Position{Incarnation: pos.Incarnation, Revision: last.Revision - keep}, time.Second)
+	f := follow(t, tb, routing.Position{Incarnation: pos.Incarnation, Term: pos.Term, Revision: last.Revision - keep}, time.Second)
 	for rev := last.Revision - keep + 1; rev <= last.Revision; rev++ {
 		if e := f.next(t); e.Position.Revision != rev {
 			t.Fatalf("revision %d, want %d", e.Position.Revision, rev)

@@ -15,7 +15,7 @@ func testMapping(t *testing.T, open opener) {
 	m := mapping(t, "health", 3)
 	health := agency(t, "health")
 	health.Mapping = m.Digest()
-	c := table.Change{ID: "1", Incarnation: pos.Incarnation, Mapped: pos.Mapped, Agencies: []routing.Agency{agency(t, "roads"), health}}
+	c := table.Change{ID: "1", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: pos.Mapped, Agencies: []routing.Agency{agency(t, "roads"), health}}
 	refused(t, tb, c, table.ErrNoMapping)
 	if _, err := tb.Mapping(ctx, "health", m.Digest()); !errors.Is(err, table.ErrNoMapping) {
 		t.Errorf("Mapping: %v, want %v", err, table.ErrNoMapping)
@@ -34,7 +34,7 @@ func testMapping(t *testing.T, open opener) {
 	}
 	roads := agency(t, "roads")
 	roads.Mapping = m.Digest()
-	refused(t, tb, table.Change{ID: "2", Incarnation: pos.Incarnation, Mapped: pos.Mapped, Agencies: []routing.Agency{roads}}, table.ErrNoMapping)
+	refused(t, tb, table.Change{ID: "2", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: pos.Mapped, Agencies: []routing.Agency{roads}}, table.ErrNoMapping)
 	change(t, tb, c)
 	checkMapping(t, tb, m)
 
@@ -51,12 +51,12 @@ func testMapping(t *testing.T, open opener) {
 	// Back to the empty mapping is a change of names as well.
 	health = current(t, tb, "health")
 	health.Mapping = routing.Digest{}
-	refused(t, tb, table.Change{ID: "3", Incarnation: pos.Incarnation, Agencies: []routing.Agency{health}}, table.ErrBadChange)
+	refused(t, tb, table.Change{ID: "3", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{health}}, table.ErrBadChange)
 	now, err := tb.Position(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if after := change(t, tb, table.Change{ID: "3", Incarnation: pos.Incarnation, Mapped: now.Mapped, Agencies: []routing.Agency{health}}); after.Mapped != after.Revision {
+	if after := change(t, tb, table.Change{ID: "3", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: now.Mapped, Agencies: []routing.Agency{health}}); after.Mapped != after.Revision {
 		t.Errorf("after the mapping went: %+v", after)
 	}
 }
@@ -77,7 +77,7 @@ func testLargeMapping(t *testing.T, open opener) {
 	checkMapping(t, tb, m)
 	health := agency(t, "health")
 	health.Mapping = m.Digest()
-	change(t, tb, table.Change{ID: "1", Incarnation: pos.Incarnation, Mapped: pos.Mapped, Agencies: []routing.Agency{health}})
+	change(t, tb, table.Change{ID: "1", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: pos.Mapped, Agencies: []routing.Agency{health}})
 }
 
 // checkMapping loads a mapping and compares it with m.

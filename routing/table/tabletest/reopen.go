@@ -16,11 +16,11 @@ func testReopen(t *testing.T, open opener, reopen func(t *testing.T, old table.T
 	}
 	health := agency(t, "health")
 	health.Mapping = m.Digest()
-	c := table.Change{ID: "1", Incarnation: pos.Incarnation, Mapped: pos.Mapped, Agencies: []routing.Agency{health},
+	c := table.Change{ID: "1", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: pos.Mapped, Agencies: []routing.Agency{health},
 		Domains: []routing.Domain{{Name: "health.example"}}, Fixed: []routing.Fixed{{Address: "all@health.example", Kind: "group", Platform: "ox"}}}
 	first := change(t, tb, c)
 	health = current(t, tb, "health")
-	last := change(t, tb, table.Change{ID: "2", Incarnation: pos.Incarnation, Agencies: []routing.Agency{health.Arm()}})
+	last := change(t, tb, table.Change{ID: "2", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{health.Arm()}})
 	if err := tb.Confirm(t.Context()); err != nil {
 		t.Fatal(err)
 	}

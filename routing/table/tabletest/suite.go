@@ -48,6 +48,8 @@ func Run(t *testing.T, open func(t *testing.T) table.Table, hooks Hooks) {
 		{"cancelled calls end", testCancel},
 		{"Close ends all calls", testClose},
 		{"text comes back as it was", testText},
+		{"node renews its lease", testRenew},
+		{"guards look at the nodes", testGuards},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { tt.test(t, open) })

@@ -1,0 +1,225 @@
+package localtable
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"mailcutover/routing"
+	"mailcutover/routing/table"
+)
+
+// now is the table's clock: this machine's, in what the file keeps of it.
+func (t *Table) now() time.Time { return time.Now().UTC().Round(0).Truncate(time.Microsecond) }
+
+// loadBook reads the book of a table at pos.
+func loadBook(tx *bolt.Tx, pos routing.Position) (*table.Book, error) {
+	var b table.Book
+	if err := decode(tx.Bucket(bucketMeta).Get(keyBook), &b); err != nil {
+		return nil, fmt.Errorf("nodes: %w", err)
+	}
+	b.Position = pos
+	return &b, nil
+}
+
+// currentAgency returns a function that reads an agency's record; one that can't be read
+// is none, which the comparison of records has refused before.
+func currentAgency(tx *bolt.Tx) func(routing.AgencyID) (routing.Agency, bool) {
+	return func(id routing.AgencyID) (a routing.Agency, ok bool) {
+		b := tx.Bucket(bucketAgency).Get([]byte(id))
+		return a, b != nil && decode(b, &a) == nil
+	}
+}
+
+// freezeKey is the key of an agency's freeze; no agency has the name of all of them.
+func freezeKey(id routing.AgencyID) []byte {
+	if id == "" {
+		return []byte("*")
+	}
+	return []byte(id)
+}
+
+// checkRecords compares operations and freezes with the current ones.
+func checkRecords(tx *bolt.Tx, c *table.Change) error {
+	for i := range c.Operations {
+		var was routing.Operation
+		o := &c.Operations[i]
+		if b := tx.Bucket(bucketOperation).Get([]byte(o.ID)); b != nil {
+			if err := decode(b, &was); err != nil {
+				return fmt.Errorf("operation %s: %w", o.ID, err)
+			}
+		}
+		if was.Revision != o.Revision {
+			return fmt.Errorf("operation %s: %w: revision %d, the change is computed from %d", o.ID, table.ErrStale, was.Revision, o.Revision)
+		}
+	}
+	for _, f := range c.Freezes {
+		var was routing.Freeze
+		if b := tx.Bucket(bucketFreeze).Get(freezeKey(f.Agency)); b != nil {
+			if err := decode(b, &was); err != nil {
+				return fmt.Errorf("freeze of %q: %w", f.Agency, err)
+			}
+		}
+		if was.Revision != f.Revision {
+			return fmt.Errorf("freeze of %q: %w: revision %d, the change is computed from %d", f.Agency, table.ErrStale, was.Revision, f.Revision)
+		}
+	}
+	return nil
+}
+
+// putOperations writes operations at this revision, and forgets those that ended long ago.
+func (t *Table) putOperations(tx *bolt.Tx, rev routing.Revision, operations []routing.Operation) error {
+	all, ended := tx.Bucket(bucketOperation), tx.Bucket(bucketEnded)
+	for i := range operations {
+		o := &operations[i]
+		o.Revision = rev
+		if err := put(all, []byte(o.ID), o); err != nil {
+			return err
+		}
+		if !o.Ended {
+			continue
+		}
+		key := append(revisionKey(rev), o.ID...)
+		if err := ended.Put(key, []byte(o.ID)); err != nil {
+			return err
+		}
+	}
+	n := ended.Stats().KeyN
+	c := ended.Cursor()
+	for key, id := c.First(); key != nil && n > t.keptOperations; key, id = c.First() {
+		var o routing.Operation
+		if b := all.Get(id); b != nil {
+			if err := decode(b, &o); err != nil {
+				return fmt.Errorf("operation %s: %w", id, err)
+			}
+			if o.Ended && string(revisionKey(o.Revision)) == string(key[:8]) {
+				if err := all.Delete(id); err != nil {
+					return err
+				}
+			}
+		}
+		if err := ended.Delete(key); err != nil {
+			return err
+		}
+		n--
+	}
+	return nil
+}
+
+// nodeRecords adds to a snapshot what concerns nodes and operations.
+func nodeRecords(tx *bolt.Tx, u *routing.Update) error {
+	book, err := loadBook(tx, u.Position)
+	if err != nil {
+		return err
+	}
+	u.Members = slices.Collect(maps.Values(book.Members))
+	table.SortMembers(u.Members)
+	u.Above = slices.Collect(maps.Values(book.Above))
+	if u.Freezes, err = all[routing.Freeze](tx, bucketFreeze); err != nil {
+		return err
+	}
+	if u.Operations, err = all[routing.Operation](tx, bucketOperation); err != nil {
+		return err
+	}
+	u.Operations = slices.DeleteFunc(u.Operations, func(o routing.Operation) bool { return o.Ended })
+	return nil
+}
+
+// Renew implements table.Coordination.
+func (t *Table) Renew(ctx context.Context, r table.Renewal) (answer table.Renewed, err error) {
+	if err := r.Check(); err != nil {
+		return answer, err
+	}
+	noted := false
+	err = t.update(ctx, func(tx *bolt.Tx) error {
+		pos, err := position(tx)
+		if err != nil {
+			return err
+		}
+		book, err := loadBook(tx, pos)
+		if err != nil {
+			return err
+		}
+		now := t.now()
+		var note *table.Note
+		if answer, note, err = book.Renew(now, table.Server{}, &r, currentAgency(tx)); err != nil {
+			return err
+		}
+		if note == nil {
+			return put(tx.Bucket(bucketMeta), keyBook, book)
+		}
+		noted = true
+		return t.enter(tx, book, &entry{
+			Mapped: book.Position.Mapped, Term: book.Position.Term, ID: table.NoteID(book.Position), Time: now,
+			Who: string(r.Member.Node), What: note.What, Members: note.Members, Above: note.Above,
+		})
+	})
+	if err != nil {
+		return table.Renewed{}, fmt.Errorf("renew lease of node %s in table %s: %w", r.Member.Node, t.path, err)
+	}
+	if noted {
+		t.broadcast()
+	}
+	return answer, nil
+}
+
+// Check implements table.Coordination.
+func (t *Table) Check(ctx context.Context, c table.Check) error {
+	if err := c.Check(); err != nil {
+		return err
+	}
+	err := t.book(ctx, func(tx *bolt.Tx, b *table.Book) error {
+		return b.Check(t.now(), table.Server{}, &c, currentAgency(tx))
+	})
+	if err != nil {
+		return fmt.Errorf("check with table %s: %w", t.path, err)
+	}
+	return nil
+}
+
+// Nodes implements table.Coordination.
+func (t *Table) Nodes(ctx context.Context) (n table.Nodes, err error) {
+	err = t.book(ctx, func(_ *bolt.Tx, b *table.Book) error {
+		n = b.Nodes(t.now(), table.Server{})
+		return nil
+	})
+	if err != nil {
+		return n, fmt.Errorf("nodes of table %s: %w", t.path, err)
+	}
+	return n, nil
+}
+
+// book runs f on one revision of the table and its book.
+func (t *Table) book(ctx context.Context, f func(tx *bolt.Tx, b *table.Book) error) error {
+	return t.view(ctx, func(tx *bolt.Tx) error {
+		pos, err := position(tx)
+		if err != nil {
+			return err
+		}
+		b, err := loadBook(tx, pos)
+		if err != nil {
+			return err
+		}
+		return f(tx, b)
+	})
+}
+
+// Operations implements table.Coordination.
+func (t *Table) Operations(ctx context.Context) (operations []routing.Operation, err error) {
+	err = t.view(ctx, func(tx *bolt.Tx) error {
+		if _, err := position(tx); err != nil {
+			return err
+		}
+		operations, err = all[routing.Operation](tx, bucketOperation)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("operations of table %s: %w", t.path, err)
+	}
+	table.SortOperations(operations)
+	return operations, nil
+}

@@ -1,0 +1,204 @@
+-- A node's renewal, by the rules of table.Book in Go: every condition first, then all
+-- writes.
+--
+-- ARGV  1 incarnation   2 format       3 node        4 instance     5 after or "-"
+--       6 protocol      7 the member's JSON          8 short        9 long lease, microseconds
+--       10 lapsed 0/1   11 term        12 applied    13 replication or "-"
+--       14 sequence     15 the lease's JSON          16 highest term seen
+--       17 log length   18 grace of a rejoin, microseconds
+--       19 number of records above, then per record: agency, epoch, answer, JSON; then
+--       per drained agency: id, epoch
+
+local bad = badType() or readMeta(ARGV[2])
+if bad then
+  return bad
+end
+if incarnation ~= ARGV[1] then
+  return {'INCARNATION', incarnation}
+end
+local node, instance, after, json = ARGV[3], ARGV[4], ARGV[5], ARGV[7]
+local short, long, lapsed = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10] == '1'
+local seenTerm, applied, came, sequence = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13], tonumber(ARGV[14])
+local highest, records = tonumber(ARGV[16]), tonumber(ARGV[19])
+local now = clock()
+
+-- Who it is.
+local text = redis.call('HGET', KEYS[8], node)
+local was, old = text and memberOf(text), readLease(node)
+if text and not was or not old then
+  return {'DAMAGED', 'bad record of node ' .. node}
+end
+if old.instance == instance and sequence ~= 0 and sequence <= old.sequence then
+  return {'STALE', 'renewal ' .. ARGV[14] .. ' of node ' .. node .. ' comes after renewal ' .. whole(old.sequence)}
+end
+if was then
+  if was.instance == instance then
+    if was.evicted or was.attested == instance then
+      return {'EVICTED', node .. ' (instance ' .. instance .. ')'}
+    end
+  elseif after ~= was.instance and not was.evicted and was.attested ~= was.instance and now <= over(old, old.long) then
+    return {'INSTANCE', node .. ' (instance ' .. was.instance .. ') has it until', whole(over(old, old.long))}
+  end
+end
+
+-- Whether it is still the same table.
+local begins = moved() or highest > term or seenTerm == term and applied > revision
+if not was and (begins or rejoining) and applied == 0 and redis.call('HLEN', KEYS[8]) > 0 then
+  return {'REJOINING', 'node ' .. node .. ' is new and has seen nothing'}
+end
+local what = {}
+local function note(word)
+  if what[#what] ~= word then
+    what[#what + 1] = word
+  end
+end
+if begins then
+  previous, base, began, rejoining = term, revision, now, true
+  term = math.max(term, highest) + 1
+  note('rejoin')
+end
+if term > 4294967295 then
+  return {'DAMAGED', 'term ' .. whole(term)}
+end
+
+-- The member's record.
+local member = {instance = instance, protocol = ARGV[6], attested = '-', draining = '0', joined = whole(now), json = json}
+if was then
+  member.draining = was.draining
+  if was.instance == instance then
+    member.attested, member.joined = was.attested, was.joined
+  end
+end
+local entered = not was or was.instance ~= instance
+if entered then
+  note('join')
+elseif was.protocol ~= member.protocol or was.json ~= json then
+  entered = true
+  note('member')
+end
+
+-- What it has seen and this table lost.
+local lost, at = {}, 20
+for _ = 1, records do
+  local id, epoch, answer = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local record, said = redis.call('HGET', KEYS[2], id), redis.call('HGET', KEYS[13], id)
+  local news = true
+  if record then
+    local a = agencyOf(record)
+    local c = a and compare(a.epoch, epoch)
+    if not c then
+      return {'DAMAGED', KEYS[2] .. ' has a bad record of ' .. id}
+    end
+    news = c < 0 or c == 0 and a.answer ~= answer
+  end
+  if said then
+    local c = compare(string.match(said, '^(%S+)') or '', epoch)
+    if not c then
+      return {'DAMAGED', KEYS[13] .. ' has a bad record of ' .. id}
+    end
+    news = news and c < 0
+  end
+  if news then
+    lost[#lost + 1] = at
+    note('above')
+  end
+  at = at + 4
+end
+local behind
+if applied == 0 then
+  behind = false
+elseif seenTerm == term then
+  behind = applied > revision
+else
+  behind = seenTerm ~= previous or applied > base
+end
+
+-- The lease.
+local proof = came ~= '-' and came == former or old.proof and old.taken == term
+local ends = long > 0 and {whole(now + short), whole(now + long)} or {'0', '0'}
+local lease = instance .. ' ' .. whole(tonumber(old.counter) + 1) .. ' ' .. whole(sequence) .. ' ' .. ends[1] .. ' ' .. ends[2] .. ' '
+  .. whole(term) .. ' ' .. whole(seenTerm) .. ' ' .. whole(applied) .. ' ' .. (behind and '1' or '0') .. ' ' .. (proof and '1' or '0') .. ' '
+  .. (run == '' and '-' or run) .. ' ' .. ARGV[15]
+longest = math.max(longest, long)
+
+-- Whether a rejoin ends with it.
+local waits = ''
+if rejoining then
+  local total, renewed, late, proven = 0, 0, 0, 0
+  local function count(instance, l)
+    total = total + 1
+    if l.taken == term and l.instance == instance then
+      renewed = renewed + 1
+      late = late + (l.behind and 1 or 0)
+      proven = proven + (l.proof and 1 or 0)
+    end
+  end
+  count(instance, {taken = term, instance = instance, behind = behind, proof = proof})
+  local members = redis.call('HGETALL', KEYS[8])
+  for i = 1, #members, 2 do
+    local m = memberOf(members[i + 1])
+    local l = m and readLease(members[i])
+    if not l then
+      return {'DAMAGED', 'bad record of node ' .. members[i]}
+    end
+    if members[i] ~= node and not m.evicted and m.attested ~= m.instance then
+      count(m.instance, l)
+    end
+  end
+  if late == 0 and (renewed == total or 2 * renewed > total and proven == renewed and now > began + longest + tonumber(ARGV[18])) then
+    rejoining = false
+    note('rejoined')
+  else
+    waits = 'rejoining: ' .. whole(renewed) .. ' of ' .. whole(total) .. ' nodes have renewed, ' .. whole(late) .. ' of them have yet to follow'
+  end
+end
+
+local settled, armed, why = '1', '1', ''
+if long == 0 then
+  settled, armed, why = '0', '0', 'the lease was given up'
+elseif behind then
+  settled, armed, why = '0', '0', 'the node has seen changes that the table lost: its replica has to follow first'
+elseif rejoining then
+  settled, armed, why = lapsed and '0' or '1', '0', waits
+end
+
+-- From here on nothing is refused any more.
+if #what > 0 then
+  revision = revision + 1
+  local new = whole(revision)
+  local entry = {}
+  if entered then
+    local record = new .. ' ' .. member.instance .. ' in ' .. member.protocol .. ' ' .. member.attested .. ' '
+      .. member.draining .. ' ' .. member.joined .. ' ' .. json
+    entry = {'member', node .. ' ' .. record}
+    text = record
+  end
+  local above = {}
+  for i = 1, #lost do
+    above[i] = ARGV[lost[i] + 3]
+  end
+  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[17], new .. '-0',
+    'incarnation', incarnation, 'mapped', mapped, 'term', whole(term), 'id', 'renewal/' .. new, 'time', whole(now),
+    'who', node, 'what', table.concat(what, ', '), 'reason', '',
+    'records', '{"above":[' .. table.concat(above, ',') .. ']}', unpack(entry))
+  if entered then
+    redis.call('HSET', KEYS[8], node, text)
+  end
+  for i = 1, #lost do
+    redis.call('HSET', KEYS[13], ARGV[lost[i]], ARGV[lost[i] + 1] .. ' ' .. ARGV[lost[i] + 2] .. ' ' .. ARGV[lost[i] + 3])
+  end
+end
+redis.call('HSET', KEYS[9], node, lease)
+for i = at, #ARGV, 2 do
+  local field = node .. ' ' .. ARGV[i]
+  local report = instance .. ' ' .. whole(term) .. ' ' .. ARGV[i + 1]
+  if redis.call('HGET', KEYS[10], field) ~= report then
+    redis.call('HSET', KEYS[10], field, report)
+  end
+end
+if #what > 0 or acceptedReplication ~= replication or redis.call('HGET', KEYS[1], 'longest') ~= whole(longest) then
+  redis.call('HSET', KEYS[1], 'revision', whole(revision), 'term', whole(term), 'server', run, 'replication', replication,
+    'previous', whole(previous), 'base', whole(base), 'began', whole(began), 'longest', whole(longest),
+    'rejoining', rejoining and '1' or '0')
+end
+return {'OK', incarnation, whole(revision), mapped, whole(term), settled, armed, why, run, replication}
