@@ -73,9 +73,7 @@ func (c *checker) check() {
 		c.add(Problem{Key: "installation", Value: show(cfg.Installation), Want: "1 to 63 characters of a-z, 0-9 and hyphen, not beginning with a hyphen"})
 	}
 	c.missing("data", cfg.Data, "a directory")
-	if cfg.Approval == ApprovalRequired {
-		c.add(Problem{Key: "approval", Value: show("required"), Want: "none", Hint: "this version has no approvals yet"})
-	}
+	c.approval(cfg)
 	if r := cfg.Table.Redis; r != nil {
 		c.redis(r)
 	}
@@ -85,6 +83,7 @@ func (c *checker) check() {
 	c.platforms(cfg.Platforms)
 	c.routing(cfg.Routing)
 	c.admin(cfg.Admin)
+	c.tokens(cfg)
 	c.addresses()
 }
 
@@ -135,26 +134,6 @@ func (c *checker) admin(a Admin) {
 	case !tls && !a.AllowPlaintext && !isLoopback(host):
 		c.add(Problem{Key: "admin.address", Value: show(a.Address), Want: "an address of this host, such as 127.0.0.1:8025, or admin.tls",
 			Hint: "tokens would cross the network in plain text; admin.allow_plaintext: true takes that risk"}, "admin.tls", "admin.tls.cert_file", "admin.tls.key_file", "admin.allow_plaintext")
-	}
-	ids := make([]string, len(a.Tokens))
-	for i := range a.Tokens {
-		ids[i] = a.Tokens[i].Name
-	}
-	for i, t := range a.Tokens {
-		key := itemKey("admin.tokens", ids, i)
-		c.id(key+".name", ids, i, "token")
-		c.missing(key+".person", t.Person, "the name of who is behind it, as it is to stand in the log")
-		if t.SHA256.IsZero() {
-			c.missing(key+".sha256", "", "64 hexadecimal digits, the SHA-256 of the token")
-		}
-		for j := range a.Tokens[:i] {
-			if t.SHA256 == a.Tokens[j].SHA256 && !t.SHA256.IsZero() {
-				c.add(Problem{Key: key + ".sha256", Want: "a token of its own", Hint: itemKey("admin.tokens", ids, j) + " has the same, so nobody could tell who acted"})
-			}
-		}
-	}
-	if len(a.Tokens) == 0 {
-		c.warn(Problem{Key: "admin.tokens", Want: "a token for each person", Hint: "without one no command but version and config reaches this node"})
 	}
 }
 

@@ -20,8 +20,10 @@ type Config struct {
 	Installation string `config:"installation" restart:"yes"`    // word that tells our Received lines from another mailcutover's; the same on all nodes
 	Data         string `config:"data" restart:"yes" path:"yes"` // directory of this node's own files
 
-	Approval Approval `config:"approval" restart:"yes"`
-	Lab      bool     `config:"lab" restart:"yes"` // no real mail is at stake here; shown by /readyz and every command
+	Approval     Approval      `config:"approval" restart:"yes"`
+	Approvals    int           `config:"approvals"`         // by others than the proposer
+	ApprovalLife time.Duration `config:"approval_life"`     // from the proposal to its use
+	Lab          bool          `config:"lab" restart:"yes"` // no real mail is at stake here; shown by /readyz and every command
 
 	Table     Table      `config:"table"`
 	Lease     Lease      `config:"lease" restart:"yes"`
@@ -44,8 +46,8 @@ type Config struct {
 type Approval string
 
 const (
-	ApprovalNone     Approval = "none"     // one person is enough
-	ApprovalRequired Approval = "required" // two people (promise P9)
+	ApprovalNone     Approval = "none"     // one person is enough; in a lab only
+	ApprovalRequired Approval = "required" // others than the proposer (promise P9)
 )
 
 func (Approval) words() []string { return []string{"none", "required"} }
@@ -354,6 +356,26 @@ type Token struct {
 	Name   string `config:"name"`
 	Person string `config:"person"` // who is behind it
 	SHA256 Hash   `config:"sha256"` // of the token's text
+
+	// Roles say what it may do; empty: everything in a lab, nowhere else allowed.
+	Roles    []Role             `config:"roles"`
+	Agencies []routing.AgencyID `config:"agencies"` // that it may act on; empty: all
+}
+
+// Role is what a token may be used for; package admin says what that is.
+type Role string
+
+const (
+	RoleViewer   Role = "viewer"
+	RolePlanner  Role = "planner"
+	RoleOperator Role = "operator"
+	RoleApprover Role = "approver"
+	RoleReleaser Role = "releaser"
+	RoleAdmin    Role = "admin"
+)
+
+func (Role) words() []string {
+	return []string{"viewer", "planner", "operator", "approver", "releaser", "admin"}
 }
 
 // Log is the log on standard error.

@@ -8,7 +8,9 @@ func Default() *Config {
 	return &Config{
 		Installation: "mailcutover",
 		Data:         "/var/lib/mailcutover",
-		Approval:     ApprovalNone,
+		Approval:     ApprovalRequired,
+		Approvals:    1,
+		ApprovalLife: 24 * time.Hour,
 		Lease:        Lease{Settled: 15 * time.Minute, Armed: 10 * time.Second, Margin: 2 * time.Second},
 		Routing:      Routing{Separator: "+", HopLimit: 50, OwnLimit: 4},
 		Spool: Spool{

@@ -254,7 +254,7 @@ func TestSecretFiles(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			// Relative: the file stands beside the settings.
 			path := filepath.Join(dir, c.name+".yaml")
-			text := minimal(t) + "table: {redis: {url: 'unix:///run/redis', password_file: " + c.name + "}}\nadmin: {tokens: [{name: a, person: b, sha256: " + strings.Repeat("ab", 32) + "}]}\n"
+			text := minimal(t) + "table: {redis: {url: 'unix:///run/redis', password_file: " + c.name + "}}\nadmin: {tokens: [{name: a, person: b, sha256: " + strings.Repeat("ab", 32) + "}]}\nlab: true\napproval: none\n"
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}

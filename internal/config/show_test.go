@@ -28,7 +28,7 @@ platforms:
   - id: ox
     outside: {protocol: lmtp, hosts: ["dovecot.example.org:24"]}
 routing: {postmaster: postmaster@example.org, separator: ""}
-admin: {tokens: [{name: a, person: "Anna: A", sha256: cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd}]}
+admin: {tokens: [{name: a, person: "Anna: A", sha256: cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd, roles: [viewer, operator], agencies: [tax]}]}
 `
 
 func loadFull(t *testing.T) *Config {
@@ -84,6 +84,8 @@ admin:
     - name: a
       person: 'Anna: A'
       sha256: cdcdcdcd...
+      roles: [viewer, operator]
+      agencies: [tax]
 `
 	if got = strings.ReplaceAll(got, filepath.Dir(cfg.Path), "DIR"); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)

@@ -169,7 +169,7 @@ func (n *node) write(name, text string) {
 // config returns the node's configuration file.
 func (n *node) config() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "node: node.example.org\ndata: %s\napproval: none\n", n.dataDir())
+	fmt.Fprintf(&b, "node: node.example.org\ndata: %s\napproval: none\nlab: true\n", n.dataDir())
 	if n.setup.redis != "" {
 		fmt.Fprintf(&b, "table: {redis: {url: %q, allow_no_password: true}}\n", n.setup.redis)
 	}

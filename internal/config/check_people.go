@@ -1,0 +1,95 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// approval checks who must agree.
+func (c *checker) approval(cfg *Config) {
+	if cfg.Approval == ApprovalNone && !cfg.Lab {
+		c.add(Problem{Key: "approval", Value: show("none"), Want: "required, or lab: true",
+			Hint: "one person alone may switch agencies only where no real mail is at stake"}, "lab")
+	}
+	if cfg.Approvals < 1 || cfg.Approvals > 9 {
+		c.add(Problem{Key: "approvals", Value: strconv.Itoa(cfg.Approvals), Want: "1 to 9"})
+	}
+	if cfg.ApprovalLife <= 0 {
+		c.add(Problem{Key: "approval_life", Value: shortDuration(cfg.ApprovalLife), Want: "more than 0"})
+	}
+}
+
+// tokens checks who may use the API, and for what.
+func (c *checker) tokens(cfg *Config) {
+	tokens := cfg.Admin.Tokens
+	ids := make([]string, len(tokens))
+	for i := range tokens {
+		ids[i] = tokens[i].Name
+	}
+	for i, t := range tokens {
+		key := itemKey("admin.tokens", ids, i)
+		c.id(key+".name", ids, i, "token")
+		c.missing(key+".person", strings.TrimSpace(t.Person), "the name of who is behind it, as it is to stand in the log")
+		if t.SHA256.IsZero() {
+			c.missing(key+".sha256", "", "64 hexadecimal digits, the SHA-256 of the token")
+		}
+		for j := range tokens[:i] {
+			if t.SHA256 == tokens[j].SHA256 && !t.SHA256.IsZero() {
+				c.add(Problem{Key: key + ".sha256", Want: "a token of its own", Hint: itemKey("admin.tokens", ids, j) + " has the same, so nobody could tell who acted"})
+			}
+		}
+		if len(t.Roles) == 0 && !cfg.Lab {
+			c.add(Problem{Key: key + ".roles", Want: "one or more of " + oneOf(Role("").words()), Hint: "it is missing; only in a lab a token without roles may do everything"}, "lab")
+		}
+		for j, role := range t.Roles {
+			if slices.Contains(t.Roles[:j], role) {
+				c.add(Problem{Key: index(key+".roles", j), Value: show(string(role)), Want: "each role once"})
+			}
+		}
+		for j, agency := range t.Agencies {
+			if slices.Contains(t.Agencies[:j], agency) {
+				c.add(Problem{Key: index(key+".agencies", j), Value: show(string(agency)), Want: "each agency once"})
+			}
+		}
+	}
+	if len(tokens) == 0 {
+		c.warn(Problem{Key: "admin.tokens", Want: "a token for each person", Hint: "without one no command but version and config reaches this node"})
+		return
+	}
+	c.persons(cfg, ids)
+}
+
+// persons checks what concerns people with several tokens.
+func (c *checker) persons(cfg *Config, ids []string) {
+	approvers, has := map[string]bool{}, map[string]map[Role]string{} // by person; of each role, the key of a token with it
+	for i, t := range cfg.Admin.Tokens {
+		person := foldPerson(t.Person)
+		if has[person] == nil {
+			has[person] = map[Role]string{}
+		}
+		for _, role := range t.Roles {
+			has[person][role] = itemKey("admin.tokens", ids, i)
+			approvers[person] = approvers[person] || role == RoleApprover
+		}
+		if admin, approver := has[person][RoleAdmin], has[person][RoleApprover]; admin != "" && approver != "" && !cfg.Lab {
+			c.add(Problem{Key: itemKey("admin.tokens", ids, i) + ".roles", Want: "admin or approver, not both for one person",
+				Hint: fmt.Sprintf("%s is admin by %s and approver by %s; who hands out tokens never approves", t.Person, admin, approver)}, "lab")
+		}
+	}
+	n := 0
+	for _, yes := range approvers {
+		if yes {
+			n++
+		}
+	}
+	if cfg.Approval == ApprovalRequired && n < cfg.Approvals+1 {
+		c.warn(Problem{Key: "admin.tokens", Want: fmt.Sprintf("%d persons with the role approver, so that each can have approved what he proposes", cfg.Approvals+1),
+			Hint: fmt.Sprintf("there are %d; nothing can be switched that lacks %d approvals by others", n, cfg.Approvals)}, "approvals")
+	}
+}
+
+// foldPerson returns a name in the form in which two names are compared, as
+// approval.Person has it.
+func foldPerson(name string) string { return strings.ToLower(strings.Join(strings.Fields(name), " ")) }
