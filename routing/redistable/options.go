@@ -67,6 +67,10 @@ type Options struct {
 	// DefaultLogLength. All nodes should have the same.
 	LogLength int
 
+	// Dialer makes the connections instead of net.Dialer; its address is the URL's. For
+	// rediss:// it does TLS itself. nil: the machine's network.
+	Dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
 	// Logger gets a line if the table can't be reached when it is opened; nil: none.
 	Logger *slog.Logger
 }
@@ -120,7 +124,7 @@ func (o *Options) client() (*redis.Options, error) {
 	}
 	shown := u.Redacted()
 	r := &redis.Options{
-		Username: o.Username, Password: o.Password,
+		Username: o.Username, Password: o.Password, Dialer: o.Dialer,
 		ContextTimeoutEnabled: true,
 		DialTimeout:           o.Timeout,
 		DialerRetries:         1,
