@@ -80,6 +80,15 @@ func init() {
 		"HSCAN":   {-3, false, false, cmdHScan},
 		"HINCRBY": {4, true, false, cmdHIncrBy},
 
+		"RPUSH":  {-3, true, false, cmdRPush},
+		"LPUSH":  {-3, true, false, cmdLPush},
+		"RPOP":   {2, true, false, cmdRPop},
+		"LPOP":   {2, true, false, cmdLPop},
+		"LLEN":   {2, false, false, cmdLLen},
+		"LRANGE": {4, false, false, cmdLRange},
+		"LTRIM":  {4, true, false, cmdLTrim},
+		"LINDEX": {3, false, false, cmdLIndex},
+
 		"XADD":      {-5, true, false, cmdXAdd},
 		"XLEN":      {2, false, false, cmdXLen},
 		"XRANGE":    {-4, false, false, cmdXRange},

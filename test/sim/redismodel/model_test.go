@@ -167,7 +167,7 @@ func random(r *mathrand.Rand) []string {
 	field := func() string { return pick("a", "b", "c", "zz", "") }
 	val := func() string { return pick("", "1", "some text", "x\r\ny", "17 abc {\"k\":1}") }
 	id := func() string { return fmt.Sprintf("%d-%d", r.IntN(400), r.IntN(2)) }
-	switch r.IntN(30) {
+	switch r.IntN(34) {
 	case 0, 1:
 		return []string{"HSET", hash, field(), val(), field(), val()}
 	case 2:
@@ -218,6 +218,13 @@ func random(r *mathrand.Rand) []string {
 		return []string{"EVALSHA", strings.Repeat("0", 40), "0"}
 	case 26:
 		return []string{"HINCRBY", hash, pick("n", "a"), "2"}
+	case 28, 29, 30:
+		list := pick("l", "l", "l", "l", "h")
+		return [][]string{
+			{"RPUSH", list, val(), field()}, {"LPUSH", list, val(), field()}, {"LPOP", list}, {"RPOP", list}, {"LLEN", list},
+			{"LRANGE", list, pick("0", "-2", "5"), pick("-1", "1", "9", "-9")}, {"LTRIM", list, pick("0", "1", "-3"), pick("-1", "2", "-9")},
+			{"LINDEX", list, pick("0", "-1", "7")},
+		}[r.IntN(8)]
 	case 27:
 		return []string{"SET", text, val(), pick("NX", "XX")}
 	default:

@@ -46,6 +46,11 @@ func Attach(from, to *Server, delay func() time.Duration) *Link {
 	for _, c := range sortedSessions(to.sessions) {
 		c.unblocked()
 	}
+	if !from.backlog {
+		// As Redis does where no replica ever was: what came before is no history to go on from.
+		from.backlog, from.replID, from.replID2 = true, from.o.Token(40), noReplID
+	}
+	to.backlog = true
 	from.links = append(from.links, l)
 	l.sync()
 	return l
@@ -189,4 +194,4 @@ func (s *Server) role() any {
 	return []any{"master", s.offset, replicas}
 }
 
-func noReplID(id string) bool { return strings.Trim(id, "0") == "" }
+var noReplID = strings.Repeat("0", 40)

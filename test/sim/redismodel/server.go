@@ -46,6 +46,7 @@ type Server struct {
 	primary                *Link // to whom it is attached; nil: it is a primary
 	links                  []*Link
 
+	backlog bool // replicas could go on from here
 	hung    bool
 	down    bool
 	jump    time.Duration
@@ -62,7 +63,7 @@ type effect []string
 func New(o Options) *Server {
 	s := &Server{o: o, data: data{}, scripts: map[string]string{}, sessions: map[*Session]struct{}{}, Refused: map[string]int{}}
 	s.runID, s.replID = o.Token(40), o.Token(40)
-	s.replID2 = strings.Repeat("0", 40)
+	s.replID2 = noReplID
 	return s
 }
 
@@ -104,8 +105,8 @@ func (s *Server) Stop() {
 // Start begins another life with the same data. The server is a primary.
 func (s *Server) Start() {
 	s.down, s.hung = false, false
-	s.primary, s.links = nil, nil
-	s.runID, s.replID, s.replID2 = s.o.Token(40), s.o.Token(40), strings.Repeat("0", 40)
+	s.primary, s.links, s.backlog = nil, nil, false
+	s.runID, s.replID, s.replID2 = s.o.Token(40), s.o.Token(40), noReplID
 }
 
 // Hang stops the process, which answers nothing until Resume; connections stay.

@@ -9,6 +9,7 @@ import (
 // value is what a key holds: exactly one of its fields is set.
 type value struct {
 	text    *string
+	list    *[]string
 	hash    *hash
 	stream  *stream
 	expires time.Time // by the server's clock; zero: never
@@ -22,6 +23,8 @@ func (v *value) kind() string {
 		return "hash"
 	case v.stream != nil:
 		return "stream"
+	case v.list != nil:
+		return "list"
 	default:
 		return "string"
 	}
@@ -34,6 +37,9 @@ func (v *value) clone() *value {
 		c.hash = &hash{fields: maps.Clone(v.hash.fields), order: slices.Clone(v.hash.order)}
 	case v.stream != nil:
 		c.stream = &stream{entries: slices.Clone(v.stream.entries), last: v.stream.last, added: v.stream.added, deleted: v.stream.deleted}
+	case v.list != nil:
+		list := slices.Clone(*v.list)
+		c.list = &list
 	default:
 		text := *v.text
 		c.text = &text
