@@ -150,12 +150,12 @@ func (q *Queue) restsUntil(m *spool.Message, rcpt int) time.Time {
 }
 
 // overtaken puts waiting mail back that another delivery of its message took along after
-// it had become due: then the record of that attempt says when it goes. It reports whether
-// it did.
+// it had become due: then the record of that attempt says when it goes, unless all that it
+// found was that the platform was away. It reports whether it did.
 func (q *Queue) overtaken(it item, m *spool.Message) bool {
 	r := &m.Recipients[it.rcpt]
 	due := q.due(m, r)
-	if r.Last.Time.Before(q.begun.Add(it.due)) || !time.Now().Before(due) {
+	if r.Last.Cause == spool.CauseUnavailable || !r.Last.Time.After(q.begun.Add(it.due)) || !time.Now().Before(due) {
 		return false
 	}
 	q.mu.Lock()

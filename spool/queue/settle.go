@@ -240,8 +240,12 @@ func (q *Queue) putOff(m *spool.Message, it item, r Result) {
 	q.record([]spool.Outcome{o})
 	if o.State == spool.StateWaiting {
 		q.mu.Lock()
+		defer q.mu.Unlock()
+		if l := q.byNumber[it.lane]; r.Status == Unavailable && l != nil && !l.down {
+			q.schedule(it, 0) // it came back meanwhile, and has woken what was there then
+			return
+		}
 		q.scheduleAt(it, o.Next)
-		q.mu.Unlock()
 	}
 }
 
