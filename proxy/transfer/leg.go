@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"mailcutover/node"
 	"mailcutover/proxy/relay"
@@ -16,16 +17,48 @@ type leg struct {
 	lmtp     bool
 	tx       *relay.Transaction // nil before the first question
 	ctx      context.Context    // ends when an agency closes, or with the session
-	cancel   context.CancelFunc
-	agency   routing.AgencyID // of the first recipient
-	armed    bool             // one of the agencies is armed
-	broken   error            // why the message can't go this way any more, though no dot was sent
+	agency   routing.AgencyID   // of the first recipient
+	armed    bool               // one of the agencies is armed
+	broken   error              // why the message can't go this way any more, though no dot was sent
+
+	mu     sync.Mutex
+	cancel context.CancelFunc // of ctx; nil once the leg has ended
 }
 
-func newLeg(ctx context.Context, platform *relay.Platform, pool *relay.Pool, d *routing.Decision) *leg {
-	l := &leg{platform: platform, pool: pool, lmtp: pool.Endpoint().Protocol == relay.ProtocolLMTP, agency: d.Agency, armed: d.Armed}
-	l.ctx, l.cancel = context.WithCancel(ctx)
-	return l
+// cutter is the context of a session's legs, one after the other: it is made again only
+// after it was cut, since a message costs less without.
+type cutter struct {
+	ctx    context.Context // nil: not made yet
+	cancel context.CancelFunc
+}
+
+// leg begins a leg. ctx is the session's.
+func (c *cutter) leg(ctx context.Context, platform *relay.Platform, pool *relay.Pool, d *routing.Decision) *leg {
+	if c.ctx == nil || c.ctx.Err() != nil {
+		c.end()
+		c.ctx, c.cancel = context.WithCancel(ctx)
+	}
+	return &leg{
+		platform: platform, pool: pool, lmtp: pool.Endpoint().Protocol == relay.ProtocolLMTP, agency: d.Agency, armed: d.Armed,
+		ctx: c.ctx, cancel: c.cancel,
+	}
+}
+
+// end lets go of the context.
+func (c *cutter) end() {
+	if c.cancel != nil {
+		c.cancel()
+	}
+}
+
+// cut ends what is under way on the leg. It may come at any time, from the gate: after the
+// leg's end it does nothing, as the context is the next one's then.
+func (l *leg) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cancel != nil {
+		l.cancel()
+	}
 }
 
 // takes reports whether one more recipient fits, beside those that the leg has.
@@ -93,5 +126,7 @@ func (l *leg) end() {
 	if l.tx != nil {
 		l.tx.Abort()
 	}
-	l.cancel()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cancel = nil
 }

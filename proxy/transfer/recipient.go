@@ -106,7 +106,7 @@ func (t *transaction) admit(ctx context.Context, r *recipient, waiting int) (to 
 		return to, fmt.Errorf("platform %s has no endpoint for mail from %s", platform.ID, t.client.Origin)
 	}
 	if t.leg == nil {
-		t.leg = newLeg(ctx, platform, pool, d)
+		t.leg = t.cutter.leg(ctx, platform, pool, d)
 	} else if !t.leg.takes(t, pool, d, t.streamed()+waiting) {
 		return to, t.spool(r, spool.StateWaiting, "another way", errOtherWay)
 	}
@@ -115,7 +115,7 @@ func (t *transaction) admit(ctx context.Context, r *recipient, waiting int) (to 
 			return to, err
 		}
 	}
-	if r.ticket, err = t.Gate.Enter(d, t.leg.cancel); err != nil {
+	if r.ticket, err = t.Gate.Enter(d, t.leg.cut); err != nil {
 		r.ticket = nil
 		return to, t.hold(r, err.Error())
 	}

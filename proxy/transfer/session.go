@@ -19,6 +19,7 @@ import (
 type session struct {
 	transfer *Transfer
 	tx       *transaction // nil outside a transaction
+	cutter   cutter
 }
 
 // transaction is what is known of one message before and while it passes.
@@ -29,6 +30,7 @@ type transaction struct {
 	opts   *gosmtp.MailOptions
 	lmtp   bool            // the sender wants an answer for each recipient
 	sender *relay.Platform // whose own MTA the peer is, or nil
+	cutter *cutter         // the session's
 
 	id   mail.TransactionID // made when it is first needed
 	rcpt []recipient        // taken so far, in order
@@ -49,6 +51,7 @@ func (s *session) Mail(_ context.Context, client mail.Client, from mail.Path, op
 		settings: set, client: client, from: from, opts: opts,
 		lmtp:   strings.Contains(client.With, "LMTP"),
 		sender: set.sender(&client),
+		cutter: &s.cutter,
 	}
 	if s.tx.sender != nil {
 		s.tx.client.Origin = mail.OriginInside
@@ -123,7 +126,10 @@ func (s *session) Reset() {
 }
 
 // Close implements smtp.Session.
-func (s *session) Close() { s.Reset() }
+func (s *session) Close() {
+	s.Reset()
+	s.cutter.end()
+}
 
 // streamed returns how many recipients go to the platform while the message comes in.
 func (t *transaction) streamed() (n int) {
