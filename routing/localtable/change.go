@@ -117,6 +117,7 @@ func (t *Table) record(tx *bolt.Tx, now time.Time, book *table.Book, c *table.Ch
 		Mapped: pos.Mapped, Term: pos.Term, ID: c.ID, Time: now, Who: c.Who, What: c.What, Reason: c.Reason,
 		Agencies: slices.Clone(c.Agencies), Domains: slices.Clone(c.Domains), Fixed: slices.Clone(c.Fixed),
 		Members: slices.Clone(c.Members), Operations: slices.Clone(c.Operations), Freezes: slices.Clone(c.Freezes),
+		Documents: slices.Clone(c.Documents),
 	}
 	for i := range e.Members {
 		e.Members[i].Revision = pos.Revision
@@ -127,6 +128,12 @@ func (t *Table) record(tx *bolt.Tx, now time.Time, book *table.Book, c *table.Ch
 	for i := range e.Freezes {
 		e.Freezes[i].Revision = pos.Revision
 		if err := set(tx.Bucket(bucketFreeze), freezeKey(e.Freezes[i].Agency), e.Freezes[i].Removed, e.Freezes[i]); err != nil {
+			return err
+		}
+	}
+	for i := range e.Documents {
+		e.Documents[i].Revision = pos.Revision
+		if err := set(tx.Bucket(bucketDocument), []byte(e.Documents[i].Key), e.Documents[i].Removed, e.Documents[i]); err != nil {
 			return err
 		}
 	}

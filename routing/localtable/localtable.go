@@ -71,9 +71,10 @@ var (
 	bucketOperation = []byte("operation")
 	bucketEnded     = []byte("ended") // ids of operations by the revision at which they ended
 	bucketFreeze    = []byte("freeze")
+	bucketDocument  = []byte("document")
 
 	buckets = [][]byte{bucketMeta, bucketAgency, bucketDomain, bucketFixed, bucketMapping, bucketLog, bucketApplied, bucketIDAt,
-		bucketOperation, bucketEnded, bucketFreeze}
+		bucketOperation, bucketEnded, bucketFreeze, bucketDocument}
 
 	keyFormat      = []byte("format")
 	keyIncarnation = []byte("incarnation")

@@ -43,30 +43,37 @@ func freezeKey(id routing.AgencyID) []byte {
 	return []byte(id)
 }
 
-// checkRecords compares operations and freezes with the current ones.
+// checkRecords compares operations, freezes and documents with the current ones.
 func checkRecords(tx *bolt.Tx, c *table.Change) error {
 	for i := range c.Operations {
-		var was routing.Operation
 		o := &c.Operations[i]
-		if b := tx.Bucket(bucketOperation).Get([]byte(o.ID)); b != nil {
-			if err := decode(b, &was); err != nil {
-				return fmt.Errorf("operation %s: %w", o.ID, err)
-			}
-		}
-		if was.Revision != o.Revision {
-			return fmt.Errorf("operation %s: %w: revision %d, the change is computed from %d", o.ID, table.ErrStale, was.Revision, o.Revision)
+		if err := checkRevision(tx.Bucket(bucketOperation), []byte(o.ID), "operation "+string(o.ID), o.Revision); err != nil {
+			return err
 		}
 	}
 	for _, f := range c.Freezes {
-		var was routing.Freeze
-		if b := tx.Bucket(bucketFreeze).Get(freezeKey(f.Agency)); b != nil {
-			if err := decode(b, &was); err != nil {
-				return fmt.Errorf("freeze of %q: %w", f.Agency, err)
-			}
+		if err := checkRevision(tx.Bucket(bucketFreeze), freezeKey(f.Agency), "freeze "+string(freezeKey(f.Agency)), f.Revision); err != nil {
+			return err
 		}
-		if was.Revision != f.Revision {
-			return fmt.Errorf("freeze of %q: %w: revision %d, the change is computed from %d", f.Agency, table.ErrStale, was.Revision, f.Revision)
+	}
+	for _, d := range c.Documents {
+		if err := checkRevision(tx.Bucket(bucketDocument), []byte(d.Key), "document "+d.Key, d.Revision); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// checkRevision compares the revision that a record was computed from with the current one.
+func checkRevision(b *bolt.Bucket, key []byte, what string, want routing.Revision) error {
+	var was struct{ Revision routing.Revision }
+	if text := b.Get(key); text != nil {
+		if err := decode(text, &was); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	if was.Revision != want {
+		return fmt.Errorf("%s: %w: revision %d, the change is computed from %d", what, table.ErrStale, was.Revision, want)
 	}
 	return nil
 }
@@ -120,6 +127,9 @@ func nodeRecords(tx *bolt.Tx, u *routing.Update) error {
 	table.SortMembers(u.Members)
 	u.Above = slices.Collect(maps.Values(book.Above))
 	if u.Freezes, err = all[routing.Freeze](tx, bucketFreeze); err != nil {
+		return err
+	}
+	if u.Documents, err = all[routing.Document](tx, bucketDocument); err != nil {
 		return err
 	}
 	if u.Operations, err = all[routing.Operation](tx, bucketOperation); err != nil {

@@ -72,13 +72,14 @@ type entry struct {
 	Members    []routing.Member    `json:"members,omitempty"`
 	Operations []routing.Operation `json:"operations,omitempty"`
 	Freezes    []routing.Freeze    `json:"freezes,omitempty"`
+	Documents  []routing.Document  `json:"documents,omitempty"`
 	Above      []routing.Agency    `json:"above,omitempty"`
 }
 
 func (e *entry) entry(pos routing.Position) table.Entry {
 	return table.Entry{
 		Update: routing.Update{Position: pos, Agencies: e.Agencies, Domains: e.Domains, Fixed: e.Fixed,
-			Members: e.Members, Operations: e.Operations, Freezes: e.Freezes, Above: e.Above},
+			Members: e.Members, Operations: e.Operations, Freezes: e.Freezes, Documents: e.Documents, Above: e.Above},
 		ID: e.ID, Time: e.Time, Who: e.Who, What: e.What, Reason: e.Reason,
 	}
 }

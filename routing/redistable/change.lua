@@ -1,6 +1,6 @@
 -- One change of the table: every condition first, then all writes.
 --
--- KEYS  15...   the mapping of each agency below that has one, in order
+-- KEYS  16...   the mapping of each agency below that has one, in order
 -- ARGV  1 incarnation   2 format        3 change id    4 digest of the change
 --       5 mapped, 0: not compared       6 log length   7 ids to remember
 --       8 who  9 what  10 reason        11 the records as the log keeps them
@@ -9,7 +9,7 @@
 --       18 term         19 may happen while rejoining 0/1      20 ends the rejoin 0/1
 --       21 revision that members have applied, 0: any          22 protocol, 0: any
 --       23 number of unfrozen agencies  24 of drained agencies 25 of fences
---       26 operations to remember that ended, then
+--       26 operations to remember that ended                  27 number of documents, then
 --       per agency:     id, revision it was computed from, mapping's digest or "-",
 --                       epoch, answer, JSON
 --       per domain:     name, JSON or "" to remove it
@@ -18,6 +18,7 @@
 --                       or "-", draining 0/1, joined, JSON
 --       per operation:  id, revision, "open" or "ended", JSON
 --       per freeze:     agency or "*", revision, JSON or ""
+--       per document:   key, revision, JSON or ""
 --       per unfrozen:   agency
 --       per drained:    agency, epoch
 --       per fence:      node, instance, counter, kind
@@ -54,12 +55,13 @@ local unfrozen, drained, fenced = tonumber(ARGV[23]), tonumber(ARGV[24]), tonumb
 local now = clock()
 
 -- Where each list begins.
-local atAgency = 27
+local atAgency = 28
 local atDomain = atAgency + 6 * agencies
 local atMember = atDomain + 2 * (domains + fixed)
 local atOperation = atMember + 9 * members
 local atFreeze = atOperation + 4 * operations
-local atUnfrozen = atFreeze + 3 * freezes
+local atDocument = atFreeze + 3 * freezes
+local atUnfrozen = atDocument + 3 * tonumber(ARGV[27])
 local atDrained = atUnfrozen + unfrozen
 local atFence = atDrained + 2 * drained
 
@@ -67,7 +69,7 @@ local atFence = atDrained + 2 * drained
 local function stale(kind, name, have, want)
   return {'STALE', kind .. ' ' .. name .. ' is at revision ' .. have .. ', the change is computed from ' .. want}
 end
-local touched, nextKey = domains + fixed > 0, 15
+local touched, nextKey = domains + fixed > 0, 16
 local wrongTerm
 for i = atAgency, atDomain - 1, 6 do
   local name, mapping = ARGV[i], ARGV[i + 2]
@@ -108,10 +110,11 @@ for i = atOperation, atFreeze - 1, 4 do
   end
 end
 for i = atFreeze, atUnfrozen - 1, 3 do
-  local record = redis.call('HGET', KEYS[12], ARGV[i])
+  local freeze = i < atDocument
+  local record = redis.call('HGET', freeze and KEYS[12] or KEYS[15], ARGV[i])
   local rev = record and string.match(record, '^(%d+) ') or '0'
   if rev ~= ARGV[i + 1] then
-    return stale('freeze', ARGV[i], rev, ARGV[i + 1])
+    return stale(freeze and 'freeze' or 'document', ARGV[i], rev, ARGV[i + 1])
   end
 end
 
@@ -270,10 +273,11 @@ while operations > 0 and redis.call('LLEN', KEYS[14]) > tonumber(ARGV[26]) do
   end
 end
 for i = atFreeze, atUnfrozen - 1, 3 do
+  local key = i < atDocument and KEYS[12] or KEYS[15]
   if ARGV[i + 2] == '' then
-    redis.call('HDEL', KEYS[12], ARGV[i])
+    redis.call('HDEL', key, ARGV[i])
   else
-    redis.call('HSET', KEYS[12], ARGV[i], new .. ' ' .. ARGV[i + 2])
+    redis.call('HSET', key, ARGV[i], new .. ' ' .. ARGV[i + 2])
   end
 end
 redis.call('HSET', KEYS[6], 'id:' .. id, digest .. ' ' .. new .. ' ' .. mapped .. ' ' .. ARGV[18], 'at:' .. new, id)

@@ -7,7 +7,7 @@
 if redis.call('HEXISTS', KEYS[1], 'incarnation') == 1 then
   return readMeta(ARGV[2]) or {'OK', incarnation, whole(revision), mapped, whole(term)}
 end
-for i = 1, 14 do
+for i = 1, 15 do
   if i ~= 7 and redis.call('EXISTS', KEYS[i]) == 1 then
     return {'DAMAGED', 'there is a ' .. KEYS[i] .. ', but no incarnation'}
   end

@@ -299,6 +299,13 @@ func decodeFreeze(s string) (f routing.Freeze, err error) {
 	return f, err
 }
 
+// decodeDocument parses a record of {mc}:document.
+func decodeDocument(s string) (d routing.Document, err error) {
+	rev, err := decode(s, &d)
+	d.Revision = rev
+	return d, err
+}
+
 // decodeMeta parses what HMGET of {mc}:meta answers.
 func decodeMeta(v []any) (*table.Book, error) {
 	if len(v) != 12 {

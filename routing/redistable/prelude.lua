@@ -3,6 +3,7 @@
 --
 -- KEYS  1 meta  2 agency  3 domain  4 fixed  5 log  6 applied  7 confirm  8 member
 --       9 lease  10 drained  11 operation  12 freeze  13 above  14 ended
+--       15 document
 --
 -- Answers are a word and what belongs to it, all text: numbers of Lua are doubles. Moments
 -- are microseconds since 1970, revisions and moments less than 2^53.

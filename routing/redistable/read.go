@@ -81,7 +81,7 @@ func (t *Table) snapshot(ctx context.Context) (u routing.Update, err error) {
 	meta := t.askMeta(bulk, p)
 	agencies, domains, fixed := p.HVals(bulk, t.key("agency")), p.HVals(bulk, t.key("domain")), p.HVals(bulk, t.key("fixed"))
 	members, operations := p.HVals(bulk, t.key("member")), p.HVals(bulk, t.key("operation"))
-	freezes, above := p.HVals(bulk, t.key("freeze")), p.HVals(bulk, t.key("above"))
+	freezes, documents, above := p.HVals(bulk, t.key("freeze")), p.HVals(bulk, t.key("document")), p.HVals(bulk, t.key("above"))
 	if err := exec(bulk, p); err != nil {
 		return u, err
 	}
@@ -108,6 +108,9 @@ func (t *Table) snapshot(ctx context.Context) (u routing.Update, err error) {
 	}
 	u.Operations = slices.DeleteFunc(u.Operations, func(o routing.Operation) bool { return o.Ended })
 	if u.Freezes, err = all(freezes.Val(), decodeFreeze); err != nil {
+		return u, err
+	}
+	if u.Documents, err = all(documents.Val(), decodeDocument); err != nil {
 		return u, err
 	}
 	u.Above, err = all(above.Val(), decodeAbove)

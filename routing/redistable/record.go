@@ -26,7 +26,7 @@ type records struct {
 	fixed    [][]byte
 
 	members, operations [][]byte
-	freezes             [][]byte // empty: removed
+	freezes, documents  [][]byte // empty: removed
 }
 
 // logged is the field "records" of a log entry.
@@ -38,6 +38,7 @@ type logged struct {
 	Members    []routing.Member    `json:"members,omitempty"`
 	Operations []routing.Operation `json:"operations,omitempty"`
 	Freezes    []routing.Freeze    `json:"freezes,omitempty"`
+	Documents  []routing.Document  `json:"documents,omitempty"`
 	Above      []routing.Agency    `json:"above,omitempty"`
 }
 
@@ -97,6 +98,15 @@ func encodeRecords(c *table.Change) (*records, error) {
 			return nil, fmt.Errorf("encode freeze of %q: %w", f.Agency, err)
 		}
 		r.freezes = append(r.freezes, b)
+	}
+	for _, d := range c.Documents {
+		d.Revision = 0
+		l.Documents = append(l.Documents, d)
+		b, err := encodeUnlessRemoved(d, d.Removed)
+		if err != nil {
+			return nil, fmt.Errorf("encode document %q: %w", d.Key, err)
+		}
+		r.documents = append(r.documents, b)
 	}
 	var err error
 	r.all, err = json.Marshal(l)
@@ -264,6 +274,9 @@ func decodeEntry(m redis.XMessage) (e table.Entry, err error) {
 	for i := range l.Freezes {
 		l.Freezes[i].Revision = e.Position.Revision
 	}
+	for i := range l.Documents {
+		l.Documents[i].Revision = e.Position.Revision
+	}
 	if text := field("member"); text != "" {
 		node, record, _ := strings.Cut(text, " ")
 		m, err := decodeMember(record)
@@ -274,6 +287,7 @@ func decodeEntry(m redis.XMessage) (e table.Entry, err error) {
 	}
 	e.Agencies, e.Domains, e.Fixed = l.Agencies, l.Domains, l.Fixed
 	e.Members, e.Operations, e.Freezes, e.Above = l.Members, l.Operations, l.Freezes, l.Above
+	e.Documents = l.Documents
 	e.ID, e.Who, e.What, e.Reason = field("id"), field("who"), field("what"), field("reason")
 	return e, nil
 }

@@ -63,7 +63,7 @@ func (t *Table) mappingKey(agency routing.AgencyID, d routing.Digest) string {
 // recordKeys are the first keys of the scripts for changes.
 func (t *Table) recordKeys() []string {
 	var keys []string
-	for _, name := range []string{"meta", "agency", "domain", "fixed", "log", "applied", "confirm", "member", "lease", "drained", "operation", "freeze", "above", "ended"} {
+	for _, name := range []string{"meta", "agency", "domain", "fixed", "log", "applied", "confirm", "member", "lease", "drained", "operation", "freeze", "above", "ended", "document"} {
 		keys = append(keys, t.key(name))
 	}
 	return keys
@@ -185,7 +185,7 @@ func (t *Table) changeArgs(c *table.Change) (keys []string, args []any, err erro
 		t.o.LogLength, t.keptIDs, c.Who, c.What, c.Reason, r.all,
 		len(c.Agencies), len(c.Domains), len(c.Fixed), len(c.Members), len(c.Operations), len(c.Freezes),
 		decimal(c.Term), flag(c.Guard.Rejoining), flag(c.Guard.EndRejoin), decimal(c.Guard.Applied), c.Guard.Protocol,
-		len(c.Guard.Unfrozen), len(c.Guard.Drained), len(c.Guard.Fenced), t.keptOperations,
+		len(c.Guard.Unfrozen), len(c.Guard.Drained), len(c.Guard.Fenced), t.keptOperations, len(c.Documents),
 	}
 	for i, a := range c.Agencies {
 		digest := noMapping
@@ -216,6 +216,9 @@ func (t *Table) changeArgs(c *table.Change) (keys []string, args []any, err erro
 	}
 	for i, f := range c.Freezes {
 		args = append(args, orAll(f.Agency), decimal(f.Revision), r.freezes[i])
+	}
+	for i, d := range c.Documents {
+		args = append(args, d.Key, decimal(d.Revision), r.documents[i])
 	}
 	for _, id := range c.Guard.Unfrozen {
 		args = append(args, string(id))

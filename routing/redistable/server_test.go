@@ -451,8 +451,11 @@ func TestWrongCredentials(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tb := open(t, tt.o)
 			for name, call := range calls(t, tb, routing.Position{Incarnation: "x"}) {
-				err := call()
-				unavailable(t, name, err, tt.hint)
+				err, hint := call(), tt.hint
+				if tt.o.Password == "" && (name == "Change" || name == "Renew") {
+					hint = "" // Redis may close the connection before the long request was sent
+				}
+				unavailable(t, name, err, hint)
 				if strings.Contains(err.Error(), "topsecret") {
 					t.Errorf("%s tells the password: %v", name, err)
 				}
