@@ -56,9 +56,20 @@ type SpoolStatus struct {
 	Agencies    []AgencySpool `json:"agencies" doc:"Those with mail in the spool; the empty one has fixed addresses and notices"`
 	Lanes       []Lane        `json:"lanes" doc:"The ways to the platforms"`
 	Quarantine  []string      `json:"quarantine_files,omitempty" doc:"What could not be read, set aside for a human"`
+	Removed     int           `json:"quarantine_removed" doc:"Files of the quarantine that were removed for their age since the start"`
+	Removals    []Removal     `json:"quarantine_removals,omitempty" doc:"The last of them; the log has all"`
 	Problems    []string      `json:"problems,omitempty" doc:"What the last start found that isn't as it was written"`
 	Adoptions   []Adoption    `json:"adoptions,omitempty" doc:"Spools of other nodes that were taken over since the start"`
 	LedgerError string        `json:"ledger_error,omitempty" doc:"Why deliveries can't be recorded: then no mail goes out"`
+}
+
+// Removal is a file of the spool's quarantine that was removed.
+type Removal struct {
+	File   string    `json:"file"`
+	Bytes  int64     `json:"bytes"`
+	Aside  time.Time `json:"aside" doc:"When it was set aside"`
+	Time   time.Time `json:"time" doc:"When it was removed"`
+	Reason string    `json:"reason" doc:"age: it was older than spool.quarantine_age"`
 }
 
 // SpoolCount is how much there is.
@@ -217,6 +228,10 @@ func (s *Server) spoolStatus() SpoolStatus {
 		v.Problems = append(v.Problems, p.String())
 	}
 	v.Quarantine = quarantineFiles(s.SpoolDirectory)
+	v.Removed = st.Removed
+	for _, r := range st.Removals {
+		v.Removals = append(v.Removals, Removal{File: r.Name, Bytes: r.Bytes, Aside: r.Aside, Time: r.Time, Reason: r.Reason})
+	}
 	oldest := s.oldest(len(st.Agency))
 	for id, c := range st.Agency {
 		p := s.Queue.Progress(id)

@@ -59,7 +59,9 @@
 // Damage is no reason not to start. Bytes of the journal that hold no record, and bodies
 // that no record names while some can't be read, go to quarantine/; a message with a
 // damaged or lost body stays, with its recipients in [StateQuarantined]. All of it is
-// listed in [Status] and raised as an alarm.
+// listed in [Status] and raised as an alarm. A file of quarantine/ stays until a human
+// removes it or, if the operator wants that, for [Options].QuarantineAge; each removal is
+// reported. Mail never goes by age.
 //
 // # Whose it is
 //

@@ -125,6 +125,9 @@ func (s *Store) start() error {
 	if !s.o.manual {
 		s.owned.Go(s.committer)
 		s.owned.Go(s.compactor)
+		if s.o.QuarantineAge > 0 {
+			s.owned.Go(s.retainer)
+		}
 	}
 	r.finish()
 	s.wake(s.compact)
@@ -194,9 +197,7 @@ func (r *recovery) list() (numbers []uint32, err error) {
 		return nil, fmt.Errorf("list %s: %w", s.path(quarantineDir), err)
 	}
 	for _, name := range aside { // no number is used again
-		if len(name) >= len(segmentName(1)) {
-			s.last = max(s.last, parseSegmentName(name[:len(segmentName(1))]))
-		}
+		s.last = max(s.last, segmentOf(name))
 	}
 	slices.Sort(numbers)
 	return numbers, nil

@@ -31,6 +31,11 @@ type Options struct {
 	Alarms Alarms           // nil: none
 	Now    func() time.Time // nil: time.Now
 
+	// QuarantineAge is after how long a file of quarantine/ is removed, which nothing of
+	// the spool needs, though a human may; 0: never. What is removed is logged and stands
+	// in [Status].
+	QuarantineAge time.Duration
+
 	// SegmentBytes is how large a file of the journal grows; 0: 64 MiB. At most 1 GiB.
 	SegmentBytes int64
 	// InlineBytes is the largest body that is kept in the journal; larger ones have a
@@ -82,6 +87,8 @@ type Store struct {
 	full     time.Time
 	adopted  bool
 	closed   bool
+	removals []Removal // the last
+	removed  int       // in all
 
 	ownerStamp durable.Stamp // of the id file when it last named this node; zero: it wasn't read yet
 }
@@ -173,7 +180,10 @@ type Status struct {
 	Pending int                         // outcomes that the disk did not take yet
 	Files   int                         // of the journal
 	Disk    int64                       // bytes of the journal
-	Opened  Report                      // what Open found
+	Removed int                         // files of quarantine/, for their age, since Open
+
+	Removals []Removal // the last 100 of them
+	Opened   Report    // what Open found
 }
 
 // Status returns the state of the store.
@@ -184,6 +194,7 @@ func (s *Store) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Status{Broken: s.ready(), Counts: s.x.counts, Agency: s.agencies(), Pending: pending, Files: len(s.segments), Opened: s.report}
+	st.Removed, st.Removals = s.removed, slices.Clone(s.removals)
 	for _, seg := range s.segments {
 		st.Disk += seg.size
 	}

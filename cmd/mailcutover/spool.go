@@ -83,6 +83,12 @@ func printSpool(w io.Writer, st admin.SpoolStatus) {
 	for _, f := range st.Quarantine {
 		fmt.Fprintf(w, "quarantine: %s\n", printable(f))
 	}
+	if st.Removed > 0 {
+		fmt.Fprintf(w, "quarantine: %d files removed for their age since the start\n", st.Removed)
+	}
+	for _, r := range st.Removals {
+		fmt.Fprintf(w, "removed %s: %s, %s, set aside %s (%s)\n", local(&r.Time), printable(r.File), size(r.Bytes), local(&r.Aside), printable(r.Reason))
+	}
 	for _, p := range st.Problems {
 		fmt.Fprintf(w, "found at the start: %s\n", printable(p))
 	}

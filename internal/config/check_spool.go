@@ -16,6 +16,9 @@ func (c *checker) spool(cfg *Config) {
 			c.add(Problem{Key: "spool." + key, Value: fmt.Sprint(n), Want: "0 or more"})
 		}
 	}
+	if d := s.QuarantineAge; d != 0 && d < 24*time.Hour {
+		c.add(Problem{Key: "spool.quarantine_age", Value: shortDuration(d), Want: "24h or more, or 0 for never", Hint: "a human has to have had the time to look"})
+	}
 	c.positive("spool.retry.first", s.Retry.First)
 	c.positive("spool.retry.patience", s.Retry.Patience)
 	if s.Retry.Max < s.Retry.First {

@@ -311,6 +311,7 @@ type Spool struct {
 	AgencyMessages int                `config:"agency_messages" restart:"yes"` //
 	PutOff         []routing.AgencyID `config:"put_off"`                       // whose mail is answered 451 and not held while they are closed
 	Rate           int                `config:"rate" restart:"yes"`            // messages a second to each platform; 0: as fast as it takes them
+	QuarantineAge  time.Duration      `config:"quarantine_age" restart:"yes"`  // of files in the spool's quarantine/ (damaged parts, not mail that is listed), after which they are removed; 0: never
 	Retry          Retry              `config:"retry" restart:"yes"`
 }
 

@@ -33,7 +33,7 @@ func (d *Daemon) openSpool(cfg *config.Config) error {
 	}
 	d.spool, err = spool.Open(spool.Options{
 		Dir: filepath.Join(cfg.Data, "spool"), Node: cfg.Node, Alarms: d.alarms, Logger: d.logger,
-		Bounds: d.bounds(),
+		Bounds: d.bounds(), QuarantineAge: cfg.Spool.QuarantineAge,
 	})
 	if err != nil {
 		return fmt.Errorf("open the spool: %w", err)
