@@ -1,12 +1,11 @@
 package node
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mailcutover/routing"
@@ -29,18 +28,13 @@ type Source interface {
 	Fresh() (at time.Time, ok bool)
 }
 
-// Lease says for how long this node may decide after the table was last reached.
-type Lease struct {
-	Settled time.Duration // for settled agencies, and fixed addresses
-	Armed   time.Duration // for armed agencies
-	Margin  time.Duration // subtracted from both: the time between a decision and its effect
-}
-
 // Gate is this node's right to decide. Use [NewGate].
 type Gate struct {
 	source    Source
-	lease     Lease
+	rights    Rights
 	separator string
+	locks     atomic.Pointer[map[routing.AgencyID]struct{}] // of this node's own; nil: none
+	report    chan struct{}                                 // holds one token when there is something to report
 
 	mu       sync.RWMutex
 	agencies map[routing.AgencyID]*agency
@@ -52,56 +46,33 @@ type agency struct {
 	mu      sync.Mutex
 	epoch   routing.Epoch // of the newest record seen; what is older may have no dot
 	nonce   routing.Nonce
+	armed   bool                 // that record is not settled
+	lost    bool                 // that record doesn't follow one that was seen
+	locked  bool                 // by this node itself: nothing may have a dot
 	tickets map[*Ticket]struct{} // entered, no end yet
 	doubts  map[*Ticket]time.Time
 	changed chan struct{} // closed when the next ticket ends; nil: nobody waits for it
 }
 
-// NewGate returns a gate that decides by source. separator is that of sub-addressing,
-// or empty. Call Update for every new State.
-func NewGate(source Source, lease Lease, separator string) *Gate {
-	return &Gate{source: source, lease: lease, separator: separator, agencies: make(map[routing.AgencyID]*agency)}
+// NewGate returns a gate that decides by source, as far as rights goes. separator is that
+// of sub-addressing, or empty. Call Update for every new State.
+func NewGate(source Source, rights Rights, separator string) *Gate {
+	return &Gate{
+		source: source, rights: rights, separator: separator,
+		report: make(chan struct{}, 1), agencies: make(map[routing.AgencyID]*agency),
+	}
 }
 
 // Address decides for a recipient.
 func (g *Gate) Address(a routing.Address) routing.Decision {
 	right := g.right()
-	return right.allow(g.source.State().DecideAddress(a, g.separator))
+	return g.allow(right, g.source.State().DecideAddress(a, g.separator))
 }
 
 // Login decides for a login.
 func (g *Gate) Login(l routing.Login) routing.Decision {
 	right := g.right()
-	return right.allow(g.source.State().DecideLogin(l))
-}
-
-// right is what this node may decide for at one moment. It is taken before the State is
-// read, so that it never speaks for a State that is older than it.
-type right struct{ settled, armed bool }
-
-// right compares on the monotonic clock.
-func (g *Gate) right() right {
-	at, ok := g.source.Fresh()
-	if !ok {
-		return right{}
-	}
-	age := time.Since(at) + g.lease.Margin
-	return right{settled: age < g.lease.Settled, armed: age < g.lease.Armed}
-}
-
-// allow turns a decision into "table can't be used" where the right to make it is gone.
-func (r right) allow(d routing.Decision) routing.Decision {
-	if !r.covers(d.Armed) {
-		return routing.Decision{Reason: routing.ReasonTableUnavail}
-	}
-	return d
-}
-
-func (r right) covers(armed bool) bool {
-	if armed {
-		return r.armed
-	}
-	return r.settled
+	return g.allow(right, g.source.State().DecideLogin(l))
 }
 
 // Ready returns nil if this node may decide for settled agencies, else why not.
@@ -110,7 +81,10 @@ func (g *Gate) Ready() error {
 	switch {
 	case !ok:
 		return errors.New("the copy of the table can't be trusted, or was not loaded yet")
-	case !g.right().settled:
+	case !g.right().Settled:
+		if k, ok := g.rights.(interface{ Ready() error }); ok {
+			return k.Ready()
+		}
 		return fmt.Errorf("the table was last reached %s ago", time.Since(at).Round(time.Second))
 	}
 	return nil
@@ -139,32 +113,54 @@ func (g *Gate) agency(id routing.AgencyID) *agency {
 }
 
 // Update takes note of a new State: what was decided for an agency in an older epoch
-// and has no dot yet is cut. It returns after that, and doesn't wait for dots.
+// and has no dot yet is cut, and so is every session of a login. It returns after that,
+// and doesn't wait for dots. It may be called more than once for a State, and for one that
+// is not in force yet: what it closes is closed.
 func (g *Gate) Update(old, current *routing.State) {
+	changed := old.Position().Term != current.Position().Term
 	for _, rec := range current.Agencies() {
-		if was, ok := old.Agency(rec.ID); ok && was.Epoch == rec.Epoch && was.Nonce == rec.Nonce {
-			continue
-		}
-		a := g.agency(rec.ID)
-		a.mu.Lock()
-		a.epoch, a.nonce = rec.Epoch, rec.Nonce
-		var cut []func()
-		for t := range a.tickets {
-			if !t.dotted && !a.current(t) && t.cut != nil {
-				cut = append(cut, t.cut)
-				t.cut = nil
+		armed := rec.Tightness != routing.Settled
+		_, lost := current.Seen(rec.ID)
+		if was, ok := old.Agency(rec.ID); ok && was.Epoch == rec.Epoch && was.Nonce == rec.Nonce && armed == (was.Tightness != routing.Settled) {
+			if _, before := old.Seen(rec.ID); before == lost {
+				continue
 			}
 		}
+		changed = true
+		a := g.agency(rec.ID)
+		a.mu.Lock()
+		a.epoch, a.nonce, a.armed, a.lost = rec.Epoch, rec.Nonce, armed, lost
+		cut := a.cutStale()
 		a.mu.Unlock()
 		for _, f := range cut {
 			f()
 		}
 	}
+	if changed {
+		g.wake()
+	}
+}
+
+// cutStale returns how to cut what may not go on. a.mu is held.
+func (a *agency) cutStale() (cut []func()) {
+	for t := range a.tickets {
+		if (!t.dotted || t.session) && !a.current(t) && t.cut != nil {
+			cut = append(cut, t.cut)
+			t.cut = nil
+		}
+	}
+	return cut
 }
 
 // current reports whether t was decided from the newest record seen, or from a newer
 // one, which a decision may see a moment before Update does. a.mu is held.
 func (a *agency) current(t *Ticket) bool {
+	if t.fixed {
+		return true
+	}
+	if a.locked || a.lost {
+		return false
+	}
 	switch t.epoch.Compare(a.epoch) {
 	case 0:
 		return t.nonce == a.nonce
@@ -175,205 +171,42 @@ func (a *agency) current(t *Ticket) bool {
 	}
 }
 
-// Ticket is one delivery, or one login, under way. Its methods are called by one
-// goroutine, in the order Dot, Acknowledge or InDoubt, and at last End.
-type Ticket struct {
-	gate   *Gate
-	agency *agency
-	epoch  routing.Epoch
-	nonce  routing.Nonce
-	armed  bool
-	fixed  bool
-	cut    func()
-	dotted bool
-}
-
-// Enter registers a delivery under d, which must be one to deliver. cut is called at
-// most once, by another goroutine, when the agency's record changes before the dot; it
-// must not block. ErrClosed if that has already happened.
-func (g *Gate) Enter(d *routing.Decision, cut func()) (*Ticket, error) {
-	if !d.Deliver() {
-		return nil, fmt.Errorf("enter %s: %w: %s", d.Agency, ErrClosed, d.Reason)
+// setLocks makes these agencies the ones that this node itself has locked.
+func (g *Gate) setLocks(ids map[routing.AgencyID]struct{}) {
+	var old map[routing.AgencyID]struct{}
+	if p := g.locks.Load(); p != nil {
+		old = *p
 	}
-	t := &Ticket{gate: g, agency: g.agency(d.Agency), epoch: d.Epoch, nonce: d.Nonce, armed: d.Armed, fixed: d.Reason == routing.ReasonFixed, cut: cut}
-	a := t.agency
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !t.fixed && !a.current(t) {
-		return nil, fmt.Errorf("enter %s: %w: decided in epoch %s, now %s", d.Agency, ErrClosed, d.Epoch, a.epoch)
+	now := maps.Clone(ids)
+	if len(now) == 0 {
+		g.locks.Store(nil)
+	} else {
+		g.locks.Store(&now)
 	}
-	a.tickets[t] = struct{}{}
-	return t, nil
-}
-
-// Dot is the last question before the final dot, which must follow at once. After nil
-// the drain waits for this ticket; after ErrClosed no dot may be sent.
-func (t *Ticket) Dot(_ context.Context) error {
-	if !t.gate.right().covers(t.armed) {
-		return fmt.Errorf("before the dot: %w", ErrLapsed)
-	}
-	t.agency.mu.Lock()
-	defer t.agency.mu.Unlock()
-	if !t.fixed && !t.agency.current(t) {
-		return fmt.Errorf("before the dot: %w: decided in epoch %s, now %s", ErrClosed, t.epoch, t.agency.epoch)
-	}
-	t.dotted = true
-	t.cut = nil
-	return nil
-}
-
-// Acknowledge reports whether a platform's 250 may be passed on: if the right to decide
-// is still there. If not, the peer gets a temporary answer, and the copy is a possible
-// duplicate (docs/architecture/switch.md, node rule 4).
-func (t *Ticket) Acknowledge() error {
-	if !t.gate.right().covers(t.armed) {
-		return fmt.Errorf("after the dot: %w", ErrLapsed)
-	}
-	return nil
-}
-
-// InDoubt says that the answer to the dot was lost: the agency isn't drained before
-// until. It ends the ticket.
-func (t *Ticket) InDoubt(until time.Time) {
-	a := t.agency
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.tickets, t)
-	a.doubts[t] = until
-	a.signal()
-}
-
-// End says that nothing of this ticket is under way any more. It may be called again.
-func (t *Ticket) End() {
-	a := t.agency
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if _, ok := a.tickets[t]; ok {
-		delete(a.tickets, t)
-		a.signal()
-	}
-}
-
-func (a *agency) signal() {
-	if a.changed != nil {
-		close(a.changed)
-		a.changed = nil
-	}
-}
-
-// Remember notes a message that was in doubt when this node's process ended: it may
-// still arrive until then, under a decision of that epoch. It is called before Run of
-// whatever delivers, for each agency concerned.
-func (g *Gate) Remember(id routing.AgencyID, epoch routing.Epoch, until time.Time) {
-	a := g.agency(id)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.doubts[&Ticket{gate: g, agency: a, epoch: epoch}] = until
-}
-
-// RememberAny notes that for any agency messages may be in doubt: the record of what was
-// under way when this node's process ended is not complete.
-func (g *Gate) RememberAny(until time.Time) {
-	g.mu.Lock()
-	g.unknown = until
-	known := slices.Collect(maps.Keys(g.agencies))
-	g.mu.Unlock()
-	for _, id := range known {
-		g.Remember(id, routing.Epoch{}, until)
-	}
-}
-
-// Load says what is under way for an agency.
-type Load struct {
-	Open    int // entered, without a dot
-	Dotted  int // dot sent, answer awaited
-	InDoubt int // dot sent, answer lost, the platform's limit not yet passed
-}
-
-// Load returns what is under way for an agency now.
-func (g *Gate) Load(id routing.AgencyID) Load {
-	a := g.agency(id)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	l, _ := a.load(func(*Ticket) bool { return true })
-	return l
-}
-
-// load counts the tickets that match, and returns the time at which the last doubt ends.
-// a.mu is held.
-func (a *agency) load(match func(*Ticket) bool) (l Load, last time.Time) {
-	for t := range a.tickets {
-		switch {
-		case !match(t):
-		case t.dotted:
-			l.Dotted++
-		default:
-			l.Open++
-		}
-	}
-	now := time.Now()
-	for t, until := range a.doubts {
-		if !now.Before(until) {
-			delete(a.doubts, t)
-		} else if match(t) {
-			l.InDoubt++
-			if until.After(last) {
-				last = until
-			}
-		}
-	}
-	return l, last
-}
-
-// InDoubt returns the time until which a message of the agency is in doubt: it can't be
-// drained before. Zero: none is.
-func (g *Gate) InDoubt(id routing.AgencyID) time.Time {
-	a := g.agency(id)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	_, last := a.load(func(*Ticket) bool { return true })
-	return last
-}
-
-// Drain returns nil once nothing that was decided for the agency before epoch can reach
-// a platform any more: no dot is awaited, none is in doubt, and what had no dot can get
-// none. The gate must have seen the record of that epoch. It tells progress, if not nil,
-// what it still waits for. On the context's end it returns an error that says so.
-func (g *Gate) Drain(ctx context.Context, id routing.AgencyID, epoch routing.Epoch, progress func(Load)) error {
-	a := g.agency(id)
-	old := func(t *Ticket) bool { return t.epoch.Compare(epoch) < 0 }
-	for {
+	set := func(id routing.AgencyID, locked bool) {
+		a := g.agency(id)
 		a.mu.Lock()
-		if a.changed == nil {
-			a.changed = make(chan struct{})
-		}
-		seen, changed := a.epoch, a.changed
-		l, until := a.load(old)
+		a.locked = locked
+		cut := a.cutStale()
 		a.mu.Unlock()
-		if seen.Compare(epoch) < 0 {
-			return fmt.Errorf("drain %s: this node has seen epoch %s, not yet %s", id, seen, epoch)
+		for _, f := range cut {
+			f()
 		}
-		if progress != nil {
-			progress(l)
+	}
+	for id := range now {
+		set(id, true)
+	}
+	for id := range old {
+		if _, still := now[id]; !still {
+			set(id, false)
 		}
-		if l.Dotted == 0 && l.InDoubt == 0 {
-			return nil
-		}
-		var doubtEnds <-chan time.Time
-		if l.InDoubt > 0 {
-			timer := time.NewTimer(time.Until(until))
-			defer timer.Stop()
-			doubtEnds = timer.C
-		}
-		select {
-		case <-changed:
-		case <-doubtEnds:
-		case <-ctx.Done():
-			doubts := "none in doubt"
-			if l.InDoubt > 0 {
-				doubts = fmt.Sprintf("%d in doubt until %s", l.InDoubt, until.Format(time.RFC3339))
-			}
-			return fmt.Errorf("drain %s: %w: %d dots awaited, %s", id, context.Cause(ctx), l.Dotted, doubts)
-		}
+	}
+}
+
+// wake says that there is something to report.
+func (g *Gate) wake() {
+	select {
+	case g.report <- struct{}{}:
+	default:
 	}
 }

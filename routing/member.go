@@ -5,13 +5,19 @@ import (
 	"time"
 )
 
-// NodeID names a node: in the form of an [AgencyID]. Empty means none.
+// NodeID names a node: its host name, of at most 253 characters of a-z, 0-9, hyphen and
+// dot, beginning with a letter or digit. Empty means none.
 type NodeID string
 
-// ParseNodeID returns s as a node's name.
+// ParseNodeID returns s as a node's name. Capitals are refused, not folded.
 func ParseNodeID(s string) (NodeID, error) {
-	if err := checkName("node", s); err != nil {
-		return "", err
+	ok := len(s) >= 1 && len(s) <= 253 && s[0] != '-' && s[0] != '.'
+	for i := 0; ok && i < len(s); i++ {
+		c := s[i]
+		ok = 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '.'
+	}
+	if !ok {
+		return "", fmt.Errorf("%w: node %q: want a host name of a-z, 0-9, hyphen and dot", ErrBadID, s)
 	}
 	return NodeID(s), nil
 }

@@ -28,7 +28,7 @@ const (
 	recordsFile   = "records"
 	mappingPrefix = "mapping."
 	diskFormat    = 2
-	oldDiskFormat = 1 // without term, nodes, freezes and operations
+	oldDiskFormat = 1 // without term, nodes, freezes, operations and documents
 )
 
 var errBadCopy = errors.New("disk copy can't be used")
@@ -313,8 +313,8 @@ func formatRecords(w io.Writer, s *routing.State, high Marks, number uint64) err
 		_, _ = b.Write(appendLine(nil, kind, text)) // Flush tells
 	}
 	agencies, domains, fixed, regressed := s.Agencies(), s.Domains(), slices.Collect(s.FixedAddresses()), s.Regressed()
-	members, freezes, operations := s.Members(), s.Freezes(), s.Operations()
-	all := len(agencies) + len(domains) + len(fixed) + len(regressed) + len(members) + len(freezes) + len(operations)
+	members, freezes, operations, documents := s.Members(), s.Freezes(), s.Operations(), s.Documents("")
+	all := len(agencies) + len(domains) + len(fixed) + len(regressed) + len(members) + len(freezes) + len(operations) + len(documents)
 	line("copy", header{
 		Format: diskFormat, Incarnation: pos.Incarnation, Revision: pos.Revision, Mapped: pos.Mapped, Term: pos.Term,
 		Records: all, Marks: number, HighTerm: high.Term, HighRevision: high.Revision,
@@ -340,6 +340,9 @@ func formatRecords(w io.Writer, s *routing.State, high Marks, number uint64) err
 	}
 	for _, o := range operations {
 		line("operation", o)
+	}
+	for _, d := range documents {
+		line("document", d)
 	}
 	if err := errors.Join(failure, b.Flush()); err != nil {
 		return err
@@ -377,6 +380,8 @@ func parseRecords(text []byte) (head header, u routing.Update, seen []routing.Ag
 				u.Freezes, err = appendRecord(u.Freezes, value)
 			case "operation":
 				u.Operations, err = appendRecord(u.Operations, value)
+			case "document":
+				u.Documents, err = appendRecord(u.Documents, value)
 			default:
 				err = fmt.Errorf("kind %q", kind)
 			}

@@ -12,6 +12,8 @@ import (
 
 // fakeTable is a table in memory that can lose changes, vanish and come back as another.
 type fakeTable struct {
+	table.Coordination // nobody asks for it here
+
 	mu          sync.Mutex
 	pos         routing.Position
 	base        routing.Revision // the log begins after it

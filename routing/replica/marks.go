@@ -57,6 +57,7 @@ type mark struct {
 	Members    []routing.Member    `json:"members,omitempty"`
 	Freezes    []routing.Freeze    `json:"freezes,omitempty"`
 	Operations []routing.Operation `json:"operations,omitempty"`
+	Documents  []routing.Document  `json:"documents,omitempty"`
 	Above      []routing.Agency    `json:"above,omitempty"`
 }
 
@@ -83,7 +84,7 @@ func marksNumber(name string) (uint64, bool) {
 func (j *journal) add(u *routing.Update) error {
 	text, err := json.Marshal(mark{
 		Position: u.Position, Agencies: u.Agencies, Domains: u.Domains, Fixed: u.Fixed,
-		Members: u.Members, Freezes: u.Freezes, Operations: u.Operations, Above: u.Above,
+		Members: u.Members, Freezes: u.Freezes, Operations: u.Operations, Documents: u.Documents, Above: u.Above,
 	})
 	if err != nil {
 		return err
@@ -305,7 +306,7 @@ func (d *disk) applyMark(s *routing.State, line []byte) (*routing.State, error) 
 	}
 	u := routing.Update{
 		Position: m.Position, Agencies: m.Agencies, Domains: m.Domains, Fixed: m.Fixed,
-		Members: m.Members, Freezes: m.Freezes, Operations: m.Operations, Above: m.Above,
+		Members: m.Members, Freezes: m.Freezes, Operations: m.Operations, Documents: m.Documents, Above: m.Above,
 	}
 	if err := checkRecords(&u); err != nil {
 		return nil, err

@@ -1,0 +1,116 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"mailcutover/routing/table"
+)
+
+// CheckTimeout is how long a check may take. What comes later counts as no.
+const CheckTimeout = 250 * time.Millisecond
+
+// batch is what is asked together: while one question is under way, all that comes is
+// collected for the next.
+type batch struct {
+	versions []table.AgencyEpoch
+	asked    map[table.AgencyEpoch]struct{}
+
+	done  chan struct{} // closed with the answer
+	err   error         // of the question itself
+	stale map[table.AgencyEpoch]error
+}
+
+// Check implements [Rights]. The question that answers it is sent after the call began.
+func (k *Keeper) Check(ctx context.Context, versions ...table.AgencyEpoch) error {
+	ctx, cancel := context.WithTimeout(ctx, CheckTimeout)
+	defer cancel()
+	k.checkMu.Lock()
+	b := k.collecting
+	if b == nil {
+		b = &batch{asked: make(map[table.AgencyEpoch]struct{}), stale: make(map[table.AgencyEpoch]error), done: make(chan struct{})}
+		k.collecting = b
+	}
+	for _, v := range versions {
+		if _, ok := b.asked[v]; !ok {
+			b.asked[v] = struct{}{}
+			b.versions = append(b.versions, v)
+		}
+	}
+	k.checkMu.Unlock()
+	select {
+	case k.check <- struct{}{}:
+	default:
+	}
+	select {
+	case <-b.done:
+	case <-ctx.Done():
+		k.counts.checksFailed.Add(1)
+		return fmt.Errorf("check with the table: %w", ctx.Err())
+	}
+	if b.err != nil {
+		return b.err
+	}
+	for _, v := range versions {
+		if err := b.stale[v]; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// answerChecks asks the table for one batch after the other, until ctx ends.
+func (k *Keeper) answerChecks(ctx context.Context) {
+	for {
+		select {
+		case <-k.check:
+		case <-ctx.Done():
+			return
+		}
+		k.checkMu.Lock()
+		b := k.collecting
+		k.collecting = nil
+		k.checkMu.Unlock()
+		if b == nil {
+			continue
+		}
+		asking, cancel := context.WithTimeout(ctx, CheckTimeout)
+		for rest := b.versions; len(rest) > 0 && b.err == nil; {
+			n := min(len(rest), table.MaxChecked)
+			b.err = k.ask(asking, b, rest[:n])
+			rest = rest[n:]
+		}
+		if b.err != nil && asking.Err() != nil {
+			b.err = fmt.Errorf("%w: %w", asking.Err(), b.err)
+		}
+		cancel()
+		k.counts.checks.Add(1)
+		if b.err != nil {
+			k.counts.checksFailed.Add(1)
+			b.err = fmt.Errorf("check with the table: %w", b.err)
+		}
+		close(b.done)
+	}
+}
+
+// ask asks for these versions. A table that names one that isn't right says nothing of the
+// others: they are asked for in halves.
+func (k *Keeper) ask(ctx context.Context, b *batch, versions []table.AgencyEpoch) error {
+	err := k.o.Table.Check(ctx, table.Check{
+		Incarnation: k.o.Replica.State().Position().Incarnation, Node: k.o.Node, Instance: k.instance, Agencies: versions,
+	})
+	switch {
+	case !errors.Is(err, table.ErrStale):
+		return err
+	case len(versions) == 1:
+		b.stale[versions[0]] = err
+		return nil
+	}
+	half := len(versions) / 2
+	if err := k.ask(ctx, b, versions[:half]); err != nil {
+		return err
+	}
+	return k.ask(ctx, b, versions[half:])
+}

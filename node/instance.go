@@ -1,0 +1,108 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"mailcutover/internal/durable"
+	"mailcutover/routing"
+)
+
+const (
+	lockFile     = "node.lock"
+	instanceFile = "instance"
+	locksFile    = "locks"
+
+	// mostInstances bounds the instances that are remembered: those of starts that never
+	// reached the table, behind the one that the table may have.
+	mostInstances = 8
+)
+
+// ErrInUse is wrapped by the error of [OpenKeeper] if another process has the directory.
+var ErrInUse = errors.New("in use by another process")
+
+// lives is what the instance file has: the instances of this directory that the table may
+// know, the one that it took last first.
+type lives struct {
+	Instances []routing.InstanceID `json:"instances"`
+}
+
+// openDir locks the keeper's directory and reads what the process before left there.
+func (k *Keeper) openDir() error {
+	disk := k.o.Disk
+	if disk == nil {
+		disk = durable.OS{}
+	}
+	var err error
+	if k.folder, err = durable.Open(disk, k.o.Dir); err != nil {
+		return err
+	}
+	if locker, ok := disk.(interface {
+		Lock(path string) (io.Closer, error)
+	}); ok {
+		k.lock, err = locker.Lock(filepath.Join(k.o.Dir, lockFile))
+		if errors.Is(err, durable.ErrLocked) {
+			err = fmt.Errorf("%w: %w", ErrInUse, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	var before lives
+	if err := k.read(instanceFile, &before); err != nil {
+		return err
+	}
+	k.before = before.Instances
+	var locks []LocalLock
+	if err := k.read(locksFile, &locks); err != nil {
+		return err
+	}
+	for _, l := range locks {
+		k.locks[l.Agency] = l
+	}
+	// A renewal whose answer is lost, and then this process, must not keep the next one
+	// waiting for a lease: so what may be sent is written first.
+	all := append(slices.Clone(k.before), k.instance)
+	if n := len(all); n > mostInstances {
+		all = append(all[:1:1], all[n-mostInstances+1:]...)
+	}
+	return k.write(instanceFile, lives{all})
+}
+
+// taken notes that the table knows this instance, so that none before it matters.
+func (k *Keeper) taken() error { return k.write(instanceFile, lives{[]routing.InstanceID{k.instance}}) }
+
+// read reads a file in JSON; one that isn't there leaves v as it is. One that can't be used
+// is set aside: it only makes a start quicker, or is a list that its own alarms tell of.
+func (k *Keeper) read(name string, v any) error {
+	f, err := k.folder.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open %s: %w", name, err)
+	}
+	text, err := io.ReadAll(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		if name == locksFile {
+			return fmt.Errorf("read %s: %w: an agency may be locked on this node; see to that, then remove the file", filepath.Join(k.folder.Path(), name), err)
+		}
+		to, asideErr := k.folder.SetAside(name, time.Now())
+		k.o.Logger.Error("file can't be used; it is set aside", "file", to, "error", err)
+		return asideErr
+	}
+	return nil
+}
+
+func (k *Keeper) write(name string, v any) error {
+	return k.folder.Write(name, func(w io.Writer) error { return json.NewEncoder(w).Encode(v) })
+}
