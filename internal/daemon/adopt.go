@@ -15,7 +15,9 @@ import (
 
 	"mailcutover/admin"
 	"mailcutover/internal/durable"
+	"mailcutover/ledger"
 	"mailcutover/mail"
+	"mailcutover/routing"
 	"mailcutover/spool"
 )
 
@@ -130,12 +132,13 @@ func (a *adopter) moveSpool(x *adoption) {
 	a.alarms.Raise(key, fmt.Sprintf("The mail of the adopted spool %s is on its way into this node's own. It goes on at the next start, if this node stops before that has ended.", dir))
 	var last mail.TransactionID
 	var err error
+	m := mover{adopter: a, adoption: x, first: true}
 	x.store.Each(spool.Filter{}, func(e spool.Entry) bool {
 		if e.Transaction == last {
 			return true
 		}
 		last = e.Transaction
-		err = a.moveMessage(x, e.Transaction)
+		err = m.move(e.Transaction)
 		return err == nil
 	})
 	err = errors.Join(err, x.store.Close())
@@ -162,9 +165,17 @@ func (a *adopter) moveSpool(x *adoption) {
 	}
 }
 
-// moveMessage moves one message, and waits while our own spool has no room for it. An
-// error ends the adoption.
-func (a *adopter) moveMessage(x *adoption, id mail.TransactionID) error {
+// mover moves messages, one after the other.
+type mover struct {
+	*adopter
+	*adoption
+	first bool // none was moved yet: what comes may be what a kill interrupted
+}
+
+// move moves one message, and waits while our own spool has no room for it. An error ends
+// the adoption.
+func (a *mover) move(id mail.TransactionID) error {
+	x := a.adoption
 	for {
 		err := a.copyMessage(x.store, id)
 		switch {
@@ -178,6 +189,7 @@ func (a *adopter) moveMessage(x *adoption, id mail.TransactionID) error {
 			return fmt.Errorf("move message %s: %w", id, err)
 		default:
 			a.note(x, func(v *admin.Adoption) { v.Moved, v.Waiting = v.Moved+1, "" })
+			a.first = false
 			return nil
 		}
 		select {
@@ -189,13 +201,21 @@ func (a *adopter) moveMessage(x *adoption, id mail.TransactionID) error {
 }
 
 // copyMessage makes a message of another spool durable in ours, and only then ends it
-// there: between the two it is in both, never in none.
-func (a *adopter) copyMessage(from *spool.Store, id mail.TransactionID) error {
+// there: between the two it is in both, never in none. A kill may come between the two, and
+// then our queue may be faster than the adoption that goes on: what the ledger has as
+// delivered isn't taken again (P7). What our queue gave up on meanwhile is: its sender is
+// then told twice rather than never.
+func (a *mover) copyMessage(from *spool.Store, id mail.TransactionID) error {
 	if err := a.ctx.Err(); err != nil {
 		return fmt.Errorf("the node stops: %w", err)
 	}
 	m, err := from.Get(id)
 	if err != nil {
+		return err
+	}
+	_, err = a.spool.Get(id)
+	ours := err == nil
+	if err != nil && !errors.Is(err, spool.ErrUnknown) {
 		return err
 	}
 	var ended []spool.Outcome
@@ -206,16 +226,19 @@ func (a *adopter) copyMessage(from *spool.Store, id mail.TransactionID) error {
 		if r.State.Final() {
 			continue
 		}
-		states = append(states, spool.Outcome{Transaction: id, Recipient: len(rcpts), State: r.State, Reason: r.Reason, Result: r.Last})
-		rcpts = append(rcpts, r)
 		o := spool.Outcome{Transaction: id, Recipient: i, State: spool.StateDropped, Reason: "moved to the spool of node " + a.config.Load().Node}
 		o.Time = time.Now()
 		ended = append(ended, o)
+		if !ours && a.first && a.delivered(id, r.Address) {
+			continue
+		}
+		states = append(states, spool.Outcome{Transaction: id, Recipient: len(rcpts), State: r.State, Reason: r.Reason, Result: r.Last})
+		rcpts = append(rcpts, r)
 	}
-	if len(rcpts) == 0 {
+	if len(ended) == 0 {
 		return nil
 	}
-	if _, err := a.spool.Get(id); errors.Is(err, spool.ErrUnknown) { // else a kill came between the two
+	if !ours && len(rcpts) > 0 {
 		if err := a.takeIn(from, m, rcpts); err != nil {
 			return err
 		}
@@ -223,10 +246,21 @@ func (a *adopter) copyMessage(from *spool.Store, id mail.TransactionID) error {
 			a.logger.Warn("what was tried for an adopted message isn't known any more", "transaction", id, "error", err)
 		}
 		a.queue.Load().Added(id)
-	} else if err != nil {
-		return err
 	}
 	return from.Set(ended...)
+}
+
+// delivered reports whether this node brought a message to a recipient. A part of the
+// ledger that can't be read counts as if it had nothing of it: twice rather than never.
+func (a *mover) delivered(id mail.TransactionID, rcpt routing.Address) bool {
+	for r, err := range a.ledger.Find(a.ctx, ledger.Query{Transaction: id, Recipient: string(rcpt), Result: ledger.ResultDelivered}) {
+		if err == nil {
+			a.logger.Info("message of an adopted spool was delivered before a stop", "transaction", id, "platform", r.Platform)
+			return true
+		}
+		a.logger.Warn("what was delivered of an adopted spool can't be read", "transaction", id, "error", err)
+	}
+	return false
 }
 
 // takeIn commits a message of another spool to ours.
