@@ -130,6 +130,9 @@ func (s *Store) writeGroup(jobs []*job) error {
 	if cap(b) <= keptRecords {
 		s.records = b
 	}
+	if cap(s.head) > keptRecords {
+		s.head = nil
+	}
 	if err := s.append(b); err != nil {
 		return s.failed("spool: write the journal", err)
 	}
@@ -171,9 +174,9 @@ func (s *Store) encode(b []byte, j *job) []byte {
 	default:
 		return b
 	}
-	head := append(j.fixed.append(make([]byte, 0, fixedBytes+len(j.head))), j.head...)
-	j.n = uint32(frameBytes + len(head))
-	return s.id.appendRecord(b, j.at, recordMessage, head, body, j.fixed.bodyCRC)
+	s.head = append(j.fixed.append(s.head[:0]), j.head...)
+	j.n = uint32(frameBytes + len(s.head))
+	return s.id.appendRecord(b, j.at, recordMessage, s.head, body, j.fixed.bodyCRC)
 }
 
 // fixed returns the fixed part of a head of m that is written without the body.

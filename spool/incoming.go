@@ -118,6 +118,9 @@ func (in *Incoming) Commit(ctx context.Context, rcpts []Recipient) error {
 	return err
 }
 
+// usualHead is how many bytes what follows the fixed part of a head seldom has more of.
+const usualHead = 512
+
 // stage does what needs no order: checks, the body's fsync, the head's encoding.
 func (in *Incoming) stage(ctx context.Context, rcpts []Recipient) (*job, error) {
 	switch {
@@ -148,7 +151,7 @@ func (in *Incoming) stage(ctx context.Context, rcpts []Recipient) (*job, error) 
 			return nil, in.err
 		}
 	}
-	j.head = appendHead(nil, &in.env, rcpts)
+	j.head = appendHead(make([]byte, 0, usualHead), &in.env, rcpts)
 	return j, nil
 }
 

@@ -38,7 +38,7 @@ type job struct {
 const (
 	maxGroup      = 512     // jobs of one fsync
 	maxGroupBytes = 8 << 20 // of bodies and heads
-	keptRecords   = 1 << 20 // bytes of memory that are kept from one group for the next
+	keptRecords   = 1 << 20 // bytes of memory that are kept from one group for the next, and from one head
 	maxIdle       = 4       // times that the committer steps aside in vain
 )
 

@@ -100,7 +100,9 @@ func appendAddrPort(b []byte, a netip.AddrPort) []byte {
 	if !a.IsValid() {
 		return append(b, 0)
 	}
-	return appendString(b, a.String())
+	var room [64]byte
+	text := a.AppendTo(room[:0])
+	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }
 
 // appendEnvelope appends e, but for what the fixed part has.

@@ -72,6 +72,7 @@ type Store struct {
 	write    sync.Mutex
 	w        writer
 	records  []byte     // room for the records of a group
+	head     []byte     // and for the head of one
 	last     uint32     // highest number that a segment ever had; written with both locks held
 	unsynced []*outcome // written, not fsynced
 	pending  []*outcome // not written: the disk refused
