@@ -82,6 +82,7 @@ type Lease struct {
 	Settled time.Duration `config:"settled"` // for settled agencies
 	Armed   time.Duration `config:"armed"`   // for armed ones
 	Margin  time.Duration `config:"margin"`  // taken off both by the node itself
+	Renew   time.Duration `config:"renew"`   // between two renewals; 0: a fifth of Armed, 2 s at most
 }
 
 // Protocol is a mail protocol.
