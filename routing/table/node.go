@@ -261,6 +261,8 @@ func (r *Renewal) Check() error {
 		return fmt.Errorf("%w: renewal of node %s: replication %q: want a word", ErrBadChange, node, r.Replication)
 	case (r.Term == 0) != (r.Applied == 0):
 		return fmt.Errorf("%w: renewal of node %s: applied revision %d of term %d: want both or none", ErrBadChange, node, r.Applied, r.Term)
+	case r.Applied >= maxWhole, r.Sequence >= maxWhole:
+		return fmt.Errorf("%w: renewal %d of node %s: applied revision %d: want less than 2^53", ErrBadChange, r.Sequence, node, r.Applied)
 	case len(r.Above)+len(r.Drained) > MaxRecords:
 		return fmt.Errorf("%w: renewal of node %s: %d records: want at most %d", ErrBadChange, node, len(r.Above)+len(r.Drained), MaxRecords)
 	case (r.Short == 0) != (r.Long == 0), r.Short < 0, r.Long < r.Short:
@@ -278,6 +280,9 @@ func (r *Renewal) Check() error {
 	}
 	return nil
 }
+
+// maxWhole is above what drivers can count to that know only floating-point numbers.
+const maxWhole = 1 << 53
 
 // word reports whether s can stand as a word in a record.
 func word(s string) bool {
