@@ -138,7 +138,7 @@ func (i *inbound) command(c *conn, line string) {
 
 var (
 	simID         = regexp.MustCompile(`(?m)^X-Sim-Id: (\S+)\r$`)
-	transactionID = regexp.MustCompile(`(?m)\bid ([0-9a-f-]{36})`)
+	transactionID = regexp.MustCompile(`\bid ([0-9a-v]{26})\b`)
 )
 
 // dot takes a message, or not.

@@ -11,7 +11,6 @@ import (
 
 var errRefused = error(syscall.ECONNREFUSED)
 
-
 // message is one mail that a sending relay has in custody until it is told 250.
 type message struct {
 	id    string
@@ -23,7 +22,7 @@ type message struct {
 type sender struct {
 	w     *World
 	addr  netip.Addr
-	pick  func() *node // the node to try; nil: none is up
+	pick  func() *machine // the node to try; nil: none is up
 	told  func(id, rcpt, node string, code int)
 	lost  func(id string) // the dot was sent, and no answer came
 	open  int             // messages not yet taken

@@ -47,4 +47,3 @@ func TestTableContract(t *testing.T) {
 		},
 	})
 }
-

@@ -52,6 +52,9 @@ type Server struct {
 	jump    time.Duration
 	Refused map[string]int // writes refused, by code; for oracles
 
+	// OnWrite is told of each write of a client, as replicas get it; nil: nobody.
+	OnWrite func(args []string)
+
 	effects []effect // of the command, script or transaction that runs
 	touched []string // streams that grew
 }
@@ -223,6 +226,11 @@ func (s *Server) finish() {
 	}
 	group := s.effects
 	s.effects = nil
+	if s.OnWrite != nil && s.primary == nil {
+		for _, e := range group {
+			s.OnWrite(e)
+		}
+	}
 	s.offset += int64(len(group))
 	for _, l := range s.links {
 		l.send(group)

@@ -1,0 +1,398 @@
+package sim
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"mailcutover/ledger"
+	"mailcutover/mail"
+	"mailcutover/routing"
+	"mailcutover/spool"
+)
+
+// oracle sees everything that the world sees, and says what must not be. It knows nothing
+// of how nodes decide. All is guarded by World.mu.
+type oracle struct {
+	w   *World
+	run *Run
+
+	mail     map[string]map[string]*copies // by message and recipient
+	named    map[string]int                // possible duplicates of a message that somebody named
+	of       map[string]string             // transaction to message
+	unnamed  map[string]bool               // nodes that say that they don't know what they sent
+	sent     map[string][]string           // transactions by node
+	chain    map[routing.AgencyID]*chain
+	answers  map[version]string // what an open record said
+	marks    map[markOf]routing.Epoch
+	backlog  map[boxOf][]*held
+	accepts  int
+	twice    int
+	lastMail time.Time
+}
+
+// copies is what became of a message for one recipient.
+type copies struct {
+	custody  string // node that answered 250
+	since    time.Time
+	accepted []accepted
+}
+
+// chain is the order in which an agency's platform may have changed.
+type chain struct {
+	commits []committed // as written, by whatever server
+	at      int         // the one in force, as far as deliveries and words show; -1: none
+	current string
+}
+
+type committed struct {
+	at       time.Time
+	platform string
+	epoch    routing.Epoch
+}
+
+type version struct {
+	agency routing.AgencyID
+	epoch  routing.Epoch
+}
+
+type markOf struct {
+	node   string
+	agency routing.AgencyID
+}
+
+type boxOf struct {
+	node string
+	key  spool.Key
+}
+
+// held is a message that waits in a node's spool for its agency.
+type held struct {
+	transaction mail.TransactionID
+	sequence    uint64
+	arrived     bool
+}
+
+func newOracle(r *Run) *oracle {
+	o := &oracle{
+		w: r.World, run: r,
+		mail: map[string]map[string]*copies{}, named: map[string]int{}, of: map[string]string{}, unnamed: map[string]bool{},
+		sent: map[string][]string{}, chain: map[routing.AgencyID]*chain{}, answers: map[version]string{}, marks: map[markOf]routing.Epoch{},
+		backlog: map[boxOf][]*held{},
+	}
+	for _, a := range r.agencies {
+		o.chain[a.id] = &chain{at: -1, current: a.source}
+	}
+	return o
+}
+
+func (o *oracle) copies(message, rcpt string) *copies {
+	if o.mail[message] == nil {
+		o.mail[message] = map[string]*copies{}
+	}
+	c := o.mail[message][rcpt]
+	if c == nil {
+		c = new(copies)
+		o.mail[message][rcpt] = c
+	}
+	return c
+}
+
+// told is a sender's answer. mu is held.
+func (o *oracle) told(id, rcpt, node string, code int) {
+	o.w.note("%s answers %d for %s to %s", node, code, id, rcpt)
+	if code/100 != 2 {
+		return
+	}
+	c := o.copies(id, rcpt)
+	c.custody, c.since = node, time.Now()
+}
+
+// lost is a dot whose answer the sender didn't get. mu is held.
+func (o *oracle) lost(id string) {
+	o.w.note("sender of %s got no answer", id)
+	o.named[id]++
+}
+
+// takes is a message that a platform took. mu is held.
+func (o *oracle) takes(a accepted) {
+	o.accepts++
+	o.lastMail = a.at
+	agency, rcpt := o.run.canonical(a.rcpt)
+	if agency == nil {
+		o.w.violated("I3", "%s took %s for %s, which is nobody's", a.platform, a.message, a.rcpt)
+		return
+	}
+	if want := agency.place(rcpt, a.platform); want != a.rcpt {
+		o.w.violated("I3", "%s took %s for %s, its address there is %s", a.platform, a.message, a.rcpt, want)
+	}
+	c := o.copies(a.message, rcpt)
+	c.accepted = append(c.accepted, a)
+	o.of[a.transaction] = a.message
+	o.delivered(agency.id, a)
+	o.arrived(a, rcpt)
+}
+
+// delivered holds a delivery against what was written in the table (I2, I4, I5).
+func (o *oracle) delivered(id routing.AgencyID, a accepted) {
+	c := o.chain[id]
+	if c.current == a.platform {
+		return
+	}
+	for i := c.at + 1; i < len(c.commits); i++ {
+		if c.commits[i].platform == a.platform {
+			c.at, c.current = i, a.platform
+			return
+		}
+	}
+	o.w.violated("I2", "%s took %s (transaction %s) for agency %s, which is on %s since commit %d of %d", a.platform, a.message, a.transaction, id, c.current, c.at+1, len(c.commits))
+}
+
+// wrote is a write of a client to a server. mu is held.
+func (o *oracle) wrote(server string, args []string) {
+	if args[0] != "HSET" || !strings.HasSuffix(args[1], ":agency") {
+		return
+	}
+	for i := 2; i+1 < len(args); i += 2 {
+		_, text, is := strings.Cut(args[i+1], "{")
+		if !is {
+			continue
+		}
+		var rec routing.Agency
+		if err := json.Unmarshal([]byte("{"+text), &rec); err != nil {
+			o.w.violated("table", "record %q of %s: %v", args[i+1], server, err)
+			continue
+		}
+		o.w.note("%s has %s: phase %s, published %t, epoch %s, %s", server, rec.ID, rec.Phase, rec.Published, rec.Epoch, rec.Tightness)
+		c := o.chain[rec.ID]
+		if c == nil || rec.Published || !rec.Phase.Open() {
+			continue
+		}
+		c.commits = append(c.commits, committed{time.Now(), string(rec.Platform()), rec.Epoch})
+	}
+}
+
+// success is what somebody was told of a switch (I2). mu is held.
+func (o *oracle) success(id routing.AgencyID, platform string) {
+	c := o.chain[id]
+	o.w.note("success is told: %s is on %s", id, platform)
+	if c.current == platform {
+		return
+	}
+	for i := len(c.commits) - 1; i > c.at; i-- {
+		if c.commits[i].platform == platform {
+			c.at, c.current = i, platform
+			return
+		}
+	}
+	o.w.violated("I5", "success of a switch of %s to %s is told, and no commit was written", id, platform)
+}
+
+// published is a State that a node acts on (I6, I7). It is called by the node.
+func (o *oracle) published(node string, s *routing.State) {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	for _, rec := range s.Agencies() {
+		if _, regressed := s.Seen(rec.ID); regressed || !rec.Open() {
+			continue
+		}
+		v := version{rec.ID, rec.Epoch}
+		said := string(rec.Platform()) + " " + rec.Mapping.String()
+		if was, known := o.answers[v]; known && was != said {
+			o.w.violated("I6", "%s has agency %s at epoch %s on %s, another node had it on %s", node, rec.ID, rec.Epoch, said, was)
+		}
+		o.answers[v] = said
+		m := markOf{node, rec.ID}
+		if was := o.marks[m]; rec.Epoch.Compare(was) < 0 {
+			o.w.violated("I7", "%s opens agency %s at epoch %s, it had seen %s", node, rec.ID, rec.Epoch, was)
+		}
+		o.marks[m] = rec.Epoch
+	}
+}
+
+// forget is a node whose disk is gone. mu is held.
+func (o *oracle) forget(node string) {
+	for m := range o.marks {
+		if m.node == node {
+			delete(o.marks, m)
+		}
+	}
+	o.loses(node)
+}
+
+// loses is a node that may have lost its spool's newest outcomes, or its ledger's. mu is held.
+func (o *oracle) loses(node string) {
+	for b := range o.backlog {
+		if b.node == node {
+			delete(o.backlog, b)
+		}
+	}
+	for _, t := range o.sent[node] {
+		o.unnamed[t] = true
+	}
+}
+
+// doubt is a possible duplicate that a node names. It is called by the node.
+func (o *oracle) doubt(transaction, why string) {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	o.w.note("transaction %s: %s", transaction, why)
+	o.named[transaction]++
+}
+
+// unknown is a node that says that it doesn't know what it sent. It is called by the node.
+func (o *oracle) unknown(node string) {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	o.loses(node)
+}
+
+// spooled is a recipient that a node's spool took. It is called by the node.
+func (o *oracle) spooled(node string, e *spool.Entry) {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	o.w.note("%s has %s in its spool: %s", node, e.Transaction, e.State)
+	o.sent[node] = append(o.sent[node], string(e.Transaction))
+	if e.State == spool.StateHeld {
+		b := boxOf{node, e.Key}
+		o.backlog[b] = append(o.backlog[b], &held{e.Transaction, e.Sequence, false})
+	}
+}
+
+// arrived holds a delivery against the order of acceptance (I8, I9).
+func (o *oracle) arrived(a accepted, rcpt string) {
+	for b, list := range o.backlog {
+		for i, h := range list {
+			if string(h.transaction) != a.transaction || h.arrived || o.run.boxes[b.key] != rcpt {
+				continue
+			}
+			h.arrived = true
+			for _, before := range list[:i] {
+				if !before.arrived && before.sequence < h.sequence {
+					o.w.violated("I8", "%s brings %s to %s before %s, which it took earlier", b.node, h.transaction, a.rcpt, before.transaction)
+				}
+			}
+		}
+	}
+}
+
+// finish looks at the end, when all faults are over and all nodes had time (I1, I10, I20).
+func (o *oracle) finish() {
+	for _, id := range sorted(o.mail) {
+		for _, rcpt := range sorted(o.mail[id]) {
+			c := o.mail[id][rcpt]
+			if len(c.accepted) == 0 {
+				if c.custody != "" && !o.run.lostDisk[c.custody] {
+					o.w.violated("I1", "%s for %s: %s answered 250 at %.3f s, and nobody has it", id, rcpt, c.custody, c.since.Sub(o.w.began).Seconds())
+				}
+				continue
+			}
+			extra := len(c.accepted) - 1
+			o.twice += extra
+			allowed := o.named[id]
+			free := false
+			for _, a := range c.accepted {
+				free = free || o.unnamed[a.transaction]
+			}
+			seen := map[string]bool{}
+			for _, a := range c.accepted {
+				if !seen[a.transaction] {
+					seen[a.transaction] = true
+					allowed += o.named[a.transaction]
+				}
+			}
+			if extra > allowed && !free {
+				o.w.violated("I10", "%s for %s arrived %d times, and %d possible duplicates were named", id, rcpt, len(c.accepted), allowed)
+			}
+		}
+	}
+}
+
+func sorted[V any](m map[string]V) []string {
+	var keys []string
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// intents is a node's ledger, which the oracle reads along.
+type intents struct {
+	*ledger.Ledger
+	run  *Run
+	node string
+	open map[ledger.Ticket]mail.TransactionID
+}
+
+// Intend implements transfer.Ledger.
+func (i *intents) Intend(in *ledger.Intent) (ledger.Ticket, error) {
+	t, err := i.Ledger.Intend(in)
+	w := i.run.World
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err == nil {
+		if i.open == nil {
+			i.open = map[ledger.Ticket]mail.TransactionID{}
+		}
+		i.open[t] = in.Transaction
+		i.run.oracle.sent[i.node] = append(i.run.oracle.sent[i.node], string(in.Transaction))
+		w.note("%s intends %s to %s, epoch %s", i.node, in.Transaction, in.Platform, in.Recipients[0].Epoch)
+	}
+	return t, err
+}
+
+// Outcome implements transfer.Ledger.
+func (i *intents) Outcome(t ledger.Ticket, answers ...ledger.Answer) {
+	i.Ledger.Outcome(t, answers...)
+	w := i.run.World
+	w.mu.Lock()
+	id := i.open[t]
+	delete(i.open, t)
+	w.mu.Unlock()
+	for _, a := range answers {
+		if a.Result == ledger.ResultInDoubt || a.Result == ledger.ResultNotAcknowledged {
+			i.run.oracle.doubt(string(id), i.node+" says "+a.Result.String())
+			return
+		}
+	}
+}
+
+// notes puts what nodes log into the trace.
+type notes struct {
+	run  *Run
+	node string
+	with []slog.Attr
+}
+
+// Enabled implements slog.Handler.
+func (n *notes) Enabled(_ context.Context, l slog.Level) bool {
+	return n.run.log != nil && l >= n.run.level
+}
+
+// Handle implements slog.Handler.
+func (n *notes) Handle(_ context.Context, r slog.Record) error {
+	text := r.Message
+	for _, a := range n.with {
+		text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+	}
+	r.Attrs(func(a slog.Attr) bool { text += fmt.Sprintf(" %s=%v", a.Key, a.Value); return true })
+	n.run.mu.Lock()
+	defer n.run.mu.Unlock()
+	fmt.Fprintf(n.run.log, "%12.6f   %s: %s %s\n", time.Since(n.run.began).Seconds(), n.node, r.Level, text)
+	return nil
+}
+
+// WithAttrs implements slog.Handler.
+func (n *notes) WithAttrs(a []slog.Attr) slog.Handler {
+	c := *n
+	c.with = append(slices.Clone(n.with), a...)
+	return &c
+}
+
+// WithGroup implements slog.Handler.
+func (n *notes) WithGroup(string) slog.Handler { return n }

@@ -1,0 +1,452 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"mailcutover/internal/durable/memdisk"
+	"mailcutover/rollback/operation"
+	"mailcutover/routing"
+	"mailcutover/routing/redistable"
+	"mailcutover/routing/table"
+	"mailcutover/spool"
+	"mailcutover/test/sim/redismodel"
+)
+
+// Run is one seed's world: nodes, agencies, platforms, senders, a Redis with replicas, an
+// operator, and faults.
+type Run struct {
+	*World
+	Seed  uint64
+	level slog.Level
+
+	agencies  []*agency
+	platforms []*platform
+	machines  []*machine
+	servers   []*redismodel.Server
+	links     []*redismodel.Link // of the replicas
+	admin     *host
+	adminLink *link
+	senders   *sender
+	oracle    *oracle
+	boxes     map[spool.Key]string
+	lostDisk  map[string]bool // nodes whose disk was lost with mail on it
+	byHand    bool            // only people can open what is closed
+
+	messages int
+	toSend   int
+	ops      int // under way
+	done     map[string]int
+	quiet    bool // no faults any more
+}
+
+// agency is what a run knows of one.
+type agency struct {
+	id             routing.AgencyID
+	source, target string
+	addresses      []string
+	armed          bool
+}
+
+func (a *agency) place(rcpt, platform string) string {
+	if platform == a.source {
+		return rcpt
+	}
+	return strings.Replace(rcpt, "@", "@"+platform+".", 1)
+}
+
+// canonical returns whose address on a platform this is.
+func (r *Run) canonical(place string) (*agency, string) {
+	for _, a := range r.agencies {
+		for _, addr := range a.addresses {
+			if place == addr || place == a.place(addr, a.target) {
+				return a, addr
+			}
+		}
+	}
+	return nil, ""
+}
+
+const (
+	loadTime  = 12 * time.Second
+	drainTime = 3 * time.Minute
+)
+
+// newRun draws the world of a seed.
+func newRun(seed uint64, log io.Writer) *Run {
+	r := &Run{World: newWorld(seed, log), Seed: seed, boxes: map[spool.Key]string{}, lostDisk: map[string]bool{}, done: map[string]int{}}
+	for i := range 2 + r.rng.IntN(2) {
+		a := &agency{id: routing.AgencyID(fmt.Sprintf("agency%d", i+1)), source: "exchange", target: "ox", armed: i == 0 || r.chance(0.4)}
+		for n := range 2 + r.rng.IntN(2) {
+			a.addresses = append(a.addresses, fmt.Sprintf("m%d@%s.example", n, a.id))
+		}
+		r.agencies = append(r.agencies, a)
+	}
+	r.oracle = newOracle(r)
+	for _, name := range []string{"exchange", "ox"} {
+		r.platforms = append(r.platforms, &platform{w: r.World, name: name, limit: connectionLimit, takes: r.oracle.takes})
+	}
+	r.drawServers(3)
+	r.adminLink = r.newLink()
+	r.admin = &host{w: r.World, name: "admin", addr: netip.MustParseAddr("192.0.2.99")}
+	for i := range 2 + r.rng.IntN(3) {
+		name := fmt.Sprintf("mx%d", i+1)
+		m := &machine{
+			host: &host{w: r.World, name: name, addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}, run: r, id: routing.NodeID(name),
+			disk: memdisk.New(), front: r.newLink(), redis: r.newLink(), platforms: map[string]*link{},
+		}
+		for _, p := range r.platforms {
+			m.platforms[p.name] = r.newLink()
+		}
+		r.machines = append(r.machines, m)
+	}
+	r.senders = &sender{w: r.World, addr: netip.MustParseAddr("198.51.100.7"), pick: r.anyNode, told: r.oracle.told, lost: r.oracle.lost}
+	return r
+}
+
+func (r *Run) newLink() *link {
+	return &link{least: 100 * time.Microsecond, most: 3 * time.Millisecond}
+}
+
+// anyNode returns a node that takes mail; nil: none.
+func (r *Run) anyNode() *machine {
+	var up []*machine
+	for _, m := range r.machines {
+		if m.listener != nil {
+			up = append(up, m)
+		}
+	}
+	if len(up) == 0 {
+		return nil
+	}
+	return up[r.rng.IntN(len(up))]
+}
+
+func (r *Run) drawServers(n int) {
+	for i := range n {
+		name := fmt.Sprintf("redis%d", i)
+		s := redismodel.New(redismodel.Options{
+			Name: name, Now: time.Now, Token: r.hex, MinReplicas: n / 2, MaxLag: 2 * time.Second,
+			After: func(d time.Duration, f func()) func() {
+				e := r.after(d, "", f)
+				return func() { e.off = true }
+			},
+		})
+		s.OnWrite = func(args []string) { r.oracle.wrote(name, args) }
+		r.servers = append(r.servers, s)
+	}
+	for _, s := range r.servers[1:] {
+		r.attach(r.servers[0], s)
+	}
+}
+
+func (r *Run) attach(from, to *redismodel.Server) {
+	l := redismodel.Attach(from, to, func() time.Duration { return r.between(100*time.Microsecond, 3*time.Millisecond) })
+	r.links = slices.DeleteFunc(r.links, func(old *redismodel.Link) bool { return old.To == to })
+	r.links = append(r.links, l)
+}
+
+// tableOptions are those of a connection to the table from a host, which takes view() for
+// the primary, as Sentinel tells it.
+func (r *Run) tableOptions(h *host, l *link, view func() int) redistable.Options {
+	return redistable.Options{
+		URL: "redis://127.0.0.1:6379/0", AllowNoPassword: true, Replicas: len(r.servers) - 1, BulkTimeout: time.Second,
+		Dialer: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return r.dial(ctx, h, l, "redis", netip.MustParseAddrPort("127.0.0.1:6379"), func() (peer, error) {
+				s := r.servers[view()]
+				if s.Down() {
+					return nil, errRefused
+				}
+				return &toServer{server: s}, nil
+			})
+		},
+	}
+}
+
+// toServer is the server's end of a connection.
+type toServer struct {
+	server  *redismodel.Server
+	session *redismodel.Session
+}
+
+func (t *toServer) greet(c *conn) {
+	t.session = t.server.Connect(func(b []byte) { c.answer(b, 0) }, func() { c.hangUp(true) })
+}
+
+func (t *toServer) receive(_ *conn, b []byte) { t.session.Feed(b) }
+
+func (t *toServer) ended(*conn) { t.session.Close() }
+
+// primary returns the index of the server that Sentinel takes for the primary.
+func (r *Run) primary() int {
+	for i, s := range r.servers {
+		if s.Primary() && !s.Down() {
+			return i
+		}
+	}
+	return 0
+}
+
+// execute lets the run happen, from the empty table to the last message.
+func (r *Run) execute() error {
+	setup := make(chan error, 1)
+	go func() { setup <- r.fill() }()
+	var err error
+	filled := false
+	r.run(10*time.Second, func() bool {
+		select {
+		case err = <-setup:
+			filled = true
+		default:
+		}
+		return filled
+	})
+	if !filled || err != nil {
+		return fmt.Errorf("seed %d: fill the table: %v", r.Seed, err)
+	}
+	r.mu.Lock()
+	for _, m := range r.machines {
+		r.after(r.evenly(0, 200*time.Millisecond), "", m.start)
+	}
+	r.mu.Unlock()
+	if !r.run(20*time.Second, r.serving) {
+		return fmt.Errorf("seed %d: not all nodes serve: %s", r.Seed, r.why())
+	}
+	r.mu.Lock()
+	r.note("all nodes serve")
+	r.plan()
+	r.mu.Unlock()
+	r.run(loadTime+4*time.Second, nil)
+	r.mu.Lock()
+	r.heal()
+	r.mu.Unlock()
+	drained := r.run(drainTime, func() bool { return r.toSend == 0 && r.senders.open == 0 && r.ops == 0 && r.empty() })
+	r.mu.Lock()
+	r.note("end: drained %t", drained)
+	if !drained && !r.byHand {
+		r.violated("I20", "not drained %s after the last fault: %s", drainTime, r.why())
+	}
+	r.oracle.finish()
+	for _, m := range r.machines {
+		m.kill(memdisk.LoseNothing)
+	}
+	r.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		for _, m := range r.machines {
+			m.ends.Wait()
+		}
+		close(ended)
+	}()
+	r.run(time.Minute, func() bool {
+		select {
+		case <-ended:
+			return true
+		default:
+			return false
+		}
+	})
+	<-ended
+	return nil
+}
+
+// serving reports whether all nodes may decide and take operations.
+func (r *Run) serving() bool {
+	for _, m := range r.machines {
+		l := m.life
+		if l == nil || m.listener == nil {
+			return false
+		}
+		select {
+		case <-l.ready:
+		default:
+			return false
+		}
+		if right := l.keeper.Right(time.Time{}); !right.Armed || !right.Settled {
+			return false
+		}
+	}
+	return true
+}
+
+// empty reports whether nothing lies in any spool.
+func (r *Run) empty() bool {
+	for _, m := range r.machines {
+		if m.life == nil || m.life.spool == nil {
+			return false
+		}
+		if all, _ := m.life.spool.Counts(); all.Messages > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// why says what is not as it should be.
+func (r *Run) why() string {
+	text := fmt.Sprintf("%d messages to be sent, %d with senders, %d operations", r.toSend, r.senders.open, r.ops)
+	for _, m := range r.machines {
+		if m.life == nil || m.life.keeper == nil {
+			text += "; " + m.name + " doesn't run"
+			continue
+		}
+		s := m.life.keeper.Status()
+		text += fmt.Sprintf("; %s settled %t armed %t %s", m.name, s.Settled, s.Armed, s.Why)
+		if s.Err != nil {
+			text += " " + s.Err.Error()
+		}
+		if st := m.life.replica.Status(); !st.Open {
+			text += " replica: " + st.Reason
+		}
+		if m.life.spool != nil {
+			if all, _ := m.life.spool.Counts(); all.Messages > 0 {
+				text += fmt.Sprintf(" %d messages in the spool", all.Messages)
+			}
+		}
+		for _, a := range m.life.replica.State().Agencies() {
+			if !a.Open() {
+				text += fmt.Sprintf(" %s: phase %s published %t locked %t epoch %s", a.ID, a.Phase, a.Published, a.Locked, a.Epoch)
+			}
+		}
+		for _, id := range m.life.replica.State().Regressed() {
+			text += fmt.Sprintf(" %s regressed", id)
+		}
+	}
+	return text
+}
+
+// fill puts the agencies into an empty table.
+func (r *Run) fill() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+	defer cancel()
+	tb, err := redistable.Open(ctx, r.tableOptions(r.admin, r.adminLink, r.primary))
+	if err != nil {
+		return err
+	}
+	defer tb.Close()
+	pos, err := tb.Init(ctx)
+	if err != nil {
+		return err
+	}
+	c := table.Change{ID: "fill", Incarnation: pos.Incarnation, Mapped: pos.Mapped, Term: pos.Term, Who: "sim", What: "fill", Reason: "sim"}
+	for n, a := range r.agencies {
+		rec, err := routing.NewAgency(a.id, routing.PlatformID(a.source), routing.PlatformID(a.target))
+		if err != nil {
+			return err
+		}
+		rec.Epoch.Term = pos.Term
+		var rows []routing.Row
+		for i, addr := range a.addresses {
+			box := routing.MailboxID{0: byte(n + 1), 1: byte(i + 1), 7: 0x40}
+			rows = append(rows, routing.Row{Mailbox: box, Kind: routing.KindUser, Addresses: []routing.Address{routing.Address(addr)},
+				Target: routing.Place{Address: routing.Address(a.place(addr, a.target))}})
+			key := spool.Recipient{Address: routing.Address(addr), Agency: a.id, Mailbox: box}
+			r.boxes[key.Key()] = addr
+		}
+		m, err := routing.NewMapping(a.id, rows)
+		if err != nil {
+			return err
+		}
+		if err := tb.PutMapping(ctx, m); err != nil {
+			return err
+		}
+		rec.Mapping = m.Digest()
+		if a.armed {
+			rec = rec.Arm()
+		}
+		c.Agencies = append(c.Agencies, rec)
+		c.Domains = append(c.Domains, routing.Domain{Name: string(a.id) + ".example", Complete: true})
+	}
+	if _, err := tb.Change(ctx, c); err != nil {
+		return err
+	}
+	return tb.Confirm(ctx)
+}
+
+// plan draws load, switches and faults.
+func (r *Run) plan() {
+	for range 30 + r.rng.IntN(30) {
+		r.toSend++
+		r.after(r.evenly(0, loadTime), "", func() {
+			r.toSend--
+			r.messages++
+			m := &message{id: fmt.Sprintf("s%d-%d", r.Seed, r.messages)}
+			for range 1 + r.rng.IntN(2) {
+				a := r.agencies[r.rng.IntN(len(r.agencies))]
+				if addr := a.addresses[r.rng.IntN(len(a.addresses))]; !slices.Contains(m.rcpts, addr) {
+					m.rcpts = append(m.rcpts, addr)
+				}
+			}
+			r.senders.send(m)
+		})
+	}
+	at := time.Duration(0)
+	for range 1 + r.rng.IntN(3) {
+		at += r.evenly(500*time.Millisecond, 4*time.Second)
+		r.after(at, "", func() { r.operate(r.agencies[0]) })
+	}
+	for range 1 + r.rng.IntN(3) {
+		f := faults[r.rng.IntN(len(faults))]
+		r.after(r.evenly(0, loadTime), "", func() {
+			if !r.quiet {
+				f.do(r)
+			}
+		})
+	}
+}
+
+// operate switches an agency to its other side, from a node.
+func (r *Run) operate(a *agency) {
+	var up []*machine
+	for _, m := range r.machines {
+		if m.life != nil && m.life.runner != nil {
+			up = append(up, m)
+		}
+	}
+	if len(up) == 0 {
+		return
+	}
+	m := up[r.rng.IntN(len(up))]
+	l := m.life
+	abort := r.chance(0.1)
+	patience := r.evenly(0, 2*time.Second)
+	r.ops++
+	m.ends.Go(func() {
+		ctx := context.Background()
+		if abort {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, patience)
+			defer cancel()
+		}
+		rec, _ := l.replica.State().Agency(a.id)
+		req := operation.Request{Kind: operation.Cutover, Agency: a.id, Who: "anna", Reason: "sim", Deadline: 40 * time.Second}
+		winner := a.target
+		if rec.Phase.OnTarget() {
+			req.Kind, winner = operation.Rollback, a.source
+		}
+		r.mu.Lock()
+		r.note("%s of %s is begun on %s", req.Kind, a.id, m.name)
+		r.mu.Unlock()
+		op, err := l.runner.Run(ctx, req)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.ops--
+		r.note("%s of %s on %s ends: %s, %v", req.Kind, a.id, m.name, op.Step, err)
+		if l.host.dead {
+			return // nobody hears of it
+		}
+		if err == nil && op.Step == operation.StepDone {
+			r.done["done"]++
+			r.oracle.success(a.id, winner)
+			return
+		}
+		r.done["not done"]++
+	})
+}
