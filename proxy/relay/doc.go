@@ -26,9 +26,11 @@
 // or TLS below 1.2, and it never falls back from TLS to plain text on an error. The
 // AUTH parameter of MAIL (RFC 4954 section 5) is not carried.
 //
-// On failure the connection is closed. A host that refuses connections, answers 421 or
-// goes away in a transaction is left alone for a growing, jittered time; others take
-// its place. Another host or a fresh connection is tried only as long as MAIL has not
+// On failure the connection is closed. A host that refuses connections, greets with 421 or
+// goes away before it answered a MAIL is left alone for a growing, jittered time; others
+// take its place. One connection that had worked and breaks says little of its host; if one that
+// was made afterwards breaks as well, with none that worked in between, it counts as a
+// refusal. Another host or a fresh connection is tried only as long as MAIL has not
 // been answered. If no host is left the error comes at once.
 //
 // A client that falls silent between RCPT and DATA does not keep a connection from others:
