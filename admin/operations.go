@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -20,7 +19,7 @@ const beginPatience = 5 * time.Second
 const keptOperations = 100
 
 // errStopping is why an operation is aborted when the node stops.
-var errStopping = errors.New("the node is stopping")
+var errStopping = operation.ErrStopping
 
 // operations runs operations in the background and lets others watch.
 type operations struct {

@@ -107,12 +107,12 @@ func texts[S ~string](in []S) []string {
 // Operation is one run.
 type Operation struct {
 	ID        string     `json:"id"`
-	Kind      string     `json:"kind" enum:"cutover,rollback"`
+	Kind      string     `json:"kind" enum:"cutover,rollback,remap"`
 	Agency    string     `json:"agency"`
 	Agencies  []string   `json:"agencies" doc:"That change together"`
 	Person    string     `json:"person"`
 	Reason    string     `json:"reason"`
-	Step      string     `json:"step" enum:"begin,drain,commit,publish,abort,done,aborted,refused"`
+	Step      string     `json:"step" enum:"begin,drain,hooks,commit,publish,spread,abort,done,aborted,refused"`
 	Ended     bool       `json:"ended"`
 	Running   bool       `json:"running" doc:"Under way on this node"`
 	Started   time.Time  `json:"started"`

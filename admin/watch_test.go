@@ -63,7 +63,7 @@ func TestWatch(t *testing.T) {
 		if len(steps) == 0 || steps[len(steps)-1] != op.Step {
 			steps = append(steps, op.Step)
 		}
-		if strings.Contains(op.Waiting, "1 dots awaited") {
+		if strings.Contains(op.Waiting, "final dots") {
 			once.Do(func() {
 				a, err := c.Agency(t.Context(), "health")
 				if err != nil || a.Phase != "to-target" || a.Open || a.UnderWay.Dotted != 1 {

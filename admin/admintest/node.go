@@ -105,7 +105,9 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 	journal, err := durable.Open(nil, filepath.Join(dir, "journal"))
 	must(err)
 	n.Alarms = alarm.NewSet(logger)
-	runner := operation.New(operation.Options{Table: n.Table, Replica: n.Replica, Gate: n.Gate, Folder: journal, Alarms: n.Alarms, Logger: logger})
+	runner := operation.New(operation.Options{
+		Node: "alone", Instance: "test", Table: &alone{Table: n.Table, node: n}, Replica: n.Replica, Folder: journal, Alarms: n.Alarms, Logger: logger,
+	})
 	n.openSpool(t, ctx, &running, dir, logger)
 	o := admin.Options{
 		Spool: n.Spool, Queue: n.Queue, Ledger: n.Ledger, SpoolDirectory: filepath.Join(dir, "spool"),

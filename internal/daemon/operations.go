@@ -7,14 +7,17 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"mailcutover/internal/config"
 	"mailcutover/internal/durable"
 	"mailcutover/rollback/operation"
+	"mailcutover/routing"
 )
 
 const (
 	// tendPause is the time between two looks at what operations left unsettled.
-	tendPause = 5 * time.Second
+	tendPause = time.Second
 
 	// abortPatience is how long an operation may try to abort after the grace period.
 	abortPatience = 2 * time.Second
@@ -27,8 +30,16 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 	if err != nil {
 		return nil, fmt.Errorf("open the journal of operations: %w", err)
 	}
+	limits := make(map[routing.PlatformID]time.Duration)
+	for i := range cfg.Platforms {
+		limits[cfg.Platforms[i].ID] = cfg.Platforms[i].ConnectionLimit
+	}
+	instance := routing.InstanceID(uuid.NewString())
 	d.runner = operation.New(operation.Options{
-		Table: d.table, Replica: d.replica, Gate: d.gate, Folder: journal, Alarms: d.alarms, Logger: d.logger,
+		Node: aloneNode, Instance: instance, Table: &alone{Table: d.table, gate: d.gate, replica: d.replica, instance: instance},
+		Replica: d.replica, Folder: journal, Alarms: d.alarms, Logger: d.logger,
+		Leases: operation.Leases{Short: cfg.Lease.Armed, Long: cfg.Lease.Settled, Margin: cfg.Lease.Margin},
+		Limit:  func(id routing.PlatformID) time.Duration { return limits[id] },
 	})
 	done := make(chan struct{})
 	d.parts.Go(func() { d.tendOperations(done) })
@@ -69,7 +80,7 @@ func (d *Daemon) stopOperations(ctx context.Context) error {
 	if d.runner == nil {
 		return nil
 	}
-	defer d.runner.Halt()
+	defer d.runner.Stop()
 	if d.admin == nil {
 		return nil
 	}

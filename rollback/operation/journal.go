@@ -56,9 +56,9 @@ func (j journal) read(name string) (Operation, error) {
 	return o, nil
 }
 
-// record writes an operation into the journal. What can't be written is kept, and
+// enter writes an operation into the journal. What can't be written is kept, and
 // written by Tend.
-func (r *Runner) record(op *Operation) error {
+func (r *Runner) enter(op *Operation) error {
 	err := r.journal.write(op)
 	r.mu.Lock()
 	if err != nil {
@@ -77,27 +77,28 @@ func (r *Runner) record(op *Operation) error {
 	return err
 }
 
-// flush writes what record couldn't.
+// flush writes what enter couldn't.
 func (r *Runner) flush() error {
 	r.mu.Lock()
 	var late []Operation
 	for id, op := range r.unwritten {
 		if r.running[id] == nil {
 			late = append(late, op)
-			r.running[id] = &op
+			r.running[id] = newHandle(op, func(error) {})
 		}
 	}
 	r.mu.Unlock()
 	var errs []error
 	for i := range late {
-		errs = append(errs, r.record(&late[i]))
+		errs = append(errs, r.enter(&late[i]))
 		r.release(late[i].ID)
 	}
 	return errors.Join(errs...)
 }
 
-// List returns the operations of this node's journal, the newest last. An entry that
-// can't be read is reported, and left where it is.
+// List returns the operations of this node's journal, and those of other nodes that have
+// not ended, the newest last. An entry that can't be read is reported, and left where it
+// is.
 func (r *Runner) List() ([]Operation, error) {
 	names, err := r.Folder.Names()
 	if err != nil {
@@ -117,12 +118,19 @@ func (r *Runner) List() ([]Operation, error) {
 	for id, op := range r.unwritten {
 		known[id] = op
 	}
-	for id, op := range r.running {
+	for id, h := range r.running {
 		if _, ok := known[id]; ok {
-			known[id] = *op
+			known[id] = h.op
 		}
 	}
 	r.mu.Unlock()
+	for _, rec := range r.Replica.State().Operations() {
+		if _, ok := known[rec.ID]; !ok {
+			op, err := fromRecord(&rec)
+			errs = append(errs, err)
+			known[rec.ID] = op
+		}
+	}
 	ops := make([]Operation, 0, len(known))
 	for _, op := range known {
 		ops = append(ops, op)

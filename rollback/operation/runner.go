@@ -3,24 +3,23 @@ package operation
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
-	"mailcutover/node"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
 )
 
-// DefaultDeadline is after how long an operation that isn't committed is aborted.
+// DefaultDeadline is after how long an operation that isn't drained is aborted, unless a
+// fence in its plan takes longer.
 const DefaultDeadline = 60 * time.Second
+
+// DefaultLimit is what is assumed of a platform that has no connection limit configured.
+// It proves nothing, and the plan says so.
+const DefaultLimit = 10 * time.Minute
 
 // Replica is this node's copy of the table.
 type Replica interface {
@@ -29,12 +28,14 @@ type Replica interface {
 	Wait(ctx context.Context, pos routing.Position) error
 }
 
-// Drainer waits until nothing is under way that was decided before an epoch.
-type Drainer interface {
-	// InDoubt returns the time before which the agency can't be drained, because of
-	// messages whose answer was lost; zero: there are none.
-	InDoubt(agency routing.AgencyID) time.Time
-	Drain(ctx context.Context, agency routing.AgencyID, epoch routing.Epoch, progress func(node.Load)) error
+// Table is what a runner needs of the table.
+type Table interface {
+	Change(ctx context.Context, c table.Change) (routing.Position, error)
+	Confirm(ctx context.Context) error
+	Position(ctx context.Context) (routing.Position, error)
+	Mapping(ctx context.Context, agency routing.AgencyID, digest routing.Digest) (*routing.Mapping, error)
+	Nodes(ctx context.Context) (table.Nodes, error)
+	Operations(ctx context.Context) ([]routing.Operation, error)
 }
 
 // Alarms takes what a human has to see.
@@ -43,17 +44,39 @@ type Alarms interface {
 	Clear(key string) bool
 }
 
-// Options are what a runner works with; all are required.
-type Options struct {
-	Table   table.Table
-	Replica Replica
-	Gate    Drainer
-	Folder  Folder // the journal
-	Alarms  Alarms
-	Logger  *slog.Logger
+// Leases are the lengths of the nodes' leases, as all nodes have them configured.
+type Leases struct {
+	Short, Long time.Duration
+	Margin      time.Duration // added to each fence
+
+	// ClocksRun says that the nodes' monotonic clocks go on while their machines are
+	// stopped. Without it the end of a long lease proves nothing.
+	ClocksRun bool
 }
 
-// Errors of Run before anything was changed.
+// Options are what a runner works with. All of the first group are required.
+type Options struct {
+	Node     routing.NodeID     // this one
+	Instance routing.InstanceID // of this process
+	Table    Table
+	Replica  Replica
+	Folder   Folder // the journal
+	Alarms   Alarms
+	Logger   *slog.Logger
+
+	Leases Leases
+
+	// Limit returns after how long a platform ends any connection; 0: not configured. Nil:
+	// none is.
+	Limit func(routing.PlatformID) time.Duration
+
+	Hooks    Hooks  // nil: none
+	Prober   Prober // nil: platforms are not probed
+	Checks   []Checker
+	Sessions func(routing.AgencyID) int // login sessions of the agency on this node; nil: not known
+}
+
+// Errors of Run before anything was changed, and of the calls that people make.
 var (
 	// ErrEpoch is about an agency whose record is not the one that the request was made for.
 	ErrEpoch = errors.New("agency's epoch is another")
@@ -63,30 +86,72 @@ var (
 
 	// ErrRecovering is what Run answers before Recover was here.
 	ErrRecovering = errors.New("operations of the time before the start are not settled yet")
+
+	// ErrFrozen is about an agency for which no operation may begin.
+	ErrFrozen = errors.New("agency is frozen")
+
+	// ErrPlan is a plan that is another now than the one that was approved.
+	ErrPlan = errors.New("the plan is another now")
+
+	// ErrPrecheck is a check of the plan that refuses the operation.
+	ErrPrecheck = errors.New("a check refuses it")
+
+	// ErrMembers is about nodes that don't answer, or not as they should.
+	ErrMembers = errors.New("nodes keep the operation back")
+
+	// ErrTakenOver is an operation that another node carries on, or has ended.
+	ErrTakenOver = errors.New("another node has the operation")
+
+	// ErrCommitted is an abort that comes too late: the way back is an operation of its own.
+	ErrCommitted = errors.New("operation is committed")
+
+	// ErrNotCommitted is a publish that comes too early.
+	ErrNotCommitted = errors.New("operation is not committed")
+
+	// ErrNoOperation is an operation that isn't open.
+	ErrNoOperation = errors.New("no such open operation")
+
+	// ErrStopping is the cause with which the context of Run ends when the node stops: an
+	// emergency, and an operation with an external step, are then left to another node, or
+	// to the next start, instead of being aborted.
+	ErrStopping = errors.New("the node is stopping")
 )
 
 // Runner carries out operations. Use [New]. It is safe for concurrent use; that two
-// operations don't own one agency is the table's business.
+// operations don't own one agency, and that two nodes don't own one operation, is the
+// table's business.
 type Runner struct {
 	Options
 	journal journal
 
 	halted context.Context // of all work on the table but a begin, a drain and a commit
 	halt   context.CancelFunc
+	resume sync.WaitGroup // operations that Tend and Recover go on with
 
 	mu        sync.Mutex
 	recovered bool
-	running   map[routing.OperationID]*Operation // claimed by somebody, as last shown
-	unwritten map[routing.OperationID]Operation  // the journal has less of them
-	unsettled map[routing.OperationID]struct{}   // left without an end
-	strangers map[routing.AgencyID]struct{}      // with an alarm: closed by an operation that the journal doesn't know
+	stopping  bool                              // operations are left to other nodes
+	running   map[routing.OperationID]*handle   // claimed by somebody
+	unwritten map[routing.OperationID]Operation // the journal has less of them
+	unsettled map[routing.OperationID]struct{}  // left without an end
+	strangers map[routing.AgencyID]struct{}     // with an alarm: closed by an operation that nobody knows
+}
+
+// handle is an operation that runs in this process.
+type handle struct {
+	op      Operation               // as last shown
+	cancel  context.CancelCauseFunc // of what comes before commit
+	once    sync.Once
+	without chan struct{} // closed when people want it published without a replica
+	replica string        // which, set before
+	done    chan struct{}
 }
 
 // New returns a runner. It refuses to Run until Recover was here.
 func New(o Options) *Runner {
 	r := &Runner{
 		Options: o, journal: journal{o.Folder},
-		running:   make(map[routing.OperationID]*Operation),
+		running:   make(map[routing.OperationID]*handle),
 		unwritten: make(map[routing.OperationID]Operation),
 		unsettled: make(map[routing.OperationID]struct{}),
 		strangers: make(map[routing.AgencyID]struct{}),
@@ -96,75 +161,105 @@ func New(o Options) *Runner {
 }
 
 // Halt makes everybody give up who still waits for the table: what has no end then is
-// left to Recover, at the next start. It is for a node that has to stop. Nothing can be
-// run afterwards.
+// left to other nodes, and to Recover at the next start. It is for a node that has to
+// stop. Nothing can be run afterwards.
 func (r *Runner) Halt() { r.halt() }
 
-// claim makes the operation the caller's alone, until release; false: it is somebody
-// else's.
-func (r *Runner) claim(op Operation) bool {
+// Stop is Halt, and waits for the operations that Tend and Recover went on with. Who has
+// called Run waits for that himself.
+func (r *Runner) Stop() {
+	r.Halt()
+	r.resume.Wait()
+}
+
+// claim makes the operation the caller's alone in this process, until release; nil: it is
+// somebody else's, or the node stops.
+func (r *Runner) claim(op Operation, cancel context.CancelCauseFunc) *handle {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.running[op.ID] != nil {
-		return false
+	if r.running[op.ID] != nil || r.stopping {
+		return nil
 	}
-	r.running[op.ID] = &op
-	return true
+	h := newHandle(op, cancel)
+	r.running[op.ID] = h
+	return h
+}
+
+func newHandle(op Operation, cancel context.CancelCauseFunc) *handle {
+	return &handle{op: op, cancel: cancel, without: make(chan struct{}), done: make(chan struct{})}
 }
 
 func (r *Runner) release(id routing.OperationID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	close(r.running[id].done)
 	delete(r.running, id)
+}
+
+func (r *Runner) isRunning(id routing.OperationID) *handle {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.running[id]
 }
 
 // Request is what is to be done, and on whose word.
 type Request struct {
 	Kind     Kind
-	Agency   routing.AgencyID
-	Who      string        // a person
-	Reason   string        // required: it is journaled and stands in the table's log
-	Expected routing.Epoch // of Agency when it begins, else ErrEpoch; zero: any
-	Deadline time.Duration // until commit; 0: DefaultDeadline
+	Agency   routing.AgencyID // of a remap it may be empty
+	Who      string           // a person
+	Reason   string           // required: it is journaled and stands in the table's log
+	Expected routing.Epoch    // of Agency when it begins, else ErrEpoch; zero: any
+	Deadline time.Duration    // until drained; 0: DefaultDeadline, or the longest fence in the plan
+
+	// Plan is the digest of the plan that was approved: Run makes the plan anew, with all
+	// its checks, and refuses if it is another now. Zero: nothing was approved, and only
+	// what this node and the table know by themselves is looked at.
+	Plan routing.Digest
+
+	// Emergency is for a rollback on one person's word: checks only inform, a freeze
+	// doesn't keep it back, an open operation of the agency is ended by it, and it has no
+	// deadline. TargetDead says besides that the target can't answer any more.
+	Emergency, TargetDead bool
+
+	// Mappings are, for a remap, the mappings that shall be in force: all whose agency is
+	// concerned. They are in the table.
+	Mappings map[routing.AgencyID]routing.Digest
+
+	Without  []string // hooks that are left out; part of the plan
 	Progress func(Operation)
 }
 
 // Run carries out an operation. Once it has begun it ends with commit and publish, or
-// with abort, even if ctx ends; ctx's end before commit aborts it. The Operation says how
-// far it came; with an error it is refused, aborted, or left closed for Tend and Recover.
+// with abort, even if ctx ends; ctx's end before commit aborts it (but see ErrStopping).
+// The Operation says how far it came; with an error it is refused, aborted, on another
+// node (ErrTakenOver), or left closed for Tend and Recover.
 func (r *Runner) Run(ctx context.Context, req Request) (Operation, error) {
 	if err := r.admit(); err != nil {
 		return Operation{}, fmt.Errorf("%s of agency %s: %w", req.Kind, req.Agency, err)
 	}
-	run, err := r.plan(req)
+	p, err := r.prepare(ctx, req)
 	if err != nil {
 		return Operation{}, err
 	}
-	r.claim(run.op)
-	defer r.release(run.op.ID)
-	deadline := cmp.Or(req.Deadline, DefaultDeadline)
-	until, cancel := context.WithTimeoutCause(ctx, deadline, fmt.Errorf("not drained within %s", deadline))
-	defer cancel()
-
-	if err := run.step(StepBegin); err != nil {
-		return run.end(StepRefused, err)
+	op := p.op
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	h := r.claim(op, cancel)
+	if h == nil {
+		return Operation{}, fmt.Errorf("%s of agency %s: operation %s runs already", req.Kind, req.Agency, op.ID)
 	}
-	pos, err := run.change(until, StepBegin, run.begin)
-	if err != nil {
-		return run.abort(because(until, err)) // it may have happened all the same
+	defer r.release(op.ID)
+	u := r.newRun(op, h, req.Progress)
+	u.expected, u.mapped, u.hooks = req.Expected, p.mapped, p.hooks
+	if err := u.step(StepBegin); err != nil {
+		return u.end(StepRefused, err)
 	}
-	run.op.Closed = time.Now()
-	if err := run.drain(until, pos); err != nil {
-		return run.abort(because(until, err))
+	if done, err := u.begin(ctx, cmp.Or(req.Deadline, p.deadline)); err != nil {
+		return u.abort(ctx, err) // it may have happened all the same
+	} else if done {
+		return u.spread()
 	}
-	if err := run.step(StepCommit); err != nil {
-		return run.abort(err)
-	}
-	if _, err := run.change(until, StepCommit, run.commit); err != nil {
-		// From here on abort may be too late: commit may have happened whatever we hear.
-		return run.settle(err)
-	}
-	return run.publish()
+	return u.goOn(ctx)
 }
 
 // because puts before err what ended ctx, if something did.
@@ -182,105 +277,26 @@ func (r *Runner) admit() error {
 	r.mu.Unlock()
 	switch {
 	case r.halted.Err() != nil:
-		return fmt.Errorf("the node is stopping: %w", context.Canceled)
+		return fmt.Errorf("%w: %w", ErrStopping, context.Canceled)
 	case !recovered:
 		return ErrRecovering
 	}
 	return r.flush()
 }
 
-// run is one operation under way.
-type run struct {
-	*Runner
-	op       Operation
-	progress func(Operation)
-	expected routing.Epoch // of the operation's agency at begin; zero: any
-	sent     *table.Change // last change sent; whether it happened is known by sending it again
-	again    string        // ends the ids of abort and publish, if it isn't the first to take them; empty in Run
-}
-
-// plan checks whether the operation can begin, and writes nothing.
-func (r *Runner) plan(req Request) (*run, error) {
-	if strings.TrimSpace(req.Reason) == "" {
-		return nil, fmt.Errorf("%s of agency %s: a reason is required", req.Kind, req.Agency)
-	}
-	state := r.Replica.State()
-	a, ok := state.Agency(req.Agency)
-	if !ok {
-		return nil, fmt.Errorf("%s: no agency %q in the table", req.Kind, req.Agency)
-	}
-	op := Operation{
-		ID: routing.OperationID(uuid.NewString()), Kind: req.Kind, Agency: req.Agency,
-		Agencies: []routing.AgencyID{req.Agency}, Nonce: newNonce(),
-		Who: req.Who, Reason: req.Reason, Started: time.Now(),
-	}
-	want := routing.PhaseSource
-	if req.Kind == Rollback {
-		want = routing.PhaseTarget
-		for _, child := range state.Agencies() {
-			if child.Parent == a.ID && child.Phase.OnTarget() {
-				op.Agencies = append(op.Agencies, child.ID)
-			}
+// limit returns the platform's connection limit, and whether it is configured.
+func (r *Runner) limit(p routing.PlatformID) (limit time.Duration, configured bool) {
+	if r.Limit != nil {
+		if d := r.Limit(p); d > 0 {
+			return d, true
 		}
 	}
-	if a.Phase != want {
-		return nil, fmt.Errorf("%s of agency %s: %w: it is in phase %s, want %s", req.Kind, a.ID, routing.ErrTransition, a.Phase, want)
-	}
-	one := &run{Runner: r, op: op, progress: req.Progress, expected: req.Expected}
-	for _, id := range op.Agencies {
-		rec, _ := state.Agency(id)
-		if _, err := one.begin(rec); err != nil {
-			return nil, err
-		}
-		if until := r.Gate.InDoubt(id); until.After(op.Started.Add(cmp.Or(req.Deadline, DefaultDeadline))) {
-			return nil, fmt.Errorf("%s of agency %s: %w: agency %s can't be drained before %s", req.Kind, a.ID, ErrInDoubt, id, until.Format(time.RFC3339))
-		}
-	}
-	return one, nil
+	return DefaultLimit, false
 }
 
-func newNonce() routing.Nonce {
-	for {
-		var b [8]byte
-		_, _ = rand.Read(b[:]) // never fails, since Go 1.24
-		if n := routing.Nonce(binary.BigEndian.Uint64(b[:])); n != 0 {
-			return n
-		}
-	}
-}
-
-func (u *run) begin(a routing.Agency) (routing.Agency, error) {
-	next, err := a.Begin(u.op.ID, u.op.Nonce, routing.EventBegin)
-	if err == nil && u.expected != (routing.Epoch{}) && a.ID == u.op.Agency && a.Epoch != u.expected {
-		return a, fmt.Errorf("begin %s: %w: it is %s, expected was %s", a.ID, ErrEpoch, a.Epoch, u.expected)
-	}
-	return next, err
-}
-
-func (u *run) commit(a routing.Agency) (routing.Agency, error) {
-	return a.Commit(u.op.ID, u.op.Nonce)
-}
-
-// drain waits until this node has nothing old under way for any of the agencies.
-func (u *run) drain(ctx context.Context, pos routing.Position) error {
-	if err := u.step(StepDrain); err != nil {
-		return err
-	}
-	if err := u.Replica.Wait(ctx, pos); err != nil {
-		return fmt.Errorf("wait for begin in the replica: %w", err)
-	}
-	for _, id := range u.op.Agencies {
-		a, _ := u.Replica.State().Agency(id)
-		err := u.Gate.Drain(ctx, id, a.Epoch, func(l node.Load) {
-			u.op.Waiting = ""
-			if l.Dotted+l.InDoubt > 0 {
-				u.op.Waiting = fmt.Sprintf("%d dots awaited, %d in doubt", l.Dotted, l.InDoubt)
-			}
-			u.show()
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+// nodes reads the members; within a second, or it is as if the table didn't answer.
+func (r *Runner) nodes(ctx context.Context) (table.Nodes, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return r.Table.Nodes(ctx)
 }

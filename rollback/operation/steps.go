@@ -11,46 +11,119 @@ import (
 	"mailcutover/routing/table"
 )
 
-// change computes the agencies' next records and stores them, again if they changed
-// meanwhile (a lock, an arming), and again if the table didn't answer.
-func (u *run) change(ctx context.Context, step Step, next func(routing.Agency) (routing.Agency, error)) (routing.Position, error) {
+// change computes what the step changes and stores it, with the operation's own record:
+// again if a record changed meanwhile (a lock, an arming, people's word about a hook), and
+// again if the table didn't answer. compute sets the agencies' records in c, and in next
+// what the operation is after it. Who has lost the operation gets ErrTakenOver.
+//
+// The id of the change names the revision of the operation's record that it follows. So
+// two changes that differ, of two runners or of one, never share one id, and of those with
+// one record before them only the first can happen.
+func (u *run) change(ctx context.Context, step Step, compute func(s *routing.State, next *Operation, c *table.Change) error) (routing.Position, error) {
+	fail := func(err error) (routing.Position, error) {
+		return routing.Position{}, fmt.Errorf("%s of operation %s: %w", step, u.op.ID, err)
+	}
 	for {
-		state := u.Replica.State()
+		s := u.Replica.State()
+		if err := u.own(s); err != nil {
+			return fail(err)
+		}
+		pos := s.Position()
 		c := table.Change{
-			ID: u.changeID(step), Incarnation: state.Position().Incarnation,
+			ID: u.changeID(step, pos), Incarnation: pos.Incarnation, Term: pos.Term,
 			Who: u.op.Who, What: string(step) + " of " + string(u.op.Kind), Reason: u.op.Reason,
 		}
-		for _, id := range u.op.Agencies {
-			a, _ := state.Agency(id)
-			if a.Operation != u.op.ID && (step == StepAbort || step == StepPublish) {
-				continue // all or none are ours, unless the table lost something
-			}
-			a, err := next(a)
-			if err != nil {
-				return routing.Position{}, err
-			}
-			c.Agencies = append(c.Agencies, a)
+		next := u.op
+		next.Hooks = slices.Clone(u.op.Hooks)
+		if err := compute(s, &next, &c); err != nil {
+			return routing.Position{}, err
 		}
-		if len(c.Agencies) == 0 {
-			return routing.Position{}, fmt.Errorf("%s of operation %s: %w", step, u.op.ID, routing.ErrNotOwner)
+		if u.recorded || step == StepBegin {
+			rec, err := next.record(routing.Operation{Revision: u.rev})
+			if err != nil {
+				return fail(err)
+			}
+			c.Operations = append(c.Operations, rec)
 		}
 		u.sent = &c
-		var pos routing.Position
 		err := u.persist(ctx, func() (err error) { pos, err = u.Table.Change(ctx, c); return err })
-		if err == nil {
+		switch {
+		case err == nil:
 			u.sent = nil
-			err = u.Replica.Wait(ctx, pos)
-		} else if errors.Is(err, table.ErrStale) {
-			u.sent = nil
-			if err = u.catchUp(ctx); err == nil {
-				continue
+			u.recorded = u.recorded || step == StepBegin
+			u.op = next
+			if err := u.Replica.Wait(ctx, pos); err != nil {
+				return fail(fmt.Errorf("wait for it in the replica: %w", err))
 			}
+			return pos, nil
+		case errors.Is(err, table.ErrStale), errors.Is(err, table.ErrTerm), errors.Is(err, table.ErrRejoining):
+			u.sent = nil
+			if !errors.Is(err, table.ErrStale) {
+				u.op.Waiting = "the table waits for its nodes"
+				u.show()
+				if u.pause(ctx, slowPace) != nil {
+					return fail(err)
+				}
+			}
+			if err := u.catchUp(ctx); err != nil {
+				return fail(err)
+			}
+		case errors.Is(err, table.ErrReused):
+			// An earlier one of ours, thought refused, was on its way: the records show it.
+			u.sent = nil
+			return fail(errors.Join(err, u.catchUp(ctx)))
+		default:
+			return fail(err)
 		}
-		if err != nil {
-			err = fmt.Errorf("%s of operation %s: %w", step, u.op.ID, err)
-		}
-		return pos, err
 	}
+}
+
+// changeID is the id of a step's change.
+func (u *run) changeID(s Step, pos routing.Position) string {
+	switch {
+	case s == StepBegin:
+		return beginID(u.op.ID)
+	case u.recorded:
+		return fmt.Sprintf("%s/%s/%d", u.op.ID, s, u.rev)
+	default:
+		return fmt.Sprintf("%s/%s/at-%d", u.op.ID, s, pos.Revision)
+	}
+}
+
+func beginID(id routing.OperationID) string { return string(id) + "/" + string(StepBegin) }
+
+// own reads the operation's record. ErrTakenOver: another has it, or has ended it.
+func (u *run) own(s *routing.State) error {
+	rec, ok := s.Operation(u.op.ID)
+	switch {
+	case !ok && u.recorded:
+		return fmt.Errorf("%w: it has ended", ErrTakenOver)
+	case !ok:
+		return nil
+	case rec.Runner != u.Node || rec.Instance != u.Instance:
+		return fmt.Errorf("%w: node %s (instance %s)", ErrTakenOver, rec.Runner, rec.Instance)
+	}
+	u.recorded, u.rev = true, rec.Revision
+	if op, err := fromRecord(&rec); err == nil {
+		u.op.Hooks = op.Hooks // people may have said something
+	}
+	return nil
+}
+
+// amend changes the operation's record alone.
+func (u *run) amend(ctx context.Context, what Step, set func(*Operation)) error {
+	if err := u.own(u.Replica.State()); err != nil {
+		return err
+	}
+	if !u.recorded {
+		set(&u.op)
+		return nil
+	}
+	_, err := u.change(ctx, what, func(_ *routing.State, next *Operation, _ *table.Change) error {
+		set(next)
+		return nil
+	})
+	return err
 }
 
 // catchUp waits until the replica is where the table is.
@@ -69,6 +142,7 @@ func (u *run) persist(ctx context.Context, f func() error) error {
 		if !errors.Is(err, table.ErrUnavailable) {
 			return err
 		}
+		u.unsure = true
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -81,13 +155,15 @@ func (u *run) persist(ctx context.Context, f func() error) error {
 // takes no step that leads further.
 func (u *run) step(s Step) error {
 	u.op.Step = s
-	if err := u.record(&u.op); err != nil {
+	if err := u.journalled(); err != nil {
 		return err
 	}
 	u.Logger.Info("operation step", "operation", u.op.ID, "kind", u.op.Kind, "agency", u.op.Agency, "step", s, "who", u.op.Who)
 	u.show()
 	return nil
 }
+
+func (u *run) journalled() error { return u.enter(&u.op) }
 
 // note is step for what has to be done in any case: the journal is written if it can be.
 func (u *run) note(s Step) {
@@ -99,10 +175,7 @@ func (u *run) note(s Step) {
 
 // end notes the end.
 func (u *run) end(s Step, cause error) (Operation, error) {
-	u.op.Waiting, u.op.Error = "", ""
-	if s != StepRefused {
-		u.op.Opened = time.Now()
-	}
+	u.op.Waiting = ""
 	if cause != nil {
 		u.op.Error = cause.Error()
 	}
@@ -114,13 +187,33 @@ func (u *run) end(s Step, cause error) (Operation, error) {
 	return u.op, cause
 }
 
+// leave stops without an end: the operation is another node's. What became of it the
+// journal learns from the table, by Tend.
+func (u *run) leave(err error) (Operation, error) {
+	u.op.Waiting = err.Error()
+	u.mu.Lock()
+	u.unsettled[u.op.ID] = struct{}{}
+	u.mu.Unlock()
+	u.Alarms.Clear(u.alarm())
+	if err := u.journalled(); err != nil {
+		u.Logger.Error("operation is left without its journal", "operation", u.op.ID, "agency", u.op.Agency, "error", err)
+	}
+	u.Logger.Warn("operation is another node's", "operation", u.op.ID, "kind", u.op.Kind, "agency", u.op.Agency, "step", u.op.Step, "reason", err)
+	u.show()
+	return u.op, err
+}
+
 func (u *run) show() {
 	op := u.op
 	op.Agencies = slices.Clone(op.Agencies)
+	op.Hooks = slices.Clone(op.Hooks)
+	op.Nodes = slices.Clone(op.Nodes)
 	u.mu.Lock()
-	u.running[op.ID] = &op
+	u.handle.op = op
 	u.mu.Unlock()
 	if u.progress != nil {
 		u.progress(op)
 	}
 }
+
+func (u *run) alarm() string { return "operation/" + string(u.op.ID) }

@@ -1,0 +1,203 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"mailcutover/routing"
+	"mailcutover/routing/table"
+)
+
+// begin closes the agencies in one change. Before it, members that have not yet seen what
+// begin rests on are awaited for a moment, or until they are fenced. done: an emergency
+// found, or made, the agencies open where it should bring them.
+func (u *run) begin(ctx context.Context, deadline time.Duration) (done bool, err error) {
+	if !u.op.Emergency {
+		u.op.Deadline = u.op.Started.Add(deadline)
+	}
+	u.stands = newStands(u.Leases, u.losingLimit())
+	w := wish{applied: u.op.Base}
+	for began := time.Now(); ; {
+		patience := beginPatience
+		if u.fenceable() && !u.op.Emergency {
+			patience = time.Until(u.op.Deadline)
+		}
+		err := u.tryBegin(ctx, w, patience-time.Since(began))
+		switch {
+		case err == nil:
+			return u.op.Step == StepSpread, nil
+		case !errors.Is(err, table.ErrGuard) || time.Since(began) > patience:
+			return false, err
+		}
+		if err := u.pause(ctx, slowPace); err != nil {
+			return false, because(ctx, err)
+		}
+	}
+}
+
+// fenceable reports whether a silent member will be fenced by time.
+func (u *run) fenceable() bool {
+	return slices.ContainsFunc(u.op.Nodes, func(m Waits) bool { return m.State == MemberSilent && m.Fence != "" })
+}
+
+func (u *run) tryBegin(ctx context.Context, w wish, patience time.Duration) error {
+	look, cancel := context.WithTimeout(ctx, max(patience, fastPace))
+	err := u.await(look, w)
+	cancel()
+	if ctx.Err() != nil {
+		return because(ctx, err)
+	}
+	if err != nil && !u.op.Emergency {
+		return err
+	}
+	// An emergency begins without the members: it closes now, and the drain waits for them.
+	ctx, cancel = context.WithTimeout(ctx, DefaultDeadline)
+	defer cancel()
+	if err := u.confirmOthers(ctx); err != nil {
+		return err
+	}
+	pos, err := u.change(ctx, StepBegin, u.beginChange)
+	if err == nil {
+		u.op.BegunAt = pos.Revision
+		u.spreadTo = pos.Revision
+		u.op.Closed = time.Now()
+		if u.op.Step == StepSpread {
+			u.op.Closed, u.op.Opened = u.op.Started, time.Now()
+		}
+	}
+	return err
+}
+
+// confirmOthers asks for the proof that what another operation committed is durable, where
+// this begin opens it.
+func (u *run) confirmOthers(ctx context.Context) error {
+	s := u.Replica.State()
+	for _, id := range u.op.Agencies {
+		if a, ok := s.Agency(id); ok && a.Operation != "" && !a.Published && a.Phase == routing.PhaseSource {
+			if err := u.Table.Confirm(ctx); err != nil {
+				return fmt.Errorf("%s of agency %s is committed by operation %s, and not known to be durable: publish it without the replica that is missing: %w", Rollback, id, a.Operation, err)
+			}
+		}
+	}
+	return nil
+}
+
+// beginChange computes the change that begins, and what it leads to.
+func (u *run) beginChange(s *routing.State, next *Operation, c *table.Change) error {
+	c.Guard = table.Guard{Applied: u.op.Base, Protocol: table.Protocol, Fenced: u.fences}
+	if u.op.Emergency {
+		c.Guard.Applied = 0
+	} else {
+		c.Guard.Unfrozen = u.op.Agencies
+	}
+	next.Begun = make(map[routing.AgencyID]routing.Epoch)
+	next.Step, next.Closed = StepDrain, time.Now()
+	open := 0
+	for _, id := range u.op.Agencies {
+		was, ok := s.Agency(id)
+		if !ok {
+			return fmt.Errorf("begin %s: no such agency in the table", id)
+		}
+		if u.expected != (routing.Epoch{}) && id == u.op.Agency && was.Epoch != u.expected {
+			return fmt.Errorf("begin %s: %w: it is %s, expected was %s", id, ErrEpoch, was.Epoch, u.expected)
+		}
+		a := was.InTerm(s.Position().Term)
+		var err error
+		if u.op.Emergency {
+			a, err = u.beginEmergency(s, a)
+		} else {
+			a, err = a.Begin(u.op.ID, u.op.Nonce, u.op.Kind.event())
+		}
+		if err != nil {
+			return err
+		}
+		if a.Operation == "" {
+			open++
+		}
+		next.Begun[id] = a.Epoch
+		c.Agencies = append(c.Agencies, a)
+	}
+	if u.op.Emergency {
+		if err := u.endOthers(s, next, c); err != nil {
+			return err
+		}
+	}
+	switch {
+	case open == len(u.op.Agencies): // they never left, or are open where they should be
+		next.Step = StepSpread
+	case open > 0:
+		return fmt.Errorf("begin %s: some of its agencies are on the source platform already: roll back the others alone", u.op.Agency)
+	}
+	return nil
+}
+
+// beginEmergency ends the operation that has the agency, and begins. An agency that is on
+// the source platform then stays open there. In one change, so that no moment exists in
+// which it is open on the target.
+func (u *run) beginEmergency(s *routing.State, a routing.Agency) (routing.Agency, error) {
+	var err error
+	if a.Operation != "" {
+		if a.Published {
+			a, err = a.Abort(a.Operation, a.Nonce)
+		} else {
+			a, err = a.Publish(a.Operation)
+		}
+		if err != nil {
+			return a, err
+		}
+		if a.Phase == routing.PhaseSource {
+			return a.Emergency(u.op.ID), nil
+		}
+	}
+	return a.BeginEmergency(u.op.ID, u.op.Nonce)
+}
+
+// endOthers ends the operations that beginEmergency took agencies from, for all their
+// agencies: those that aren't in u are aborted, or published under a lock.
+func (u *run) endOthers(s *routing.State, next *Operation, c *table.Change) error {
+	next.Ends = nil
+	for _, rec := range s.Operations() {
+		if !slices.ContainsFunc(rec.Agencies, func(id routing.AgencyID) bool {
+			a, ok := s.Agency(id)
+			return ok && a.Operation == rec.ID && slices.Contains(u.op.Agencies, id)
+		}) {
+			continue
+		}
+		old, _ := fromRecord(&rec)
+		old.Step, old.Opened = StepAborted, time.Now()
+		for _, id := range rec.Agencies {
+			a, ok := s.Agency(id)
+			if !ok || a.Operation != rec.ID {
+				continue
+			}
+			if !a.Published {
+				old.Step = StepDone
+			}
+			if slices.Contains(u.op.Agencies, id) {
+				continue
+			}
+			a = a.InTerm(s.Position().Term)
+			var err error
+			if a.Published {
+				a, err = a.Abort(rec.ID, a.Nonce)
+			} else if a, err = a.Publish(rec.ID); err == nil && !a.Locked {
+				a, err = a.Lock()
+			}
+			if err != nil {
+				return err
+			}
+			c.Agencies = append(c.Agencies, a)
+		}
+		old.Error = fmt.Sprintf("ended by the emergency %s of %s", u.op.ID, u.op.Who)
+		end, err := old.record(rec)
+		if err != nil {
+			return err
+		}
+		c.Operations = append(c.Operations, end)
+		next.Ends = append(next.Ends, rec.ID)
+	}
+	return nil
+}
