@@ -1,0 +1,123 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"mailcutover/routing"
+	"mailcutover/routing/table"
+)
+
+// Drain asks a node to take no new work, for maintenance, or lets it work again.
+func (c *Control) Drain(ctx context.Context, act Act, node routing.NodeID, drain bool) error {
+	what := "drain node "
+	if !drain {
+		what = "let work node "
+	}
+	_, err := c.change(ctx, act, "drain", func(state *routing.State) (table.Change, error) {
+		m, err := member(state, node)
+		if err == nil && m.Draining == drain {
+			err = fmt.Errorf("%s%s: %w: draining is %t", what, node, ErrNothing, drain)
+		}
+		m.Draining = drain
+		return table.Change{Members: []routing.Member{m}, What: what + string(node)}, err
+	})
+	return err
+}
+
+// Attest takes people's word that the node's present instance is powered off, or cut off
+// from the platforms: it can deliver no more. Operations then go on without it. Whoever
+// calls has asked enough people. The instance never gets a lease again; a new one does.
+func (c *Control) Attest(ctx context.Context, act Act, node routing.NodeID, instance routing.InstanceID) error {
+	_, err := c.change(ctx, act, "attest", func(state *routing.State) (table.Change, error) {
+		m, err := member(state, node)
+		switch {
+		case err != nil:
+		case m.Instance != instance:
+			err = fmt.Errorf("attest node %s: its instance is %s, not %s: look again", node, m.Instance, instance)
+		case m.Attested == instance:
+			err = fmt.Errorf("attest node %s: %w: it is attested", node, ErrNothing)
+		}
+		m.Attested = instance
+		return table.Change{Members: []routing.Member{m}, What: "attest that node " + string(node) + " is dead", Guard: table.Guard{Rejoining: true}}, err
+	})
+	return err
+}
+
+// Evict takes a node out of the table: no operation waits for it any more, and it gets no
+// lease. It needs a fence: the node gave up its lease, or it is attested, or its long lease
+// has been over for the platform's limit and its renewal counter stood still all the time,
+// which Evict watches for; ctx bounds that.
+func (c *Control) Evict(ctx context.Context, act Act, node routing.NodeID, limit time.Duration) error {
+	fence, err := c.fence(ctx, node, limit)
+	if err != nil {
+		return err
+	}
+	_, err = c.change(ctx, act, "evict", func(state *routing.State) (table.Change, error) {
+		m, err := member(state, node)
+		m.Evicted = true
+		return table.Change{
+			Members: []routing.Member{m}, What: "evict node " + string(node),
+			Guard: table.Guard{Fenced: []table.Fence{fence}, Rejoining: true},
+		}, err
+	})
+	return err
+}
+
+// fence waits for the long fence of a node.
+func (c *Control) fence(ctx context.Context, node routing.NodeID, limit time.Duration) (table.Fence, error) {
+	var at table.Fence
+	var server string
+	var since time.Time
+	for {
+		n, err := c.Table.Nodes(ctx)
+		if err != nil {
+			return at, fmt.Errorf("fence of node %s: %w", node, err)
+		}
+		m, l, err := find(&n, node)
+		if err != nil {
+			return at, err
+		}
+		f := table.Fence{Node: node, Instance: m.Instance, Counter: l.Counter, Kind: table.FenceLong}
+		switch {
+		case m.Attested == m.Instance:
+			f.Kind = table.FenceAttested
+			return f, nil
+		case l.Instance == m.Instance && l.LongEnd.IsZero():
+			return f, nil
+		}
+		now := time.Now()
+		if f != at || n.Server != server {
+			at, server, since = f, n.Server, now
+		}
+		still := now.Sub(since)
+		if !n.Time.Before(l.LongEnd) && still >= limit {
+			return f, nil
+		}
+		left := max(l.LongEnd.Sub(n.Time), limit-still)
+		select {
+		case <-time.After(min(max(left, 10*time.Millisecond), time.Second)):
+		case <-ctx.Done():
+			return at, fmt.Errorf("fence of node %s: %w: it is silent for %s, and can deliver no more in %s: wait, stop it orderly, or attest that it is dead",
+				node, context.Cause(ctx), still.Round(time.Second), left.Round(time.Second))
+		}
+	}
+}
+
+func find(n *table.Nodes, node routing.NodeID) (routing.Member, table.Lease, error) {
+	for _, m := range n.Members {
+		if m.Node == node && !m.Evicted {
+			return m, n.Leases[node], nil
+		}
+	}
+	return routing.Member{}, table.Lease{}, fmt.Errorf("node %q: %w", node, ErrNoNode)
+}
+
+func member(state *routing.State, node routing.NodeID) (routing.Member, error) {
+	m, ok := state.Member(node)
+	if !ok || m.Evicted {
+		return m, fmt.Errorf("node %q: %w", node, ErrNoNode)
+	}
+	return m, nil
+}
