@@ -47,7 +47,6 @@ func (k *Keeper) Check(ctx context.Context, versions ...table.AgencyEpoch) error
 	select {
 	case <-b.done:
 	case <-ctx.Done():
-		k.counts.checksFailed.Add(1)
 		return fmt.Errorf("check with the table: %w", ctx.Err())
 	}
 	if b.err != nil {
@@ -76,6 +75,7 @@ func (k *Keeper) answerChecks(ctx context.Context) {
 		if b == nil {
 			continue
 		}
+		k.counts.checks.Add(1)
 		asking, cancel := context.WithTimeout(ctx, CheckTimeout)
 		for rest := b.versions; len(rest) > 0 && b.err == nil; {
 			n := min(len(rest), table.MaxChecked)
@@ -86,7 +86,6 @@ func (k *Keeper) answerChecks(ctx context.Context) {
 			b.err = fmt.Errorf("%w: %w", asking.Err(), b.err)
 		}
 		cancel()
-		k.counts.checks.Add(1)
 		if b.err != nil {
 			k.counts.checksFailed.Add(1)
 			b.err = fmt.Errorf("check with the table: %w", b.err)

@@ -37,9 +37,8 @@ type KeeperOptions struct {
 	Table   Table
 	Replica Copy
 
-	Node    routing.NodeID
-	Build   string // for people
-	Address string // host:port of the node's admin API, for the other nodes; may be empty
+	Node  routing.NodeID
+	Build string // for people
 
 	Lease Lease
 	Renew time.Duration // between two renewals; 0 is DefaultRenew of the lease
@@ -68,7 +67,8 @@ type Keeper struct {
 	instance routing.InstanceID
 	gate     *Gate // set by Attach
 
-	grant atomic.Pointer[grant]
+	grant   atomic.Pointer[grant]
+	address atomic.Pointer[string] // nil: not known
 
 	checkMu    sync.Mutex
 	collecting *batch        // nil: nobody asks
@@ -133,16 +133,24 @@ func (k *Keeper) Attach(gate *Gate) {
 	gate.setLocks(agenciesOf(k.locks))
 }
 
-// Close gives the directory back, after Run has ended.
+// Close gives the directory back, after Run has ended. It may be called again.
 func (k *Keeper) Close() error {
 	if k.lock == nil {
 		return nil
 	}
-	return k.lock.Close()
+	lock := k.lock
+	k.lock = nil
+	return lock.Close()
 }
 
 // Node returns the node's name, and the instance of this process.
 func (k *Keeper) Node() (routing.NodeID, routing.InstanceID) { return k.o.Node, k.instance }
+
+// SetAddress tells the other nodes the host:port of this one's admin API.
+func (k *Keeper) SetAddress(hostport string) {
+	k.address.Store(&hostport)
+	k.Kick()
+}
 
 // Right implements [Rights]: what the table has granted, whenever the copy was last read.
 func (k *Keeper) Right(time.Time) Right {

@@ -324,9 +324,12 @@ func TestTheRightIsWhatTheTableGranted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeTable(t, "health", "works")
 		f.change(t, "works", arm)
+		f.down = table.ErrUnavailable
 		n := f.start(t, "mx1.example", memdisk.New())
-		n.want("before the first renewal", "health", routing.ReasonTableUnavail)
 		settle()
+		n.want("before the first renewal", "health", routing.ReasonTableUnavail)
+		f.do(func() { f.down = nil })
+		time.Sleep(time.Second)
 		n.want("granted", "health", routing.ReasonOpen)
 		n.want("granted", "works", routing.ReasonOpen)
 		time.Sleep(time.Hour)

@@ -76,11 +76,14 @@ func (k *Keeper) renewal() table.Renewal {
 	r := table.Renewal{
 		Incarnation: k.o.Replica.State().Position().Incarnation,
 		Member: routing.Member{
-			Node: k.o.Node, Instance: k.instance, Protocol: table.Protocol, Build: k.o.Build, Address: k.o.Address,
+			Node: k.o.Node, Instance: k.instance, Protocol: table.Protocol, Build: k.o.Build,
 		},
 		Short: k.o.Lease.Armed, Long: k.o.Lease.Settled,
 		Replication: k.replication,
 		Drained:     k.gate.Drained(), Doubts: k.gate.Doubts(),
+	}
+	if address := k.address.Load(); address != nil {
+		r.Member.Address = *address
 	}
 	if k.o.Counts != nil {
 		r.Counts = k.o.Counts()
@@ -215,5 +218,6 @@ func (k *Keeper) Surrender(ctx context.Context) error {
 	if _, err := k.o.Table.Renew(ctx, r); err != nil {
 		return fmt.Errorf("give up the lease of node %s: %w", k.o.Node, err)
 	}
+	k.registered = r.Long > 0 // else there is nothing left to give up
 	return nil
 }

@@ -25,7 +25,7 @@ type KeeperStatus struct {
 	Locks []LocalLock // of this node alone
 
 	Renewals, RenewalsFailed uint64 // since the start
-	Checks, ChecksFailed     uint64
+	Checks, ChecksFailed     uint64 // questions to the table, each for all that waited
 }
 
 // Status describes the keeper now.
@@ -37,8 +37,8 @@ func (k *Keeper) Status() KeeperStatus {
 	g, right := k.grant.Load(), k.Right(time.Time{})
 	s.Node, s.Instance = k.o.Node, k.instance
 	s.Settled, s.Armed, s.SettledUntil, s.ArmedUntil = right.Settled, right.Armed, g.settled, g.armed
-	s.Renewals, s.RenewalsFailed = k.counts.renewals.Load(), k.counts.renewalsFailed.Load()
-	s.Checks, s.ChecksFailed = k.counts.checks.Load(), k.counts.checksFailed.Load()
+	s.RenewalsFailed, s.ChecksFailed = k.counts.renewalsFailed.Load(), k.counts.checksFailed.Load()
+	s.Renewals, s.Checks = k.counts.renewals.Load(), k.counts.checks.Load() // each is counted before it can fail
 	return s
 }
 

@@ -23,7 +23,6 @@ import (
 	"mailcutover/proxy/smtp"
 	"mailcutover/proxy/transfer"
 	"mailcutover/rollback/operation"
-	"mailcutover/routing"
 	"mailcutover/routing/localtable"
 	"mailcutover/routing/redistable"
 	"mailcutover/routing/replica"
@@ -57,6 +56,7 @@ type Daemon struct {
 
 	table    table.Table
 	replica  *replica.Replica
+	keeper   *node.Keeper
 	gate     *node.Gate
 	transfer *transfer.Transfer
 	ledger   *ledger.Ledger
@@ -84,6 +84,11 @@ type Daemon struct {
 	giveUp  context.CancelFunc
 	parts   sync.WaitGroup
 	failed  chan error // first failure of a part
+
+	// The copy of the table and the lease outlast everything that decides.
+	holds   context.Context
+	letGo   context.CancelFunc
+	holding sync.WaitGroup
 }
 
 // listener is one listener and the socket it serves.
@@ -104,6 +109,7 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) 
 	d.config.Store(cfg)
 	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	d.answers, d.giveUp = context.WithCancel(context.WithoutCancel(ctx))
+	d.holds, d.letGo = context.WithCancel(context.WithoutCancel(ctx))
 	if err := d.start(ctx, cfg); err != nil {
 		d.stop(context.Background())
 		return nil, err
@@ -125,12 +131,13 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	if err := d.followTable(ctx, cfg); err != nil {
 		return err
 	}
+	doubts := d.rememberDoubts(cfg) // before the keeper tells what is drained
+	d.keepLease(ctx)
 	d.parts.Go(d.watchTable)
 	recovered, err := d.startOperations(cfg)
 	if err != nil {
 		return err
 	}
-	doubts := d.rememberDoubts(cfg)
 
 	p, err := d.openPlatforms(cfg, nil)
 	if err != nil {
@@ -169,19 +176,28 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	case <-recovered:
 	case <-time.After(firstContact):
 	}
-	return d.startAdmin(cfg)
+	if err := d.startAdmin(cfg); err != nil {
+		return err
+	}
+	d.keeper.SetAddress(d.AdminAddr().String())
+	return nil
 }
 
 // part runs f as a part of the node; its failure ends the node.
 func (d *Daemon) part(name string, f func() error) {
 	d.parts.Go(func() {
 		if err := f(); err != nil && d.ctx.Err() == nil {
-			select {
-			case d.failed <- fmt.Errorf("%s: %w", name, err):
-			default:
-			}
+			d.fail(name, err)
 		}
 	})
+}
+
+// fail ends the node.
+func (d *Daemon) fail(name string, err error) {
+	select {
+	case d.failed <- fmt.Errorf("%s: %w", name, err):
+	default:
+	}
 }
 
 func (d *Daemon) openTable(ctx context.Context, cfg *config.Config) error {
@@ -205,77 +221,6 @@ func (d *Daemon) openTable(ctx context.Context, cfg *config.Config) error {
 	}
 	d.table = t
 	return nil
-}
-
-// followTable starts the replica, and waits a moment for the first contact.
-func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
-	var err error
-	d.replica, err = replica.Open(replica.Options{
-		Table: d.table, Dir: filepath.Join(cfg.Data, "replica"), Logger: d.logger,
-		OnUpdate: func(old, now *routing.State) {
-			d.gate.Update(old, now)
-			d.watchNames(now)
-			if q := d.queue.Load(); q != nil {
-				q.Update(old, now)
-			}
-		},
-	})
-	if err != nil {
-		return err
-	}
-	d.gate = node.NewGate(d.replica, node.Lease(cfg.Lease), cfg.Routing.Separator)
-	d.metrics = metrics.New(d.version.Version, metrics.Sources{
-		State: d.replica.State, Status: d.replica.Status, Load: d.gate.Load, Alarms: d.alarms,
-		Spool: d.Spool,
-	})
-	d.part("replica", func() error {
-		d.initTable()
-		return d.replica.Run(d.ctx)
-	})
-	ctx, cancel := context.WithTimeout(ctx, firstContact)
-	defer cancel()
-	if err := d.caughtUp(ctx); err != nil {
-		d.logger.Warn("table not reached yet: mail is put off until it is", "error", err)
-	}
-	return nil
-}
-
-// initTable gives an empty table its first incarnation, but only if this node never saw
-// another: a table that was emptied is not a new one.
-func (d *Daemon) initTable() {
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		_, err := d.table.Position(d.ctx)
-		if errors.Is(err, table.ErrEmpty) {
-			if d.replica.State().Position().Incarnation != "" {
-				// There is an alarm by now.
-			} else if _, err = d.table.Init(d.ctx); err == nil {
-				d.logger.Info("table was empty and is now ours to fill")
-			}
-		}
-		if err == nil || !errors.Is(err, table.ErrUnavailable) && !errors.Is(err, table.ErrEmpty) {
-			return // what is wrong beyond that, the replica reports
-		}
-		select {
-		case <-time.After(pause):
-		case <-d.ctx.Done():
-			return
-		}
-	}
-}
-
-// caughtUp returns when the replica has seen all that the table has now.
-func (d *Daemon) caughtUp(ctx context.Context) error {
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		pos, err := d.table.Position(ctx)
-		if err == nil {
-			return d.replica.Wait(ctx, pos)
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return err
-		}
-	}
 }
 
 func (d *Daemon) transferOptions(cfg *config.Config, p *platforms) (transfer.Options, error) {
@@ -361,6 +306,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 	errs := drained
 	d.parts.Wait()
 	d.giveUp()
+	errs = append(errs, d.stopKeeping())
 	if p := d.platforms.Load(); p != nil {
 		p.closeExcept(nil)
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"mailcutover/internal/alarm"
@@ -19,14 +20,16 @@ const (
 	sayAgain = time.Minute
 )
 
-// watchTable keeps the alarms about the copy of the table: they stand as long as their
-// reason does.
+// watchTable keeps the alarms about the copy of the table and about the lease: they stand
+// as long as their reason does.
 func (d *Daemon) watchTable() {
 	alarms := standing{alarms: d.alarms, raised: make(map[string]time.Time)}
 	look := time.NewTicker(tableLook)
 	defer look.Stop()
 	for {
-		alarms.set(tableAlarms(d.replica.Status()), time.Now())
+		texts := tableAlarms(d.replica.Status())
+		maps.Copy(texts, d.keeper.Troubles())
+		alarms.set(texts, time.Now())
 		select {
 		case <-look.C:
 		case <-d.ctx.Done():
@@ -48,6 +51,9 @@ func tableAlarms(s replica.Status) map[string]string {
 			reason += "; " + s.Err.Error()
 		}
 		texts["table-closed"] = "The table can't be used: all mail and logins are put off. " + reason
+	}
+	if s.MarksErr != nil {
+		texts["marks-unwritten"] = fmt.Sprintf("The table has changed, and this node can't take it over, since its disk doesn't keep it: when its lease is over, all mail and logins are put off here. See to the disk. %s", s.MarksErr)
 	}
 	for _, id := range s.Regressed {
 		texts["agency-regressed/"+string(id)] = fmt.Sprintf("Agency %s is closed: its record in the table is older than one that this node has seen, or of another history. The table lost something: restore it, or find out what.", id)

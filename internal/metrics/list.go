@@ -82,7 +82,15 @@ var (
 	tableRevision = Desc{"mailcutover_table_revision", Gauge, nil,
 		"Revision of the table that this node's copy has.", "Differs between nodes for longer than a second or two: one of them doesn't follow."}
 	tableAge = Desc{"mailcutover_table_age_seconds", Gauge, nil,
-		"Time since the table was last reached; -1 if it was not since the start.", "Above lease.armed less lease.margin armed agencies are put off, above lease.settled all."}
+		"Time since the table was last read; -1 if it was not since the start.", "It stays about a second. The lease has a metric of its own."}
+	leaseSeconds = Desc{"mailcutover_lease_seconds", Gauge, []string{"agencies"},
+		"For how long this node may still decide without the table: for settled and for armed agencies; 0 when that is over.", "0: their mail is put off with 451. The alarms say why."}
+	leaseRenewals = Desc{"mailcutover_lease_renewals_total", Counter, []string{"result"},
+		"Renewals of this node's lease: taken, or failed.", "failed, again and again: the table can't be reached or refuses this node; the alarms say which."}
+	checksTotal = Desc{"mailcutover_checks_total", Counter, []string{"result"},
+		"Questions to the table before final dots and logins of armed agencies, several in one: answered, or failed within 250 ms.", "failed: mail of armed agencies is held or put off."}
+	localLocks = Desc{"mailcutover_local_locks", Gauge, nil,
+		"Agencies that are locked on this node alone.", "Above 0 for longer than the table is away: the log says why it doesn't take the lock."}
 	tableUsable = Desc{"mailcutover_table_usable", Gauge, nil,
 		"1 if this node's copy of the table can be trusted, else 0.", "0: mail is put off with 451. /readyz says why."}
 	mailboxes = Desc{"mailcutover_mailboxes", Gauge, nil,
@@ -112,7 +120,7 @@ func All() []Desc {
 		attempts, notices, quarantined, spoolRecipients, spoolMessages, spoolBytes,
 		platformConnections, platformDials, platformDialSeconds, platformWaits, platformWaitSeconds, platformAnswers, platformClosed,
 		inFlight, inDoubt,
-		tableRevision, tableAge, tableUsable, mailboxes, agencies, agenciesLocked, agenciesArmed, agenciesUnusable,
+		tableRevision, tableAge, tableUsable, leaseSeconds, leaseRenewals, checksTotal, localLocks, mailboxes, agencies, agenciesLocked, agenciesArmed, agenciesUnusable,
 		alarms, alarmsRaised,
 	}
 }

@@ -69,6 +69,9 @@ func busy(t *testing.T) *Metrics {
 			}
 			return node.Load{Open: 1, Dotted: 2, InDoubt: 3}
 		},
+		Lease: func() node.KeeperStatus {
+			return node.KeeperStatus{SettledUntil: time.Now().Add(time.Hour), Renewals: 5, RenewalsFailed: 2, Checks: 7, ChecksFailed: 3, Locks: make([]node.LocalLock, 2)}
+		},
 		Alarms: set,
 		Spool:  func() spool.Counts { return spool.Counts{Messages: 3, Bytes: 4096, Recipients: held(5)} },
 	})

@@ -18,7 +18,8 @@ type Sources struct {
 	Status func() replica.Status               // a Replica's Status
 	Load   func(id routing.AgencyID) node.Load // a Gate's Load
 	Alarms AlarmSet
-	Spool  func() spool.Counts // a Store's, in all
+	Spool  func() spool.Counts      // a Store's, in all
+	Lease  func() node.KeeperStatus // a Keeper's Status
 }
 
 // AlarmSet is what is asked of an alarm.Set.
@@ -57,6 +58,9 @@ func (c *sourceCollector) Collect(out chan<- prometheus.Metric) {
 			send(spoolRecipients, float64(n.Of(s)), s.String())
 		}
 	}
+	if c.from.Lease != nil {
+		collectLease(c.from.Lease(), send)
+	}
 	if c.from.Alarms != nil {
 		send(alarms, float64(c.from.Alarms.Len()))
 		send(alarmsRaised, float64(c.from.Alarms.Raised()))
@@ -79,6 +83,17 @@ func collectStatus(s replica.Status, send sendFunc) {
 	send(tableUsable, usable)
 	send(mailboxes, float64(s.Mailboxes))
 	send(agenciesUnusable, float64(len(s.Missing)+len(s.Regressed)))
+}
+
+func collectLease(s node.KeeperStatus, send sendFunc) {
+	left := func(until time.Time) float64 { return max(0, time.Until(until).Seconds()) }
+	send(leaseSeconds, left(s.SettledUntil), "settled")
+	send(leaseSeconds, left(s.ArmedUntil), "armed")
+	send(leaseRenewals, float64(s.Renewals-s.RenewalsFailed), "taken")
+	send(leaseRenewals, float64(s.RenewalsFailed), "failed")
+	send(checksTotal, float64(s.Checks-min(s.Checks, s.ChecksFailed)), "answered")
+	send(checksTotal, float64(s.ChecksFailed), "failed")
+	send(localLocks, float64(len(s.Locks)))
 }
 
 func collectState(state *routing.State, load func(routing.AgencyID) node.Load, send sendFunc) {

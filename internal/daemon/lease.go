@@ -1,0 +1,163 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"mailcutover/internal/config"
+	"mailcutover/internal/metrics"
+	"mailcutover/node"
+	"mailcutover/routing"
+	"mailcutover/routing/replica"
+	"mailcutover/routing/table"
+	"mailcutover/spool"
+)
+
+// surrenderPatience bounds the word to the table that this node decides nothing any more.
+const surrenderPatience = 2 * time.Second
+
+// followTable starts the replica, makes the gate, and waits a moment for the first contact.
+func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
+	var err error
+	d.replica, err = replica.Open(replica.Options{
+		Table: d.table, Dir: filepath.Join(cfg.Data, "replica"), Logger: d.logger,
+		OnSeen: func(old, next *routing.State) { d.gate.Update(old, next) },
+		OnUpdate: func(old, now *routing.State) {
+			d.gate.Update(old, now)
+			d.watchNames(now)
+			if q := d.queue.Load(); q != nil {
+				q.Update(old, now)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	id, err := routing.ParseNodeID(strings.ToLower(cfg.Node))
+	if err != nil {
+		return err
+	}
+	d.keeper, err = node.OpenKeeper(node.KeeperOptions{
+		Table: d.table, Replica: d.replica, Node: id, Build: d.version.Version,
+		Lease: node.Lease{Settled: cfg.Lease.Settled, Armed: cfg.Lease.Armed, Margin: cfg.Lease.Margin}, Renew: cfg.Lease.Renew,
+		Dir: filepath.Join(cfg.Data, "node"), Counts: d.counts, Logger: d.logger,
+	})
+	if err != nil {
+		return err
+	}
+	d.gate = node.NewGate(d.replica, d.keeper, cfg.Routing.Separator)
+	d.keeper.Attach(d.gate)
+	d.metrics = metrics.New(d.version.Version, metrics.Sources{
+		State: d.replica.State, Status: d.replica.Status, Load: d.gate.Load, Alarms: d.alarms,
+		Spool: d.Spool, Lease: d.keeper.Status,
+	})
+	d.hold("replica", func() error {
+		d.initTable()
+		return d.replica.Run(d.holds)
+	})
+	ctx, cancel := context.WithTimeout(ctx, firstContact)
+	defer cancel()
+	if err := d.caughtUp(ctx); err != nil {
+		d.logger.Warn("table not reached yet: mail is put off until it is", "error", err)
+	}
+	return nil
+}
+
+// hold runs f as a part of the node that ends after all others.
+func (d *Daemon) hold(name string, f func() error) {
+	d.holding.Go(func() {
+		if err := f(); err != nil && d.holds.Err() == nil {
+			d.fail(name, err)
+		}
+	})
+}
+
+// keepLease starts the keeper, and waits a moment for the first lease, if the table is there.
+func (d *Daemon) keepLease(ctx context.Context) {
+	d.hold("lease", func() error { return d.keeper.Run(d.holds) })
+	if _, ok := d.replica.Fresh(); !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, firstContact)
+	defer cancel()
+	for d.gate.Ready() != nil {
+		select {
+		case <-time.After(2 * time.Millisecond):
+		case <-ctx.Done():
+			d.logger.Warn("no lease yet: mail is put off until there is one", "error", d.gate.Ready())
+			return
+		}
+	}
+}
+
+// stopKeeping gives the lease up and ends the copy of the table, after everything that
+// decides has ended.
+func (d *Daemon) stopKeeping() error {
+	d.letGo()
+	d.holding.Wait()
+	if d.keeper == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), surrenderPatience)
+	defer cancel()
+	if err := d.keeper.Surrender(ctx); err != nil {
+		d.logger.Warn("lease is not given up; it runs out", "error", err)
+	}
+	return d.keeper.Close()
+}
+
+// counts returns how much mail of each agency is in the spool.
+func (d *Daemon) counts() []table.Count {
+	_, agencies := d.spool.Counts()
+	var list []table.Count
+	for _, id := range slices.Sorted(maps.Keys(agencies)) {
+		c := agencies[id]
+		if held, waiting := c.Of(spool.StateHeld), c.Of(spool.StateWaiting); id != "" && held+waiting > 0 {
+			list = append(list, table.Count{Agency: id, Held: held, Waiting: waiting})
+		}
+	}
+	return list
+}
+
+// initTable gives an empty table its first incarnation, but only if this node never saw
+// another: a table that was emptied is not a new one.
+func (d *Daemon) initTable() {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		_, err := d.table.Position(d.ctx)
+		if errors.Is(err, table.ErrEmpty) {
+			if d.replica.State().Position().Incarnation != "" {
+				// There is an alarm by now.
+			} else if _, err = d.table.Init(d.ctx); err == nil {
+				d.logger.Info("table was empty and is now ours to fill")
+			}
+		}
+		if err == nil || !errors.Is(err, table.ErrUnavailable) && !errors.Is(err, table.ErrEmpty) {
+			return // what is wrong beyond that, the replica reports
+		}
+		select {
+		case <-time.After(pause):
+		case <-d.ctx.Done():
+			return
+		}
+	}
+}
+
+// caughtUp returns when the replica has seen all that the table has now.
+func (d *Daemon) caughtUp(ctx context.Context) error {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		pos, err := d.table.Position(ctx)
+		if err == nil {
+			return d.replica.Wait(ctx, pos)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
