@@ -216,7 +216,10 @@ type passing struct {
 }
 
 // send puts a segment on its way to the peer. mu is held.
-func (c *conn) send(b []byte) { c.depart(func() { c.flying--; c.peer.receive(c, b) }) }
+func (c *conn) send(b []byte) {
+	c.w.segment(c.host.name, c.name, b)
+	c.depart(func() { c.flying--; c.peer.receive(c, b) })
+}
 
 // finish puts the end of the connection on its way to the peer. mu is held.
 func (c *conn) finish() {

@@ -19,6 +19,7 @@ import (
 var (
 	firstSeed = flag.Uint64("sim.first", 1, "first seed")
 	seeds     = flag.Uint64("sim.seeds", 100, "number of seeds")
+	wire      = flag.Bool("sim.wire", false, "write also what hosts send")
 	trace     = flag.Bool("sim.trace", false, "write what happens, for the first seed only")
 )
 
@@ -32,6 +33,7 @@ func simulate(t *testing.T, seed uint64, log io.Writer) (r *Run) {
 		begin(seed)
 		synctest.Test(t, func(t *testing.T) {
 			r = newRun(seed, log)
+			r.wire = *wire
 			if err := r.execute(); err != nil {
 				t.Error(err)
 			}
@@ -48,9 +50,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// quietly leaves the runtime nothing to decide: one processor, and no garbage collection
+// in a run.
+func quietly(t *testing.T) {
+	procs, percent := runtime.GOMAXPROCS(1), debug.SetGCPercent(-1)
+	t.Cleanup(func() {
+		runtime.GOMAXPROCS(procs)
+		debug.SetGCPercent(percent)
+	})
+}
+
 func TestSeeds(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	quietly(t)
 	var log io.Writer
 	if *trace {
 		log = os.Stderr

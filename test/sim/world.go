@@ -26,6 +26,7 @@ type World struct {
 	kick   chan struct{}
 	digest hash.Hash64
 	log    io.Writer // nil: no trace is written
+	wire   bool      // the trace has all that hosts send
 	count  int
 
 	Faults map[string]int // what was injected, by kind
@@ -94,6 +95,15 @@ func (w *World) note(format string, args ...any) {
 	_, _ = io.WriteString(w.digest, line)
 	if w.log != nil {
 		_, _ = io.WriteString(w.log, line)
+	}
+}
+
+// segment takes what a host sends into the digest. mu is held.
+func (w *World) segment(host, name string, b []byte) {
+	fmt.Fprintf(w.digest, "%d %s %s ", time.Since(w.began), host, name)
+	_, _ = w.digest.Write(b)
+	if w.wire && w.log != nil {
+		fmt.Fprintf(w.log, "%12.6f   %s > %s %.300q\n", time.Since(w.began).Seconds(), host, name, b)
 	}
 }
 
