@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/smtp"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,7 +13,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"mailcutover/admin"
 	"mailcutover/internal/platformtest"
+	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
 	"mailcutover/test/peers"
@@ -177,4 +180,59 @@ func TestANodesNameTwice(t *testing.T) {
 		t.Error("two nodes of one name decide")
 	}
 	one.send(one.a)
+}
+
+// A cutover that one node runs waits for the other's dot, and opens both.
+func TestACutoverWaitsForAllNodes(t *testing.T) {
+	redis := peers.StartRedis(t, peers.RedisOptions{})
+	more := fmt.Sprintf("table: {redis: {url: %q, allow_no_password: true, timeout: 5s}}", redis.URL())
+	one := newBenchWith(t, more)
+	two := one.second(t, more)
+	two.until("the second node's copy", func() bool { d := two.gate.Address("anna@health.example"); return d.Deliver() })
+	a, err := one.api.Agency(t.Context(), "health")
+	if err == nil {
+		a, err = one.api.Arm(t.Context(), "health", a.Epoch, "test")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := make(chan struct{})
+	one.a.SetScript(func(c platformtest.Command) platformtest.Reaction {
+		if c.Verb == platformtest.VerbDot {
+			<-release
+		}
+		return platformtest.Reaction{}
+	})
+	sent := make(chan error, 1)
+	go func() {
+		sent <- smtp.SendMail(two.Addr("mx").String(), nil, "s@elsewhere.example", []string{"anna@health.example"}, []byte("Subject: test\r\n\r\nbody\r\n"))
+	}()
+	two.until("a dot under way", func() bool { return two.gate.Load("health").Dotted == 1 })
+	op, err := one.api.Start(t.Context(), operation.Cutover, "health", a.Epoch, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	two.until("closed on the other node", func() bool { d := two.gate.Address("anna@health.example"); return d.Reason == routing.ReasonInPhase })
+	one.until("drained on its own node", func() bool {
+		rec, _ := one.replica.State().Agency("health")
+		return rec.Phase == routing.PhaseToTarget && one.lease("mx1.example").Drained["health"] == rec.Epoch
+	})
+	if rec, _ := one.replica.State().Agency("health"); rec.Phase != routing.PhaseToTarget {
+		t.Errorf("committed while a dot is under way on the other node: %+v", rec)
+	}
+	close(release)
+	if err := <-sent; err != nil {
+		t.Errorf("the message whose dot was under way: %v", err)
+	}
+	if op, err = one.api.Watch(t.Context(), op.ID, func(admin.Operation) {}); err != nil || op.Step != string(operation.StepDone) {
+		t.Fatalf("%+v, %v", op, err)
+	}
+	one.a.SetScript(nil)
+	for _, n := range []*bench{one, two} {
+		n.until("open on the other side", func() bool {
+			d := n.gate.Address("anna@health.example")
+			return d.Deliver() && d.Platform == "ox"
+		})
+		n.send(one.b)
+	}
 }

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"mailcutover/internal/config"
 	"mailcutover/internal/durable"
 	"mailcutover/rollback/operation"
@@ -34,9 +32,9 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 	for i := range cfg.Platforms {
 		limits[cfg.Platforms[i].ID] = cfg.Platforms[i].ConnectionLimit
 	}
-	instance := routing.InstanceID(uuid.NewString())
+	id, instance := d.keeper.Node()
 	d.runner = operation.New(operation.Options{
-		Node: aloneNode, Instance: instance, Table: &alone{Table: d.table, gate: d.gate, replica: d.replica, instance: instance},
+		Node: id, Instance: instance, Table: d.table,
 		Replica: d.replica, Folder: journal, Alarms: d.alarms, Logger: d.logger,
 		Leases: operation.Leases{Short: cfg.Lease.Armed, Long: cfg.Lease.Settled, Margin: cfg.Lease.Margin},
 		Limit:  func(id routing.PlatformID) time.Duration { return limits[id] },
