@@ -21,7 +21,7 @@ func (u *run) begin(ctx context.Context, deadline time.Duration) (done bool, err
 	u.stands = newStands(u.Leases, u.losingLimit())
 	w := wish{applied: u.op.Base}
 	for began := time.Now(); ; {
-		patience := beginPatience
+		patience := min(beginPatience, deadline)
 		if u.fenceable() && !u.op.Emergency {
 			patience = time.Until(u.op.Deadline)
 		}
@@ -31,6 +31,14 @@ func (u *run) begin(ctx context.Context, deadline time.Duration) (done bool, err
 			return u.op.Step == StepSpread, nil
 		case !errors.Is(err, table.ErrGuard) || time.Since(began) > patience:
 			return false, err
+		}
+		if err := u.catchUp(ctx); err != nil {
+			return false, because(ctx, err)
+		}
+		for _, id := range u.op.Agencies {
+			if _, frozen := u.Replica.State().Frozen(id); frozen && !u.op.Emergency {
+				return false, fmt.Errorf("begin %s: %w: %w", id, ErrFrozen, err)
+			}
 		}
 		if err := u.pause(ctx, slowPace); err != nil {
 			return false, because(ctx, err)

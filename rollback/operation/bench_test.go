@@ -184,7 +184,7 @@ func newCluster(t *testing.T, real table.Table, nodes int, change func(*Options)
 	return c
 }
 
-func (c *cluster) startNode(id routing.NodeID, change func(*Options)) *simNode {
+func (c *cluster) startNode(id routing.NodeID, change func(*Options), first ...func(*simNode)) *simNode {
 	c.t.Helper()
 	n := &simNode{c: c, id: id, instance: routing.InstanceID(uuid.NewString()), table: &faulty{Table: c.real}, alarms: new(alarms), poke: make(chan struct{}, 1)}
 	quiet := slog.New(slog.DiscardHandler)
@@ -210,6 +210,9 @@ func (c *cluster) startNode(id routing.NodeID, change func(*Options)) *simNode {
 		change(&n.options)
 	}
 	n.Runner = New(n.options)
+	for _, f := range first {
+		f(n)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = n.replica.Run(ctx) })

@@ -17,9 +17,12 @@ import (
 // is none. It returns when the operation has ended, or ctx.
 func (r *Runner) Abort(ctx context.Context, id routing.OperationID, who, reason string) (Operation, error) {
 	cause := fmt.Errorf("aborted by %s: %s", who, reason)
+	if err := r.isCommitted(id, false); err != nil {
+		return Operation{}, fmt.Errorf("abort operation %s: %w", id, err)
+	}
 	if h := r.isRunning(id); h != nil {
 		h.cancel(cause)
-		op, err := r.join(ctx, h)
+		op, err := r.join(ctx, h, func() bool { return errors.Is(r.isCommitted(id, false), ErrCommitted) })
 		if err == nil && op.Step != StepAborted && op.Step != StepRefused {
 			err = fmt.Errorf("abort operation %s: %w: it is at step %s", id, ErrCommitted, op.Step)
 		}
@@ -30,15 +33,42 @@ func (r *Runner) Abort(ctx context.Context, id routing.OperationID, who, reason 
 		return Operation{}, fmt.Errorf("abort operation %s: %w", id, err)
 	}
 	defer r.release(id)
-	if _, committed := u.standing(); committed || u.op.Step == StepSpread {
+	if err := r.isCommitted(id, false); err != nil { // just now
 		r.leaveToTend(u)
-		return u.op, fmt.Errorf("abort operation %s: %w", id, ErrCommitted)
+		return u.op, fmt.Errorf("abort operation %s: %w", id, err)
 	}
 	op, err := u.settle(cause)
 	if op.Step == StepAborted {
 		err = nil
 	}
 	return op, err
+}
+
+// isCommitted returns ErrCommitted or ErrNotCommitted if the operation isn't as it should
+// be, and ErrNoOperation if it isn't open.
+func (r *Runner) isCommitted(id routing.OperationID, want bool) error {
+	s := r.Replica.State()
+	rec, ok := s.Operation(id)
+	if !ok {
+		if h := r.isRunning(id); h != nil && !want {
+			return nil // it has not begun, or has just ended
+		}
+		return ErrNoOperation
+	}
+	committed := Step(rec.Step) == StepSpread
+	for _, agency := range rec.Agencies {
+		if a, ok := s.Agency(agency); ok && a.Operation == id && !a.Published {
+			committed = true
+		}
+	}
+	switch {
+	case committed && !want:
+		return ErrCommitted
+	case !committed && want:
+		return ErrNotCommitted
+	default:
+		return nil
+	}
 }
 
 // Publish opens an operation that is committed and not published because a replica of the
@@ -48,42 +78,34 @@ func (r *Runner) Publish(ctx context.Context, id routing.OperationID, who, witho
 	if withoutReplica == "" {
 		return Operation{}, fmt.Errorf("publish operation %s: %w: want the name of the replica", id, routing.ErrBadID)
 	}
+	if err := r.isCommitted(id, true); err != nil {
+		return Operation{}, fmt.Errorf("publish operation %s: %w", id, err)
+	}
 	if h := r.isRunning(id); h != nil {
-		if _, committed := r.standing(h); !committed {
-			return Operation{}, fmt.Errorf("publish operation %s: %w", id, ErrNotCommitted)
-		}
 		h.once.Do(func() { h.replica = withoutReplica; close(h.without) })
-		return r.join(ctx, h)
+		return r.join(ctx, h, func() bool { return false })
 	}
 	u, err := r.seize(ctx, id)
 	if err != nil {
 		return Operation{}, fmt.Errorf("publish operation %s: %w", id, err)
 	}
 	defer r.release(id)
-	if _, committed := u.standing(); !committed && u.op.Step != StepSpread {
-		r.leaveToTend(u)
-		return u.op, fmt.Errorf("publish operation %s: %w", id, ErrNotCommitted)
-	}
 	u.Logger.Warn("operation is published without a replica", "operation", id, "agency", u.op.Agency, "replica", withoutReplica, "who", who)
 	u.op.WithoutReplica = withoutReplica
 	return u.settle(nil)
 }
 
-func (r *Runner) standing(h *handle) (Operation, bool) {
-	r.mu.Lock()
-	op := h.op
-	r.mu.Unlock()
-	_, committed := (&run{Runner: r, op: op}).standing()
-	return op, committed || op.Step == StepSpread
-}
-
-// join waits for the end of an operation that runs in this process.
-func (r *Runner) join(ctx context.Context, h *handle) (Operation, error) {
+// join waits for the end of an operation that runs in this process, or until enough.
+func (r *Runner) join(ctx context.Context, h *handle, enough func() bool) (Operation, error) {
 	var err error
-	select {
-	case <-h.done:
-	case <-ctx.Done():
-		err = ctx.Err()
+	for ended := false; !ended && err == nil && !enough(); {
+		select {
+		case <-h.done:
+			ended = true
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-time.After(slowPace):
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -55,6 +55,7 @@ func (f *failing) set(left int, err error) {
 // the table: the next start finishes what was committed and takes back the rest, and the
 // journal says which it was.
 func TestCrashes(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		write    int  // the write of the journal before which it dies; 0: none
 		step     Step // or at this step's change,
@@ -76,6 +77,7 @@ func TestCrashes(t *testing.T) {
 		"after abort":        {step: StepAbort, happened: true, want: StepAborted},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t)
 			disk := &failing{Folder: b.folder, left: -1}
 			if c.write > 0 {
@@ -130,9 +132,11 @@ func TestCrashes(t *testing.T) {
 // The disk is full from some write on: the agency doesn't stay closed for that, there is
 // an alarm, nothing new begins, and the journal is completed once there is room.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	full := errors.New("no space left on device")
 	for n, want := range []Step{StepRefused, StepAborted, StepAborted, StepDone, StepDone} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t)
 			disk := &failing{Folder: b.folder, left: n, err: full}
 			b.journal.folder = disk
@@ -169,6 +173,7 @@ func TestDiskFull(t *testing.T) {
 // The bytes of a begin outlive the process that sent them, and reach the table after the
 // next start has settled everything.
 func TestLateBegin(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	var late table.Change
 	b.table.set(func(c table.Change, _ func() (routing.Position, error)) (routing.Position, error) {
@@ -202,6 +207,7 @@ func TestLateBegin(t *testing.T) {
 // An agency that is closed by an operation which has ended is opened; one that is closed
 // by an operation nobody knows has an alarm until it is open.
 func TestUnattended(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	op, err := b.run(Cutover, "police")
 	if err != nil {
@@ -238,6 +244,7 @@ func TestUnattended(t *testing.T) {
 
 // What could not be published is published by Tend, and its alarm ends.
 func TestStuckIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.table.set(func(c table.Change, do func() (routing.Position, error)) (routing.Position, error) {
 		if strings.Contains(c.ID, "/publish") {
@@ -264,6 +271,7 @@ func TestStuckIsTriedAgain(t *testing.T) {
 
 // A commit that was thought lost arrives while the operation is being aborted.
 func TestCommitOvertakesAbort(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	var commit func() (routing.Position, error)
 	refused := 0
@@ -288,6 +296,7 @@ func TestCommitOvertakesAbort(t *testing.T) {
 
 // Recover leaves alone what runs in this process, and nothing runs before it.
 func TestRecoverBesideARunningOperation(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.table.set(func(c table.Change, do func() (routing.Position, error)) (routing.Position, error) {
 		if strings.Contains(c.ID, "/commit") {
@@ -312,6 +321,7 @@ func TestRecoverBesideARunningOperation(t *testing.T) {
 
 // Halt ends the waiting for a table that doesn't answer.
 func TestHalt(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.table.set(func(c table.Change, do func() (routing.Position, error)) (routing.Position, error) {
 		if strings.Contains(c.ID, "/publish") {

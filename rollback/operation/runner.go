@@ -273,10 +273,10 @@ func because(ctx context.Context, err error) error {
 // admit refuses a new operation while older ones are not written down.
 func (r *Runner) admit() error {
 	r.mu.Lock()
-	recovered := r.recovered
+	recovered, stopping := r.recovered, r.stopping
 	r.mu.Unlock()
 	switch {
-	case r.halted.Err() != nil:
+	case stopping || r.halted.Err() != nil:
 		return fmt.Errorf("%w: %w", ErrStopping, context.Canceled)
 	case !recovered:
 		return ErrRecovering

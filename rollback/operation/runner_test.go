@@ -13,6 +13,7 @@ import (
 )
 
 func TestThereAndBack(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	before := b.agency("police").Epoch
 	var steps []string
@@ -42,6 +43,7 @@ func TestThereAndBack(t *testing.T) {
 }
 
 func TestChildrenGoBackWithTheirParent(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	for _, id := range []routing.AgencyID{"health-pilot", "health"} {
 		if _, err := b.run(Cutover, id); err != nil {
@@ -60,6 +62,7 @@ func TestChildrenGoBackWithTheirParent(t *testing.T) {
 }
 
 func TestRefusedBeforeAnythingChanges(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.add("settled", "")
 	settled, err := b.agency("settled").Settle()
@@ -91,6 +94,7 @@ func TestRefusedBeforeAnythingChanges(t *testing.T) {
 }
 
 func TestWithoutDrainItEndsWhereItBegan(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.set(func(n *simNode) { n.holding = true })
 	op, err := b.Run(t.Context(), Request{Kind: Cutover, Agency: "police", Who: "tester", Reason: "test", Deadline: 100 * time.Millisecond})
@@ -106,6 +110,7 @@ func TestWithoutDrainItEndsWhereItBegan(t *testing.T) {
 
 // What can't be drained in time is refused before anything is closed, and says when it can.
 func TestInDoubtIsRefusedAtTheStart(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	until := time.Now().Add(10 * time.Minute)
 	doubt := func(d ...table.Doubt) {
@@ -139,9 +144,11 @@ func TestInDoubtIsRefusedAtTheStart(t *testing.T) {
 
 // The answer to a change is lost, before it happened or after: each change happens once.
 func TestLostAnswers(t *testing.T) {
+	t.Parallel()
 	for _, step := range []Step{StepBegin, StepCommit, StepPublish} {
 		for _, happened := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s-%v", step, happened), func(t *testing.T) {
+				t.Parallel()
 				b := newBench(t)
 				before := b.agency("police").Epoch
 				lost := 0
@@ -171,6 +178,7 @@ func TestLostAnswers(t *testing.T) {
 
 // A lock in the middle of a switch doesn't stop it; it keeps the agency closed.
 func TestLockedInTheMiddle(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	locked := false
 	b.table.set(func(c table.Change, do func() (routing.Position, error)) (routing.Position, error) {
@@ -193,6 +201,7 @@ func TestLockedInTheMiddle(t *testing.T) {
 }
 
 func TestTwoAtOnce(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
