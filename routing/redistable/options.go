@@ -39,6 +39,10 @@ type Options struct {
 	// Password is that user's; it is never logged and in no error.
 	Password string
 
+	// Sentinel, if it has addresses, finds the primary. Host and port of URL are a name
+	// only then: with rediss://, the one in the servers' certificates.
+	Sentinel Sentinel
+
 	// TLS is for rediss:// URLs; the zero value trusts the system's CAs.
 	TLS TLS
 
@@ -152,6 +156,9 @@ func (o *Options) client() (*redis.Options, error) {
 			return nil, fmt.Errorf("table.redis.url %q and table.redis.password have two passwords", shown)
 		}
 		r.Password = password
+	}
+	if err := o.Sentinel.check(u.Scheme); err != nil {
+		return nil, err
 	}
 	if r.Password == "" && !o.AllowNoPassword {
 		return nil, fmt.Errorf("table.redis.url %q: no password: set table.redis.password_file, or table.redis.allow_no_password: true", shown)

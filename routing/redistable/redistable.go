@@ -45,6 +45,8 @@ type Table struct {
 
 	change, init, renew, check, complete *redis.Script
 
+	primary *primary // nil without Sentinels
+
 	reads  *redis.Client // with retries
 	writes *redis.Client // without: what got no answer may have happened
 
@@ -84,6 +86,9 @@ func Open(ctx context.Context, o Options) (*Table, error) {
 		change: redis.NewScript(preludeLua + changeLua), init: redis.NewScript(preludeLua + initLua),
 		renew: redis.NewScript(preludeLua + renewLua), check: redis.NewScript(preludeLua + checkLua),
 		complete: redis.NewScript(completeLua), keptOperations: table.KeptOperations,
+	}
+	if len(o.Sentinel.Addresses) > 0 {
+		t.primary = findPrimary(&t.o, &t.shared)
 	}
 	t.reads = t.client(func(o *redis.Options) {
 		o.MaxRetries, o.MinRetryBackoff, o.MaxRetryBackoff = 2, 5*time.Millisecond, 20*time.Millisecond
@@ -137,6 +142,9 @@ func (t *Table) Close() error {
 	err := t.reads.Close()
 	if werr := t.writes.Close(); err == nil {
 		err = werr
+	}
+	if t.primary != nil {
+		t.primary.close()
 	}
 	if err != nil {
 		return fmt.Errorf("close table: %w", t.unavailable(context.Background(), err))

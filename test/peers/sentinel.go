@@ -1,0 +1,79 @@
+package peers
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Sentinel is a redis-server that watches others.
+type Sentinel struct {
+	*Process
+	Addr string // host and port
+}
+
+// SentinelName is the name under which Sentinels know the primary.
+const SentinelName = "mailcutover"
+
+// StartSentinels starts n Sentinels that watch primary and its replicas, find it gone
+// after 500 ms and want most of them to agree. The password, if not empty, is their own.
+func StartSentinels(t TB, n int, primary *Redis, password string) []*Sentinel {
+	t.Helper()
+	Need(t, "redis")
+	var all []*Sentinel
+	for range n {
+		all = append(all, startSentinel(t, n/2+1, primary, password))
+	}
+	return all
+}
+
+func startSentinel(t TB, quorum int, primary *Redis, password string) *Sentinel {
+	t.Helper()
+	dir := tempDir(t, "sentinel")
+	port := Port(t)
+	conf := []string{
+		strings.Replace(string(example(t, "sentinel.conf")), "\ndir /data\n", "\ndir "+dir+"\n", 1),
+		"bind 127.0.0.1",
+		fmt.Sprintf("port %d", port),
+		"logfile \"\"",
+	}
+	if password != "" {
+		conf = append(conf, "requirepass "+password)
+	}
+	host, primaryPort, _ := strings.Cut(primary.Addr, ":")
+	conf = append(conf, fmt.Sprintf("sentinel monitor %s %s %s %d", SentinelName, host, primaryPort, quorum))
+	if primary.o.Password != "" {
+		conf = append(conf, "sentinel auth-pass "+SentinelName+" "+primary.o.Password)
+	}
+	conf = append(conf, "sentinel down-after-milliseconds "+SentinelName+" 500",
+		"sentinel failover-timeout "+SentinelName+" 3000", "sentinel parallel-syncs "+SentinelName+" 1")
+	file := filepath.Join(dir, "sentinel.conf") // Sentinel writes into it what it learns
+	writeFile(t, file, []byte(strings.Join(conf, "\n")+"\n"))
+	s := &Sentinel{Addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	s.Process = startProcess(t, "redis-sentinel", s.Addr, func() *exec.Cmd {
+		return exec.Command("redis-server", file, "--sentinel")
+	}, "sentinel.conf")
+	return s
+}
+
+// StartReplica starts a replica of primary and waits until it has all that primary has.
+func StartReplica(t TB, primary *Redis, o RedisOptions) *Redis {
+	t.Helper()
+	settings := map[string]string{"replicaof": strings.Replace(primary.Addr, ":", " ", 1), "repl-diskless-sync-delay": "0"}
+	if primary.o.Password != "" {
+		settings["masterauth"] = primary.o.Password
+	}
+	for key, value := range o.Settings {
+		settings[key] = value
+	}
+	o.Settings = settings
+	if o.Password == "" {
+		o.Password = primary.o.Password
+	}
+	r := StartRedis(t, o)
+	WaitFor(t, readyWithin, "replica", func() bool {
+		return strings.Contains(r.CLI(t, "INFO", "replication"), "master_link_status:up")
+	})
+	return r
+}
