@@ -1,7 +1,9 @@
 package config
 
 import (
+	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +27,7 @@ func (c *checker) redis(r *Redis) {
 	if !r.Password.IsSet() && !r.AllowNoPassword {
 		c.add(Problem{Key: key + ".password_file", Want: "the file with the password of Redis", Hint: "or password_env; a Redis without one needs allow_no_password: true"}, key+".password", key+".password_env", key+".allow_no_password")
 	}
+	c.sentinel(r)
 	if c.missing(key+".url", r.URL, want) {
 		return
 	}
@@ -71,5 +74,34 @@ func (c *checker) redis(r *Redis) {
 	}
 	if r.TLS.CertFile != "" || r.TLS.KeyFile != "" {
 		c.keyPair(key+".tls", r.TLS.CertFile, r.TLS.KeyFile)
+	}
+}
+
+// sentinel checks where the Sentinels are, if there are any.
+func (c *checker) sentinel(r *Redis) {
+	const key = "table.redis.sentinel"
+	s := &r.Sentinel
+	if len(s.Addresses) == 0 {
+		if s.Master != "" || s.Username != "" || s.Password.IsSet() {
+			c.add(Problem{Key: key + ".addresses", Want: "host:port of each Sentinel", Hint: "or no sentinel at all"}, key+".master", key+".username", key+".password")
+		}
+		return
+	}
+	c.missing(key+".master", s.Master, "the primary's name, as the Sentinels have it")
+	for i, a := range s.Addresses {
+		host, port, err := net.SplitHostPort(a)
+		if err != nil || host == "" || !isPort(port, false) {
+			c.add(Problem{Key: key + ".addresses", Value: show(a), Want: "host:port, such as redis1.example.org:26379"})
+		} else if slices.Contains(s.Addresses[:i], a) {
+			c.add(Problem{Key: key + ".addresses", Value: show(a), Want: "each Sentinel once"})
+		} else if strings.HasPrefix(r.URL, "redis:") && !isLoopback(host) && !r.AllowPlaintext {
+			c.add(Problem{Key: key + ".addresses", Value: show(a), Want: "rediss:// in table.redis.url", Hint: "Sentinels of other hosts would be asked in plain text; allow_plaintext: true takes that risk"}, "table.redis.allow_plaintext", "table.redis.url")
+		}
+	}
+	if s.Username != "" && !s.Password.IsSet() {
+		c.add(Problem{Key: key + ".username", Value: show(s.Username), Want: key + ".password_file or password_env beside it"}, key+".password")
+	}
+	if strings.HasPrefix(r.URL, "unix:") {
+		c.add(Problem{Key: key, Want: "redis:// or rediss:// in table.redis.url", Hint: "the Sentinels name hosts and ports"}, "table.redis.url")
 	}
 }

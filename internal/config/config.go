@@ -63,10 +63,20 @@ type Redis struct {
 	Username        string        `config:"username"`
 	Password        Secret        `config:"password"`
 	TLS             RedisTLS      `config:"tls"`
+	Sentinel        RedisSentinel `config:"sentinel"`
 	Replicas        int           `config:"replicas"`        // that must have confirmed before a switch counts
 	Timeout         time.Duration `config:"timeout"`         // for one command, and for connecting
 	AllowPlaintext  bool          `config:"allow_plaintext"` // TCP without TLS to another host
 	AllowNoPassword bool          `config:"allow_no_password"`
+}
+
+// RedisSentinel is where Sentinels are that know the primary. Without addresses there are
+// none, and the primary is where the URL says.
+type RedisSentinel struct {
+	Master    string   `config:"master"`    // the primary's name, as the Sentinels have it
+	Addresses []string `config:"addresses"` // host:port of all of them
+	Username  string   `config:"username"`  // of the Sentinels themselves, as Password
+	Password  Secret   `config:"password"`
 }
 
 // RedisTLS is what a rediss:// table is checked against.

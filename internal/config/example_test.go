@@ -169,7 +169,7 @@ func readExample(t *testing.T) []entry {
 
 // exampleOf are keys that have no default, or none that would be a good example.
 var exampleOf = []string{"node", "listeners[].id", "listeners[].address", "platforms[].id", "platforms[].outside.hosts", "routing.postmaster",
-	"admin.tokens[].roles", "admin.tokens[].agencies"}
+	"table.redis.sentinel.addresses", "admin.tokens[].roles", "admin.tokens[].agencies"}
 
 // The example file has every key, each with a comment and its default.
 func TestExampleIsComplete(t *testing.T) {
@@ -256,7 +256,7 @@ func TestExampleCommentedOut(t *testing.T) {
 	text = strings.Replace(text, "policy: opportunistic", "policy: verified", 1)
 	text = strings.Replace(text, `username: ""`, "username: mailcutover", 1)
 	text = strings.Replace(text, "sha256: 00", `sha256: ab`, 1)
-	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b", "LEDGER_KEY=sixteen characters")
+	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b", "LEDGER_KEY=sixteen characters", "SENTINEL_PASSWORD=c")
 	if r := cfg.Table.Redis; r == nil || r.Username != "mailcutover" || r.Password.Reveal() != "a" || r.Timeout != DefaultRedis().Timeout {
 		t.Errorf("redis is %+v", r)
 	}

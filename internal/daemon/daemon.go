@@ -213,6 +213,10 @@ func (d *Daemon) openTable(ctx context.Context, cfg *config.Config) error {
 	t, err := redistable.Open(ctx, redistable.Options{
 		URL: r.URL, Username: r.Username, Password: r.Password.Reveal(),
 		TLS:      redistable.TLS{CAFile: r.TLS.CAFile, ServerName: r.TLS.ServerName, CertFile: r.TLS.CertFile, KeyFile: r.TLS.KeyFile},
+		Sentinel: redistable.Sentinel{
+			Master: r.Sentinel.Master, Addresses: r.Sentinel.Addresses,
+			Username: r.Sentinel.Username, Password: r.Sentinel.Password.Reveal(),
+		},
 		Replicas: r.Replicas, AllowPlaintext: r.AllowPlaintext, AllowNoPassword: r.AllowNoPassword,
 		Timeout: r.Timeout, Logger: d.logger,
 	})
