@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,6 +100,9 @@ func (r *Runner) checks(ctx context.Context, p *Plan, d *prepared, errs []error,
 	add("journal", r.admit(), "this node has settled and written down what came before")
 	add("rejoin", rejoined(n), "the table is served by the server that the nodes know")
 	add("nodes", membersAnswer(p), fmt.Sprintf("%d answer, or are fenced", len(p.Nodes)))
+	if c := loginsFenced(p); c != nil {
+		all = append(all, *c)
+	}
 	add("protocol", sameProtocol(p), fmt.Sprintf("all speak version %d", table.Protocol))
 	if c := sameBuild(p); c != nil {
 		all = append(all, *c)
@@ -139,6 +143,25 @@ func membersAnswer(p *Plan) error {
 		}
 	}
 	return joined(bad)
+}
+
+// loginsFenced tells what ends the login sessions of nodes that it would go on without;
+// nil: there are none.
+func loginsFenced(p *Plan) *Check {
+	if !slices.ContainsFunc(p.Nodes, func(v PlanNode) bool { return v.Fence != "" && v.Lease != "given up" }) {
+		return nil
+	}
+	c := Check{Name: "logins of silent nodes", Informs: true}
+	losing := p.Agencies[0].Losing
+	switch {
+	case slices.ContainsFunc(p.Hooks, func(h PlanHook) bool { return h.Point == PointClose && !h.Without }):
+		c.OK, c.Text = true, "the hook that closes the losing side ends them"
+	case slices.ContainsFunc(p.Platform, func(v PlanPlatform) bool { return v.ID == losing && v.Limit > 0 }):
+		c.OK, c.Text = true, fmt.Sprintf("%s ends them, by its connection limit", losing)
+	default:
+		c.Text = fmt.Sprintf("not fenced: %s has neither a connection limit nor a hook that closes it", losing)
+	}
+	return &c
 }
 
 func sameProtocol(p *Plan) error {

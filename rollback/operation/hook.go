@@ -57,6 +57,10 @@ type Call struct {
 	Losing    routing.PlatformID // platform that has the mailboxes until commit
 	Winning   routing.PlatformID // platform that has them after it; with a remap the same
 	Attempt   int                // from 1
+
+	// Token grows with each step of the operation, whichever node takes it: a platform that
+	// remembers the highest can refuse a call that was stopped on its way.
+	Token routing.Revision
 }
 
 // Hooks says which hooks an operation calls.

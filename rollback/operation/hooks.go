@@ -201,7 +201,7 @@ func (u *run) attempt(ctx context.Context, h Hook, n int) (receipt string, err e
 }
 
 func (u *run) call(attempt int) Call {
-	c := Call{Operation: u.op.ID, Kind: u.op.Kind, Agency: u.op.Agency, Agencies: slices.Clone(u.op.Agencies), Attempt: attempt}
+	c := Call{Operation: u.op.ID, Kind: u.op.Kind, Agency: u.op.Agency, Agencies: slices.Clone(u.op.Agencies), Attempt: attempt, Token: u.rev}
 	if a, ok := u.Replica.State().Agency(u.op.Agency); ok {
 		c.Losing, c.Winning = sides(u.op.Kind, a)
 	}
@@ -244,44 +244,51 @@ func (u *run) awaitTold(ctx context.Context, h Hook) error {
 
 // undoHooks takes back, in reverse order, what hooks did or may have done. It bounds
 // itself: what can't be undone is listed, with an alarm, and doesn't keep the agency
-// closed.
-func (u *run) undoHooks(ctx context.Context) {
+// closed. But nothing is undone that isn't first noted in the table: another node could
+// go on with the operation, or a commit of ours still be on its way.
+func (u *run) undoHooks() error {
 	if !slices.ContainsFunc(u.op.Hooks, func(h HookState) bool { return h.toUndo() }) {
-		return
+		return nil
 	}
-	// From here on the operation's record is another, so that a commit of ours which is
-	// still on its way comes too late.
-	if err := u.amend(ctx, StepAbort, func(next *Operation) { next.Step = StepAbort }); err != nil {
-		u.Logger.Error("hooks are undone without a note in the table", "operation", u.op.ID, "agency", u.op.Agency, "error", err)
-		if errors.Is(err, ErrTakenOver) {
-			return
-		}
+	if err := u.noteAbort(func(*Operation) {}); err != nil {
+		return err
 	}
 	for i := len(u.op.Hooks) - 1; i >= 0; i-- {
 		if !u.op.Hooks[i].toUndo() {
 			continue
 		}
 		name := u.op.Hooks[i].Name
-		status, receipt, err := u.undo(ctx, name)
-		if err != nil {
-			u.Alarms.Raise(u.hookAlarm(name), fmt.Sprintf("Hook %s of operation %s (%s of agency %s) was not undone, and the agency opens where it was: undo it by hand. %v", name, u.op.ID, u.op.Kind, u.op.Agency, err))
+		status, receipt, failed := u.undo(u.halted, name)
+		if failed != nil {
+			u.Alarms.Raise(u.hookAlarm(name), fmt.Sprintf("Hook %s of operation %s (%s of agency %s) was not undone, and the agency opens where it was: undo it by hand. %v", name, u.op.ID, u.op.Kind, u.op.Agency, failed))
 		}
-		note := u.amend(ctx, StepAbort, func(next *Operation) {
+		err := u.noteAbort(func(next *Operation) {
 			h := next.hook(name)
 			h.Status, h.Ended = status, time.Now()
-			if err != nil {
-				h.Error = cut(err.Error())
+			if failed != nil {
+				h.Error = cut(failed.Error())
 			} else if receipt != "" {
 				h.Receipt = cut(receipt)
 			}
 		})
-		if note != nil {
-			u.Logger.Error("hook is undone without a note in the table", "operation", u.op.ID, "agency", u.op.Agency, "hook", name, "error", note)
+		if err != nil {
+			return err
 		}
 		if err := u.journalled(); err != nil {
 			u.Logger.Error("operation goes on without its journal", "operation", u.op.ID, "agency", u.op.Agency, "error", err)
 		}
 	}
+	return nil
+}
+
+// noteAbort notes in the table that the operation is being aborted, and what of it.
+func (u *run) noteAbort(set func(*Operation)) error {
+	ctx, cancel := context.WithTimeout(u.halted, DefaultDeadline)
+	defer cancel()
+	return u.amend(ctx, StepAbort, func(next *Operation) {
+		next.Step = StepAbort
+		set(next)
+	})
 }
 
 // toUndo reports whether the hook may have done something that isn't undone.

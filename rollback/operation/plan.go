@@ -124,7 +124,7 @@ func (r *Runner) plan(ctx context.Context, req Request) (Plan, prepared, error) 
 		Without: slices.Sorted(slices.Values(req.Without)), Made: time.Now().UTC().Truncate(time.Second), Position: state.Position(), asked: req.Deadline,
 		OutOfScope: outOfScope(), Back: back(op),
 	}
-	nodes, err := r.nodes(ctx)
+	nodes, err := r.settledNodes(ctx, op.Base)
 	if err != nil {
 		return p, d, fmt.Errorf("%s of agency %s: look at the nodes: %w", op.Kind, op.Agency, err)
 	}
@@ -149,6 +149,29 @@ func (r *Runner) plan(ctx context.Context, req Request) (Plan, prepared, error) 
 	p.Expected = p.expected(&nodes)
 	p.Checks = r.checks(ctx, &p, &d, errs, state, &nodes)
 	return p, d, nil
+}
+
+// settledNodes reads the members, and gives those that answer a moment to apply what has
+// just been changed.
+func (r *Runner) settledNodes(ctx context.Context, base routing.Revision) (table.Nodes, error) {
+	for began := time.Now(); ; {
+		n, err := r.nodes(ctx)
+		if err != nil || time.Since(began) > beginPatience {
+			return n, err
+		}
+		behind := slices.ContainsFunc(n.Members, func(m routing.Member) bool {
+			l := n.Leases[m.Node]
+			return !m.Evicted && n.Time.Before(l.ShortEnd) && !knows(&n, &l, base)
+		})
+		if !behind {
+			return n, nil
+		}
+		select {
+		case <-time.After(slowPace):
+		case <-ctx.Done():
+			return n, ctx.Err()
+		}
+	}
 }
 
 func (r *Runner) planAgency(s *routing.State, n *table.Nodes, op *Operation, id routing.AgencyID) PlanAgency {
@@ -308,6 +331,9 @@ func (p *Plan) expected(n *table.Nodes) time.Duration {
 				}
 			}
 		}
+	}
+	if p.Deadline > 0 {
+		wait = min(wait, p.Deadline)
 	}
 	total := plain + wait
 	for i := range p.Hooks {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"mailcutover/routing"
 )
 
 // Text returns the plan for people. The same plan gives the same text; when it was made is
@@ -32,7 +34,7 @@ func (p *Plan) Text() string {
 		if s.Hook != "" {
 			name = "hook " + s.Hook
 		}
-		line("  %2d. %-9s %s", i+1, name, s.Text)
+		line("  %2d. %s: %s", i+1, name, s.Text)
 	}
 	line("\nnodes")
 	for i := range p.Nodes {
@@ -87,9 +89,9 @@ func (a *PlanAgency) text(line func(string, ...any)) {
 	}
 	line("  %s: %s, phase %s, epoch %s", a.ID, move, a.Phase, a.Epoch)
 	if a.Next != a.Mapping {
-		line("      mapping %s -> %s", a.Mapping, a.Next)
+		line("      mapping %s -> %s", mappingText(a.Mapping), mappingText(a.Next))
 	} else {
-		line("      mapping %s", a.Mapping)
+		line("      mapping %s", mappingText(a.Mapping))
 	}
 	count := func(n int, what string) string {
 		if n < 0 {
@@ -105,6 +107,13 @@ func (a *PlanAgency) text(line func(string, ...any)) {
 	if a.Ends != "" {
 		line("      operation %s is ended", a.Ends)
 	}
+}
+
+func mappingText(d routing.Digest) string {
+	if d.IsZero() {
+		return "empty"
+	}
+	return d.String()
 }
 
 func (h *PlanHook) text(line func(string, ...any)) {

@@ -194,7 +194,7 @@ func (u *run) begunAt() routing.Revision {
 }
 
 // deadGrace is how long an operation with a dead target waits for what is under way there.
-const deadGrace = 5 * time.Second
+const deadGrace = 3 * time.Second
 
 // losingLimit is the longest limit of the platforms that old dots could be on their way to.
 func (u *run) losingLimit() time.Duration {

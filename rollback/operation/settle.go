@@ -204,15 +204,11 @@ func (u *run) settle(cause error) (Operation, error) {
 		if u.op.Step != StepAbort {
 			u.note(StepAbort)
 		}
-		u.undoHooks(u.halted)
+		err := u.undoHooks()
 		ctx, cancel := context.WithTimeout(u.halted, DefaultDeadline)
-		_, err := u.change(ctx, StepAbort, func(s *routing.State, next *Operation, c *table.Change) error {
-			next.Step, next.Opened = StepAborted, time.Now()
-			if cause != nil {
-				next.Error = cause.Error()
-			}
-			return u.ours(s, c, func(a routing.Agency) (routing.Agency, error) { return a.Abort(u.op.ID, u.op.Nonce) })
-		})
+		if err == nil {
+			err = u.abortChange(ctx, cause)
+		}
 		if err == nil {
 			u.op.Opened = time.Now()
 			u.confirmAbort(ctx)
@@ -228,6 +224,18 @@ func (u *run) settle(cause error) (Operation, error) {
 			return u.stuck("neither committed nor aborted", errors.Join(cause, err))
 		}
 	}
+}
+
+// abortChange opens the agencies where they were.
+func (u *run) abortChange(ctx context.Context, cause error) error {
+	_, err := u.change(ctx, StepAbort, func(s *routing.State, next *Operation, c *table.Change) error {
+		next.Step, next.Opened = StepAborted, time.Now()
+		if cause != nil {
+			next.Error = cause.Error()
+		}
+		return u.ours(s, c, func(a routing.Agency) (routing.Agency, error) { return a.Abort(u.op.ID, u.op.Nonce) })
+	})
+	return err
 }
 
 // confirmAbort waits a moment for the proof that the abort is durable. It is only told:
