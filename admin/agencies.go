@@ -58,12 +58,6 @@ func (s *Server) registerAgencies(api huma.API) {
 	}) (*reply[Agency], error) {
 		return s.agency(s.Replica.State(), in.ID)
 	})
-	handle(s, api, huma.Operation{
-		OperationID: "arm-agency", Method: http.MethodPost, Path: "/v1/agencies/{id}/arm", Tags: []string{"agencies"},
-		Summary: "Make an agency ready to be switched", Description: "Short leases, and a check before each final dot. No answer changes, and the epoch stays.",
-	}, func(ctx context.Context, in *changeAgency) (*reply[Agency], error) {
-		return s.armAgency(ctx, in)
-	})
 	for _, kind := range []operation.Kind{operation.Cutover, operation.Rollback} {
 		summary := "Move an agency to its target platform"
 		if kind == operation.Rollback {
@@ -71,9 +65,9 @@ func (s *Server) registerAgencies(api huma.API) {
 		}
 		handle(s, api, huma.Operation{
 			OperationID: string(kind), Method: http.MethodPost, Path: "/v1/agencies/{id}/" + string(kind), Summary: summary,
-			Description:   "Closes, drains, commits and publishes. The answer comes when the agency is closed; the operation then runs on, whether or not the caller stays. Watch it at /v1/operations/{id}/events.",
+			Description:   "On one person's word: with approval: none, or for a rollback as an emergency, which a second person has to confirm afterwards. All else is proposed (/v1/proposals). Closes, drains, commits and publishes. The answer comes when the agency is closed; the operation then runs on, whether or not the caller stays. Watch it at /v1/operations/{id}/events.",
 			DefaultStatus: http.StatusAccepted, Tags: []string{"agencies"},
-		}, func(ctx context.Context, in *changeAgency) (*started, error) {
+		}, func(ctx context.Context, in *switchAgency) (*started, error) {
 			return s.startOperation(ctx, kind, in)
 		})
 	}
@@ -83,6 +77,26 @@ type changeAgency struct {
 	Mutation
 	ID   string `path:"id" maxLength:"63"`
 	Body reasoned
+}
+
+func (in *changeAgency) scope() []routing.AgencyID {
+	return []routing.AgencyID{routing.AgencyID(in.ID)}
+}
+
+// switchAgency is a cutover or a rollback on one person's word.
+type switchAgency struct {
+	Mutation
+	ID   string `path:"id" maxLength:"63"`
+	Body struct {
+		Reason        string `json:"reason" minLength:"1" maxLength:"1000" doc:"Why; stands in the table's log, the journal and the audit log"`
+		ExpectedEpoch string `json:"expected_epoch,omitempty" doc:"Epoch of the record that you have seen; without it 428, if it is another 412" example:"1.7"`
+		Emergency     bool   `json:"emergency,omitempty" doc:"Of a rollback: without approval, freezes and checks don't keep it back, and an open operation of the agency is ended by it"`
+		TargetDead    bool   `json:"target_dead,omitempty" doc:"With emergency: what is under way at the target is listed, not awaited"`
+	}
+}
+
+func (in *switchAgency) scope() []routing.AgencyID {
+	return []routing.AgencyID{routing.AgencyID(in.ID)}
 }
 
 // started is the answer to a call that starts an operation.
@@ -226,47 +240,31 @@ func (s *Server) expected(state *routing.State, id, epoch string) (routing.Agenc
 	return a, nil
 }
 
-// armAgency arms one that isn't.
-func (s *Server) armAgency(ctx context.Context, in *changeAgency) (*reply[Agency], error) {
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
-	defer cancel()
-	reason, err := checkReason(in.Body.Reason)
-	if err != nil {
-		return nil, err
-	}
-	state, err := s.change(ctx, func(state *routing.State) (c table.Change, _ []*routing.Mapping, err error) {
-		a, err := s.expected(state, in.ID, in.Body.ExpectedEpoch)
-		if err != nil || a.Tightness == routing.Armed {
-			return c, nil, err
-		}
-		return table.Change{Agencies: []routing.Agency{a.Arm()}, What: "arm agency " + in.ID, Reason: reason}, nil, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return s.agency(state, in.ID)
-}
-
-// startOperation begins a cutover or a rollback.
-func (s *Server) startOperation(ctx context.Context, kind operation.Kind, in *changeAgency) (*started, error) {
-	if s.Approval != "none" {
-		return nil, problem(http.StatusForbidden, "it runs once two people agree, or with approval: none in the configuration",
-			"%s of agency %s needs approval (%s), which this node can't take yet", kind, in.ID, s.Approval)
+// startOperation begins a cutover or a rollback on one person's word.
+func (s *Server) startOperation(ctx context.Context, kind operation.Kind, in *switchAgency) (*started, error) {
+	switch {
+	case in.Body.Emergency && kind != operation.Rollback:
+		return nil, problem(http.StatusBadRequest, "propose it", "only a rollback can be an emergency")
+	case in.Body.TargetDead && !in.Body.Emergency:
+		return nil, problem(http.StatusBadRequest, "say emergency too", "target_dead is for an emergency")
+	case s.Approval != "none" && !in.Body.Emergency:
+		return nil, problem(http.StatusForbidden, "propose it: mailcutover operation propose "+string(kind)+" --agency "+in.ID+" --reason ...",
+			"%s of agency %s needs the approval of others", kind, in.ID)
 	}
 	reason, err := checkReason(in.Body.Reason)
 	if err != nil {
 		return nil, err
 	}
 	a, err := s.expected(s.Replica.State(), in.ID, in.Body.ExpectedEpoch)
-	if a.Operation != "" { // says more than the epoch that it changed
+	if a.Operation != "" && !in.Body.Emergency { // says more than the epoch that it changed
 		return nil, fmt.Errorf("%s of agency %s: %w: %s", kind, in.ID, routing.ErrOperationOpen, a.Operation)
 	}
 	if err != nil {
 		return nil, err
 	}
-	op, running, err := s.operations.start(ctx, operation.Request{
-		Kind: kind, Agency: a.ID, Who: callerOf(ctx).person, Reason: reason, Expected: a.Epoch,
-	})
+	op, running, err := s.begin(ctx, operation.Request{
+		Kind: kind, Agency: a.ID, Reason: reason, Expected: a.Epoch, Emergency: in.Body.Emergency, TargetDead: in.Body.TargetDead,
+	}, "")
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,8 @@ import (
 	"crypto/subtle"
 	"net/http"
 	"strings"
+
+	"mailcutover/routing"
 )
 
 // Token lets one person, or a program of theirs, use the API.
@@ -13,19 +15,27 @@ type Token struct {
 	Name   string            // of the token, for logs
 	Person string            // who is behind it; two tokens of one person are one person
 	SHA256 [sha256.Size]byte // of the token's text
+
+	Roles    []Role             // none: everything in a lab, else nothing
+	Agencies []routing.AgencyID // that it may act on; none: all
 }
 
 // caller is who makes a call; the zero value is nobody.
 type caller struct {
 	token, person string
+	roles         []Role
+	agencies      []routing.AgencyID
+	everything    bool // a token without roles, in a lab
 }
 
 type requestKey struct{}
 
 // request is what is known of a call under way.
 type request struct {
-	id     string
-	caller caller
+	id        string
+	caller    caller
+	operation string // id of the call in the document
+	recorded  uint64 // number of its last audit record
 }
 
 func requestOf(ctx context.Context) *request {
@@ -47,7 +57,9 @@ func (s *Server) authenticate(r *http.Request) (caller, bool) {
 	found := 0
 	for _, t := range s.Tokens() {
 		if subtle.ConstantTimeCompare(digest[:], t.SHA256[:]) == 1 {
-			who, found = caller{token: t.Name, person: t.Person}, 1
+			who, found = caller{
+				token: t.Name, person: t.Person, roles: t.Roles, agencies: t.Agencies, everything: s.Lab && len(t.Roles) == 0,
+			}, 1
 		}
 	}
 	if !strings.EqualFold(scheme, "Bearer") || secret == "" || found != 1 || who.person == "" {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"mailcutover/audit"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
 )
@@ -23,8 +24,14 @@ const (
 
 // change stores what compute makes of the newest State, again if that was overtaken.
 // compute sets the records, Mapped, What and Reason; a Change without records stores
-// nothing. mappings are put into the table before. It returns the State that has it.
+// nothing, and is not in the audit log. mappings are put into the table before. It returns the State that has it.
 func (s *Server) change(ctx context.Context, compute func(*routing.State) (c table.Change, mappings []*routing.Mapping, err error)) (*routing.State, error) {
+	return s.changeAs(ctx, new(audit.Entry), compute)
+}
+
+// changeAs is change with what the audit record says besides the records' change, which
+// compute may set.
+func (s *Server) changeAs(ctx context.Context, entry *audit.Entry, compute func(*routing.State) (c table.Change, mappings []*routing.Mapping, err error)) (*routing.State, error) {
 	id := "api/" + requestOf(ctx).id
 	for try := 0; ; try++ {
 		state := s.Replica.State()
@@ -32,8 +39,11 @@ func (s *Server) change(ctx context.Context, compute func(*routing.State) (c tab
 		if err != nil {
 			return nil, err
 		}
-		if len(c.Agencies)+len(c.Domains)+len(c.Fixed) == 0 {
+		if len(c.Agencies)+len(c.Domains)+len(c.Fixed)+len(c.Documents)+len(c.Freezes) == 0 {
 			return state, nil
+		}
+		if err := s.recordChange(ctx, state, &c, *entry); err != nil {
+			return nil, err
 		}
 		for _, m := range mappings {
 			if err := s.persist(ctx, func() error { return s.Table.PutMapping(ctx, m) }); err != nil {
@@ -44,7 +54,7 @@ func (s *Server) change(ctx context.Context, compute func(*routing.State) (c tab
 		c.Incarnation, c.Term = state.Position().Incarnation, state.Position().Term
 		var pos routing.Position
 		err = s.persist(ctx, func() (err error) { pos, err = s.Table.Change(ctx, c); return err })
-		if errors.Is(err, table.ErrStale) && try < changeTries {
+		if (errors.Is(err, table.ErrStale) || errors.Is(err, table.ErrTerm)) && try < changeTries {
 			if pos, err = s.Table.Position(ctx); err == nil {
 				err = s.Replica.Wait(ctx, pos)
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"mailcutover/audit"
 	"mailcutover/internal/alarm"
 	"mailcutover/routing"
 )
@@ -77,6 +78,9 @@ func (s *Server) registerNode(api huma.API) {
 		if err != nil {
 			return nil, err
 		}
+		if err := s.record(ctx, audit.Entry{Subject: "alarm " + in.Key, Reason: reason}); err != nil {
+			return nil, err
+		}
 		if !s.Alarms.Clear(in.Key) {
 			return nil, notFound("see mailcutover alarm list", "no alarm %q", in.Key)
 		}
@@ -115,6 +119,9 @@ func (s *Server) registerConfig(api huma.API) {
 	}) (*reply[Reloaded], error) {
 		reason, err := checkReason(in.Body.Reason)
 		if err != nil {
+			return nil, err
+		}
+		if err := s.record(ctx, audit.Entry{Subject: "configuration of node " + s.Node, Reason: reason}); err != nil {
 			return nil, err
 		}
 		done, err := s.Reload(ctx)

@@ -9,6 +9,9 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"mailcutover/approval"
+	"mailcutover/audit"
+	"mailcutover/rollback/control"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
@@ -77,12 +80,38 @@ var knownErrors = []struct {
 	{context.Canceled, http.StatusServiceUnavailable, "the node is stopping, or the caller went away"},
 	{table.ErrEmpty, http.StatusServiceUnavailable, "the table has lost its data, or never had any: see mailcutover alarm list before anything is written to it"},
 	{table.ErrIncarnation, http.StatusServiceUnavailable, "this node's copy is of another table; see mailcutover table show"},
+	{audit.ErrUnwritten, http.StatusServiceUnavailable, "nothing was done; see to the disk of the node: without its audit log it changes nothing"},
+	{table.ErrRejoining, http.StatusServiceUnavailable, "see mailcutover node list: the table waits for its nodes"},
+	{table.ErrGuard, http.StatusConflict, "see mailcutover node list"},
 	{table.ErrStale, http.StatusConflict, "others change the same records; try again"},
 	{errStaleEpoch, http.StatusPreconditionFailed, "look at the agency again, and say its epoch"},
 	{operation.ErrRecovering, http.StatusServiceUnavailable, "the node has just started; try again in a moment, and see mailcutover alarm list if that lasts"},
 	{operation.ErrJournal, http.StatusServiceUnavailable, "nothing was begun; see to the disk of the node, and mailcutover alarm list"},
 	{operation.ErrInDoubt, http.StatusConflict, "nothing was begun: the platform may still store a message whose answer was lost; start again after that time"},
 	{operation.ErrEpoch, http.StatusPreconditionFailed, "look at the agency again, and say its epoch"},
+	{control.ErrNoAgency, http.StatusNotFound, "see mailcutover agency list"},
+	{control.ErrNoNode, http.StatusNotFound, "see mailcutover node list"},
+	{control.ErrEpoch, http.StatusPreconditionFailed, "look at the agency again, and say its epoch"},
+	{control.ErrNoReason, http.StatusBadRequest, "say why; it is journaled"},
+	{control.ErrNothing, http.StatusConflict, ""},
+	{operation.ErrFrozen, http.StatusConflict, "see mailcutover agency freezes; who has the role releaser lifts it"},
+	{operation.ErrPlan, http.StatusConflict, "propose it again: mailcutover operation propose"},
+	{operation.ErrPrecheck, http.StatusConflict, "see the plan: mailcutover operation plan"},
+	{operation.ErrMembers, http.StatusConflict, "see mailcutover node list"},
+	{operation.ErrTakenOver, http.StatusConflict, "see mailcutover operation show"},
+	{operation.ErrCommitted, http.StatusConflict, "go back by an operation of its own"},
+	{operation.ErrNotCommitted, http.StatusConflict, "abort it, or wait: mailcutover operation watch"},
+	{operation.ErrNoOperation, http.StatusNotFound, "see mailcutover operation list"},
+	{operation.ErrHook, http.StatusConflict, "see mailcutover operation show"},
+	{approval.ErrOwn, http.StatusForbidden, "somebody else has to look at it"},
+	{approval.ErrTwice, http.StatusConflict, "another person has to look at it too"},
+	{approval.ErrNotProposer, http.StatusForbidden, "ask who proposed it; nobody has to approve it"},
+	{approval.ErrNotApproved, http.StatusForbidden, "another person says: mailcutover operation approve"},
+	{approval.ErrDigest, http.StatusPreconditionFailed, "look at it again: mailcutover operation show"},
+	{approval.ErrVoid, http.StatusConflict, "look at the agency, and propose it again"},
+	{approval.ErrEnded, http.StatusConflict, "see mailcutover operation show; propose it again if it is still wanted"},
+	{approval.ErrUnreadable, http.StatusConflict, "it was made by another version of the program: use that one, or propose it again"},
+	{routing.ErrUnconfirmed, http.StatusConflict, "a second person looks at it, and says: mailcutover emergency confirm"},
 	{routing.ErrNotArmed, http.StatusConflict, "arm it first: mailcutover agency arm"},
 	{routing.ErrOperationOpen, http.StatusConflict, "wait for it: mailcutover operation watch"},
 	{routing.ErrTransition, http.StatusConflict, "see its phase: mailcutover agency show"},

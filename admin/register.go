@@ -12,7 +12,7 @@ import (
 )
 
 // apiVersion is that of the document: it grows with every change that callers can notice.
-const apiVersion = "1.1.0"
+const apiVersion = "1.2.0"
 
 const importPath = "/v1/mailboxes/import"
 
@@ -36,6 +36,10 @@ func (s *Server) register() {
 
 	s.registerAgencies(api)
 	s.registerOperations(api)
+	s.registerControl(api)
+	s.registerProposals(api)
+	s.registerNodes(api)
+	s.registerAudit(api)
 	s.registerMailboxes(api)
 	s.registerImport(api)
 	s.registerRelease(api)
@@ -65,10 +69,16 @@ type reply[T any] struct {
 // handle registers one call. What f returns as an error becomes a Problem; what was not
 // foreseen is logged.
 func handle[I, O any](s *Server, api huma.API, op huma.Operation, f func(context.Context, *I) (*O, error)) {
+	mustHaveRight(op.OperationID)
 	describe(api, &op)
 	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
+		requestOf(ctx).operation = op.OperationID
+		if err := s.authorize(ctx, op.OperationID, in); err != nil {
+			return nil, s.problem(ctx, err)
+		}
 		out, err := f(ctx, in)
 		if err != nil {
+			s.recordFailure(ctx, err)
 			return nil, s.problem(ctx, err)
 		}
 		return out, nil

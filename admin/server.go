@@ -34,7 +34,12 @@ type Gate interface {
 
 // Runner carries out operations; *operation.Runner is one.
 type Runner interface {
+	Plan(ctx context.Context, req operation.Request) (operation.Plan, error)
 	Run(ctx context.Context, req operation.Request) (operation.Operation, error)
+	Abort(ctx context.Context, id routing.OperationID, who, reason string) (operation.Operation, error)
+	Publish(ctx context.Context, id routing.OperationID, who, withoutReplica string) (operation.Operation, error)
+	Tell(ctx context.Context, id routing.OperationID, hook, who, receipt string) error
+	Without(ctx context.Context, id routing.OperationID, hook, who, reason string) error
 	List() ([]operation.Operation, error)
 	Unattended() []routing.AgencyID // closed by an operation that nobody runs
 }
@@ -52,6 +57,7 @@ type Options struct {
 	Replica Replica
 	Gate    Gate
 	Runner  Runner
+	Control Control
 	Alarms  Alarms
 	Spool   Spool
 	Queue   Queue
@@ -71,11 +77,18 @@ type Options struct {
 	Postmaster func() routing.Address           // where <postmaster> goes now; empty: nowhere
 	Answer     func(d *routing.Decision) string // what a sender is answered for a recipient with this decision, for people
 
-	Separator string // of sub-addressing; empty: none
-	Approval  string // "none", or what else is needed before an agency is switched: then cutover and rollback are refused
-	Lab       bool   // no real mail is at stake here
-	Version   Version
-	Logger    *slog.Logger
+	Audit   Audit
+	Answers Folder // where answers to calls with an Idempotency-Key are kept
+
+	Node         string               // this one's name
+	Limit        func() time.Duration // the longest connection limit of a platform: after it, a silent node can deliver nothing
+	Separator    string               // of sub-addressing; empty: none
+	Approval     string               // "none": one person is enough; all else: others have to approve
+	Approvals    func() int           // how many others; not asked with "none"
+	ApprovalLife func() time.Duration // from a proposal to its use
+	Lab          bool                 // no real mail is at stake here
+	Version      Version
+	Logger       *slog.Logger
 }
 
 // Server is the API. Use [New].
@@ -84,7 +97,7 @@ type Server struct {
 	mux        *http.ServeMux
 	http       *http.Server
 	origin     *http.CrossOriginProtection
-	answers    answers
+	answers    *answers
 	operations *operations
 	began      time.Time
 }
@@ -93,7 +106,7 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		Options: o, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(),
-		operations: newOperations(o.Runner, o.Logger), began: time.Now(),
+		operations: newOperations(o.Runner, o.Logger), answers: newAnswers(o.Answers, o.Logger), began: time.Now(),
 	}
 	s.http = &http.Server{
 		Handler: s, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,

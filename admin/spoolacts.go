@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"mailcutover/audit"
 	"mailcutover/routing"
 	"mailcutover/spool"
 	"mailcutover/spool/queue"
@@ -72,6 +74,33 @@ type act struct {
 	states                     []spool.State // that it changes; nil: all
 }
 
+// spoolAct is a call of one.
+type spoolAct struct {
+	Mutation
+	Body SpoolAct
+}
+
+func (in *spoolAct) scope() []routing.AgencyID {
+	if in.Body.Agency == "" {
+		return nil
+	}
+	return []routing.AgencyID{routing.AgencyID(in.Body.Agency)}
+}
+
+// subject names the mail that an act is for.
+func (in *SpoolAct) subject() string {
+	var words []string
+	for _, w := range [][2]string{{"agency", in.Agency}, {"mailbox", in.Mailbox}, {"message", in.Message}, {"state", in.State}} {
+		if w[1] != "" {
+			words = append(words, w[0]+" "+w[1])
+		}
+	}
+	if in.All {
+		words = append(words, "all mail")
+	}
+	return "spool: " + strings.Join(words, ", ")
+}
+
 func (s *Server) registerSpoolActs(api huma.API) {
 	tags := []string{"spool"}
 	for _, a := range []act{
@@ -82,11 +111,8 @@ func (s *Server) registerSpoolActs(api huma.API) {
 	} {
 		handle(s, api, huma.Operation{
 			OperationID: a.name + "-spooled", Method: http.MethodPost, Path: spoolPath + "/" + a.name, Summary: a.summary, Description: a.description, Tags: tags,
-		}, func(ctx context.Context, in *struct {
-			Mutation
-			Body SpoolAct
-		}) (*reply[SpoolActed], error) {
-			return s.act(ctx, &a, in.Body)
+		}, func(ctx context.Context, in *spoolAct) (*reply[SpoolActed], error) {
+			return s.spoolActs(ctx, &a, in.Body)
 		})
 	}
 	handle(s, api, huma.Operation{
@@ -125,8 +151,8 @@ func (s *Server) registerSpoolActs(api huma.API) {
 	})
 }
 
-// act carries out an operator's act, in the log with the person.
-func (s *Server) act(ctx context.Context, a *act, in SpoolAct) (*reply[SpoolActed], error) {
+// spoolActs carries out an operator's act, in the log with the person.
+func (s *Server) spoolActs(ctx context.Context, a *act, in SpoolAct) (*reply[SpoolActed], error) {
 	reason, err := checkReason(in.Reason)
 	if err != nil {
 		return nil, err
@@ -159,6 +185,9 @@ func (s *Server) act(ctx context.Context, a *act, in SpoolAct) (*reply[SpoolActe
 		}
 	}
 	who := callerOf(ctx).person
+	if err := s.record(ctx, audit.Entry{Subject: in.subject(), Reason: reason}); err != nil {
+		return nil, err
+	}
 	done, err := a.do(queue.Subject{Transaction: f.Transaction, Agency: f.Agency, Key: f.Key, State: f.State, All: in.All}, fmt.Sprintf("%s (%s)", reason, who))
 	s.Logger.InfoContext(ctx, "spool changed by a person", "request", requestOf(ctx).id, "act", a.name, "person", who, "reason", reason,
 		"transaction", f.Transaction, "agency", f.Agency, "mailbox", f.Key.String(), "state", in.State, "all", in.All, "changed", done.Changed, "busy", done.Busy, "error", err)
@@ -191,6 +220,9 @@ func (s *Server) setRate(ctx context.Context, platform string, rate float64, why
 	if err := s.knownPlatform(platform); err != nil {
 		return nil, err
 	}
+	if err := s.record(ctx, audit.Entry{Subject: "spool rate to platform " + platform, Reason: reason, After: fmt.Sprintf("%g a second", rate)}); err != nil {
+		return nil, err
+	}
 	out := &reply[SpoolRate]{Body: SpoolRate{Platform: platform, Rate: rate}}
 	for _, l := range s.Queue.Lanes() {
 		if string(l.Platform) == platform {
@@ -205,6 +237,9 @@ func (s *Server) setRate(ctx context.Context, platform string, rate float64, why
 func (s *Server) resume(ctx context.Context, why string) (*reply[SpoolStatus], error) {
 	reason, err := checkReason(why)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.record(ctx, audit.Entry{Subject: "spool of node " + s.Node, Reason: reason}); err != nil {
 		return nil, err
 	}
 	err = s.Spool.Resume()
@@ -226,6 +261,9 @@ func (s *Server) adopt(ctx context.Context, in Adopt) (*reply[Adoption], error) 
 	}
 	if !filepath.IsAbs(in.Directory) {
 		return nil, problem(http.StatusBadRequest, "name it from the root of the node's machine on", "directory %q is not absolute", in.Directory)
+	}
+	if err := s.record(ctx, audit.Entry{Subject: "spool in " + in.Directory, Reason: reason, Before: "of node " + in.From, After: "of node " + s.Node}); err != nil {
+		return nil, err
 	}
 	done, err := s.AdoptSpool(ctx, filepath.Clean(in.Directory), in.From)
 	s.Logger.InfoContext(ctx, "spool adopted by a person", "request", requestOf(ctx).id, "person", callerOf(ctx).person, "reason", reason, "directory", in.Directory, "from", in.From, "error", err)

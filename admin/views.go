@@ -11,26 +11,28 @@ import (
 
 // Agency is an agency's record, and what is under way for it on this node.
 type Agency struct {
-	ID        string   `json:"id"`
-	Source    string   `json:"source" doc:"Source platform"`
-	Target    string   `json:"target" doc:"Target platform"`
-	Parent    string   `json:"parent,omitempty" doc:"Agency that this pilot group belongs to"`
-	Children  []string `json:"children,omitempty" doc:"Pilot groups of this agency"`
-	Phase     string   `json:"phase" enum:"unknown,source,to-target,target,to-source,remap-source,remap-target"`
-	Platform  string   `json:"platform" doc:"Platform that holds the mailboxes now; empty in an unknown phase"`
-	Open      bool     `json:"open" doc:"Mail and logins may go to the platform"`
-	Published bool     `json:"published"`
-	Locked    bool     `json:"locked"`
-	Finalised bool     `json:"finalised" doc:"There is no way back"`
-	Regressed bool     `json:"regressed,omitempty" doc:"A newer record was seen before: closed until the epoch is above that one"`
-	Epoch     string   `json:"epoch" doc:"TERM.NUMBER; say it as expected_epoch to change the agency" example:"1.7"`
-	Tightness string   `json:"tightness" enum:"unknown,settled,armed"`
-	ArmedAt   string   `json:"armed_at,omitempty" doc:"Epoch at the last arming"`
-	Operation string   `json:"operation,omitempty" doc:"Operation that owns the agency"`
-	Mapping   string   `json:"mapping" doc:"Digest of the mapping in force"`
-	Mailboxes int      `json:"mailboxes" doc:"-1 if the mapping isn't there: the agency is closed"`
-	Revision  uint64   `json:"revision" doc:"Of the table, at the record's last change"`
-	UnderWay  UnderWay `json:"under_way"`
+	ID          string   `json:"id"`
+	Source      string   `json:"source" doc:"Source platform"`
+	Target      string   `json:"target" doc:"Target platform"`
+	Parent      string   `json:"parent,omitempty" doc:"Agency that this pilot group belongs to"`
+	Children    []string `json:"children,omitempty" doc:"Pilot groups of this agency"`
+	Phase       string   `json:"phase" enum:"unknown,source,to-target,target,to-source,remap-source,remap-target"`
+	Platform    string   `json:"platform" doc:"Platform that holds the mailboxes now; empty in an unknown phase"`
+	Open        bool     `json:"open" doc:"Mail and logins may go to the platform"`
+	Published   bool     `json:"published"`
+	Locked      bool     `json:"locked"`
+	Finalised   bool     `json:"finalised" doc:"There is no way back"`
+	Regressed   bool     `json:"regressed,omitempty" doc:"A newer record was seen before: closed until the epoch is above that one"`
+	Epoch       string   `json:"epoch" doc:"TERM.NUMBER; say it as expected_epoch to change the agency" example:"1.7"`
+	Tightness   string   `json:"tightness" enum:"unknown,settled,armed,settling"`
+	ArmedAt     string   `json:"armed_at,omitempty" doc:"Epoch at the last arming"`
+	Operation   string   `json:"operation,omitempty" doc:"Operation that owns the agency"`
+	Unconfirmed string   `json:"unconfirmed,omitempty" doc:"Emergency that a second person has not confirmed: until then nothing else begins, and nothing is finalised"`
+	Frozen      string   `json:"frozen,omitempty" doc:"By whom and why no operation may begin"`
+	Mapping     string   `json:"mapping" doc:"Digest of the mapping in force"`
+	Mailboxes   int      `json:"mailboxes" doc:"-1 if the mapping isn't there: the agency is closed"`
+	Revision    uint64   `json:"revision" doc:"Of the table, at the record's last change"`
+	UnderWay    UnderWay `json:"under_way"`
 }
 
 // UnderWay is what this node has under way for an agency.
@@ -58,6 +60,10 @@ func agencyView(s *routing.State, a routing.Agency, children []string, load node
 		Epoch: a.Epoch.String(), Tightness: a.Tightness.String(), Operation: string(a.Operation),
 		Mapping: a.Mapping.String(), Mailboxes: -1, Revision: uint64(a.Revision),
 		UnderWay: UnderWay{Open: load.Open, Dotted: load.Dotted, InDoubt: load.InDoubt},
+	}
+	v.Unconfirmed = string(a.Unconfirmed)
+	if f, ok := s.Frozen(a.ID); ok {
+		v.Frozen = f.Who + ": " + f.Reason
 	}
 	if a.ArmedAt != (routing.Epoch{}) {
 		v.ArmedAt = a.ArmedAt.String()
@@ -121,6 +127,35 @@ type Operation struct {
 	ClosedFor float64    `json:"closed_for_seconds" doc:"Until now, if they are still closed"`
 	Waiting   string     `json:"waiting,omitempty" doc:"What is waited for"`
 	Error     string     `json:"error,omitempty" doc:"Why it was aborted or refused, or is stuck"`
+
+	Node       string          `json:"node,omitempty" doc:"That carries it out"`
+	Plan       string          `json:"plan,omitempty" doc:"Digest of the plan that was approved"`
+	Emergency  bool            `json:"emergency,omitempty" doc:"On one person's word"`
+	TargetDead bool            `json:"target_dead,omitempty"`
+	Hooks      []OperationHook `json:"hooks,omitempty"`
+	Nodes      []OperationNode `json:"nodes,omitempty" doc:"What each was last seen to do for it"`
+	Fenced     []string        `json:"fenced,omitempty" doc:"Nodes that it went on without"`
+	Listed     []string        `json:"listed,omitempty" doc:"Messages that it did not wait for"`
+	Late       []string        `json:"late,omitempty" doc:"Nodes that had not seen the opening when it ended"`
+}
+
+// OperationHook is a hook of an operation, with its receipt.
+type OperationHook struct {
+	Name     string `json:"name"`
+	Point    string `json:"point"`
+	External bool   `json:"external,omitempty" doc:"Somebody says when it is done: mailcutover operation tell"`
+	Status   string `json:"status" enum:"planned,started,done,told,without,undone,undo-failed"`
+	Attempts int    `json:"attempts,omitempty"`
+	Receipt  string `json:"receipt,omitempty"`
+	Error    string `json:"error,omitempty"`
+	Person   string `json:"person,omitempty" doc:"Who said done, or without"`
+}
+
+// OperationNode is what a node does for an operation.
+type OperationNode struct {
+	Node  string `json:"node"`
+	State string `json:"state"`
+	Text  string `json:"text,omitempty"`
 }
 
 func operationView(o operation.Operation, running bool) Operation {
@@ -128,6 +163,18 @@ func operationView(o operation.Operation, running bool) Operation {
 		ID: string(o.ID), Kind: string(o.Kind), Agency: string(o.Agency), Agencies: texts(o.Agencies), Person: o.Who,
 		Reason: o.Reason, Step: string(o.Step), Ended: o.Step.Ended(), Running: running, Started: o.Started,
 		ClosedFor: o.ClosedFor().Seconds(), Waiting: o.Waiting, Error: o.Error,
+		Node: string(o.Runner), Emergency: o.Emergency, TargetDead: o.TargetDead, Fenced: o.Fenced, Listed: o.Listed, Late: o.Late,
+	}
+	if !o.Plan.IsZero() {
+		v.Plan = o.Plan.String()
+	}
+	for _, h := range o.Hooks {
+		v.Hooks = append(v.Hooks, OperationHook{
+			Name: h.Name, Point: string(h.Point), External: h.External, Status: string(h.Status), Attempts: h.Attempts, Receipt: h.Receipt, Error: h.Error, Person: h.Who,
+		})
+	}
+	for _, n := range o.Nodes {
+		v.Nodes = append(v.Nodes, OperationNode{string(n.Node), string(n.State), n.Text})
 	}
 	if !o.Closed.IsZero() {
 		v.Closed = &o.Closed

@@ -17,11 +17,13 @@ import (
 	"time"
 
 	"mailcutover/admin"
+	"mailcutover/audit"
 	"mailcutover/internal/alarm"
 	"mailcutover/internal/durable"
 	"mailcutover/ledger"
 	"mailcutover/node"
 	"mailcutover/proxy/transfer"
+	"mailcutover/rollback/control"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 	"mailcutover/routing/localtable"
@@ -30,11 +32,13 @@ import (
 	"mailcutover/spool/queue"
 )
 
-// Secrets of the tokens that a Node knows: Anna has two, Ben one.
+// Secrets of the tokens that a Node knows: Anna has two, as operator, planner, releaser and
+// admin; Ben is operator, planner and approver, Carla is approver.
 const (
 	Anna   = "anna-secret"
 	Anna2  = "anna-second-secret"
 	Ben    = "ben-secret"
+	Carla  = "carla-secret"
 	Source = "exchange" // platforms of a Node
 	Target = "ox"
 	Name   = "mx.example.org" // whose spool it is
@@ -53,6 +57,7 @@ type Node struct {
 	Spool  *spool.Store // what comes into it stays: no platform can be reached
 	Queue  *queue.Queue
 	Ledger *ledger.Ledger
+	Audit  *audit.Log
 }
 
 // Log keeps what is logged.
@@ -105,10 +110,15 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 	journal, err := durable.Open(nil, filepath.Join(dir, "journal"))
 	must(err)
 	n.Alarms = alarm.NewSet(logger)
+	shared := &alone{Table: n.Table, node: n}
 	runner := operation.New(operation.Options{
-		Node: "alone", Instance: "test", Table: &alone{Table: n.Table, node: n}, Replica: n.Replica, Folder: journal, Alarms: n.Alarms, Logger: logger,
+		Node: "alone", Instance: "test", Table: shared, Replica: n.Replica, Folder: journal, Alarms: n.Alarms, Logger: logger,
 	})
 	n.openSpool(t, ctx, &running, dir, logger)
+	n.Audit, err = audit.Open(audit.Options{Dir: filepath.Join(dir, "audit"), Node: Name})
+	must(err)
+	answers, err := durable.Open(nil, filepath.Join(dir, "answers"))
+	must(err)
 	o := admin.Options{
 		Spool: n.Spool, Queue: n.Queue, Ledger: n.Ledger, SpoolDirectory: filepath.Join(dir, "spool"),
 		AdoptSpool: func(_ context.Context, dir, from string) (admin.Adoption, error) {
@@ -117,16 +127,19 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 		},
 		Adoptions: func() []admin.Adoption { return nil },
 		Troubles:  func() []string { return nil },
-		Table:     n.Table, Replica: n.Replica, Gate: n.Gate, Alarms: n.Alarms,
-		Runner: runner,
+		Table:     shared, Replica: n.Replica, Gate: n.Gate, Alarms: n.Alarms,
+		Runner: runner, Control: control.New(control.Options{Table: shared, Replica: n.Replica, Logger: logger}),
+		Audit: n.Audit, Answers: answers, Node: Name, Limit: func() time.Duration { return time.Second },
+		Approvals: func() int { return 1 }, ApprovalLife: func() time.Duration { return time.Hour },
 		Platforms: func() []admin.Platform {
 			return []admin.Platform{{ID: Source, Ready: true}, {ID: Target, Ready: true}}
 		},
 		Tokens: func() []admin.Token {
 			return []admin.Token{
-				{Name: "anna-laptop", Person: "Anna Berg", SHA256: sha256.Sum256([]byte(Anna))},
-				{Name: "anna-phone", Person: "Anna Berg", SHA256: sha256.Sum256([]byte(Anna2))},
-				{Name: "ben-laptop", Person: "Ben Roth", SHA256: sha256.Sum256([]byte(Ben))},
+				{Name: "anna-laptop", Person: "Anna Berg", SHA256: sha256.Sum256([]byte(Anna)), Roles: []admin.Role{admin.RolePlanner, admin.RoleOperator, admin.RoleReleaser, admin.RoleAdmin}},
+				{Name: "anna-phone", Person: "Anna Berg", SHA256: sha256.Sum256([]byte(Anna2)), Roles: []admin.Role{admin.RolePlanner, admin.RoleOperator}},
+				{Name: "ben-laptop", Person: "Ben Roth", SHA256: sha256.Sum256([]byte(Ben)), Roles: []admin.Role{admin.RolePlanner, admin.RoleOperator, admin.RoleApprover}},
+				{Name: "carla-laptop", Person: "Carla Diaz", SHA256: sha256.Sum256([]byte(Carla)), Roles: []admin.Role{admin.RoleApprover}},
 			}
 		},
 		Config: func(changed bool) string {
@@ -163,7 +176,7 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 		}
 		cancel()
 		running.Wait()
-		if err := errors.Join(n.Spool.Close(), n.Ledger.Close()); err != nil {
+		if err := errors.Join(n.Spool.Close(), n.Ledger.Close(), n.Audit.Close()); err != nil {
 			t.Error(err)
 		}
 		if err := n.Table.Close(); err != nil && !errors.Is(err, context.Canceled) {

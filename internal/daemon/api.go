@@ -42,7 +42,7 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 	}
 	adopter := &adopter{Daemon: d}
 	interrupted := adopter.interrupted() // before the API can begin others
-	server := admin.New(admin.Options{
+	o := admin.Options{
 		Table: d.table, Replica: d.replica, Gate: d.gate, Runner: d.runner, Alarms: d.alarms,
 		Platforms: d.platformHealth, Tokens: d.tokens,
 		Config:  func(changed bool) string { return config.Show(d.config.Load(), changed) },
@@ -55,7 +55,12 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 		Postmaster: d.postmaster, Answer: d.transfer.Answer,
 		Separator: cfg.Routing.Separator, Approval: string(cfg.Approval), Lab: cfg.Lab,
 		Version: d.version, Logger: d.logger,
-	})
+	}
+	if err := d.openPeople(cfg, &o); err != nil {
+		_ = socket.Close()
+		return err
+	}
+	server := admin.New(o)
 	d.parts.Go(func() { adopter.goOn(interrupted) })
 	d.admin = &adminServer{server: server, socket: socket}
 	d.part("admin API", func() error { return server.Serve(socket) })
@@ -69,7 +74,11 @@ func (d *Daemon) AdminAddr() net.Addr { return d.admin.socket.Addr() }
 func (d *Daemon) tokens() []admin.Token {
 	var tokens []admin.Token
 	for _, t := range d.config.Load().Admin.Tokens {
-		tokens = append(tokens, admin.Token{Name: t.Name, Person: t.Person, SHA256: t.SHA256})
+		one := admin.Token{Name: t.Name, Person: t.Person, SHA256: t.SHA256, Agencies: t.Agencies}
+		for _, role := range t.Roles {
+			one.Roles = append(one.Roles, admin.Role(role))
+		}
+		tokens = append(tokens, one)
 	}
 	return tokens
 }
