@@ -33,6 +33,12 @@ func TestContract(t *testing.T) {
 			}
 			return open(t, old.(*Table).path, Options{})
 		},
+		Restart: func(t *testing.T, old table.Table) table.Table {
+			if err := old.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return open(t, old.(*Table).path, Options{})
+		},
 		OpenShort: func(t *testing.T, keep int) table.Table { return fresh(t, Options{LogLength: keep}) },
 	})
 }

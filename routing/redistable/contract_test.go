@@ -37,7 +37,7 @@ func open(t testing.TB, o Options) *Table {
 }
 
 // contract runs the suite against a server; each table has a prefix of its own.
-func contract(t *testing.T, o Options) {
+func contract(t *testing.T, o Options, restart func(t *testing.T)) {
 	var n atomic.Int32
 	fresh := func(t *testing.T, o Options) table.Table {
 		o.Prefix = fmt.Sprintf("test:{%d}", n.Add(1))
@@ -50,6 +50,10 @@ func contract(t *testing.T, o Options) {
 			}
 			return open(t, old.(*Table).o)
 		},
+		Restart: func(t *testing.T, old table.Table) table.Table {
+			restart(t)
+			return old
+		},
 		OpenShort: func(t *testing.T, keep int) table.Table {
 			o := o
 			o.LogLength = keep
@@ -58,35 +62,51 @@ func contract(t *testing.T, o Options) {
 	})
 }
 
-// startMini starts a miniredis, which lacks ROLE.
-func startMini(t *testing.T) *miniredis.Miniredis {
+// mini is a miniredis that says who it is, which that lacks.
+type mini struct {
+	*miniredis.Miniredis
+	server atomic.Pointer[table.Server]
+}
+
+func startMini(t *testing.T) *mini {
 	t.Helper()
-	m := miniredis.RunT(t)
-	err := m.Server().Register("ROLE", func(c *server.Peer, cmd string, args []string) {
-		c.WriteLen(3)
-		c.WriteBulk("master")
-		c.WriteInt(0)
-		c.WriteLen(0)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := &mini{Miniredis: miniredis.RunT(t)}
+	m.become(1, "")
 	m.Server().SetPreHook(func(c *server.Peer, cmd string, args ...string) bool {
-		if strings.EqualFold(cmd, "INFO") {
-			c.WriteBulk("run_id:" + strings.Repeat("a", 40) + "\r\nmaster_replid:" + strings.Repeat("b", 40) + "\r\nmaster_replid2:" + strings.Repeat("0", 40) + "\r\n")
-			return true
+		switch strings.ToUpper(cmd) {
+		case "ROLE":
+			c.WriteLen(3)
+			c.WriteBulk("master")
+			c.WriteInt(0)
+			c.WriteLen(0)
+		case "INFO":
+			s := m.server.Load()
+			c.WriteBulk(fmt.Sprintf("run_id:%s\r\nmaster_replid:%s\r\nmaster_replid2:%040s\r\n", s.Run, s.Replication, s.Former))
+		default:
+			return false
 		}
-		return false
+		return true
 	})
 	return m
 }
 
+// become makes it another server, promoted from the history former, if not empty.
+func (m *mini) become(n int, former string) {
+	m.server.Store(&table.Server{Run: fmt.Sprintf("%040x", n), Replication: fmt.Sprintf("%040x", 1000+n), Former: former})
+}
+
 func TestContractOnMiniredis(t *testing.T) {
-	contract(t, Options{URL: "redis://" + startMini(t).Addr()})
+	m := startMini(t)
+	contract(t, Options{URL: "redis://" + m.Addr()}, func(*testing.T) { m.become(2, "") })
 }
 
 // The whole suite passes with the rights of configs/redis/users.acl.
 func TestContractOnRedis(t *testing.T) {
 	r := peers.StartRedis(t, peers.RedisOptions{ACL: users(t, "~test:*")})
-	contract(t, Options{URL: "redis://" + r.Addr, Username: "mailcutover", Password: "change-me"})
+	contract(t, Options{URL: "redis://" + r.Addr, Username: "mailcutover", Password: "change-me"}, func(t *testing.T) {
+		r.Kill()
+		if err := r.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

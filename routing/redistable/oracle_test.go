@@ -7,11 +7,8 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/alicebob/miniredis/v2/server"
 
 	"mailcutover/routing"
 	"mailcutover/routing/table"
@@ -35,6 +32,7 @@ type oracle struct {
 	t        *testing.T
 	rand     *rand.Rand
 	tb       *Table
+	mini     *mini
 	setTime  func(time.Time)
 	now      time.Time
 	server   table.Server
@@ -88,20 +86,9 @@ func runOracle(t *testing.T, seed uint64, steps int) map[string]int {
 	o := &oracle{
 		t: t, rand: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1_700_000_000, 0).UTC(),
 		agencies: map[routing.AgencyID]routing.Agency{}, freezes: map[routing.AgencyID]routing.Freeze{}, seen: map[string]int{},
-		setTime: m.SetTime,
+		setTime: m.SetTime, mini: m,
 	}
 	o.move(false)
-	m.Server().SetPreHook(func(c *server.Peer, cmd string, args ...string) bool {
-		if !strings.EqualFold(cmd, "INFO") {
-			return false
-		}
-		former := o.server.Former
-		if former == "" {
-			former = strings.Repeat("0", 40)
-		}
-		c.WriteBulk("run_id:" + o.server.Run + "\r\nmaster_replid:" + o.server.Replication + "\r\nmaster_replid2:" + former + "\r\n")
-		return true
-	})
 	o.setTime(o.now)
 	o.tb = open(t, Options{URL: "redis://" + m.Addr()})
 	pos, err := o.tb.Init(t.Context())
@@ -134,11 +121,12 @@ func runOracle(t *testing.T, seed uint64, steps int) map[string]int {
 // move lets another server answer: the former's replica, or one of another history.
 func (o *oracle) move(promoted bool) {
 	o.servers++
-	former := o.server.Replication
-	o.server = table.Server{Run: fmt.Sprintf("%040x", o.servers), Replication: fmt.Sprintf("%040x", 1000+o.servers)}
+	former := ""
 	if promoted {
-		o.server.Former = former
+		former = o.server.Replication
 	}
+	o.mini.become(o.servers, former)
+	o.server = *o.mini.server.Load()
 }
 
 func (o *oracle) agency(id routing.AgencyID) (routing.Agency, bool) {

@@ -16,6 +16,10 @@ type Hooks struct {
 	// Reopen closes a table that Run's open made and opens the same data again.
 	Reopen func(t *testing.T, old table.Table) table.Table
 
+	// Restart restarts what keeps a table that Run's open made, without loss, and returns
+	// the same table.
+	Restart func(t *testing.T, old table.Table) table.Table
+
 	// OpenShort is open for a table whose log keeps about keep changes: no fewer, and at
 	// most 400 more.
 	OpenShort func(t *testing.T, keep int) table.Table
@@ -49,13 +53,25 @@ func Run(t *testing.T, open func(t *testing.T) table.Table, hooks Hooks) {
 		{"Close ends all calls", testClose},
 		{"text comes back as it was", testText},
 		{"node renews its lease", testRenew},
+		{"malformed renewals and checks are refused", testBadRenewal},
+		{"node has one instance at a time", testInstances},
+		{"node is evicted under a fence", testEvict},
 		{"guards look at the nodes", testGuards},
+		{"fences stand in for silent nodes", testFences},
+		{"changes carry the term", testTerm},
+		{"operations, freezes and documents are compared and set", testShared},
+		{"records that were lost close agencies", testAbove},
+		{"table that went back waits for its nodes", testWentBack},
+		{"people end a rejoin", testEndRejoin},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { tt.test(t, open) })
 	}
 	if hooks.Reopen != nil {
 		t.Run("reopened table is as it was", func(t *testing.T) { testReopen(t, open, hooks.Reopen) })
+	}
+	if hooks.Restart != nil {
+		t.Run("restart loses nothing", func(t *testing.T) { testRestart(t, open, hooks.Restart) })
 	}
 	if hooks.OpenShort != nil {
 		t.Run("trimmed log is a gap", func(t *testing.T) { testTrimmed(t, hooks.OpenShort) })
