@@ -1,0 +1,479 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"mailcutover/admin"
+	"mailcutover/internal/platformtest"
+	"mailcutover/mail"
+	"mailcutover/rollback/operation"
+	"mailcutover/test/peers"
+)
+
+// The platforms.
+const (
+	Exchange = "exchange"
+	OX       = "ox"
+)
+
+// Options say what a cluster consists of.
+type Options struct {
+	Program  string // file of mailcutover; see Build
+	Nodes    int    // 0: 3
+	Replicas int    // of Redis, with three Sentinels; 0: one server, without Sentinels
+	Direct   bool   // no wires between nodes and peers
+
+	// Lengths of the leases, and after how long the platforms end any connection. 0: 10 s,
+	// 3 s, 500 ms, 2 s.
+	Settled, Armed, Margin, Limit time.Duration
+
+	// Platform says how the platforms differ from recording ones.
+	Platform platformtest.Options
+	// Platforms are addresses of other platforms in their place, which then record nothing;
+	// nil: there are none.
+	Platforms map[string]string
+
+	More string // further lines of the nodes' configuration
+}
+
+// Cluster is several nodes and what they need.
+type Cluster struct {
+	Nodes     []*Node
+	Servers   []*peers.Redis // the first was the primary at the beginning
+	Sentinels []*peers.Sentinel
+	Platforms map[string]*platformtest.Platform
+
+	o         Options
+	addresses map[string]string // of the platforms
+	began     time.Time
+
+	mu       sync.Mutex
+	agencies map[string]Agency
+	at       map[string]string // platform of each agency
+	switches []Switch
+	faults   []*Fault
+	loads    []*Load
+}
+
+// Build builds mailcutover, with the race detector or without, and returns its file.
+func Build(ctx context.Context, dir string, race bool) (string, error) {
+	root, err := peers.Root()
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(dir, "mailcutover")
+	args := []string{"build", "-o", file}
+	if race {
+		args = append(args, "-race")
+	}
+	build := exec.CommandContext(ctx, "go", append(args, "./cmd/mailcutover")...)
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build mailcutover: %w\n%s", err, out)
+	}
+	return file, nil
+}
+
+// Start starts a cluster. It ends with the test.
+func Start(t peers.TB, o Options) *Cluster {
+	t.Helper()
+	peers.Need(t, "redis")
+	for value, fallback := range map[*time.Duration]time.Duration{
+		&o.Settled: 10 * time.Second, &o.Armed: 3 * time.Second, &o.Margin: 500 * time.Millisecond, &o.Limit: 2 * time.Second,
+	} {
+		if *value == 0 {
+			*value = fallback
+		}
+	}
+	if o.Nodes == 0 {
+		o.Nodes = 3
+	}
+	c := &Cluster{o: o, began: time.Now(), agencies: make(map[string]Agency), at: make(map[string]string), addresses: o.Platforms}
+	if c.addresses == nil {
+		c.startPlatforms(t)
+	}
+	settings := map[string]string{}
+	if o.Replicas > 0 {
+		settings["min-replicas-to-write"], settings["min-replicas-max-lag"] = "1", "2"
+	}
+	primary := peers.StartRedis(t, peers.RedisOptions{Settings: settings})
+	c.Servers = append(c.Servers, primary)
+	for range o.Replicas {
+		c.Servers = append(c.Servers, peers.StartReplica(t, primary, peers.RedisOptions{Settings: settings}))
+	}
+	if o.Replicas > 0 {
+		c.Sentinels = peers.StartSentinels(t, 3, primary, "")
+	}
+	for i := range o.Nodes {
+		c.Nodes = append(c.Nodes, c.prepare(t, i))
+	}
+	// The first one makes the table its own; the others find it.
+	for _, n := range c.Nodes {
+		c.run(t, n)
+	}
+	return c
+}
+
+func (c *Cluster) startPlatforms(t peers.TB) {
+	c.Platforms, c.addresses = make(map[string]*platformtest.Platform), make(map[string]string)
+	for _, id := range []string{Exchange, OX} {
+		o := c.o.Platform
+		o.Lifetime = c.o.Limit // later, nothing arrives
+		p, err := platformtest.Start(o)
+		if err != nil {
+			t.Fatalf("platform %s: %v", id, err)
+		}
+		t.Cleanup(p.Close)
+		c.Platforms[id], c.addresses[id] = p, p.Addr()
+	}
+}
+
+// Program is the file of mailcutover.
+func (c *Cluster) Program() string { return c.o.Program }
+
+// AddAgency adds an agency that is on Exchange and moves to OX, with mailboxes box1 to boxN
+// at its id's domain, and waits until all nodes know it.
+func (c *Cluster) AddAgency(t peers.TB, id string, mailboxes int) {
+	t.Helper()
+	ctx := t.Context()
+	api := c.Nodes[0].API
+	if _, err := api.AddAgency(ctx, admin.NewAgency{ID: id, Source: Exchange, Target: OX, Domains: []string{id + ".example"}, Reason: "test"}); err != nil {
+		t.Fatalf("add agency %s: %v", id, err)
+	}
+	var list strings.Builder
+	list.WriteString("address;directory_id;agency;kind;aliases;logins;source_address;source_login;target_address;target_login;platform\n")
+	for i := range mailboxes {
+		fmt.Fprintf(&list, "%s;%08x-0000-4000-8000-%012x;%s;user;;;;;;;\n", Mailbox(id, i+1), fold(id), i+1, id)
+	}
+	if _, err := api.Import(ctx, strings.NewReader(list.String()), "test", false); err != nil {
+		t.Fatalf("import agency %s: %v", id, err)
+	}
+	for _, n := range c.Nodes {
+		Until(t, "agency "+id+" known to "+n.Name, func() bool {
+			r, err := n.API.Route(ctx, "address", Mailbox(id, mailboxes))
+			return err == nil && r.Platform == Exchange
+		})
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.agencies[id] = Agency{Domain: id + ".example", Home: Exchange}
+	c.at[id] = Exchange
+}
+
+// Mailbox is the address of an agency's mailbox i, from 1.
+func Mailbox(agency string, i int) string { return fmt.Sprintf("box%d@%s.example", i, agency) }
+
+// Mailboxes are the addresses of an agency's first mailboxes.
+func Mailboxes(agency string, n int) (all []string) {
+	for i := range n {
+		all = append(all, Mailbox(agency, i+1))
+	}
+	return all
+}
+
+// fold makes a number of a name.
+func fold(name string) (sum uint32) {
+	for _, b := range []byte(name) {
+		sum = sum*31 + uint32(b)
+	}
+	return sum
+}
+
+// Where returns the platform on which an agency is.
+func (c *Cluster) Where(agency string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at[agency]
+}
+
+// Other is the other platform.
+func Other(platform string) string {
+	if platform == Exchange {
+		return OX
+	}
+	return Exchange
+}
+
+// Arm makes an agency ready to be switched.
+func (c *Cluster) Arm(ctx context.Context, n *Node, id string) error {
+	a, err := n.API.Agency(ctx, id)
+	if err == nil && a.Tightness != "armed" {
+		_, err = n.API.Arm(ctx, id, a.Epoch, "test")
+	}
+	return err
+}
+
+// Running is an operation that was asked for.
+type Running struct {
+	c      *Cluster
+	sw     Switch
+	ID     string
+	agency string
+}
+
+// Begin asks a node to switch an agency to its other platform, and returns when the node
+// has taken it on. The end is for Finish to see.
+func (c *Cluster) Begin(ctx context.Context, n *Node, id string) (*Running, error) {
+	if err := c.Arm(ctx, n, id); err != nil {
+		return nil, err
+	}
+	a, err := n.API.Agency(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	from := c.Where(id)
+	kind := operation.Cutover
+	if from == OX {
+		kind = operation.Rollback
+	}
+	sw := Switch{Agency: id, Kind: string(kind), From: from, To: Other(from), Asked: time.Now()}
+	op, err := n.API.Start(ctx, kind, id, a.Epoch, "test")
+	if err != nil {
+		return nil, err
+	}
+	return &Running{c: c, sw: sw, ID: op.ID, agency: id}, nil
+}
+
+// Finish waits until the operation has ended, asking any node that answers, and records
+// it. It returns what it was last.
+func (o *Running) Finish(ctx context.Context) (admin.Operation, error) {
+	var last error
+	for ; ; sleep(ctx, 10*time.Millisecond) {
+		for _, n := range o.c.Nodes {
+			if ctx.Err() != nil {
+				return admin.Operation{}, fmt.Errorf("wait for %s of %s: %w (%w)", o.sw.Kind, o.sw.Agency, ctx.Err(), last)
+			}
+			if o.c.down(n.Index) {
+				continue
+			}
+			short, cancel := context.WithTimeout(ctx, time.Second)
+			op, err := n.API.Operation(short, o.ID)
+			cancel()
+			if err != nil {
+				last = err
+				continue
+			}
+			last = fmt.Errorf("%s at step %s: %s %s", n.Name, op.Step, op.Waiting, op.Error)
+			if op.Ended {
+				o.record(op)
+				return op, nil
+			}
+		}
+	}
+}
+
+// Watch waits for the end by the stream of the node that carries the operation out, and
+// records it.
+func (o *Running) Watch(ctx context.Context, n *Node) (admin.Operation, error) {
+	op, err := n.API.Watch(ctx, o.ID, func(admin.Operation) {})
+	if err != nil {
+		return op, err
+	}
+	if !op.Ended {
+		return op, fmt.Errorf("%s of %s is left at %s: %s", o.sw.Kind, o.sw.Agency, op.Step, op.Error)
+	}
+	o.record(op)
+	return op, nil
+}
+
+func (o *Running) record(op admin.Operation) {
+	o.sw.Told, o.sw.Done = time.Now(), op.Step == string(operation.StepDone)
+	if op.Closed != nil {
+		o.sw.Closed = *op.Closed
+	}
+	o.c.mu.Lock()
+	defer o.c.mu.Unlock()
+	o.c.switches = append(o.c.switches, o.sw)
+	if o.sw.Done {
+		o.c.at[o.sw.Agency] = o.sw.To
+	}
+}
+
+// Switch is Begin and Watch for a switch that must be done.
+func (c *Cluster) Switch(t peers.TB, n *Node, id string) admin.Operation {
+	t.Helper()
+	o, err := c.Begin(t.Context(), n, id)
+	if err != nil {
+		t.Fatalf("switch %s: %v", id, err)
+	}
+	op, err := o.Watch(t.Context(), n)
+	if err != nil || op.Step != string(operation.StepDone) {
+		t.Fatalf("switch %s: %+v, %v", id, op, err)
+	}
+	return op
+}
+
+// Load lets senders begin: one at each node for each group of recipients.
+func (c *Cluster) Load(ctx context.Context, pace time.Duration, groups ...[]string) *Load {
+	var all []Senders
+	for _, n := range c.Nodes {
+		for _, rcpts := range groups {
+			all = append(all, Senders{Node: n.Index, Addr: n.SMTP, Rcpts: rcpts, Pace: pace})
+		}
+	}
+	l := StartLoad(ctx, all...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.loads = append(c.loads, l)
+	return l
+}
+
+// fault notes that something is being done to a node (-1: all), until end is called.
+func (c *Cluster) fault(name string, node int) (end func()) {
+	f := &Fault{Name: name, Node: node, From: time.Now()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.faults = append(c.faults, f)
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		f.To = time.Now()
+	}
+}
+
+// down reports whether something is being done to a node alone.
+func (c *Cluster) down(node int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.faults, func(f *Fault) bool { return f.Node == node && f.To.IsZero() })
+}
+
+// Freeze stops a node with SIGSTOP. The returned function lets it go on, and returns when
+// it may decide again.
+func (c *Cluster) Freeze(t peers.TB, n *Node) (thaw func()) {
+	t.Helper()
+	end := c.fault("stopped", n.Index)
+	if err := n.Pause(); err != nil {
+		t.Fatalf("%v", err)
+	}
+	return func() {
+		t.Helper()
+		if err := n.Resume(); err != nil {
+			t.Fatalf("%v", err)
+		}
+		c.Serves(t, n)
+		end()
+	}
+}
+
+// Crash kills a node with SIGKILL. The returned function starts it again, and returns when
+// it may decide.
+func (c *Cluster) Crash(t peers.TB, n *Node) (restart func()) {
+	t.Helper()
+	end := c.fault("killed", n.Index)
+	n.Kill()
+	return func() {
+		t.Helper()
+		if err := n.Start(t.Context()); err != nil {
+			t.Fatalf("%v", err)
+		}
+		c.Serves(t, n)
+		end()
+	}
+}
+
+// Trouble notes that something is being done that nodes may put mail off for; node -1: all.
+func (c *Cluster) Trouble(name string, node int) (end func()) { return c.fault(name, node) }
+
+// Serves waits until a node may decide for all agencies again: /readyz, and its own route
+// of an armed one.
+func (c *Cluster) Serves(t peers.TB, n *Node) {
+	t.Helper()
+	Until(t, n.Name+" to serve", func() bool {
+		if n.Ready(t.Context()) != nil {
+			return false
+		}
+		c.mu.Lock()
+		ids := make([]string, 0, len(c.agencies))
+		for id := range c.agencies {
+			ids = append(ids, id)
+		}
+		c.mu.Unlock()
+		for _, id := range ids {
+			a, err := n.API.Agency(t.Context(), id)
+			if err != nil {
+				return false
+			}
+			if r, err := n.API.Route(t.Context(), "address", Mailbox(id, 1)); err != nil || a.Open && r.Platform == "" {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// patience is how long is waited for what must come, on a busy machine.
+const patience = 60 * time.Second
+
+// Until waits until done says so.
+func Until(t peers.TB, what string, done func() bool) {
+	t.Helper()
+	peers.WaitFor(t, patience, what, done)
+}
+
+// Arrivals returns what the platforms have taken.
+func (c *Cluster) Arrivals() (all []Arrival, err error) {
+	for name, p := range c.Platforms {
+		for _, tx := range p.Stored() {
+			found := receivedLine.FindSubmatch(tx.Raw)
+			if found == nil {
+				return nil, fmt.Errorf("%s has a message without a node's line: %.200q", name, tx.Raw)
+			}
+			for _, rcpt := range tx.Accepted() {
+				all = append(all, Arrival{Platform: name, ID: idOf(tx.Raw), Rcpt: rcpt, Transaction: mail.TransactionID(found[1]), At: tx.Ended})
+			}
+		}
+	}
+	return all, nil
+}
+
+// End ends the loads, waits until all that was answered 250 has arrived and nothing is
+// held, stops the nodes, and judges.
+func (c *Cluster) End(t peers.TB) *Verdict {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r := &Record{Agencies: c.agencies, Switches: c.switches, Doubts: make(map[mail.TransactionID]int), Routes: make(map[Route]bool)}
+	for _, l := range c.loads {
+		if err := l.Stop(ctx); err != nil {
+			t.Fatalf("%v", err)
+		}
+		r.Sent = append(r.Sent, l.Sent()...)
+	}
+	for _, n := range c.Nodes {
+		Until(t, "the spool of "+n.Name+" to be empty", func() bool {
+			held, err := n.Held(ctx)
+			return err == nil && held == 0
+		})
+	}
+	var graceful sync.WaitGroup
+	for _, n := range c.Nodes {
+		graceful.Go(n.Stop)
+	}
+	graceful.Wait()
+	for _, n := range c.Nodes {
+		if err := n.readLedger(ctx, r); err != nil {
+			t.Fatalf("ledger of %s: %v", n.Name, err)
+		}
+		left, err := n.left()
+		if err != nil || len(left) > 0 {
+			t.Fatalf("left in the spool of %s: %v, %v", n.Name, left, err)
+		}
+	}
+	var err error
+	if r.Arrived, err = c.Arrivals(); err != nil {
+		t.Fatalf("%v", err)
+	}
+	for _, f := range c.faults {
+		r.Faults = append(r.Faults, *f)
+	}
+	slices.SortFunc(r.Switches, func(a, b Switch) int { return a.Asked.Compare(b.Asked) })
+	return Check(r)
+}

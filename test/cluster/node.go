@@ -1,0 +1,221 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"mailcutover/admin"
+	"mailcutover/ledger"
+	"mailcutover/spool"
+	"mailcutover/test/peers"
+)
+
+// token is that of everybody who operates a node.
+const token = "mc_cluster_0123456789abcdef0123456789abcd"
+
+// Node is mailcutover as a process of its own.
+type Node struct {
+	*peers.Process
+	Index int
+	Name  string
+	SMTP  string // host and port of its listener
+	URL   string // of its API
+	API   *admin.Client
+
+	// Redis is the wire to Redis; nil with Sentinels, which name the servers themselves.
+	Redis *Wire
+	// To has the wires to the platforms; nil where nodes are connected directly.
+	To map[string]*Wire
+
+	dir string
+	env []string
+}
+
+// prepare makes what a node needs on disk.
+func (c *Cluster) prepare(t peers.TB, index int) *Node {
+	n := &Node{
+		Index: index, Name: fmt.Sprintf("mx%d.cluster.example", index+1),
+		SMTP: fmt.Sprintf("127.0.0.1:%d", peers.Port(t)), dir: peers.TempDir(t, "cluster"), To: make(map[string]*Wire),
+	}
+	api := fmt.Sprintf("127.0.0.1:%d", peers.Port(t))
+	n.URL = "http://" + api
+	var err error
+	if n.API, err = admin.NewClient(n.URL, token, &http.Transport{}); err != nil {
+		t.Fatalf("client of node %s: %v", n.Name, err)
+	}
+	url := c.Servers[0].URL()
+	if !c.o.Direct && c.o.Replicas == 0 {
+		n.Redis = NewWire(t, c.Servers[0].Addr)
+		url = strings.Replace(url, c.Servers[0].Addr, n.Redis.Addr(), 1)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "node: %s\ndata: %s\napproval: none\nlab: true\n", n.Name, n.data())
+	fmt.Fprintf(&b, "table:\n  redis:\n    url: %q\n    allow_no_password: true\n    timeout: 2s\n", url)
+	if c.o.Replicas > 0 {
+		fmt.Fprintf(&b, "    replicas: %d\n    sentinel: {master: %s, addresses: [", c.o.Replicas, peers.SentinelName)
+		for i, s := range c.Sentinels {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			fmt.Fprintf(&b, "%q", s.Addr)
+		}
+		b.WriteString("]}\n")
+	}
+	fmt.Fprintf(&b, "lease: {settled: %s, armed: %s, margin: %s}\n", c.o.Settled, c.o.Armed, c.o.Margin)
+	fmt.Fprintf(&b, "spool: {retry: {first: 1s, max: 2s}}\n")
+	fmt.Fprintf(&b, "listeners:\n  - {id: mx, address: %q, limits: {connections: 10000, connections_per_address: 10000}}\nplatforms:\n", n.SMTP)
+	for _, id := range []string{Exchange, OX} {
+		addr := c.addresses[id]
+		if !c.o.Direct {
+			n.To[id] = NewWire(t, addr)
+			addr = n.To[id].Addr()
+		}
+		fmt.Fprintf(&b, "  - id: %s\n    outside: {protocol: smtp, hosts: [%q], tls: {policy: none}, limits: {backoff: 20ms, backoff_max: 100ms, max_age: %s}}\n", id, addr, c.o.Limit/4)
+		fmt.Fprintf(&b, "    connection_limit: %s\n", c.o.Limit)
+	}
+	fmt.Fprintf(&b, "routing: {postmaster: postmaster@unmoved.example}\nadmin:\n  address: %q\n  tokens: [{name: test, person: Anna Berg, sha256: %x}]\nlog: {level: info}\n",
+		api, sha256.Sum256([]byte(token)))
+	b.WriteString(c.o.More)
+	for name, text := range map[string]string{"config.yaml": b.String(), "token": token + "\n"} {
+		if err := os.WriteFile(filepath.Join(n.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatalf("node %s: %v", n.Name, err)
+		}
+	}
+	n.env = append(os.Environ(),
+		"MAILCUTOVER_API="+n.URL, "MAILCUTOVER_TOKEN_FILE="+filepath.Join(n.dir, "token"),
+		"GORACE=atexit_sleep_ms=0 log_path="+filepath.Join(n.dir, "race"))
+	return n
+}
+
+// run starts the node's process.
+func (c *Cluster) run(t peers.TB, n *Node) {
+	t.Cleanup(func() { // after the process's own, which is registered later
+		races, _ := filepath.Glob(filepath.Join(n.dir, "race.*"))
+		for _, name := range races {
+			text, _ := os.ReadFile(name)
+			t.Fatalf("data race in node %s:\n%s", n.Name, text)
+		}
+	})
+	n.Process = peers.StartProgram(t, peers.Program{
+		Name: n.Name, Kept: 1 << 20,
+		Make: func() *exec.Cmd {
+			cmd := exec.Command(c.o.Program, "serve", "--config", filepath.Join(n.dir, "config.yaml"))
+			cmd.Env = n.env
+			return cmd
+		},
+		Ready: n.Ready,
+	})
+}
+
+func (n *Node) data() string { return filepath.Join(n.dir, "data") }
+
+// Ready returns nil if the node says that it may decide.
+func (n *Node) Ready(ctx context.Context) error {
+	_, err := n.get(ctx, "/readyz")
+	return err
+}
+
+// get reads a page that needs no token.
+func (n *Node) get(ctx context.Context, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.URL+path, nil)
+	if err != nil {
+		return "", err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return "", err
+	}
+	if res.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s of node %s: %s: %s", path, n.Name, res.Status, text)
+	}
+	return string(text), nil
+}
+
+// Held returns how many messages are in the node's spool; an error if it doesn't answer.
+func (n *Node) Held(ctx context.Context) (float64, error) {
+	text, err := n.get(ctx, "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	const name = "mailcutover_spool_messages"
+	for line := range strings.Lines(text) {
+		var v float64
+		if k, err := fmt.Sscanf(line, name+" %g", &v); err == nil && k == 1 {
+			return v, nil
+		}
+	}
+	return 0, fmt.Errorf("node %s has no metric %s", n.Name, name)
+}
+
+// Command runs a command of the program against the node, and returns what it printed
+// and its exit code; -1: it could not be run.
+func (n *Node) Command(ctx context.Context, program string, args ...string) (output string, code int) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = n.env
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return err.Error(), -1
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+// readLedger adds what the ledger of a stopped node has to a record.
+func (n *Node) readLedger(ctx context.Context, r *Record) error {
+	l, err := ledger.Open(ledger.Options{Dir: filepath.Join(n.data(), "ledger"), Boot: ledger.BootID()})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	for rec, err := range l.Find(ctx, ledger.Query{}) {
+		if err != nil {
+			return err
+		}
+		for i := range rec.Recipients {
+			switch rec.Answer(i).Result {
+			case ledger.ResultInDoubt, ledger.ResultNotAcknowledged, ledger.ResultPending:
+				r.Doubts[rec.Transaction]++
+			}
+			if rcpt := &rec.Recipients[i]; rcpt.Agency != "" {
+				r.Routes[Route{string(rcpt.Agency), rcpt.Epoch.String(), string(rec.Platform)}] = true
+			}
+		}
+	}
+	return nil
+}
+
+// left returns how many recipients are still in the spool of a stopped node, by state.
+func (n *Node) left() (map[string]int, error) {
+	s, err := spool.Open(spool.Options{Dir: filepath.Join(n.data(), "spool"), Node: n.Name})
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	states := make(map[string]int)
+	s.Each(spool.Filter{}, func(e spool.Entry) bool {
+		if !e.State.Final() {
+			states[e.State.String()]++
+		}
+		return true
+	})
+	return states, nil
+}

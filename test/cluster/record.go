@@ -1,0 +1,353 @@
+package cluster
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"mailcutover/mail"
+)
+
+// Record is what was seen from outside in a run. All times are of one clock.
+type Record struct {
+	Agencies map[string]Agency
+	Sent     []Sent
+	Arrived  []Arrival
+	Switches []Switch
+	Faults   []Fault
+
+	// Doubts are the deliveries that the nodes' ledgers can't say to have happened once, by
+	// transaction, and how many recipients each has.
+	Doubts map[mail.TransactionID]int
+
+	// Routes are the platforms that the nodes' ledgers name for an agency at an epoch.
+	Routes map[Route]bool
+}
+
+// Agency is where an agency was at the beginning.
+type Agency struct {
+	Domain string // of its addresses
+	Home   string // platform
+}
+
+// Sent is one message for one recipient, with all attempts at it.
+type Sent struct {
+	ID    int
+	Rcpt  string
+	Node  int // that it was sent to, each time
+	Tries []Try
+}
+
+// Try is one attempt. Answer is empty if none came.
+type Try struct {
+	Began, Ended time.Time
+	Dotted       bool // the final dot was sent
+	Answer       string
+}
+
+// taken returns the attempt that was answered 250.
+func (s *Sent) taken() (Try, bool) {
+	if len(s.Tries) > 0 {
+		if last := s.Tries[len(s.Tries)-1]; last.Dotted && strings.HasPrefix(last.Answer, "250") {
+			return last, true
+		}
+	}
+	return Try{}, false
+}
+
+// open counts the dots that got no answer.
+func (s *Sent) open() (n int) {
+	for _, t := range s.Tries {
+		if t.Dotted && t.Answer == "" {
+			n++
+		}
+	}
+	return n
+}
+
+// Arrival is a message that a platform took for one recipient.
+type Arrival struct {
+	Platform    string
+	ID          int
+	Rcpt        string
+	Transaction mail.TransactionID // that of the node's Received line
+	At          time.Time          // when the platform decided to take it
+}
+
+// Switch is an operation as seen from outside.
+type Switch struct {
+	Agency   string
+	Kind     string
+	From, To string // platforms
+	Asked    time.Time
+	Closed   time.Time // as the operation says; zero: not known
+	Told     time.Time // when its end was told
+	Done     bool      // told as done; else as aborted or refused
+}
+
+// Fault is something that was done to nodes.
+type Fault struct {
+	Name     string
+	Node     int // -1: all
+	From, To time.Time
+}
+
+// Route says where a node delivered mail of an agency at an epoch.
+type Route struct {
+	Agency, Epoch, Platform string
+}
+
+// Verdict is what [Check] found. The first five are faults of the product.
+type Verdict struct {
+	Lost      []string // answered 250, and on no platform
+	Late      []string // taken by the losing platform after the success of a switch was told
+	Misrouted []string // taken by a platform, or for a mailbox, where it never belonged
+	Repeated  []string // more copies than are named as in doubt, or were sent
+	Disorder  []string // of a mailbox, one node's mail in another order than it was taken
+	Disturbed []string // other agencies' mail put off by a node that nothing was done to
+	Refused   []string // answered 5yz
+
+	Messages   int // sent
+	Taken      int // answered 250
+	Copies     int // more than one of a message
+	Named      int // deliveries that ledgers name as in doubt
+	Open       int // dots that no answer came to, as the senders saw it
+	Done, Undo int // switches that were done, and that ended where they began
+}
+
+// Bad returns everything that must not be.
+func (v *Verdict) Bad() []string {
+	var all []string
+	for _, kind := range []struct {
+		name  string
+		found []string
+	}{
+		{"lost", v.Lost}, {"late", v.Late}, {"misrouted", v.Misrouted}, {"repeated", v.Repeated},
+		{"out of order", v.Disorder}, {"disturbed", v.Disturbed}, {"refused", v.Refused},
+	} {
+		for i, text := range kind.found {
+			if i == 10 {
+				all = append(all, fmt.Sprintf("%s: and %d more", kind.name, len(kind.found)-i))
+				break
+			}
+			all = append(all, kind.name+": "+text)
+		}
+	}
+	return all
+}
+
+// String is one line of counts.
+func (v *Verdict) String() string {
+	return fmt.Sprintf("%d messages, %d taken, lost %d, late %d, misrouted %d, repeated %d, out of order %d, others disturbed %d, refused %d; %d copies too many, %d deliveries named as in doubt, %d dots without answer; switches: %d done, %d undone",
+		v.Messages, v.Taken, len(v.Lost), len(v.Late), len(v.Misrouted), len(v.Repeated), len(v.Disorder), len(v.Disturbed), len(v.Refused), v.Copies, v.Named, v.Open, v.Done, v.Undo)
+}
+
+// message is what is known of one id.
+type message struct {
+	sent   *Sent
+	copies []Arrival
+}
+
+// Check judges a record.
+func Check(r *Record) *Verdict {
+	v := &Verdict{Messages: len(r.Sent), Named: total(r.Doubts)}
+	all := make(map[int]*message, len(r.Sent))
+	for i := range r.Sent {
+		all[r.Sent[i].ID] = &message{sent: &r.Sent[i]}
+	}
+	arrived := slices.Clone(r.Arrived)
+	slices.SortStableFunc(arrived, func(a, b Arrival) int { return a.At.Compare(b.At) })
+	for _, a := range arrived {
+		m := all[a.ID]
+		if m == nil || m.sent.Rcpt != a.Rcpt {
+			v.Misrouted = append(v.Misrouted, fmt.Sprintf("message %d is at %s for %s, for whom it was not", a.ID, a.Platform, a.Rcpt))
+			continue
+		}
+		m.copies = append(m.copies, a)
+		r.checkPlace(v, a)
+	}
+	for _, id := range sortedIDs(all) {
+		r.checkCopies(v, all[id])
+	}
+	r.checkOrder(v, arrived, all)
+	r.checkOthers(v)
+	r.checkRoutes(v)
+	for _, s := range r.Switches {
+		if s.Done {
+			v.Done++
+		} else {
+			v.Undo++
+		}
+	}
+	return v
+}
+
+func total(m map[mail.TransactionID]int) (n int) {
+	for _, k := range m {
+		n += k
+	}
+	return n
+}
+
+func sortedIDs(all map[int]*message) []int {
+	ids := make([]int, 0, len(all))
+	for id := range all {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// agencyOf returns the agency of an address.
+func (r *Record) agencyOf(rcpt string) (string, Agency, bool) {
+	_, domain, _ := strings.Cut(rcpt, "@")
+	for id, a := range r.Agencies {
+		if a.Domain == domain {
+			return id, a, true
+		}
+	}
+	return "", Agency{}, false
+}
+
+// checkPlace holds an arrival to the switches of its agency: after one was told as done
+// only its winning side takes mail, until the next is asked for; and while one is under
+// way, or was in vain, nobody but the two sides.
+func (r *Record) checkPlace(v *Verdict, a Arrival) {
+	id, agency, ok := r.agencyOf(a.Rcpt)
+	if !ok {
+		v.Misrouted = append(v.Misrouted, fmt.Sprintf("message %d for %s: no agency of ours", a.ID, a.Rcpt))
+		return
+	}
+	at, last := agency.Home, ""
+	for i := range r.Switches {
+		s := &r.Switches[i]
+		switch {
+		case s.Agency != id || a.At.Before(s.Asked):
+			continue
+		case a.At.Before(s.Told) && s.Done:
+			if a.Platform == s.From || a.Platform == s.To && !a.At.Before(s.Closed) {
+				return
+			}
+			v.Misrouted = append(v.Misrouted, fmt.Sprintf("message %d for %s: %s took it at %s, while %s was to be closed (%s)", a.ID, a.Rcpt, a.Platform, stamp(a.At), s.From, a.Transaction))
+			return
+		}
+		if s.Done {
+			at, last = s.To, s.From
+		}
+	}
+	switch {
+	case a.Platform == at:
+	case a.Platform == last:
+		v.Late = append(v.Late, fmt.Sprintf("message %d for %s: %s took it at %s, when %s was the side in force (%s)", a.ID, a.Rcpt, a.Platform, stamp(a.At), at, a.Transaction))
+	default:
+		v.Misrouted = append(v.Misrouted, fmt.Sprintf("message %d for %s: %s took it at %s, its side was %s (%s)", a.ID, a.Rcpt, a.Platform, stamp(a.At), at, a.Transaction))
+	}
+}
+
+// checkCopies holds the copies of a message to what excuses them.
+func (r *Record) checkCopies(v *Verdict, m *message) {
+	if _, taken := m.sent.taken(); taken {
+		v.Taken++
+		if len(m.copies) == 0 {
+			v.Lost = append(v.Lost, fmt.Sprintf("message %d for %s was answered 250 by node %d and is nowhere", m.sent.ID, m.sent.Rcpt, m.sent.Node))
+		}
+	}
+	for _, t := range m.sent.Tries {
+		if strings.HasPrefix(t.Answer, "5") {
+			v.Refused = append(v.Refused, fmt.Sprintf("message %d for %s by node %d: %s", m.sent.ID, m.sent.Rcpt, m.sent.Node, t.Answer))
+		}
+	}
+	v.Open += m.sent.open()
+	if len(m.copies) < 2 {
+		return
+	}
+	v.Copies += len(m.copies) - 1
+	copies := make(map[mail.TransactionID]int)
+	for _, a := range m.copies {
+		copies[a.Transaction]++
+	}
+	excused := m.sent.open()
+	for tx, n := range copies {
+		if n > 1+r.Doubts[tx] {
+			v.Repeated = append(v.Repeated, fmt.Sprintf("message %d for %s is there %d times as %s, which ledgers have in doubt %d times", m.sent.ID, m.sent.Rcpt, n, tx, r.Doubts[tx]))
+		}
+		if r.Doubts[tx] > 0 {
+			excused++
+		}
+	}
+	if len(copies) > 1+excused {
+		v.Repeated = append(v.Repeated, fmt.Sprintf("message %d for %s is there as %v: %d of them are excused by a doubt or a dot without answer", m.sent.ID, m.sent.Rcpt, m.copies, excused))
+	}
+}
+
+// checkOrder holds what one node took for one mailbox to the order in which it did. Where
+// a dot got no answer its sender went on without knowing, so that message proves nothing.
+func (r *Record) checkOrder(v *Verdict, arrived []Arrival, all map[int]*message) {
+	type line struct {
+		node int
+		rcpt string
+	}
+	last := make(map[line]*Sent)
+	for _, a := range arrived {
+		m := all[a.ID]
+		if m == nil || m.sent.Rcpt != a.Rcpt || m.sent.open() > 0 {
+			continue
+		}
+		taken, ok := m.sent.taken()
+		if !ok {
+			continue
+		}
+		l := line{m.sent.Node, a.Rcpt}
+		if before := last[l]; before != nil && before.ID != a.ID {
+			if t, _ := before.taken(); taken.Ended.Before(t.Began) {
+				v.Disorder = append(v.Disorder, fmt.Sprintf("%s got %d after %d, which node %d took later", a.Rcpt, a.ID, before.ID, m.sent.Node))
+				continue
+			}
+		}
+		last[l] = m.sent
+	}
+}
+
+// checkOthers wants that a node which nothing was done to puts off no mail of agencies
+// that never moved.
+func (r *Record) checkOthers(v *Verdict) {
+	moved := make(map[string]bool)
+	for _, s := range r.Switches {
+		moved[s.Agency] = true
+	}
+	for i := range r.Sent {
+		s := &r.Sent[i]
+		if id, _, ok := r.agencyOf(s.Rcpt); !ok || moved[id] {
+			continue
+		}
+		for _, t := range s.Tries {
+			if strings.HasPrefix(t.Answer, "250") || r.faulty(s.Node, t) {
+				continue
+			}
+			v.Disturbed = append(v.Disturbed, fmt.Sprintf("message %d for %s at node %d: %s after %s", s.ID, s.Rcpt, s.Node, cmp.Or(t.Answer, "no answer"), t.Ended.Sub(t.Began)))
+		}
+	}
+}
+
+// faulty reports whether something was being done to the node during the attempt.
+func (r *Record) faulty(node int, t Try) bool {
+	return slices.ContainsFunc(r.Faults, func(f Fault) bool {
+		return (f.Node == node || f.Node < 0) && !t.Ended.Before(f.From) && (f.To.IsZero() || !t.Began.After(f.To))
+	})
+}
+
+// checkRoutes wants that at one epoch all nodes deliver to one platform.
+func (r *Record) checkRoutes(v *Verdict) {
+	at := make(map[Route]string)
+	for route := range r.Routes {
+		key := Route{Agency: route.Agency, Epoch: route.Epoch}
+		if other, ok := at[key]; ok {
+			v.Misrouted = append(v.Misrouted, fmt.Sprintf("agency %s went to %s and to %s at epoch %s", key.Agency, other, route.Platform, key.Epoch))
+		}
+		at[key] = route.Platform
+	}
+}
+
+func stamp(t time.Time) string { return t.Format("15:04:05.000") }

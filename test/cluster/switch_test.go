@@ -1,0 +1,24 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+)
+
+// Cutover and rollback under load on three nodes, each by another one: nothing is lost,
+// late or misplaced, and other agencies notice nothing.
+func TestCutoverAndRollback(t *testing.T) {
+	t.Parallel()
+	c := start(t, Options{})
+	l := c.load(t.Context())
+	l.more(t, 100)
+	for i := range 4 {
+		began := time.Now()
+		op := c.Switch(t, c.Nodes[i%len(c.Nodes)], "health")
+		t.Logf("%s: told after %s, closed for %.3f s, late %v", op.Kind, time.Since(began), op.ClosedFor, op.Late)
+		l.more(t, 100)
+	}
+	if v := c.end(t); v.Done != 4 || v.Copies != 0 || v.Open != 0 {
+		t.Errorf("nothing went wrong, and yet: %s", v)
+	}
+}
