@@ -25,8 +25,12 @@ var points = []Point{PointClose, PointMover, PointForward, PointOpen}
 // once for one operation, also by two nodes at once, and have to end in the same way then.
 // Package rollback/hook has commands and URLs.
 type Hook interface {
-	Name() string           // as configured, unique; in the form of an agency's id
-	Point() Point           //
+	Name() string // unique among the hooks of an operation; in the form of an agency's id
+	Point() Point
+	// Platform is where it acts; empty for an external step. An emergency leaves out what
+	// would act on a dead target.
+	Platform() routing.PlatformID
+
 	Digest() routing.Digest // of all that it would do: an approval is bound to it
 	Describe() string       // for the plan: one line, without secrets
 
@@ -42,8 +46,8 @@ type Hook interface {
 	// Undoes says that Undo takes back what Do did.
 	Undoes() bool
 
-	// Do and Undo return what the platform said, for people, when it is done. ctx bounds
-	// one attempt.
+	// Do and Undo return what the platform said, for people, when it is done. They bound
+	// themselves, and end soon after ctx.
 	Do(ctx context.Context, c Call) (receipt string, err error)
 	Undo(ctx context.Context, c Call) (receipt string, err error)
 }

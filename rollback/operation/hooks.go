@@ -16,11 +16,8 @@ import (
 // ErrHook is about a hook that failed, or that isn't there.
 var ErrHook = errors.New("hook")
 
-// hookPause is the time between two attempts of a hook, hookAttempt what one may take.
-const (
-	hookPause   = 500 * time.Millisecond
-	hookAttempt = 30 * time.Second
-)
+// hookPause is the time between two attempts of a hook.
+const hookPause = 500 * time.Millisecond
 
 // hooksOf returns the hooks of an operation in the order in which they are called.
 func (r *Runner) hooksOf(kind Kind, a routing.Agency) []Hook {
@@ -180,7 +177,7 @@ func (u *run) decided(name string) bool {
 
 // attempt calls the hook once; people's word ends the call.
 func (u *run) attempt(ctx context.Context, h Hook, n int) (receipt string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, hookAttempt)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(u.halted, cancel)()
 	ended := make(chan struct{})
@@ -309,9 +306,7 @@ func (u *run) undo(ctx context.Context, name string) (HookStatus, string, error)
 	u.show()
 	began := time.Now()
 	for attempt := 1; ; attempt++ {
-		try, cancel := context.WithTimeout(ctx, hookAttempt)
-		receipt, err := h.Undo(try, u.call(attempt))
-		cancel()
+		receipt, err := h.Undo(ctx, u.call(attempt))
 		if err == nil {
 			return HookUndone, receipt, nil
 		}

@@ -59,8 +59,11 @@ type fakeHook struct {
 	patience time.Duration
 }
 
-func (h *fakeHook) Name() string            { return h.name }
-func (h *fakeHook) Point() Point            { return h.point }
+func (h *fakeHook) Name() string { return h.name }
+func (h *fakeHook) Point() Point { return h.point }
+func (h *fakeHook) Platform() routing.PlatformID {
+	return map[string]routing.PlatformID{"close-exchange": "exchange", "open-ox": "ox"}[h.name]
+}
 func (h *fakeHook) Digest() routing.Digest  { return sha256.Sum256([]byte(h.name)) }
 func (h *fakeHook) Describe() string        { return "run " + h.name }
 func (h *fakeHook) Expected() time.Duration { return 2 * time.Second }

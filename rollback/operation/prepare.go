@@ -103,8 +103,11 @@ func (r *Runner) draft(ctx context.Context, req Request, state *routing.State) (
 	p.hooks = r.hooksOf(req.Kind, a)
 	for _, h := range p.hooks {
 		s := HookState{Name: h.Name(), Point: h.Point(), Digest: h.Digest(), External: h.External(), Status: HookPlanned}
-		if slices.Contains(req.Without, h.Name()) {
+		switch {
+		case slices.Contains(req.Without, h.Name()):
 			s.Status, s.Who = HookSkipped, req.Who
+		case req.TargetDead && h.Platform() == a.Target:
+			s.Status, s.Who = HookSkipped, "the target is dead"
 		}
 		p.op.Hooks = append(p.op.Hooks, s)
 	}
