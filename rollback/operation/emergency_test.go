@@ -13,10 +13,6 @@ import (
 	"mailcutover/routing/table"
 )
 
-func (n *simNode) emergency(id routing.AgencyID, dead bool) (Operation, error) {
-	return n.Run(n.c.t.Context(), Request{Kind: Rollback, Agency: id, Who: "ben", Reason: "fire", Emergency: true, TargetDead: dead})
-}
-
 // An emergency ends what is under way, from another node than the one that runs it, and
 // ends on the source platform. In between, the agency is never open on the target.
 func TestEmergencyEndsOtherOperations(t *testing.T) {
@@ -75,8 +71,11 @@ func TestEmergencyEndsOtherOperations(t *testing.T) {
 					return nil
 				}, func(time.Time, routing.Position) {})
 			}()
-			b.set(func(n *simNode) { n.holding = false })
-			op, err := b.emergency("police", false)
+			op, err := b.Run(t.Context(), Request{Kind: Rollback, Agency: "police", Who: "ben", Reason: "fire", Emergency: true, Progress: func(op Operation) {
+				if op.Step == StepDrain {
+					b.set(func(n *simNode) { n.holding = false })
+				}
+			}})
 			if err != nil || op.Step != StepDone || len(op.Ends) != 1 {
 				t.Fatalf("%+v, %v", op, err)
 			}
