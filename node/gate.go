@@ -16,7 +16,7 @@ import (
 var ErrClosed = errors.New("agency is closing")
 
 // ErrLapsed is the ErrClosed of a node that has not reached the table for longer than its
-// lease: nothing is known of the agency.
+// lease, or gets no answer to a check: nothing is known of the agency.
 var ErrLapsed = fmt.Errorf("%w: the right to decide has lapsed", ErrClosed)
 
 // Source is the node's copy of the table.

@@ -412,7 +412,7 @@ func TestArmedAgenciesAreCheckedBeforeTheDot(t *testing.T) {
 		n.copy.stop(true)
 		late, login := n.enter("works", nil), n.enter("works", nil)
 		f.change(t, "works", begin)
-		if err := late.Dot(t.Context()); !errors.Is(err, ErrClosed) || !errors.Is(err, table.ErrStale) {
+		if err := late.Dot(t.Context()); !errors.Is(err, ErrClosed) || errors.Is(err, ErrLapsed) || !errors.Is(err, table.ErrStale) {
 			t.Errorf("dot after a begin elsewhere: %v", err)
 		}
 		if err := login.Open(t.Context()); !errors.Is(err, ErrClosed) {
@@ -431,7 +431,7 @@ func TestACheckWithoutAnAnswerIsANo(t *testing.T) {
 		f.do(func() { f.hang = make(chan struct{}) })
 		for _, ticket := range []*Ticket{first, second} {
 			began := time.Now()
-			if err := ticket.Dot(t.Context()); !errors.Is(err, ErrClosed) || time.Since(began) > CheckTimeout {
+			if err := ticket.Dot(t.Context()); !errors.Is(err, ErrLapsed) || time.Since(began) > CheckTimeout {
 				t.Errorf("after %s: %v", time.Since(began), err)
 			}
 		}

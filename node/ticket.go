@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -116,8 +117,11 @@ func (g *Gate) last(ctx context.Context, tickets ...*Ticket) error {
 		}
 	}
 	if len(asked) > 0 {
-		if err := g.rights.Check(ctx, asked...); err != nil {
+		switch err := g.rights.Check(ctx, asked...); {
+		case errors.Is(err, table.ErrStale):
 			return fmt.Errorf("%w: %w", ErrClosed, err)
+		case err != nil:
+			return fmt.Errorf("%w: %w", ErrLapsed, err)
 		}
 		right = g.right()
 	}

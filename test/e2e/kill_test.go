@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mailcutover/admin"
+	"mailcutover/internal/alarm"
 	"mailcutover/internal/platformtest"
 	"mailcutover/rollback/operation"
 	"mailcutover/test/peers"
@@ -309,9 +310,14 @@ func TestRedisIsAway(t *testing.T) {
 	if !taken(settled) {
 		t.Error("the settled agency stops at once")
 	}
+	// Without the table's answer to a check no dot of an armed agency is sent (node rule 3).
 	waitFor(t, "the armed agency's mail to be put off", stays(armed))
 	lapsed := time.Since(began)
-	// Without the right to decide no dot is sent, and no 250 is passed on (node rules 3 and 4).
+	waitFor(t, "the end of the short lease", func() bool {
+		alarms, err := n.api.Alarms(t.Context())
+		return err == nil && slices.ContainsFunc(alarms, func(a alarm.Alarm) bool { return a.Key == "node-lease-armed" })
+	})
+	// Without the right to decide no 250 is passed on (node rule 4).
 	if err := early.send(withID(1_000_000) + ".\r\n"); err != nil {
 		t.Fatal(err)
 	}
