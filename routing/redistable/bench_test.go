@@ -2,9 +2,13 @@ package redistable
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"mailcutover/routing"
+	"mailcutover/routing/table"
 	"mailcutover/test/peers"
 )
 
@@ -25,6 +29,67 @@ func BenchmarkChange(b *testing.B) {
 			b.Fatal(err)
 		}
 		a.Revision = after.Revision
+	}
+}
+
+// BenchmarkRenew is one renewal after another, with ten armed agencies drained.
+func BenchmarkRenew(b *testing.B) {
+	r, tb, pos := begun(b, Options{}, peers.RedisOptions{})
+	n := renewal(pos, "n1", "i1")
+	for i := range 10 {
+		n.Drained = append(n.Drained, table.AgencyEpoch{Agency: routing.AgencyID(fmt.Sprint("agency-", i)), Epoch: routing.Epoch{Term: 1, Number: 1}})
+	}
+	for b.Loop() {
+		if _, err := tb.Renew(b.Context(), n); err != nil {
+			b.Fatal(err)
+		}
+	}
+	reportScript(b, r)
+}
+
+// BenchmarkCheck checks one armed agency, and as many as are in a large batch.
+func BenchmarkCheck(b *testing.B) {
+	for _, n := range []int{1, 100} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			r, tb, pos := begun(b, Options{}, peers.RedisOptions{})
+			c := table.Check{Incarnation: pos.Incarnation, Node: "n1", Instance: "i1"}
+			all := add(b, pos, "agency-0")
+			all.Agencies = nil
+			for i := range n {
+				id := routing.AgencyID(fmt.Sprint("agency-", i))
+				all.Agencies = append(all.Agencies, add(b, pos, id).Agencies...)
+				c.Agencies = append(c.Agencies, table.AgencyEpoch{Agency: id, Epoch: routing.Epoch{Term: 1, Number: 1}})
+			}
+			if _, err := tb.Change(b.Context(), all); err != nil {
+				b.Fatal(err)
+			}
+			renew := renewal(pos, "n1", "i1")
+			renew.Short, renew.Long = time.Hour, time.Hour
+			if _, err := tb.Renew(b.Context(), renew); err != nil {
+				b.Fatal(err)
+			}
+			r.CLI(b, "CONFIG", "RESETSTAT")
+			for b.Loop() {
+				if err := tb.Check(b.Context(), c); err != nil {
+					b.Fatal(err)
+				}
+			}
+			reportScript(b, r)
+		})
+	}
+}
+
+// reportScript reports for how long the script kept Redis from everything else.
+func reportScript(b *testing.B, r *peers.Redis) {
+	b.Helper()
+	for line := range strings.Lines(r.CLI(b, "INFO", "commandstats")) {
+		if rest, ok := strings.CutPrefix(line, "cmdstat_evalsha:"); ok {
+			_, rest, _ = strings.Cut(rest, "usec_per_call=")
+			us, _, _ := strings.Cut(rest, ",")
+			if v, err := strconv.ParseFloat(us, 64); err == nil {
+				b.ReportMetric(v, "script-µs")
+			}
+		}
 	}
 }
 

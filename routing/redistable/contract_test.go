@@ -52,6 +52,7 @@ func contract(t *testing.T, o Options, restart func(t *testing.T)) {
 		},
 		Restart: func(t *testing.T, old table.Table) table.Table {
 			restart(t)
+			soon(t, "answer after the restart", nil, func() error { _, err := old.Position(t.Context()); return err })
 			return old
 		},
 		OpenShort: func(t *testing.T, keep int) table.Table {

@@ -134,6 +134,7 @@ func (p *pair) at(t *testing.T, r *peers.Redis) {
 // The primary dies and the Sentinels make its replica the primary. Everything that was
 // confirmed is there, and mail of armed agencies waits until all members have renewed.
 func TestSentinelFailover(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, 3)
 	check := table.Check{Incarnation: p.pos.Incarnation, Node: "n1", Instance: "n1-1", Agencies: []table.AgencyEpoch{{Agency: "health", Epoch: routing.Epoch{Term: 1, Number: 1}}}}
 	if err := p.tb.Check(t.Context(), check); err != nil {
@@ -185,6 +186,7 @@ func TestSentinelFailover(t *testing.T) {
 
 // A primary that hangs is given up, and no call waits for it longer than it may.
 func TestSentinelHungPrimary(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, 3)
 	if err := p.primary.Pause(); err != nil {
 		t.Fatal(err)

@@ -308,7 +308,7 @@ func decodeDocument(s string) (d routing.Document, err error) {
 
 // decodeMeta parses what HMGET of {mc}:meta answers.
 func decodeMeta(v []any) (*table.Book, error) {
-	if len(v) != 12 {
+	if len(v) != 13 {
 		return nil, table.ErrEmpty
 	}
 	var b table.Book
@@ -321,6 +321,7 @@ func decodeMeta(v []any) (*table.Book, error) {
 		text[i], _ = f.(string)
 	}
 	b.Server, b.Replication, b.Rejoining = text[5], text[6], text[11] == "1"
+	b.Prior = text[12]
 	var err1, err2, err3 error
 	b.Previous, err1 = parseTerm(text[7])
 	b.Base, err2 = parseRevision(text[8])

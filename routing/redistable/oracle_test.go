@@ -176,7 +176,7 @@ func (o *oracle) renew() {
 		Incarnation: o.incarnation(),
 		Member:      routing.Member{Node: node, Instance: o.instance(node), Protocol: 1 + o.rand.IntN(20)/19, Build: pick(o, "x", "x", "x", "y"), Address: "h:1"},
 		Short:       2 * time.Second, Long: 10 * time.Second, Lapsed: o.often(30),
-		Term: o.book.Position.Term, Applied: o.book.Position.Revision, Replication: pick(o, o.server.Former, o.server.Former, o.server.Replication, ""),
+		Term: o.book.Position.Term, Applied: o.book.Position.Revision, Replication: pick(o, o.server.Former, o.server.Replication, o.book.Prior, o.book.Replication, "", pick(o, "", "", "", "0123")),
 		Drained: o.epochs(90),
 	}
 	if o.often(40) {

@@ -50,12 +50,12 @@ if string.match(former, '^0*$') then
 end
 
 -- meta, read by readMeta: what table.Book has in fields of its own.
-local incarnation, mapped, acceptedRun, acceptedReplication, rejoining
+local incarnation, mapped, acceptedRun, acceptedReplication, prior, rejoining
 local revision, term, previous, base, began, longest
 
 local function readMeta(format)
   local m = redis.call('HMGET', KEYS[1], 'incarnation', 'format', 'revision', 'mapped', 'term', 'server', 'replication',
-    'previous', 'base', 'began', 'longest', 'rejoining')
+    'previous', 'base', 'began', 'longest', 'rejoining', 'prior')
   if not m[1] then
     return {'EMPTY'}
   end
@@ -65,11 +65,11 @@ local function readMeta(format)
   incarnation, mapped, acceptedRun, acceptedReplication = m[1], m[4], m[6], m[7]
   revision, term, previous = tonumber(m[3] or ''), tonumber(m[5] or ''), tonumber(m[8] or '')
   base, began, longest = tonumber(m[9] or ''), tonumber(m[10] or ''), tonumber(m[11] or '')
-  rejoining = m[12] == '1'
+  rejoining, prior = m[12] == '1', m[13]
   if not revision or not mapped or revision >= 9007199254740992 then -- 2^53
     return {'DAMAGED', KEYS[1] .. ' has no revision'}
   end
-  if not (acceptedRun and acceptedReplication and term and previous and base and began and longest) or term >= 4294967295 then
+  if not (acceptedRun and acceptedReplication and prior and term and previous and base and began and longest) or term >= 4294967295 then
     return {'DAMAGED', KEYS[1] .. ' has no term'}
   end
 end

@@ -17,7 +17,7 @@ const readAtOnce = 50
 
 func (t *Table) askMeta(ctx context.Context, c redis.Cmdable) *redis.SliceCmd {
 	return c.HMGet(ctx, t.key("meta"), "incarnation", "format", "revision", "mapped", "term",
-		"server", "replication", "previous", "base", "began", "longest", "rejoining")
+		"server", "replication", "previous", "base", "began", "longest", "rejoining", "prior")
 }
 
 // exec sends a pipeline. The error is that of the first command that failed.

@@ -42,7 +42,10 @@ if was then
 end
 
 -- Whether it is still the same table.
-local begins = moved() or highest > term or seenTerm == term and applied > revision
+-- Another server was in this term too: two failovers at once, of which the second one's
+-- server didn't know the first one's. Nobody can go on from what he has then.
+local forked = seenTerm == term and came ~= '-' and came ~= replication and came ~= acceptedReplication and came ~= prior
+local begins = forked or moved() or highest > term or seenTerm == term and applied > revision
 if not was and (begins or rejoining) and applied == 0 and redis.call('HLEN', KEYS[8]) > 0 then
   return {'REJOINING', 'node ' .. node .. ' is new and has seen nothing'}
 end
@@ -55,6 +58,9 @@ end
 if begins then
   previous, base, began, rejoining = term, revision, now, true
   term = math.max(term, highest) + 1
+  if forked then
+    previous = 0
+  end
   note('rejoin')
 end
 if term > 4294967295 then
@@ -199,6 +205,6 @@ end
 if #what > 0 or acceptedReplication ~= replication or redis.call('HGET', KEYS[1], 'longest') ~= whole(longest) then
   redis.call('HSET', KEYS[1], 'revision', whole(revision), 'term', whole(term), 'server', run, 'replication', replication,
     'previous', whole(previous), 'base', whole(base), 'began', whole(began), 'longest', whole(longest),
-    'rejoining', rejoining and '1' or '0')
+    'rejoining', rejoining and '1' or '0', 'prior', acceptedReplication ~= replication and acceptedReplication or prior)
 end
 return {'OK', incarnation, whole(revision), mapped, whole(term), settled, armed, why, run, replication}

@@ -29,6 +29,7 @@ type Book struct {
 	Position    routing.Position `json:"-"` // where the table stands; the driver's
 	Server      string           `json:"server"`
 	Replication string           `json:"replication"`
+	Prior       string           `json:"prior"` // the replication id accepted before
 
 	Previous  uint32           `json:"previous"` // the term before this one
 	Base      routing.Revision `json:"base"`     // where the table stood when this term began
@@ -89,13 +90,20 @@ func (b *Book) Renew(now time.Time, server Server, r *Renewal, agency func(routi
 	if err := b.mayRenew(now, r, &was, known); err != nil {
 		return Renewed{}, nil, err
 	}
-	begins := b.Moved(server) || b.above(r)
+	forked := b.forked(server, r)
+	begins := forked || b.Moved(server) || b.above(r)
 	if !known && (begins || b.Rejoining) && r.Applied == 0 && len(b.Members) > 0 {
 		return Renewed{}, nil, fmt.Errorf("%w: node %s is new and has seen nothing", ErrRejoining, node)
 	}
 	var note Note
 	if begins {
 		b.begin(now, max(b.Position.Term, r.HighestTerm()), &note)
+		if forked {
+			b.Previous = 0
+		}
+	}
+	if b.Replication != server.Replication {
+		b.Prior = b.Replication
 	}
 	b.Server, b.Replication = server.Run, server.Replication
 	b.enter(now, r, &was, known, &note)
@@ -176,6 +184,14 @@ func (r *Renewal) HighestTerm() uint32 {
 // above reports whether r tells of more than this table has had: it went back.
 func (b *Book) above(r *Renewal) bool {
 	return r.HighestTerm() > b.Position.Term || r.Term == b.Position.Term && r.Applied > b.Position.Revision
+}
+
+// forked reports whether r comes from another server that was in this term too: two
+// failovers at once, of which the second one's server didn't know the first one's. Nobody
+// can go on from what he has then.
+func (b *Book) forked(s Server, r *Renewal) bool {
+	return r.Term == b.Position.Term && r.Replication != "" &&
+		r.Replication != s.Replication && r.Replication != b.Replication && r.Replication != b.Prior
 }
 
 // behind reports whether marks are of a history that isn't this table's.

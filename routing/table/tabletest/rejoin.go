@@ -257,6 +257,32 @@ func testWentBack(t *testing.T, open opener) {
 	}
 }
 
+// Two servers took over in the same term, one after the other: what a node knows from the
+// first is of another history, though its numbers are right.
+func testForked(t *testing.T, open opener) {
+	tb, pos := begun(t, open)
+	n1, n2 := newNode(t, tb, pos, "n1"), newNode(t, tb, pos, "n2")
+	n1.granted()
+	n2.granted()
+	n1.follow()
+	n2.follow()
+	base := n2.granted().Position
+	n1.granted()
+	n1.r.Replication = "0123456789"
+	if answer := n1.renew(); answer.Settled || answer.Armed || answer.Position.Term != pos.Term+1 {
+		t.Errorf("the other history: %+v", answer)
+	}
+	if answer := n2.renew(); answer.Settled || answer.Armed {
+		t.Errorf("nobody knows which history n2 has: %+v", answer)
+	}
+	follow(t, tb, base, time.Second).end(t, table.ErrRegressed)
+	n2.follow()
+	n2.renew()
+	n1.follow()
+	n1.granted()
+	n2.granted()
+}
+
 // People end a rejoin that would wait for ever.
 func testEndRejoin(t *testing.T, open opener) {
 	tb, pos := begun(t, open)

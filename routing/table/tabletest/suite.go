@@ -62,6 +62,7 @@ func Run(t *testing.T, open func(t *testing.T) table.Table, hooks Hooks) {
 		{"operations, freezes and documents are compared and set", testShared},
 		{"records that were lost close agencies", testAbove},
 		{"table that went back waits for its nodes", testWentBack},
+		{"two servers of one term are told apart", testForked},
 		{"people end a rejoin", testEndRejoin},
 	}
 	for _, tt := range tests {
