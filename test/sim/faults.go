@@ -25,9 +25,17 @@ var faults = []fault{
 			return
 		}
 		r.fault("node is stopped for a while")
-		h := m.host
+		h, since := m.host, time.Now()
+		if h.paused != nil {
+			return
+		}
 		h.pause()
-		r.after(r.between(50*time.Millisecond, 10*time.Second), m.name+" goes on", h.resume)
+		r.after(r.between(50*time.Millisecond, 12*time.Second), m.name+" goes on", func() {
+			if h.paused != nil && !r.clocksRun {
+				m.stopped.Add(int64(time.Since(since)))
+			}
+			h.resume()
+		})
 	}},
 	{"node is cut off from Redis", func(r *Run) { r.silence("node is cut off from Redis", r.machine().redis, true, true) }},
 	{"node is cut off from a platform", func(r *Run) {
@@ -109,6 +117,55 @@ var faults = []fault{
 	{"a node's clock jumps", func(r *Run) {
 		r.fault("a node's clock jumps")
 		r.machine().jump += r.evenly(-time.Hour, time.Hour)
+	}},
+	{"disk is lost", func(r *Run) {
+		m := r.machine()
+		if m.life == nil {
+			return
+		}
+		r.fault("disk is lost")
+		r.lostDisk[m.name] = true
+		r.oracle.forget(m.name)
+		m.kill(memdisk.LoseNothing)
+		m.disk = memdisk.New()
+		m.boots++
+		r.restart(m)
+	}},
+	{"an old backup is restored", func(r *Run) {
+		p := r.primary()
+		backup := r.servers[p].Snapshot()
+		r.after(r.evenly(500*time.Millisecond, 6*time.Second), "", func() {
+			if r.quiet {
+				return
+			}
+			r.fault("an old backup is restored")
+			for _, s := range r.servers {
+				if !s.Down() {
+					s.Stop()
+				}
+				s.Restore(backup)
+			}
+			for _, m := range r.machines {
+				m.view = p
+			}
+			r.after(r.evenly(100*time.Millisecond, time.Second), "", func() {
+				for _, s := range r.servers {
+					if s.Down() {
+						s.Start()
+					}
+				}
+				for i, s := range r.servers {
+					if i != p {
+						r.attach(r.servers[p], s)
+					}
+				}
+			})
+		})
+	}},
+	{"Redis is emptied", func(r *Run) {
+		r.fault("Redis is emptied")
+		r.byHand = true
+		r.servers[r.primary()].Empty()
 	}},
 	{"platform is slow, drops and refuses", func(r *Run) {
 		p := r.platform()
@@ -194,6 +251,7 @@ func (r *Run) failover(kind string, behind time.Duration) {
 			}
 			r.note("%s is promoted", r.servers[next].Name())
 			r.servers[next].Promote()
+			r.chief = next
 			r.look(next)
 			r.reattach()
 			r.after(r.evenly(500*time.Millisecond, 4*time.Second), "", func() {
@@ -232,6 +290,7 @@ func (r *Run) splitBrain() {
 		}
 		r.note("%s is promoted beside %s", r.servers[next].Name(), r.servers[old].Name())
 		r.servers[next].Promote()
+		r.chief = next
 		for i, s := range r.servers {
 			if i != old && i != next && !s.Down() {
 				r.attach(r.servers[next], s)
@@ -274,12 +333,10 @@ func (r *Run) reattach() {
 	}
 }
 
-// sentinel returns the primary that was promoted last, or has always been one.
+// sentinel returns the primary that was promoted last, or another one if that is down.
 func (r *Run) sentinel() int {
-	for i, s := range r.servers {
-		if !s.Down() && s.Primary() && s.Promoted() {
-			return i
-		}
+	if s := r.servers[r.chief]; s.Primary() && !s.Down() {
+		return r.chief
 	}
 	return r.primary()
 }
@@ -312,7 +369,6 @@ func (r *Run) heal() {
 				to.ended(c)
 			}
 		}
-		m.host.resume()
 		m.redis.heal()
 		m.front.heal()
 		for _, p := range r.platforms {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mailcutover/internal/alarm"
@@ -19,6 +20,7 @@ import (
 	"mailcutover/proxy/relay"
 	"mailcutover/proxy/smtp"
 	"mailcutover/proxy/transfer"
+	"mailcutover/rollback/control"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 	"mailcutover/routing/redistable"
@@ -38,11 +40,12 @@ const connectionLimit = 4 * time.Second
 // machine is where a node runs, through all its lives.
 type machine struct {
 	*host
-	run   *Run
-	id    routing.NodeID
-	disk  *memdisk.Disk
-	boots int
-	jump  time.Duration // of the wall clock
+	run     *Run
+	id      routing.NodeID
+	disk    *memdisk.Disk
+	boots   int
+	jump    time.Duration // of the wall clock
+	stopped atomic.Int64  // nanoseconds that the monotonic clock lacks
 
 	front     *link // senders
 	redis     *link
@@ -75,7 +78,14 @@ type life struct {
 	queue   *queue.Queue
 	pools   []*relay.Pool
 	runner  *operation.Runner
+	control *control.Control
 	ready   chan struct{} // closed when runner has recovered
+}
+
+// monotonic is the clock that counts leases. Where clocks don't run while a machine is
+// stopped, it lacks that time.
+func (m *machine) monotonic() time.Time {
+	return time.Now().Add(-time.Duration(m.stopped.Load()))
 }
 
 func (m *machine) wall() time.Time { return time.Now().Add(m.jump) }
@@ -202,7 +212,7 @@ func (l *life) open(disk *memdisk.Disk) (err error) {
 	}
 	l.keeper, err = node.OpenKeeper(node.KeeperOptions{
 		Table: l.table, Replica: l.replica, Node: m.id, Build: "sim", Lease: leases,
-		Dir: "/data/node", Disk: disk, Counts: l.counts, Logger: l.log,
+		Dir: "/data/node", Disk: disk, Counts: l.counts, Logger: l.log, Now: m.monotonic,
 	})
 	if err != nil {
 		return err
@@ -231,9 +241,10 @@ func (l *life) open(disk *memdisk.Disk) (err error) {
 	_, instance := l.keeper.Node()
 	l.runner = operation.New(operation.Options{
 		Node: m.id, Instance: instance, Table: l.table, Replica: l.replica, Folder: journal, Alarms: l.alarms, Logger: l.log,
-		Leases: operation.Leases{Short: leases.Armed, Long: leases.Settled, Margin: leases.Margin, ClocksRun: true},
+		Leases: operation.Leases{Short: leases.Armed, Long: leases.Settled, Margin: leases.Margin, ClocksRun: m.run.clocksRun},
 		Limit:  func(routing.PlatformID) time.Duration { return connectionLimit },
 	})
+	l.control = control.New(control.Options{Table: l.table, Replica: l.replica, Logger: l.log})
 	l.part(l.replica.Run)
 	l.part(l.keeper.Run)
 	l.part(l.queue.Run)
@@ -343,10 +354,12 @@ func (l *life) tend(ctx context.Context) error {
 	}
 	_ = l.runner.Recover(ctx)
 	close(l.ready)
+	tender := l.control.Tender(0)
 	for {
 		select {
 		case <-time.After(2 * time.Second):
 			_ = l.runner.Tend(ctx)
+			_ = tender.Tend(ctx)
 		case <-ctx.Done():
 			return ctx.Err()
 		}

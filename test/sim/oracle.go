@@ -30,6 +30,8 @@ type oracle struct {
 	answers  map[version]string // what an open record said
 	marks    map[markOf]routing.Epoch
 	backlog  map[boxOf][]*held
+	shut     map[routing.AgencyID]bool   // everybody was told that it is locked
+	said     map[routing.AgencyID]string // platform of the last success
 	accepts  int
 	twice    int
 	lastMail time.Time
@@ -82,7 +84,7 @@ func newOracle(r *Run) *oracle {
 		w: r.World, run: r,
 		mail: map[string]map[string]*copies{}, named: map[string]int{}, of: map[string]string{}, unnamed: map[string]bool{},
 		sent: map[string][]string{}, chain: map[routing.AgencyID]*chain{}, answers: map[version]string{}, marks: map[markOf]routing.Epoch{},
-		backlog: map[boxOf][]*held{},
+		backlog: map[boxOf][]*held{}, shut: map[routing.AgencyID]bool{}, said: map[routing.AgencyID]string{},
 	}
 	for _, a := range r.agencies {
 		o.chain[a.id] = &chain{at: -1, current: a.source}
@@ -139,6 +141,9 @@ func (o *oracle) takes(a accepted) {
 
 // delivered holds a delivery against what was written in the table (I2, I4, I5).
 func (o *oracle) delivered(id routing.AgencyID, a accepted) {
+	if o.shut[id] {
+		o.w.violated("lock", "%s took %s (transaction %s) for agency %s, of which all nodes said that it is locked", a.platform, a.message, a.transaction, id)
+	}
 	c := o.chain[id]
 	if c.current == a.platform {
 		return
@@ -180,6 +185,7 @@ func (o *oracle) wrote(server string, args []string) {
 func (o *oracle) success(id routing.AgencyID, platform string) {
 	c := o.chain[id]
 	o.w.note("success is told: %s is on %s", id, platform)
+	o.said[id] = platform
 	if c.current == platform {
 		return
 	}
@@ -190,6 +196,40 @@ func (o *oracle) success(id routing.AgencyID, platform string) {
 		}
 	}
 	o.w.violated("I5", "success of a switch of %s to %s is told, and no commit was written", id, platform)
+}
+
+// locked is a lock that is told as done by all nodes. mu is held.
+func (o *oracle) locked(id routing.AgencyID) { o.shut[id] = true }
+
+// opening is what may open an agency that was locked. mu is held.
+func (o *oracle) opening(id routing.AgencyID) { o.shut[id] = false }
+
+// survived looks whether what was told as done is still there in the end (I7).
+func (o *oracle) survived() {
+	for _, id := range o.run.agencies {
+		said := o.said[id.id]
+		if said == "" {
+			continue
+		}
+		for _, m := range o.run.machines {
+			if m.life == nil || m.life.replica == nil {
+				continue
+			}
+			state := m.life.replica.State()
+			a, _ := state.Agency(id.id)
+			if _, lost := state.Seen(id.id); lost || !a.Open() {
+				continue
+			}
+			c := o.chain[id.id]
+			later := false
+			for i := c.at + 1; i < len(c.commits); i++ {
+				later = later || c.commits[i].platform == string(a.Platform())
+			}
+			if string(a.Platform()) != said && c.current != string(a.Platform()) && !later {
+				o.w.violated("I7", "%s has agency %s open on %s in the end, success was told for %s", m.name, id.id, a.Platform(), said)
+			}
+		}
+	}
 }
 
 // published is a State that a node acts on (I6, I7). It is called by the node.
@@ -282,11 +322,24 @@ func (o *oracle) arrived(a accepted, rcpt string) {
 
 // finish looks at the end, when all faults are over and all nodes had time (I1, I10, I20).
 func (o *oracle) finish() {
+	inSpool := map[string]bool{}
+	for _, m := range o.run.machines {
+		if m.life == nil || m.life.spool == nil {
+			continue
+		}
+		m.life.spool.Each(spool.Filter{}, func(e spool.Entry) bool {
+			if msg, err := m.life.spool.Get(e.Transaction); err == nil {
+				name, _, _ := strings.Cut(strings.TrimPrefix(msg.MessageID, "<"), "@")
+				inSpool[name] = true
+			}
+			return true
+		})
+	}
 	for _, id := range sorted(o.mail) {
 		for _, rcpt := range sorted(o.mail[id]) {
 			c := o.mail[id][rcpt]
 			if len(c.accepted) == 0 {
-				if c.custody != "" && !o.run.lostDisk[c.custody] {
+				if c.custody != "" && !o.run.lostDisk[c.custody] && !inSpool[id] {
 					o.w.violated("I1", "%s for %s: %s answered 250 at %.3f s, and nobody has it", id, rcpt, c.custody, c.since.Sub(o.w.began).Seconds())
 				}
 				continue

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"mailcutover/internal/durable/memdisk"
-	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 	"mailcutover/routing/redistable"
 	"mailcutover/routing/table"
@@ -32,6 +31,7 @@ type Run struct {
 	machines  []*machine
 	servers   []*redismodel.Server
 	links     []*redismodel.Link // of the replicas
+	chief     int                // server that was promoted last
 	admin     *host
 	adminLink *link
 	senders   *sender
@@ -39,12 +39,15 @@ type Run struct {
 	boxes     map[spool.Key]string
 	lostDisk  map[string]bool // nodes whose disk was lost with mail on it
 	byHand    bool            // only people can open what is closed
+	clocksRun bool            // nodes' clocks go on while their machines are stopped
 
 	messages int
 	toSend   int
 	ops      int // under way
 	done     map[string]int
+	acts     int  // of people, so far
 	quiet    bool // no faults any more
+	healedAt time.Time
 }
 
 // agency is what a run knows of one.
@@ -82,8 +85,9 @@ const (
 // newRun draws the world of a seed.
 func newRun(seed uint64, log io.Writer) *Run {
 	r := &Run{World: newWorld(seed, log), Seed: seed, boxes: map[spool.Key]string{}, lostDisk: map[string]bool{}, done: map[string]int{}}
+	r.clocksRun = r.chance(0.7)
 	for i := range 2 + r.rng.IntN(2) {
-		a := &agency{id: routing.AgencyID(fmt.Sprintf("agency%d", i+1)), source: "exchange", target: "ox", armed: i == 0 || r.chance(0.4)}
+		a := &agency{id: routing.AgencyID(fmt.Sprintf("agency%d", i+1)), source: "exchange", target: "ox", armed: r.chance(0.6)}
 		for n := range 2 + r.rng.IntN(2) {
 			a.addresses = append(a.addresses, fmt.Sprintf("m%d@%s.example", n, a.id))
 		}
@@ -226,14 +230,21 @@ func (r *Run) execute() error {
 	r.run(loadTime+4*time.Second, nil)
 	r.mu.Lock()
 	r.heal()
+	r.healedAt = time.Now()
+	r.attend()
 	r.mu.Unlock()
-	drained := r.run(drainTime, func() bool { return r.toSend == 0 && r.senders.open == 0 && r.ops == 0 && r.empty() })
+	limit := drainTime
+	if r.byHand {
+		limit = 20 * time.Second
+	}
+	drained := r.run(limit, func() bool { return r.toSend == 0 && r.senders.open == 0 && r.ops == 0 && r.empty() && r.open() })
 	r.mu.Lock()
 	r.note("end: drained %t", drained)
 	if !drained && !r.byHand {
 		r.violated("I20", "not drained %s after the last fault: %s", drainTime, r.why())
 	}
 	r.oracle.finish()
+	r.oracle.survived()
 	for _, m := range r.machines {
 		m.kill(memdisk.LoseNothing)
 	}
@@ -271,6 +282,22 @@ func (r *Run) serving() bool {
 		}
 		if right := l.keeper.Right(time.Time{}); !right.Armed || !right.Settled {
 			return false
+		}
+	}
+	return true
+}
+
+// open reports whether all agencies are open on all nodes.
+func (r *Run) open() bool {
+	for _, m := range r.machines {
+		if m.life == nil || m.life.replica == nil {
+			return false
+		}
+		state := m.life.replica.State()
+		for _, a := range state.Agencies() {
+			if _, lost := state.Seen(a.ID); lost || !a.Open() {
+				return false
+			}
 		}
 	}
 	return true
@@ -388,9 +415,24 @@ func (r *Run) plan() {
 		})
 	}
 	at := time.Duration(0)
+	ag := r.agencies[0]
+	if !ag.armed {
+		at = r.evenly(0, 2*time.Second)
+		r.after(at, "", func() { r.perform(r.machine(), "arm", ag) })
+	}
 	for range 1 + r.rng.IntN(3) {
-		at += r.evenly(500*time.Millisecond, 4*time.Second)
-		r.after(at, "", func() { r.operate(r.agencies[0]) })
+		at += r.evenly(100*time.Millisecond, 4*time.Second)
+		emergency := r.chance(0.2)
+		r.after(at, "", func() { r.operate(ag, emergency) })
+	}
+	if r.chance(0.3) {
+		what := acts[r.rng.IntN(len(acts))].what
+		on := r.agencies[r.rng.IntN(len(r.agencies))]
+		start := r.evenly(0, loadTime)
+		r.after(start, "", func() { r.perform(r.machine(), what, on) })
+		if what == "lock" {
+			r.after(start+r.between(time.Second, 8*time.Second), "", func() { r.perform(r.machine(), "unlock", on) })
+		}
 	}
 	for range 1 + r.rng.IntN(3) {
 		f := faults[r.rng.IntN(len(faults))]
@@ -400,53 +442,4 @@ func (r *Run) plan() {
 			}
 		})
 	}
-}
-
-// operate switches an agency to its other side, from a node.
-func (r *Run) operate(a *agency) {
-	var up []*machine
-	for _, m := range r.machines {
-		if m.life != nil && m.life.runner != nil {
-			up = append(up, m)
-		}
-	}
-	if len(up) == 0 {
-		return
-	}
-	m := up[r.rng.IntN(len(up))]
-	l := m.life
-	abort := r.chance(0.1)
-	patience := r.evenly(0, 2*time.Second)
-	r.ops++
-	m.ends.Go(func() {
-		ctx := context.Background()
-		if abort {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, patience)
-			defer cancel()
-		}
-		rec, _ := l.replica.State().Agency(a.id)
-		req := operation.Request{Kind: operation.Cutover, Agency: a.id, Who: "anna", Reason: "sim", Deadline: 40 * time.Second}
-		winner := a.target
-		if rec.Phase.OnTarget() {
-			req.Kind, winner = operation.Rollback, a.source
-		}
-		r.mu.Lock()
-		r.note("%s of %s is begun on %s", req.Kind, a.id, m.name)
-		r.mu.Unlock()
-		op, err := l.runner.Run(ctx, req)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.ops--
-		r.note("%s of %s on %s ends: %s, %v", req.Kind, a.id, m.name, op.Step, err)
-		if l.host.dead {
-			return // nobody hears of it
-		}
-		if err == nil && op.Step == operation.StepDone {
-			r.done["done"]++
-			r.oracle.success(a.id, winner)
-			return
-		}
-		r.done["not done"]++
-	})
 }

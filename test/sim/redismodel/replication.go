@@ -195,7 +195,3 @@ func (s *Server) role() any {
 }
 
 var noReplID = strings.Repeat("0", 40)
-
-// Promoted reports whether the server became a primary by Promote, and wasn't restarted
-// since.
-func (s *Server) Promoted() bool { return s.primary == nil && s.replID2 != noReplID }

@@ -138,7 +138,14 @@ func (s *Server) Snapshot() Snapshot { return Snapshot{s.data.clone()} }
 // Restore puts a backup in the place of all data. It is for a server that is down.
 func (s *Server) Restore(b Snapshot) { s.data = b.data.clone() }
 
-// Keys returns a copy of the hash at a key, for oracles.
+// Empty is FLUSHALL by somebody.
+func (s *Server) Empty() {
+	clear(s.data)
+	s.effects = append(s.effects, effect{"FLUSHALL"})
+	s.finish()
+}
+
+// Hash returns a copy of the hash at a key, for oracles.
 func (s *Server) Hash(key string) map[string]string {
 	if v := s.data[key]; v != nil && v.hash != nil {
 		return maps.Clone(v.hash.fields)

@@ -1,0 +1,197 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"mailcutover/rollback/control"
+	"mailcutover/rollback/operation"
+	"mailcutover/routing"
+	"mailcutover/routing/table"
+)
+
+// act is something that people do at a node, beside operations.
+type act struct {
+	what string
+	do   func(ctx context.Context, r *Run, l *life, c *control.Control, a control.Act, ag *agency) error
+}
+
+var acts = []act{
+	{"lock", func(ctx context.Context, r *Run, _ *life, c *control.Control, a control.Act, ag *agency) error {
+		r.mu.Lock()
+		r.oracle.opening(ag.id) // of an older lock: it no longer says anything
+		r.mu.Unlock()
+		res, err := c.Lock(ctx, a, []routing.AgencyID{ag.id}, false)
+		closed := func(n control.Receipt) bool { return n.Standing == control.Closed }
+		if err == nil && res.Complete && !slices.ContainsFunc(res.Nodes, func(n control.Receipt) bool { return !closed(n) }) {
+			r.mu.Lock()
+			r.oracle.locked(ag.id)
+			r.mu.Unlock()
+		}
+		return err
+	}},
+	{"unlock", func(ctx context.Context, r *Run, _ *life, c *control.Control, a control.Act, ag *agency) error {
+		r.mu.Lock()
+		r.oracle.opening(ag.id)
+		r.mu.Unlock()
+		_, err := c.Unlock(ctx, a, []routing.AgencyID{ag.id})
+		return err
+	}},
+	{"lock on a node", func(_ context.Context, _ *Run, l *life, _ *control.Control, _ control.Act, ag *agency) error {
+		_, err := l.keeper.LockLocal(ag.id, "anna", "sim")
+		return err
+	}},
+	{"settle", func(ctx context.Context, _ *Run, _ *life, c *control.Control, a control.Act, ag *agency) error {
+		_, err := c.Settle(ctx, a, []routing.AgencyID{ag.id})
+		return err
+	}},
+	{"arm", func(ctx context.Context, _ *Run, _ *life, c *control.Control, a control.Act, ag *agency) error {
+		_, err := c.Arm(ctx, a, []routing.AgencyID{ag.id})
+		return err
+	}},
+}
+
+// perform makes somebody do something at a node. mu is held.
+func (r *Run) perform(m *machine, what string, ag *agency) {
+	l := m.life
+	if l == nil || l.control == nil {
+		return
+	}
+	i := slices.IndexFunc(acts, func(a act) bool { return a.what == what })
+	r.acts++
+	id := control.Act{ID: fmt.Sprintf("act-%d", r.acts), Who: "bert", Reason: "sim"}
+	r.ops++
+	r.note("somebody at %s: %s %s", m.name, what, ag.id)
+	m.ends.Go(func() {
+		ctx, cancel := context.WithTimeout(l.ctx, 10*time.Second)
+		defer cancel()
+		err := acts[i].do(ctx, r, l, l.control, id, ag)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.ops--
+		r.note("%s %s at %s: %v", what, ag.id, m.name, err)
+		if err == nil {
+			r.done[what]++
+		}
+	})
+}
+
+// look after the table, as people do when alarms call them: reconcile what the table lost,
+// unlock what is locked, end a rejoin that nobody else can end. mu is held.
+func (r *Run) attend() {
+	var at *machine
+	for _, m := range r.machines {
+		if m.life != nil && m.life.control != nil && m.host.paused == nil {
+			at = m
+		}
+	}
+	r.after(2*time.Second, "", r.attend)
+	if at == nil || r.ops > 0 {
+		return
+	}
+	l := at.life
+	r.acts++
+	id := control.Act{ID: fmt.Sprintf("attend-%d", r.acts), Who: "anna and bert", Reason: "sim"}
+	r.ops++
+	at.ends.Go(func() {
+		ctx, cancel := context.WithTimeout(l.ctx, 10*time.Second)
+		defer cancel()
+		what, err := r.order(ctx, l, id)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.ops--
+		if what != "" {
+			r.done["people: "+what]++
+			r.note("people at %s: %s: %v", at.name, what, err)
+		}
+	})
+}
+
+func (r *Run) order(ctx context.Context, l *life, id control.Act) (string, error) {
+	state := l.replica.State()
+	if lost := state.Regressed(); len(lost) > 0 {
+		_, err := l.control.Reconcile(ctx, id, lost)
+		return "reconcile", err
+	}
+	n, err := l.table.Nodes(ctx)
+	if err != nil {
+		return "", err
+	}
+	if n.Rejoining != "" {
+		if time.Since(r.healedAt) > table.RejoinGrace+leases.Settled+10*time.Second {
+			return "end the rejoin", l.control.EndRejoin(ctx, id)
+		}
+		return "", nil
+	}
+	for _, a := range state.Agencies() {
+		if a.Locked && a.Phase.Open() && a.Published {
+			r.mu.Lock()
+			r.oracle.opening(a.ID)
+			r.mu.Unlock()
+			_, err := l.control.Unlock(ctx, id, []routing.AgencyID{a.ID})
+			return "unlock", err
+		}
+		if a.Unconfirmed != "" {
+			_, err := l.control.ConfirmEmergency(ctx, id, a.Unconfirmed)
+			return "confirm an emergency", err
+		}
+	}
+	return "", nil
+}
+
+// operate switches an agency to its other side, from a node. mu is held.
+func (r *Run) operate(ag *agency, emergency bool) {
+	var up []*machine
+	for _, m := range r.machines {
+		if m.life != nil && m.life.runner != nil {
+			up = append(up, m)
+		}
+	}
+	if len(up) == 0 {
+		return
+	}
+	m := up[r.rng.IntN(len(up))]
+	l := m.life
+	abort := r.chance(0.1)
+	patience := r.evenly(0, 2*time.Second)
+	r.ops++
+	m.ends.Go(func() {
+		ctx := context.Background()
+		if abort {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, patience)
+			defer cancel()
+		}
+		rec, _ := l.replica.State().Agency(ag.id)
+		req := operation.Request{Kind: operation.Cutover, Agency: ag.id, Who: "anna", Reason: "sim", Deadline: 40 * time.Second}
+		winner := ag.target
+		if rec.Phase.OnTarget() {
+			req.Kind, winner, req.Emergency = operation.Rollback, ag.source, emergency
+		}
+		r.mu.Lock()
+		r.note("%s of %s is begun on %s, emergency %t", req.Kind, ag.id, m.name, req.Emergency)
+		r.mu.Unlock()
+		op, err := l.runner.Run(ctx, req)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.ops--
+		r.note("%s of %s on %s ends: %s, %v", req.Kind, ag.id, m.name, op.Step, err)
+		if l.host.dead {
+			return // nobody hears of it
+		}
+		switch {
+		case err == nil && op.Step == operation.StepDone:
+			r.done[string(req.Kind)+" done"]++
+			r.oracle.success(ag.id, winner)
+		case op.Step == operation.StepAborted:
+			r.done[string(req.Kind)+" aborted"]++
+		case errors.Is(err, routing.ErrNotArmed):
+			r.done["refused: not armed"]++
+		default:
+			r.done[string(req.Kind)+" refused, or left"]++
+		}
+	})
+}
