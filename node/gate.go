@@ -55,12 +55,15 @@ type agency struct {
 }
 
 // NewGate returns a gate that decides by source, as far as rights goes. separator is that
-// of sub-addressing, or empty. Call Update for every new State.
+// of sub-addressing, or empty. It has seen the State that source has now; call Update for
+// every new one.
 func NewGate(source Source, rights Rights, separator string) *Gate {
-	return &Gate{
+	g := &Gate{
 		source: source, rights: rights, separator: separator,
 		report: make(chan struct{}, 1), agencies: make(map[routing.AgencyID]*agency),
 	}
+	g.Update(routing.NewState(routing.Position{}), source.State())
+	return g
 }
 
 // Address decides for a recipient.
