@@ -158,7 +158,7 @@ func (c *Cluster) AddAgency(t peers.TB, id string, mailboxes int) {
 	for _, n := range c.Nodes {
 		Until(t, "agency "+id+" known to "+n.Name, func() bool {
 			r, err := n.API.Route(ctx, "address", Mailbox(id, mailboxes))
-			return err == nil && r.Platform == Exchange
+			return err == nil && r.Deliver
 		})
 	}
 	c.mu.Lock()
@@ -325,9 +325,10 @@ func (c *Cluster) Load(ctx context.Context, pace time.Duration, groups ...[]stri
 	return l
 }
 
-// fault notes that something is being done to a node (-1: all), until end is called.
-func (c *Cluster) fault(name string, node int) (end func()) {
-	f := &Fault{Name: name, Node: node, From: time.Now()}
+// Trouble notes that something is being done to a node (-1: all) for which it may put mail
+// of an agency off (empty: of any), until end is called.
+func (c *Cluster) Trouble(name string, node int, agency string) (end func()) {
+	f := &Fault{Name: name, Node: node, Agency: agency, From: time.Now()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.faults = append(c.faults, f)
@@ -349,7 +350,7 @@ func (c *Cluster) down(node int) bool {
 // it may decide again.
 func (c *Cluster) Freeze(t peers.TB, n *Node) (thaw func()) {
 	t.Helper()
-	end := c.fault("stopped", n.Index)
+	end := c.Trouble("stopped", n.Index, "")
 	if err := n.Pause(); err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -367,7 +368,7 @@ func (c *Cluster) Freeze(t peers.TB, n *Node) (thaw func()) {
 // it may decide.
 func (c *Cluster) Crash(t peers.TB, n *Node) (restart func()) {
 	t.Helper()
-	end := c.fault("killed", n.Index)
+	end := c.Trouble("killed", n.Index, "")
 	n.Kill()
 	return func() {
 		t.Helper()
@@ -378,9 +379,6 @@ func (c *Cluster) Crash(t peers.TB, n *Node) (restart func()) {
 		end()
 	}
 }
-
-// Trouble notes that something is being done that nodes may put mail off for; node -1: all.
-func (c *Cluster) Trouble(name string, node int) (end func()) { return c.fault(name, node) }
 
 // Serves waits until a node may decide for all agencies again: /readyz, and its own route
 // of an armed one.
@@ -401,7 +399,7 @@ func (c *Cluster) Serves(t peers.TB, n *Node) {
 			if err != nil {
 				return false
 			}
-			if r, err := n.API.Route(t.Context(), "address", Mailbox(id, 1)); err != nil || a.Open && r.Platform == "" {
+			if r, err := n.API.Route(t.Context(), "address", Mailbox(id, 1)); err != nil || a.Open && !r.Deliver {
 				return false
 			}
 		}

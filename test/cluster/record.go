@@ -87,10 +87,11 @@ type Switch struct {
 	Done     bool      // told as done; else as aborted or refused
 }
 
-// Fault is something that was done to nodes.
+// Fault is something that was done to nodes, and may keep them from serving.
 type Fault struct {
 	Name     string
-	Node     int // -1: all
+	Node     int    // -1: all
+	Agency   string // that they may put off mail of; empty: any
 	From, To time.Time
 }
 
@@ -319,11 +320,12 @@ func (r *Record) checkOthers(v *Verdict) {
 	}
 	for i := range r.Sent {
 		s := &r.Sent[i]
-		if id, _, ok := r.agencyOf(s.Rcpt); !ok || moved[id] {
+		id, _, ok := r.agencyOf(s.Rcpt)
+		if !ok || moved[id] {
 			continue
 		}
 		for _, t := range s.Tries {
-			if strings.HasPrefix(t.Answer, "250") || r.faulty(s.Node, t) {
+			if strings.HasPrefix(t.Answer, "250") || r.faulty(s.Node, id, t) {
 				continue
 			}
 			v.Disturbed = append(v.Disturbed, fmt.Sprintf("message %d for %s at node %d: %s after %s", s.ID, s.Rcpt, s.Node, cmp.Or(t.Answer, "no answer"), t.Ended.Sub(t.Began)))
@@ -332,9 +334,9 @@ func (r *Record) checkOthers(v *Verdict) {
 }
 
 // faulty reports whether something was being done to the node during the attempt.
-func (r *Record) faulty(node int, t Try) bool {
+func (r *Record) faulty(node int, agency string, t Try) bool {
 	return slices.ContainsFunc(r.Faults, func(f Fault) bool {
-		return (f.Node == node || f.Node < 0) && !t.Ended.Before(f.From) && (f.To.IsZero() || !t.Began.After(f.To))
+		return (f.Node == node || f.Node < 0) && (f.Agency == agency || f.Agency == "") && !t.Ended.Before(f.From) && (f.To.IsZero() || !t.Began.After(f.To))
 	})
 }
 
