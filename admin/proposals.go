@@ -95,14 +95,15 @@ type Started struct {
 
 const proposalsPath = "/v1/proposals"
 
-type proposalID struct {
+// ProposalID names a proposal.
+type ProposalID struct {
 	ID string `path:"id" maxLength:"64"`
 }
 
 // looked marks an input whose agencies the call's own code looks at.
 type looked interface{ looksItself() }
 
-func (proposalID) looksItself()   {}
+func (ProposalID) looksItself()   {}
 func (*proposeCall) looksItself() {}
 
 func (s *Server) registerProposals(api huma.API) {
@@ -124,7 +125,7 @@ func (s *Server) registerProposals(api huma.API) {
 	})
 	handle(s, api, huma.Operation{
 		OperationID: "show-proposal", Method: http.MethodGet, Path: proposalsPath + "/{id}", Summary: "One proposal, with what is to be done", Tags: tags,
-	}, func(_ context.Context, in *proposalID) (*reply[Proposal], error) {
+	}, func(_ context.Context, in *ProposalID) (*reply[Proposal], error) {
 		p, err := s.proposal(s.Replica.State(), in.ID)
 		return &reply[Proposal]{Body: proposalView(&p)}, err
 	})
@@ -133,7 +134,7 @@ func (s *Server) registerProposals(api huma.API) {
 		Summary: "Approve what somebody else has proposed", Description: "Say the digest that you have read. Nobody approves his own, nor with the role admin.",
 	}, func(ctx context.Context, in *struct {
 		Mutation
-		proposalID
+		ProposalID
 		Body struct {
 			Digest string `json:"digest" minLength:"64" maxLength:"64"`
 			Note   string `json:"note,omitempty" maxLength:"1000"`
@@ -145,7 +146,7 @@ func (s *Server) registerProposals(api huma.API) {
 		OperationID: "withdraw-proposal", Method: http.MethodPost, Path: proposalsPath + "/{id}/withdraw", Summary: "Take one's own proposal back", Tags: tags,
 	}, func(ctx context.Context, in *struct {
 		Mutation
-		proposalID
+		ProposalID
 		Body struct {
 			Reason string `json:"reason" minLength:"1" maxLength:"1000"`
 		}
@@ -158,7 +159,7 @@ func (s *Server) registerProposals(api huma.API) {
 		Description: "Once. A cutover or a rollback goes on after the answer: watch its operation. If what it was for has changed, the proposal is void (409).",
 	}, func(ctx context.Context, in *struct {
 		Mutation
-		proposalID
+		ProposalID
 	}) (*startedProposal, error) {
 		return s.startProposal(ctx, in.ID)
 	})
@@ -285,7 +286,7 @@ func (s *Server) propose(ctx context.Context, in *NewProposal) (*reply[Proposal]
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now().UTC().Truncate(time.Second)
+	now := time.Now().UTC().Truncate(time.Microsecond)
 	p, err := approval.New(approval.Proposal{
 		ID: uuid.NewString(), Content: content, Text: text, Person: callerOf(ctx).person, Token: callerOf(ctx).token, Reason: reason,
 		Created: now, Expires: now.Add(s.ApprovalLife()), Needed: s.needed(),

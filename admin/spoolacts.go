@@ -112,6 +112,9 @@ func (s *Server) registerSpoolActs(api huma.API) {
 		handle(s, api, huma.Operation{
 			OperationID: a.name + "-spooled", Method: http.MethodPost, Path: spoolPath + "/" + a.name, Summary: a.summary, Description: a.description, Tags: tags,
 		}, func(ctx context.Context, in *spoolAct) (*reply[SpoolActed], error) {
+			if a.name == "drop" && s.Approval != "none" && !in.Body.DryRun {
+				return nil, problem(http.StatusForbidden, "propose it: mailcutover spool drop does", "to drop mail needs the approval of others")
+			}
 			return s.spoolActs(ctx, &a, in.Body)
 		})
 	}

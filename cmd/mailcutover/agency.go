@@ -14,7 +14,8 @@ import (
 // newAgencyCommand returns the commands about agencies.
 func newAgencyCommand(c *connection) *cobra.Command {
 	cmd := &cobra.Command{Use: "agency", Short: "Agencies: add, show, switch"}
-	cmd.AddCommand(newAgencyList(c), newAgencyShow(c), newAgencyAdd(c), newAgencyArm(c), newCutover(c), newRollback(c))
+	cmd.AddCommand(newAgencyList(c), newAgencyShow(c), newAgencyAdd(c), newAgencyArm(c), newAgencySettle(c),
+		newCutover(c), newRollback(c), newLock(c), newUnlock(c), newFinalise(c), newFreeze(c), newLift(c), newFreezes(c))
 	return cmd
 }
 
@@ -57,6 +58,8 @@ func printAgency(w io.Writer, a admin.Agency) {
 		[2]string{"phase", a.Phase}, [2]string{"platform", a.Platform},
 		[2]string{"open", yesNo(a.Open)}, [2]string{"locked", note(a.Locked, "yes: closed whatever its phase")},
 		[2]string{"published", note(!a.Published, "no: committed, closed until publish")},
+		[2]string{"unconfirmed", note(a.Unconfirmed != "", "emergency "+a.Unconfirmed+": a second person has to confirm it")},
+		[2]string{"frozen", a.Frozen},
 		[2]string{"regressed", note(a.Regressed, "yes: a newer record was seen before; closed")},
 		[2]string{"way back", note(a.Finalised, "none: finalised")},
 		[2]string{"epoch", a.Epoch}, [2]string{"leased", a.Tightness}, [2]string{"operation", a.Operation},
@@ -108,7 +111,7 @@ func newAgencyArm(c *connection) *cobra.Command {
 		}
 		return c.show(cmd, a, func(w io.Writer) {
 			fmt.Fprintf(w, "agency %s is armed in epoch %s\n", a.ID, a.Epoch)
-			fmt.Fprintln(w, "undo: none is needed; no answer changed")
+			fmt.Fprintf(w, "undo: mailcutover agency settle %s --reason ...\n", a.ID)
 		})
 	})
 	addReason(cmd, &reason)

@@ -11,6 +11,7 @@ import (
 
 	"mailcutover/admin"
 	"mailcutover/admin/admintest"
+	"mailcutover/approval"
 )
 
 func TestMain(m *testing.M) {
@@ -27,11 +28,18 @@ func TestMain(m *testing.M) {
 //	spooled STATE ADDRESS    puts a message for an agency's mailbox into the spool; its transaction is $TRANSACTION
 //	delivered ADDRESS        records the delivery of such a message, its platform's answer lost before; as $TRANSACTION
 //	oldspool DIR NODE        makes a spool of another node, with a message in it
+//	as PERSON                takes the token of anna, ben or carla for what follows
+//	proposal AGENCY          puts the id and the digest of the agency's last proposal into $PROPOSAL and $DIGEST
 func TestCommands(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/commands",
 		Setup: func(env *testscript.Env) error {
-			n := admintest.Start(env.T().(testing.TB), func(o *admin.Options) { o.Lab = strings.Contains(env.WorkDir, "lab") })
+			n := admintest.Start(env.T().(testing.TB), func(o *admin.Options) {
+				o.Lab = strings.Contains(env.WorkDir, "lab")
+				if strings.Contains(env.WorkDir, "required") {
+					o.Approval = "required"
+				}
+			})
 			env.Values["node"], env.Values["t"] = n, env.T()
 			token := filepath.Join(env.WorkDir, "token")
 			env.Setenv(envAPI, n.URL)
@@ -48,8 +56,30 @@ func TestCommands(t *testing.T) {
 			"spooled":   spooled,
 			"delivered": delivered,
 			"oldspool":  oldSpool,
+			"as":        as,
+			"proposal":  proposal,
 		},
 	})
+}
+
+// as takes somebody's token.
+func as(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(envTokenFile, "")
+	ts.Setenv(envToken, map[string]string{"anna": admintest.Anna, "ben": admintest.Ben, "carla": admintest.Carla}[args[0]])
+}
+
+// proposal finds the last proposal for an agency.
+func proposal(ts *testscript.TestScript, _ bool, args []string) {
+	all, unreadable := approval.List(ts.Value("node").(*admintest.Node).Replica.State())
+	if len(unreadable) > 0 {
+		ts.Fatalf("%v", unreadable)
+	}
+	for _, p := range all {
+		if string(p.Agency) == args[0] {
+			ts.Setenv("PROPOSAL", p.ID)
+			ts.Setenv("DIGEST", p.Digest().String())
+		}
+	}
 }
 
 // status runs a command and compares its exit code.

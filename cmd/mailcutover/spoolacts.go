@@ -48,6 +48,10 @@ func newSpoolAct(c *connection, act, short string) *cobra.Command {
 				}
 			}
 			what.Expected = &would.Named
+			if approval, _ := client.Approval(); approval != "none" {
+				what.Expected = nil // the proposal counts itself
+				return c.propose(cmd, client, admin.NewProposal{Kind: "drop-spooled", Spool: &what, Reason: what.Reason})
+			}
 		}
 		done, err := client.SpoolAct(cmd.Context(), act, what)
 		if err != nil {

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os/signal"
@@ -31,22 +29,31 @@ func newRollback(c *connection) *cobra.Command {
 	})
 }
 
-// newSwitch returns cutover or rollback.
+// newSwitch returns cutover or rollback. Where others have to approve, it proposes, or starts
+// what they have approved.
 func newSwitch(c *connection, kind operation.Kind, cmd *cobra.Command) *cobra.Command {
 	var reason, epoch string
-	var yes bool
+	var yes, emergency, dead bool
 	cmd.Args = cobra.ExactArgs(1)
 	c.command(cmd, func(cmd *cobra.Command, client *admin.Client, args []string) error {
 		a, err := client.Agency(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
+		if approval, _ := client.Approval(); approval != "none" && !emergency {
+			return c.propose(cmd, client, admin.NewProposal{Kind: string(kind), Agency: a.ID, ExpectedEpoch: firstOf(epoch, a.Epoch), Reason: reason})
+		}
 		if !yes && isTerminal(cmd.InOrStdin()) {
 			if err := confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), kind, a); err != nil {
 				return err
 			}
 		}
-		op, err := client.Start(cmd.Context(), kind, a.ID, firstOf(epoch, a.Epoch), reason)
+		var op admin.Operation
+		if emergency {
+			op, err = client.RollbackEmergency(cmd.Context(), a.ID, firstOf(epoch, a.Epoch), reason, dead)
+		} else {
+			op, err = client.Start(cmd.Context(), kind, a.ID, firstOf(epoch, a.Epoch), reason)
+		}
 		if err != nil {
 			return err
 		}
@@ -54,11 +61,18 @@ func newSwitch(c *connection, kind operation.Kind, cmd *cobra.Command) *cobra.Co
 		if err != nil {
 			return err
 		}
+		if emergency {
+			fmt.Fprintf(cmd.ErrOrStderr(), "a second person has to confirm it: mailcutover emergency confirm %s --reason ...\n", op.ID)
+		}
 		return c.ended(cmd, client, op)
 	})
 	addReason(cmd, &reason)
 	addEpoch(cmd, &epoch)
 	cmd.Flags().BoolVar(&yes, "yes", false, "don't ask on a terminal")
+	if kind == operation.Rollback {
+		cmd.Flags().BoolVar(&emergency, "emergency", false, "on your word alone: checks and freezes don't keep it back; a second person confirms it afterwards")
+		cmd.Flags().BoolVar(&dead, "target-dead", false, "with --emergency: what is under way at the target is listed, not awaited")
+	}
 	return cmd
 }
 
@@ -72,18 +86,7 @@ func confirm(in io.Reader, out io.Writer, kind operation.Kind, a admin.Agency) e
 	if kind == operation.Rollback && len(a.Children) > 0 {
 		fmt.Fprintf(out, "Pilot groups that are on %s go too: %s.\n", a.Target, strings.Join(a.Children, ", "))
 	}
-	fmt.Fprint(out, "Type the agency's name to go on: ")
-	line, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil {
-		fmt.Fprintln(out) // nobody ended the prompt's line
-	}
-	if strings.TrimSpace(line) != a.ID {
-		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("read the confirmation: %w", err)
-		}
-		return withHint(errors.New("not confirmed; nothing was changed"), "type "+a.ID+" to go on, or say --yes")
-	}
-	return nil
+	return typed(in, out, a.ID)
 }
 
 // watch shows an operation's progress until it is no longer under way. An interrupt

@@ -10,14 +10,19 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"mailcutover/admin"
 )
 
 // newTokenCommand returns the command that makes a token for the API.
-func newTokenCommand() *cobra.Command {
+func newTokenCommand(c *connection) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Tokens for the API"}
 	var name, person, out string
+	var roles, agencies []string
 	create := &cobra.Command{
 		Use: "new --name NAME --person PERSON", Short: "Make a token; it is printed once and kept nowhere", Args: cobra.NoArgs,
 		Long: "Make a token for one person. The token itself is printed once, or written to a new file\n" +
@@ -37,15 +42,41 @@ func newTokenCommand() *cobra.Command {
 				}
 				secret = ""
 			}
-			return newTokenOutput(cmd, name, person, secret, out, hex.EncodeToString(digest[:]))
+			for _, r := range roles {
+				if !slices.Contains(admin.Roles(), admin.Role(r)) {
+					return &usageError{command: "mailcutover token new", err: fmt.Errorf("--role %q: want one or more of %s", r, strings.Join(roleNames(), ", "))}
+				}
+			}
+			return newTokenOutput(cmd, token{name, person, roles, agencies, secret, out, hex.EncodeToString(digest[:])})
 		},
 	}
 	create.Flags().StringVar(&name, "name", "", "of the token, such as anna-laptop (required)")
 	create.Flags().StringVar(&person, "person", "", "who is behind it; stands in every log (required)")
 	create.Flags().StringVar(&out, "out", "", "new file to write the token to, instead of printing it")
+	create.Flags().StringSliceVar(&roles, "role", nil, "what it may do: "+strings.Join(roleNames(), ", ")+"; may be repeated (required outside a lab)")
+	create.Flags().StringSliceVar(&agencies, "agency", nil, "agency that it may act on; may be repeated (default: all)")
 	require(create, "name", "person")
-	cmd.AddCommand(create)
+	show := c.command(&cobra.Command{Use: "show", Short: "Whose token this is, and what it may be used for", Args: cobra.NoArgs},
+		func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+			me, err := client.Me(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return c.show(cmd, me, func(w io.Writer) {
+				pairs(w, [2]string{"token", me.Token}, [2]string{"person", me.Person}, [2]string{"roles", firstOf(strings.Join(me.Roles, ", "), "everything: it is a lab")},
+					[2]string{"agencies", firstOf(strings.Join(me.Agencies, ", "), "all")})
+			})
+		})
+	cmd.AddCommand(create, show)
 	return cmd
+}
+
+func roleNames() []string {
+	var names []string
+	for _, r := range admin.Roles() {
+		names = append(names, string(r))
+	}
+	return names
 }
 
 // writeNew writes a file that must not exist yet.
@@ -61,26 +92,37 @@ func writeNew(path, text string) error {
 	return f.Close()
 }
 
-func newTokenOutput(cmd *cobra.Command, name, person, secret, file, digest string) error {
+// token is one that was just made.
+type token struct {
+	Name     string   `json:"name"`
+	Person   string   `json:"person"`
+	Roles    []string `json:"roles,omitempty"`
+	Agencies []string `json:"agencies,omitempty"`
+	Token    string   `json:"token,omitempty"`
+	File     string   `json:"file,omitempty"`
+	SHA256   string   `json:"sha256"`
+}
+
+func newTokenOutput(cmd *cobra.Command, t token) error {
 	asJSON, err := cmd.Flags().GetBool("json")
 	if err != nil {
 		return err
 	}
 	c := &connection{json: asJSON}
-	return c.show(cmd, struct {
-		Name   string `json:"name"`
-		Person string `json:"person"`
-		Token  string `json:"token,omitempty"`
-		File   string `json:"file,omitempty"`
-		SHA256 string `json:"sha256"`
-	}{name, person, secret, file, digest}, func(w io.Writer) {
-		if file != "" {
-			fmt.Fprintf(w, "token written to %s\n", file)
+	return c.show(cmd, t, func(w io.Writer) {
+		if t.File != "" {
+			fmt.Fprintf(w, "token written to %s\n", t.File)
 		} else {
-			fmt.Fprintf(w, "token, shown only now:\n\n    %s\n", secret)
+			fmt.Fprintf(w, "token, shown only now:\n\n    %s\n", t.Token)
 		}
 		fmt.Fprintf(w, "\nadd this to the list admin.tokens of the node's configuration, and reload it:\n\n"+
-			"    - name: %q\n      person: %q\n      sha256: %s\n\n"+
-			"where there is no such list yet, these two lines go above it:\n\nadmin:\n  tokens:\n", name, person, digest)
+			"    - name: %q\n      person: %q\n      sha256: %s\n", t.Name, t.Person, t.SHA256)
+		if len(t.Roles) > 0 {
+			fmt.Fprintf(w, "      roles: [%s]\n", strings.Join(t.Roles, ", "))
+		}
+		if len(t.Agencies) > 0 {
+			fmt.Fprintf(w, "      agencies: [%s]\n", strings.Join(t.Agencies, ", "))
+		}
+		fmt.Fprint(w, "\nwhere there is no such list yet, these two lines go above it:\n\nadmin:\n  tokens:\n")
 	})
 }
