@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -414,5 +415,50 @@ func TestNodesAndServersThatRefuse(t *testing.T) {
 		if err := f(); !errors.Is(err, table.ErrIncarnation) {
 			t.Errorf("%s with a new table: %v", call, err)
 		}
+	}
+}
+
+// Sentinels that are gone, that hang or that know nothing cost no call more than its time,
+// and what they don't know is said.
+func TestSentinelsThatAreNoHelp(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	r := peers.StartRedis(t, peers.RedisOptions{Password: "secret"})
+	s := peers.StartSentinels(t, 1, r, "watch")[0]
+	for name, tt := range map[string]struct {
+		s    Sentinel
+		hint string
+	}{
+		"none":           {Sentinel{Master: peers.SentinelName, Addresses: []string{gone.Addr().String(), silent.Addr().String()}}, "refused"},
+		"another name":   {Sentinel{Master: "other", Addresses: []string{s.Addr}, Password: "watch"}, "other"},
+		"wrong password": {Sentinel{Master: peers.SentinelName, Addresses: []string{s.Addr}, Password: "topsecret"}, s.Addr},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tb := open(t, Options{URL: "redis://localhost", Password: "secret", Sentinel: tt.s, Timeout: 300 * time.Millisecond})
+			for call, f := range calls(t, tb, routing.Position{Incarnation: "x", Term: 1, Revision: 1}) {
+				began := time.Now()
+				err := f()
+				if took := time.Since(began); took > 5*time.Second {
+					t.Errorf("%s took %v", call, took)
+				}
+				unavailable(t, call, err, tt.hint)
+				if strings.Contains(err.Error(), "topsecret") {
+					t.Errorf("%s tells the password: %v", call, err)
+				}
+			}
+		})
+	}
+	// One of three that answers is enough.
+	tb := open(t, Options{URL: "redis://localhost", Password: "secret", Sentinel: Sentinel{Master: peers.SentinelName, Addresses: []string{gone.Addr().String(), s.Addr, silent.Addr().String()}, Password: "watch"}, Timeout: 2 * time.Second})
+	if _, err := tb.Init(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

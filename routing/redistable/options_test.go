@@ -39,6 +39,12 @@ func TestOptionsThatAreRefused(t *testing.T) {
 		"negative replicas":           {Options{URL: "redis://localhost", Password: "x", Replicas: -1}, []string{"replicas -1"}},
 		"negative timeout":            {Options{URL: "redis://localhost", Password: "x", Timeout: -1}, []string{"timeout"}},
 		"bulk below timeout":          {Options{URL: "redis://localhost", Password: "x", Timeout: time.Second, BulkTimeout: 1}, []string{"bulk_timeout"}},
+		"Sentinels without a master":  {Options{URL: "redis://localhost", Password: "x", Sentinel: Sentinel{Addresses: []string{"a:1"}}}, []string{"table.redis.sentinel.master"}},
+		"a master without Sentinels":  {Options{URL: "redis://localhost", Password: "x", Sentinel: Sentinel{Master: "m"}}, []string{"table.redis.sentinel", "addresses"}},
+		"a Sentinel without a port":   {Options{URL: "redis://localhost", Password: "x", Sentinel: Sentinel{Master: "m", Addresses: []string{"a"}}}, []string{`"a"`, "HOST:PORT"}},
+		"a Sentinel twice":            {Options{URL: "redis://localhost", Password: "x", Sentinel: Sentinel{Master: "m", Addresses: []string{"a:1", "a:1"}}}, []string{`"a:1"`, "twice"}},
+		"Sentinels behind a socket":   {Options{URL: "unix:///a", Password: "x", Sentinel: Sentinel{Master: "m", Addresses: []string{"a:1"}}}, []string{"table.redis.sentinel", "redis://"}},
+		"a Sentinel's user alone":     {Options{URL: "redis://localhost", Password: "x", Sentinel: Sentinel{Master: "m", Addresses: []string{"a:1"}, Username: "u"}}, []string{"table.redis.sentinel.username"}},
 		"short log":                   {Options{URL: "redis://localhost", Password: "x", LogLength: 1}, []string{"log_length 1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
