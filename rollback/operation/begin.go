@@ -21,18 +21,18 @@ func (u *run) begin(ctx context.Context, deadline time.Duration) (done bool, err
 	u.stands = newStands(u.Leases, u.losingLimit())
 	w := wish{applied: u.op.Base}
 	for began := time.Now(); ; {
+		err := u.tryBegin(ctx, w)
 		patience := min(beginPatience, deadline)
-		if u.fenceable() && !u.op.Emergency {
-			patience = time.Until(u.op.Deadline)
+		if u.comes() && !u.op.Emergency {
+			patience = deadline
 		}
-		err := u.tryBegin(ctx, w, patience-time.Since(began))
 		switch {
 		case err == nil:
 			return u.op.Step == StepSpread, nil
-		case !errors.Is(err, table.ErrGuard) || time.Since(began) > patience:
-			return false, err
+		case ctx.Err() != nil || !errors.Is(err, table.ErrGuard) && !errors.Is(err, ErrMembers) || time.Since(began) > patience:
+			return false, because(ctx, err)
 		}
-		if err := u.catchUp(ctx); err != nil {
+		if err := u.catchUp(ctx); err != nil && !errors.Is(err, table.ErrUnavailable) {
 			return false, because(ctx, err)
 		}
 		for _, id := range u.op.Agencies {
@@ -46,23 +46,26 @@ func (u *run) begin(ctx context.Context, deadline time.Duration) (done bool, err
 	}
 }
 
-// fenceable reports whether a silent member will be fenced by time.
-func (u *run) fenceable() bool {
-	return slices.ContainsFunc(u.op.Nodes, func(m Waits) bool { return m.State == MemberSilent && m.Fence != "" })
+// comes reports whether what is waited for will come by itself: a silent member is going
+// to be fenced, or the table doesn't answer for now.
+func (u *run) comes() bool {
+	return u.op.Waiting == tableSilent || slices.ContainsFunc(u.op.Nodes, func(m Waits) bool { return m.State == MemberSilent && m.Fence != "" })
 }
 
-func (u *run) tryBegin(ctx context.Context, w wish, patience time.Duration) error {
-	look, cancel := context.WithTimeout(ctx, max(patience, fastPace))
-	err := u.await(look, w)
-	cancel()
-	if ctx.Err() != nil {
-		return because(ctx, err)
+// lookPause bounds one look at the members before begin; then it is decided whether to
+// look on.
+const lookPause = 300 * time.Millisecond
+
+func (u *run) tryBegin(ctx context.Context, w wish) error {
+	if !u.op.Emergency { // which closes at once, and lets the drain wait for the members
+		look, cancel := context.WithTimeout(ctx, lookPause)
+		err := u.await(look, w)
+		cancel()
+		if err != nil {
+			return because(ctx, err)
+		}
 	}
-	if err != nil && !u.op.Emergency {
-		return err
-	}
-	// An emergency begins without the members: it closes now, and the drain waits for them.
-	ctx, cancel = context.WithTimeout(ctx, DefaultDeadline)
+	ctx, cancel := context.WithTimeout(ctx, DefaultDeadline)
 	defer cancel()
 	if err := u.confirmOthers(ctx); err != nil {
 		return err
@@ -97,7 +100,7 @@ func (u *run) confirmOthers(ctx context.Context) error {
 func (u *run) beginChange(s *routing.State, next *Operation, c *table.Change) error {
 	c.Guard = table.Guard{Applied: u.op.Base, Protocol: table.Protocol, Fenced: u.fences}
 	if u.op.Emergency {
-		c.Guard.Applied = 0
+		c.Guard.Applied, c.Guard.Protocol = 0, 0 // the drain asks every node, whatever it speaks
 	} else {
 		c.Guard.Unfrozen = u.op.Agencies
 	}
@@ -174,7 +177,7 @@ func (u *run) endOthers(s *routing.State, next *Operation, c *table.Change) erro
 		}) {
 			continue
 		}
-		old, _ := fromRecord(&rec)
+		old, _ := FromRecord(&rec)
 		old.Step, old.Opened = StepAborted, time.Now()
 		for _, id := range rec.Agencies {
 			a, ok := s.Agency(id)

@@ -46,6 +46,9 @@ func TestAcrossNodes(t *testing.T) {
 			if ops := n.replica.State().Operations(); len(ops) != 0 {
 				t.Errorf("still in the table: %+v", ops)
 			}
+			if all, err := n.All(t.Context()); err != nil || len(all) != 1 || all[0].ID != op.ID || all[0].Step != StepDone {
+				t.Errorf("node %s knows %+v, %v", n.id, all, err)
+			}
 		}
 		all, err := c.real.Operations(t.Context())
 		if err != nil || len(all) != 1 || !all[0].Ended || all[0].Step != string(StepDone) || all[0].Runner != "a" {
@@ -215,6 +218,7 @@ func TestSilentMembers(t *testing.T) {
 		for name, test := range map[string]struct {
 			before, during func(c *cluster, b *simNode)
 			request        Request
+			running        bool // clocks go on
 			want           Step
 			fenced         string
 			atLeast        time.Duration
@@ -242,6 +246,13 @@ func TestSilentMembers(t *testing.T) {
 				},
 				want: StepDone, fenced: "b: its long lease and the platform's limit are over",
 			},
+			"silent, and never knew of the arming, but clocks go on": {
+				before: func(c *cluster, b *simNode) {
+					b.set(func(n *simNode) { n.silent = true })
+					c.put(c.nodes[0].agency("police").Arm())
+				},
+				running: true, want: StepDone, fenced: "b: its long lease and the platform's limit are over",
+			},
 			"silent, and never knew of the arming": {
 				before: func(c *cluster, b *simNode) {
 					b.set(func(n *simNode) { n.silent = true })
@@ -253,7 +264,7 @@ func TestSilentMembers(t *testing.T) {
 			tb := open(t)
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				c := newCluster(t, tb, 2, nil)
+				c := newCluster(t, tb, 2, func(o *Options) { o.Leases.ClocksRun = test.running })
 				a, b := c.nodes[0], c.nodes[1]
 				if test.before != nil {
 					test.before(c, b)

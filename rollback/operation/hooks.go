@@ -167,7 +167,7 @@ func (u *run) decided(name string) bool {
 	if !ok {
 		return false
 	}
-	op, err := fromRecord(&rec)
+	op, err := FromRecord(&rec)
 	if err != nil {
 		return false
 	}

@@ -122,7 +122,7 @@ func TestHooks(t *testing.T) {
 	if err != nil || len(all) != 1 {
 		t.Fatal(err)
 	}
-	inTable, err := fromRecord(&all[0])
+	inTable, err := FromRecord(&all[0])
 	if err != nil {
 		t.Fatal(err)
 	}

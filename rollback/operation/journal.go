@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -126,7 +127,7 @@ func (r *Runner) List() ([]Operation, error) {
 	r.mu.Unlock()
 	for _, rec := range r.Replica.State().Operations() {
 		if _, ok := known[rec.ID]; !ok {
-			op, err := fromRecord(&rec)
+			op, err := FromRecord(&rec)
 			errs = append(errs, err)
 			known[rec.ID] = op
 		}
@@ -136,5 +137,35 @@ func (r *Runner) List() ([]Operation, error) {
 		ops = append(ops, op)
 	}
 	slices.SortFunc(ops, func(a, b Operation) int { return a.Started.Compare(b.Started) })
+	return ops, errors.Join(errs...)
+}
+
+// All returns the operations of List and those that the table still has of all nodes, the
+// newest last.
+func (r *Runner) All(ctx context.Context) ([]Operation, error) {
+	ops, err := r.List()
+	records, tableErr := r.Table.Operations(ctx)
+	errs := []error{err, tableErr}
+	known := make(map[routing.OperationID]int, len(ops))
+	for i := range ops {
+		known[ops[i].ID] = i
+	}
+	for i := range records {
+		rec := &records[i]
+		at, ok := known[rec.ID]
+		if ok && (!rec.Ended || ops[at].Step.Ended()) {
+			continue
+		}
+		op, err := FromRecord(rec)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if ok {
+			ops[at] = op // it ended elsewhere
+		} else {
+			ops = append(ops, op)
+		}
+	}
+	slices.SortStableFunc(ops, func(a, b Operation) int { return a.Started.Compare(b.Started) })
 	return ops, errors.Join(errs...)
 }

@@ -119,7 +119,7 @@ func (r *Runner) seize(ctx context.Context, id routing.OperationID) (*run, error
 		if !ok {
 			return nil, ErrNoOperation
 		}
-		op, _ := fromRecord(&rec)
+		op, _ := FromRecord(&rec)
 		h := r.claim(op, func(error) {})
 		if h == nil {
 			return nil, fmt.Errorf("%w: it has just been taken up here; say it again", ErrTakenOver)
@@ -175,7 +175,7 @@ func (r *Runner) decide(ctx context.Context, id routing.OperationID, hook, what 
 		if !ok {
 			return fail(ErrNoOperation)
 		}
-		op, err := fromRecord(&rec)
+		op, err := FromRecord(&rec)
 		if err != nil {
 			return fail(err)
 		}

@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -84,12 +85,15 @@ func (r *Runner) draft(ctx context.Context, req Request, state *routing.State) (
 		return fail("%s: no agency %q in the table", req.Kind, req.Agency)
 	}
 	p.op = Operation{
-		ID: routing.OperationID(uuid.NewString()), Kind: req.Kind, Agency: req.Agency,
+		ID: cmp.Or(req.ID, routing.OperationID(uuid.NewString())), Kind: req.Kind, Agency: req.Agency,
 		Agencies: concerned(req, state), Nonce: newNonce(), Plan: req.Plan, Emergency: req.Emergency, TargetDead: req.TargetDead,
 		Mappings: maps.Clone(req.Mappings), Runner: r.Node, Instance: r.Instance,
 		Who: req.Who, Reason: req.Reason, Started: time.Now(),
 	}
 	p.deadline = DefaultDeadline
+	if err := r.isNew(req.ID, state); err != nil {
+		errs = append(errs, err)
+	}
 	if req.Expected != (routing.Epoch{}) && a.Epoch != req.Expected {
 		errs = append(errs, fmt.Errorf("begin %s: %w: it is %s, expected was %s", a.ID, ErrEpoch, a.Epoch, req.Expected))
 	}
@@ -121,6 +125,26 @@ func (r *Runner) draft(ctx context.Context, req Request, state *routing.State) (
 		errs = r.checkMappings(ctx, state, req.Mappings)
 	}
 	return p, errs
+}
+
+// isNew returns ErrKnown if this node or the table knows an operation of this id. The
+// table would refuse its begin all the same.
+func (r *Runner) isNew(id routing.OperationID, state *routing.State) error {
+	if id == "" {
+		return nil
+	}
+	if _, err := uuid.Parse(string(id)); err != nil {
+		return fmt.Errorf("operation %q: %w: %w", id, routing.ErrBadID, err)
+	}
+	_, open := state.Operation(id)
+	ops, err := r.List()
+	if err != nil {
+		return err
+	}
+	if open || slices.ContainsFunc(ops, func(o Operation) bool { return o.ID == id }) {
+		return fmt.Errorf("operation %s: %w", id, ErrKnown)
+	}
+	return nil
 }
 
 // concerned returns the agencies that change together, the one of the request first.

@@ -24,9 +24,9 @@ func (o *Operation) record(was routing.Operation) (routing.Operation, error) {
 	}, nil
 }
 
-// fromRecord returns the operation of a table's record. Of one whose detail can't be read
+// FromRecord returns the operation of a table's record. Of one whose detail can't be read
 // it returns what the other fields say, with the error: enough to end it.
-func fromRecord(rec *routing.Operation) (Operation, error) {
+func FromRecord(rec *routing.Operation) (Operation, error) {
 	var o Operation
 	err := json.Unmarshal([]byte(rec.Detail), &o)
 	if err != nil {

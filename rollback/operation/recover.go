@@ -82,7 +82,7 @@ func (r *Runner) takeOvers(ctx context.Context) error {
 		if rec.Runner != r.Node && !gone(nodes, &rec) {
 			continue
 		}
-		op, err := fromRecord(&rec)
+		op, err := FromRecord(&rec)
 		if err != nil {
 			r.Logger.Error("operation can't be gone on with, only ended", "operation", rec.ID, "agency", rec.Agency, "error", err)
 		}
@@ -219,7 +219,7 @@ func (u *run) takeOver(ctx context.Context) error {
 		return nil
 	}
 	waiting, nodes := u.op.Waiting, u.op.Nodes
-	op, err := fromRecord(&rec)
+	op, err := FromRecord(&rec)
 	if err == nil {
 		u.op = op
 		u.op.Waiting, u.op.Nodes = waiting, nodes

@@ -56,6 +56,9 @@ func until(ctx context.Context, d time.Duration) (context.Context, context.Cance
 	return context.WithTimeoutCause(ctx, d, fmt.Errorf("not drained within %s", d.Round(time.Millisecond)))
 }
 
+// tableSilent is what is waited for while the table doesn't answer.
+const tableSilent = "the table doesn't answer"
+
 // await polls the members until each of them grants the wish or is fenced.
 func (u *run) await(ctx context.Context, w wish) error {
 	defer u.Alarms.Clear(u.waitAlarm())
@@ -65,7 +68,7 @@ func (u *run) await(ctx context.Context, w wish) error {
 		switch {
 		case ctx.Err() != nil: // below
 		case errors.Is(err, table.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
-			u.op.Waiting = "the table doesn't answer"
+			u.op.Waiting = tableSilent
 		case err != nil:
 			return fmt.Errorf("look at the nodes: %w", err)
 		default:
@@ -115,7 +118,12 @@ func (u *run) waitAlarm() string { return "operation-waits/" + string(u.op.ID) }
 func (u *run) goOn(ctx context.Context) (Operation, error) {
 	left := time.Duration(1 << 62)
 	if !u.op.Deadline.IsZero() {
+		// The deadline may come from another node's clock.
+		longest := DefaultDeadline + max(u.Leases.Short, u.Leases.Long) + u.losingLimit() + u.Leases.Margin
 		left = max(0, time.Until(u.op.Deadline))
+		if u.again {
+			left = min(left, longest)
+		}
 	}
 	for first := true; ; first = false {
 		err := u.drain(ctx, left, first)

@@ -108,6 +108,9 @@ var (
 	// ErrNotCommitted is a publish that comes too early.
 	ErrNotCommitted = errors.New("operation is not committed")
 
+	// ErrKnown is a request under the id of an operation that was run already.
+	ErrKnown = errors.New("an operation of this id was run already")
+
 	// ErrNoOperation is an operation that isn't open.
 	ErrNoOperation = errors.New("no such open operation")
 
@@ -204,6 +207,10 @@ func (r *Runner) isRunning(id routing.OperationID) *handle {
 
 // Request is what is to be done, and on whose word.
 type Request struct {
+	// ID is the operation's, if the caller has one already, as for a proposal; ErrKnown if
+	// one of that id has run. Empty: a new one is made.
+	ID routing.OperationID
+
 	Kind     Kind
 	Agency   routing.AgencyID // of a remap it may be empty
 	Who      string           // a person

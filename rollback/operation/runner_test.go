@@ -29,6 +29,9 @@ func TestThereAndBack(t *testing.T) {
 		t.Errorf("steps %s", got)
 	}
 	b.stands("police", routing.PhaseTarget)
+	if _, err := b.Run(t.Context(), Request{ID: op.ID, Kind: Rollback, Agency: "police", Who: "tester", Reason: "test"}); !errors.Is(err, ErrKnown) {
+		t.Errorf("once more under its id: %v", err)
+	}
 	if _, err := b.run(Rollback, "police"); err != nil {
 		t.Error(err)
 	}

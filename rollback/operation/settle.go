@@ -280,7 +280,7 @@ func (r *Runner) endOf(ctx context.Context, id routing.OperationID) (*Operation,
 	}
 	for i := range all {
 		if all[i].ID == id && all[i].Ended {
-			op, _ := fromRecord(&all[i])
+			op, _ := FromRecord(&all[i])
 			return &op, nil
 		}
 	}

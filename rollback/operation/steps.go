@@ -104,7 +104,7 @@ func (u *run) own(s *routing.State) error {
 		return fmt.Errorf("%w: node %s (instance %s)", ErrTakenOver, rec.Runner, rec.Instance)
 	}
 	u.recorded, u.rev = true, rec.Revision
-	if op, err := fromRecord(&rec); err == nil {
+	if op, err := FromRecord(&rec); err == nil {
 		u.op.Hooks = op.Hooks // people may have said something
 	}
 	return nil
