@@ -16,12 +16,17 @@
 //
 // The file is a bbolt database with these buckets:
 //
-//	meta     format, incarnation, revision, mapped
-//	agency   id -> record; domain and fixed alike
+//	meta     format, incarnation, revision, mapped, term, and book: a table.Book
+//	agency   id -> record; domain, fixed, freeze, operation and document alike
+//	ended    revision and id of operations that ended, to forget the oldest
 //	mapping  agency:digest -> bucket of numbered parts, and "complete", written last
 //	log      revision -> entry; the oldest go beyond Options.LogLength
 //	applied  change id -> digest and position; id_at: revision -> change id, to forget
 //	         the oldest
+//
+// There is one node, but its rules are those of many (table.Book). The file is the same
+// after a restart, so nothing has to rejoin; one that was put back from a backup is known
+// by what its node has seen.
 //
 // The process that runs mailcutover opens one Table; all methods are safe for concurrent use.
 package localtable

@@ -1,9 +1,11 @@
 // Package redistable keeps the state table in Redis (7.0 or later), for one node or many.
 //
 // It promises what package table does. A change is one script, run by Redis as a whole:
-// it compares incarnation, id, revisions and mappings, and only then writes. Changes are
-// sent once, without retries; a caller that got no answer sends the same change again,
-// and the id makes it count once. [Table.Confirm] returns nil only when as many replicas
+// it compares incarnation, id, term, revisions, mappings and the conditions about nodes,
+// and only then writes. Renewals and checks are scripts as well; the rules of all three
+// are those of table.Book, which tests hold them to. Changes are sent once, without
+// retries; a caller that got no answer sends the same change again, and the id makes it
+// count once. [Table.Confirm] returns nil only when as many replicas
 // as are configured have what was acknowledged, which Redis doesn't wait for by itself.
 //
 // It refuses, when it is opened, plain TCP to another host and connections without a
@@ -20,10 +22,22 @@
 //
 // All of them share the hash tag of [Options].Prefix, here {mc}:
 //
-//	{mc}:meta       hash: incarnation, format, revision, mapped
-//	{mc}:agency     hash: id -> revision, mapping's digest or "-", JSON
+//	{mc}:meta       hash: incarnation, format, revision, mapped, term, and of the rejoin:
+//	                server, replication, prior, previous, base, began, longest, rejoining
+//	{mc}:agency     hash: id -> revision, mapping's digest or "-", epoch, answer, JSON
 //	{mc}:domain     hash: name -> revision, JSON
 //	{mc}:fixed      hash: address -> revision, JSON
+//	{mc}:member     hash: node -> revision, instance, in or evicted, protocol, attested
+//	                instance or "-", draining, joined, JSON
+//	{mc}:lease      hash: node -> instance, counter, sequence, short end, long end, the
+//	                table's term when it was taken, the node's term and revision, behind,
+//	                proof of a promotion, server, JSON
+//	{mc}:drained    hash: node and agency -> instance, the table's term, epoch
+//	{mc}:operation  hash: id -> revision, open or ended, JSON
+//	{mc}:ended      list: revision and id of operations that ended, to forget the oldest
+//	{mc}:freeze     hash: agency or "*" -> revision, JSON
+//	{mc}:document   hash: key -> revision, JSON
+//	{mc}:above      hash: agency -> epoch, answer, JSON of a record that was lost
 //	{mc}:map:A:D    hash: the text of mapping D of agency A in parts "262144:0" and so on;
 //	                "complete" (number of parts, size, digest) is written last
 //	{mc}:log        stream: every change, with the id REVISION-0, so that a gap shows
@@ -38,18 +52,36 @@
 // over all names at once, without a second copy of them that could contradict the
 // mappings.
 //
-// # The server
+// Moments are microseconds since 1970 by Redis' clock. The words before a JSON are what
+// scripts compare: no script reads JSON.
+//
+// # Servers
+//
+// Every script learns by INFO which process it runs in (run_id), and which history of
+// writes that one is part of (master_replid, master_replid2). If it isn't the one that the
+// table has accepted, changes and checks are refused with table.ErrRejoining until a
+// node's renewal has begun the rejoin, in a new term (docs/architecture/switch.md, node
+// rule 9). So a restart, a failover, a backup that was put back and a server that was a
+// replica meanwhile look the same, and none is believed at once.
+//
+// With [Options].Sentinel the primary is the one that most of the Sentinels name. They are
+// asked for each new connection, and every second: connections to another server are
+// closed, and a server that doesn't say that it is a primary is not spoken to.
+//
+// # The server's settings
 //
 // appendonly yes, appendfsync always and maxmemory-policy noeviction; with replicas also
 // min-replicas-to-write and min-replicas-max-lag. Where Redis knows WAITAOF (7.2),
 // Confirm asks for the append-only file as well and fails where there is none; before, it
 // has to rely on the setting. The rights that the program's user needs, and no more, are
 // in configs/redis/users.acl, which Redis loads as its aclfile; Redis 7.2 also wants
-// +waitaof there, which 7.0 doesn't know.
+// +waitaof there, which 7.0 doesn't know. The default user, off, keeps all rights there:
+// Redis 7.0 reads its append-only file as that user, and leaves out what he may not do.
 //
-// A backup that was restored under followers who were behind it isn't noticed here: its
-// incarnation and its revisions go on as if nothing had happened. The epochs and nonces
-// of the agencies' records show it.
+// Two servers that took over one after the other, the second without knowing the first,
+// are in the same term. A node that renewed with both is noticed by the replication id of
+// the first one; a node that was restarted between them isn't. The epochs and nonces of
+// the agencies' records still show what differs.
 //
 // The process that runs mailcutover opens one [Table]; its methods are safe for
 // concurrent use, and Follow runs in the goroutine of its caller.

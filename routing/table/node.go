@@ -47,8 +47,9 @@ type Coordination interface {
 	// only the server takes which may also take changes. It makes a revision only where
 	// it alters something for the others: a new member or instance, a rejoin that begins
 	// or ends, records that the table lost (they are in the log as Above). A renewal that
-	// got no answer may have happened; the next one settles that. ErrEvicted, ErrInstance
-	// and ErrIncarnation give no right to decide and don't change that of anybody.
+	// got no answer may have happened; the next one settles that. ErrEvicted, ErrInstance,
+	// ErrIncarnation, ErrStale (of [Renewal].Sequence) and ErrRejoining (of a new node that
+	// has seen nothing) give no right to decide and don't change that of anybody.
 	Renew(ctx context.Context, r Renewal) (Renewed, error)
 
 	// Check returns nil if every version is the agency's newest, open one, and the member
@@ -209,7 +210,9 @@ type Guard struct {
 	// to the server that takes the change.
 	Drained []AgencyEpoch
 
-	// Fenced are members that need not have applied or drained.
+	// Fenced are members that need not have applied or drained. A lease from before a
+	// takeover is over only as long after that as the longest lease ever granted lasts: the
+	// new server may not know its last renewal.
 	Fenced []Fence
 
 	// Protocol, unless 0, is that of every member.
@@ -220,6 +223,8 @@ type Guard struct {
 	Rejoining bool
 
 	// EndRejoin ends the rejoin with this change: people accept that the table is as it is.
+	// A rejoin has to have begun: until a node has renewed with a new server, nothing is
+	// taken by it.
 	EndRejoin bool
 }
 

@@ -101,7 +101,7 @@ type Change struct {
 	// ID makes the change happen once: an operation's id and the name of its step, or a
 	// fresh UUID; at most 200 bytes of printable ASCII. A second Change with the id of
 	// one among at least the last 10,000 returns the position that the first made, if
-	// both are equal but for Incarnation, and ErrReused otherwise; no other condition is
+	// both are equal but for Incarnation, Term and Guard, and ErrReused otherwise; no other condition is
 	// looked at then.
 	ID string
 
@@ -121,7 +121,9 @@ type Change struct {
 	Agencies []routing.Agency
 
 	// Term is that of the State the change was computed from; ErrTerm unless it is the
-	// table's. Every record whose epoch the change alters has an epoch of this term.
+	// table's. Every record whose epoch the change alters has an epoch of this term, new
+	// ones too. With Guard.EndRejoin it may be higher than the table's, and is the table's
+	// from then on: so a table that is filled anew gets above all that was ever seen.
 	Term uint32
 
 	// Guard is what must hold besides. It is no part of the change's digest.
