@@ -347,7 +347,7 @@ func TestASilentTableIsAskedAgain(t *testing.T) {
 }
 
 func TestPausesGrow(t *testing.T) {
-	for failures, most := range map[int]time.Duration{0: 50 * time.Millisecond, 3: 400 * time.Millisecond, 7: 5 * time.Second, 1000: 5 * time.Second} {
+	for failures, most := range map[int]time.Duration{0: 50 * time.Millisecond, 3: 400 * time.Millisecond, 5: time.Second, 1000: time.Second} {
 		for range 20 {
 			if p := pause(failures); p < most/2 || p > most {
 				t.Errorf("after %d failures: %s", failures, p)

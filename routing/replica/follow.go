@@ -61,7 +61,9 @@ func (r *Replica) attempt(ctx context.Context) error {
 				return
 			}
 			if broken = r.compare(pos); broken != nil {
-				r.close(broken)
+				if !errors.Is(broken, errTerm) {
+					r.close(broken)
+				}
 				cancel(broken)
 				return
 			}
@@ -171,9 +173,8 @@ func (r *Replica) apply(ctx context.Context, u routing.Update) error {
 		return err
 	}
 	if u.Position.Term != ours.Term {
-		err := fmt.Errorf("%w: from %d to %d at revision %d", errTerm, ours.Term, u.Position.Term, u.Position.Revision)
-		r.close(err)
-		return err
+		// Drivers look whether the past is the same. All of it is read again even so.
+		return fmt.Errorf("%w: from %d to %d at revision %d", errTerm, ours.Term, u.Position.Term, u.Position.Revision)
 	}
 	if err := checkRecords(&u); err != nil {
 		r.close(err)

@@ -197,7 +197,7 @@ func (r *Replica) Run(ctx context.Context) error {
 			return ctx.Err()
 		}
 		r.failed(err)
-		if time.Since(began) > time.Minute {
+		if time.Since(began) > 10*time.Second || errors.Is(err, errTerm) {
 			failures = 0
 		}
 		select {
@@ -208,11 +208,11 @@ func (r *Replica) Run(ctx context.Context) error {
 	}
 }
 
-// pause is how long to wait after so many failed attempts: doubling from 50 ms to 5 s,
+// pause is how long to wait after so many failed attempts: doubling from 50 ms to 1 s,
 // each between half and all of it, so that the nodes of a table that comes back don't
-// come all at once.
+// come all at once. It is short beside a lease: who follows late decides late.
 func pause(failures int) time.Duration {
-	most := min(50*time.Millisecond<<min(failures, 7), 5*time.Second)
+	most := min(50*time.Millisecond<<min(failures, 7), time.Second)
 	return most/2 + rand.N(most/2)
 }
 
