@@ -443,6 +443,33 @@ func TestACheckWithoutAnAnswerIsANo(t *testing.T) {
 	})
 }
 
+// A message's recipients have one question, and all dots or none.
+func TestDotsOfOneMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeTable(t, "a", "b", "health")
+		f.change(t, "a", arm)
+		f.change(t, "b", arm)
+		n := f.start(t, "mx1.example", memdisk.New())
+		settle()
+		all := []*Ticket{n.enter("a", nil), n.enter("health", nil), n.enter("b", nil), n.enter("a", nil)}
+		if err := Dots(t.Context(), all...); err != nil || len(f.checks) != 1 || len(f.checks[0]) != 2 {
+			t.Errorf("%v, checks %v", err, f.checks)
+		}
+		if l := n.gate.Load("a"); l.Dotted != 2 {
+			t.Errorf("%+v", l)
+		}
+		some := []*Ticket{n.enter("health", nil), n.enter("b", nil)}
+		n.copy.stop(true)
+		f.change(t, "b", begin)
+		if err := Dots(t.Context(), some...); !errors.Is(err, ErrClosed) || n.gate.Load("health").Dotted != 1 {
+			t.Errorf("with one that has moved on: %v, %+v", err, n.gate.Load("health"))
+		}
+		if err := Dots(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // While one question is under way, all others make one; an agency that has moved on harms
 // nobody but itself.
 func TestChecksAreAskedTogether(t *testing.T) {

@@ -71,10 +71,13 @@ func (t *Ticket) Dot(ctx context.Context) error {
 	return nil
 }
 
-// Dots is Dot for all tickets of one message, with one question to the table. After an
-// error none of them has a dot.
-func (g *Gate) Dots(ctx context.Context, tickets ...*Ticket) error {
-	if err := g.last(ctx, tickets...); err != nil {
+// Dots is Dot for all tickets of one message, which are of one gate, with one question to
+// the table. After an error none of them has a dot.
+func Dots(ctx context.Context, tickets ...*Ticket) error {
+	if len(tickets) == 0 {
+		return nil
+	}
+	if err := tickets[0].gate.last(ctx, tickets...); err != nil {
 		return fmt.Errorf("before the dot: %w", err)
 	}
 	return nil

@@ -229,14 +229,14 @@ func (a *delivery) makeIntent(tx *relay.Transaction) *ledger.Intent {
 
 // ask asks the gate for the last time.
 func (a *delivery) ask() error {
+	var few [4]*node.Ticket
+	tickets := few[:0]
 	for _, i := range a.taken {
 		if t := a.tickets[i]; t != nil {
-			if err := t.Dot(a.ctx); err != nil {
-				return err
-			}
+			tickets = append(tickets, t)
 		}
 	}
-	return nil
+	return node.Dots(a.ctx, tickets...)
 }
 
 // answered sets the results from the answers to the dot, and returns what the ledger notes.

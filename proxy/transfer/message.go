@@ -391,14 +391,14 @@ func (m *message) keptTwice(why error) {
 
 // lastQuestion asks whether the dot may still follow, for every recipient.
 func (m *message) lastQuestion() error {
+	var few [4]*node.Ticket
+	tickets := few[:0]
 	for i := range m.rcpt {
 		if t := m.rcpt[i].ticket; t != nil {
-			if err := t.Dot(m.leg.ctx); err != nil {
-				return err
-			}
+			tickets = append(tickets, t)
 		}
 	}
-	return nil
+	return node.Dots(m.leg.ctx, tickets...)
 }
 
 // intend writes into the ledger what is about to be handed over.
