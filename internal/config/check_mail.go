@@ -138,6 +138,7 @@ func (c *checker) platforms(ps []Platform) {
 		}
 	}
 	c.eachEndpoint(c.endpoint)
+	c.hooks(ps)
 }
 
 // eachEndpoint calls f for each endpoint that was written down, and its platform.

@@ -14,7 +14,8 @@ import (
 //
 // The tag "config" names the key; "restart" marks what a running node can't change, or,
 // as "presence", can't be given or taken away; "like" names the sibling that a section which isn't there, and every key that is left
-// out of it, takes its values from; "path" marks file names.
+// out of it, takes its values from; "as" the sibling that has the same keys; "path" marks
+// file names.
 type Config struct {
 	Node         string `config:"node" restart:"yes"`            // host name of this node: greeting, EHLO, "by" of our Received lines
 	Installation string `config:"installation" restart:"yes"`    // word that tells our Received lines from another mailcutover's; the same on all nodes
@@ -25,16 +26,17 @@ type Config struct {
 	ApprovalLife time.Duration `config:"approval_life"`     // from the proposal to its use
 	Lab          bool          `config:"lab" restart:"yes"` // no real mail is at stake here; shown by /readyz and every command
 
-	Table     Table      `config:"table"`
-	Lease     Lease      `config:"lease" restart:"yes"`
-	Listeners []Listener `config:"listeners"`
-	Platforms []Platform `config:"platforms"`
-	Routing   Routing    `config:"routing"`
-	Spool     Spool      `config:"spool"`
-	Notices   Notices    `config:"notices"`
-	Ledger    Ledger     `config:"ledger" restart:"yes"`
-	Admin     Admin      `config:"admin"`
-	Log       Log        `config:"log"`
+	Table      Table      `config:"table"`
+	Lease      Lease      `config:"lease" restart:"yes"`
+	Listeners  []Listener `config:"listeners"`
+	Platforms  []Platform `config:"platforms"`
+	Routing    Routing    `config:"routing"`
+	Spool      Spool      `config:"spool"`
+	Notices    Notices    `config:"notices"`
+	Ledger     Ledger     `config:"ledger" restart:"yes"`
+	Operations Operations `config:"operations"`
+	Admin      Admin      `config:"admin"`
+	Log        Log        `config:"log"`
 
 	// Warnings are findings that don't stop the start; main logs them.
 	Warnings []Problem
@@ -93,6 +95,10 @@ type Lease struct {
 	Armed   time.Duration `config:"armed"`   // for armed ones
 	Margin  time.Duration `config:"margin"`  // taken off both by the node itself
 	Renew   time.Duration `config:"renew"`   // between two renewals; 0: a fifth of Armed, 2 s at most
+
+	// SettleAfter is after how long without a change an armed agency settles by itself; 0:
+	// never.
+	SettleAfter time.Duration `config:"settle_after"`
 }
 
 // Protocol is a mail protocol.
@@ -203,6 +209,26 @@ type Platform struct {
 	Size    Size      `config:"size"` // largest message that it takes; 0: what it announces
 	Outside Endpoint  `config:"outside"`
 	Inside  *Endpoint `config:"inside" like:"outside"` // nil: Outside
+
+	Hooks Hooks `config:"hooks"`
+}
+
+// Hooks are what is called on a platform when an agency leaves it or comes to it; nil: nothing.
+type Hooks struct {
+	Close      *Hook `config:"close"`                  // logins, sessions and delivery end
+	Open       *Hook `config:"open" as:"close"`        // and are allowed again
+	ForwardOn  *Hook `config:"forward_on" as:"close"`  // mail that the platform delivers itself goes to the other one
+	ForwardOff *Hook `config:"forward_off" as:"close"` // it no longer does
+}
+
+// Hook is a command or a URL; package rollback/hook says how it is called.
+type Hook struct {
+	Command  []string      `config:"command"` // the program by its whole path, and its arguments
+	URL      string        `config:"url"`
+	Token    Secret        `config:"token"` // sent to the URL
+	Timeout  time.Duration `config:"timeout"`
+	Attempts int           `config:"attempts"` // in all
+	Pause    time.Duration `config:"pause"`    // before the second attempt, doubled for each later one
 }
 
 // Endpoint returns the endpoint for mail of an origin.
@@ -348,6 +374,22 @@ type Ledger struct {
 	Bytes   Size          `config:"bytes"`    // of all; the oldest go first
 	HashKey Secret        `config:"hash_key"` // addresses are kept as hashes under this key; none: in clear
 }
+
+// Operations says what cutovers and rollbacks do besides switching.
+type Operations struct {
+	Mover         []Move        `config:"mover"`          // operations that wait for somebody's word that the mailboxes' mover is done
+	MoverExpected time.Duration `config:"mover_expected"` // after which that wait raises an alarm
+}
+
+// Move is a kind of operation that changes the platform.
+type Move string
+
+const (
+	MoveCutover  Move = "cutover"
+	MoveRollback Move = "rollback"
+)
+
+func (Move) words() []string { return []string{"cutover", "rollback"} }
 
 // Admin is the HTTP API with /healthz, /readyz and /metrics.
 type Admin struct {

@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"time"
+
+	"mailcutover/rollback/hook"
+)
 
 // Default returns the settings of a file that sets none. It lacks what has no default:
 // node, listeners, platforms and routing.postmaster.
@@ -11,16 +15,17 @@ func Default() *Config {
 		Approval:     ApprovalRequired,
 		Approvals:    1,
 		ApprovalLife: 24 * time.Hour,
-		Lease:        Lease{Settled: 15 * time.Minute, Armed: 10 * time.Second, Margin: 2 * time.Second},
+		Lease:        Lease{Settled: 15 * time.Minute, Armed: 10 * time.Second, Margin: 2 * time.Second, SettleAfter: 4 * time.Hour},
 		Routing:      Routing{Separator: "+", HopLimit: 50, OwnLimit: 4},
 		Spool: Spool{
 			Bytes: 20 << 30, Messages: 2_000_000,
 			Retry: Retry{First: time.Minute, Max: time.Hour, Life: 5 * 24 * time.Hour, Patience: 5 * time.Minute},
 		},
-		Notices: Notices{OriginalBytes: 50 << 10},
-		Ledger:  Ledger{MaxAge: 90 * 24 * time.Hour, Bytes: 20 << 30},
-		Admin:   Admin{Address: "127.0.0.1:8025"},
-		Log:     Log{Level: LevelInfo, Format: FormatJSON},
+		Notices:    Notices{OriginalBytes: 50 << 10},
+		Ledger:     Ledger{MaxAge: 90 * 24 * time.Hour, Bytes: 20 << 30},
+		Operations: Operations{MoverExpected: time.Hour},
+		Admin:      Admin{Address: "127.0.0.1:8025"},
+		Log:        Log{Level: LevelInfo, Format: FormatJSON},
 	}
 }
 
@@ -87,6 +92,11 @@ func DefaultEndpoint() Endpoint {
 	}
 }
 
+// DefaultHook returns the settings of a hook that sets none. It needs a command or a URL.
+func DefaultHook() Hook {
+	return Hook{Timeout: hook.DefaultTimeout, Attempts: hook.DefaultAttempts, Pause: hook.DefaultPause}
+}
+
 // DefaultRedis returns the settings of a Redis table that sets none. URL has no default.
 func DefaultRedis() Redis { return Redis{Timeout: 250 * time.Millisecond} }
 
@@ -95,3 +105,4 @@ func DefaultRedis() Redis { return Redis{Timeout: 250 * time.Millisecond} }
 func (l *Listener) setDefaults() { *l = DefaultListener() }
 func (p *Platform) setDefaults() { *p = DefaultPlatform() }
 func (r *Redis) setDefaults()    { *r = DefaultRedis() }
+func (h *Hook) setDefaults()     { *h = DefaultHook() }

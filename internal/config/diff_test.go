@@ -25,7 +25,7 @@ func TestDiff(t *testing.T) {
 		text = strings.Replace(text, r.old, r.new, 1)
 	}
 	a := loadFull(t)
-	b := mustLoad(t, write(t, text+"log: {level: debug}\n"), "REDIS=hunter4", "EXCHANGE=hunter3")
+	b := mustLoad(t, write(t, text+"log: {level: debug}\n"), "REDIS=hunter4", "EXCHANGE=hunter3", "HOOK=hunter4")
 	a.Data, b.Data = "state", "other" // the files stand in different directories
 	var got []string
 	for _, c := range Diff(a, b) {

@@ -15,6 +15,7 @@ import (
 
 	"mailcutover/proxy/relay"
 	"mailcutover/proxy/smtp"
+	"mailcutover/rollback/hook"
 )
 
 // allKeys returns every key of a file, with "[]" for the items of lists, and its
@@ -35,7 +36,7 @@ func collectKeys(section string, v reflect.Value, all map[string]string) {
 			fv = defaultOf(t)
 		}
 		switch {
-		case f.Tag.Get("like") != "":
+		case f.Tag.Get("like") != "", f.Tag.Get("as") != "":
 			all[key] = ""
 		case t == secretType:
 			all[key+"_file"], all[key+"_env"] = "", ""
@@ -68,7 +69,7 @@ func collectRestart(section string, t reflect.Type, inherited string, all map[st
 			ft = ft.Elem()
 		}
 		switch {
-		case f.Tag.Get("like") != "":
+		case f.Tag.Get("like") != "", f.Tag.Get("as") != "":
 		case ft == secretType:
 			all[key+"_file"], all[key+"_env"] = tag, tag
 		case isSection(ft):
@@ -88,7 +89,7 @@ func flatten(section string, in any, into map[string]bool) {
 		for k, sub := range v {
 			key := join(section, k)
 			into[key] = true
-			if !strings.HasSuffix(key, ".inside") {
+			if !repeats.MatchString(key + ".") {
 				flatten(key, sub, into)
 			}
 		}
@@ -98,6 +99,9 @@ func flatten(section string, in any, into map[string]bool) {
 		}
 	}
 }
+
+// repeats matches the keys in sections that have those of another one.
+var repeats = regexp.MustCompile(`^platforms\[\]\.(inside|hooks\.(open|forward_on|forward_off))\.`)
 
 // entry is a key of the example file.
 type entry struct {
@@ -169,7 +173,7 @@ func readExample(t *testing.T) []entry {
 
 // exampleOf are keys that have no default, or none that would be a good example.
 var exampleOf = []string{"node", "listeners[].id", "listeners[].address", "platforms[].id", "platforms[].outside.hosts", "routing.postmaster",
-	"table.redis.sentinel.addresses", "admin.tokens[].roles", "admin.tokens[].agencies"}
+	"table.redis.sentinel.addresses", "platforms[].hooks.close.command", "admin.tokens[].roles", "admin.tokens[].agencies"}
 
 // The example file has every key, each with a comment and its default.
 func TestExampleIsComplete(t *testing.T) {
@@ -184,7 +188,7 @@ func TestExampleIsComplete(t *testing.T) {
 			second = true
 			continue
 		}
-		if strings.HasPrefix(e.key, "platforms[].inside.") {
+		if repeats.MatchString(e.key) {
 			continue
 		}
 		if seen[e.key] {
@@ -252,6 +256,8 @@ func TestExampleCommentedOut(t *testing.T) {
 	text := regexp.MustCompile(`(?m)^(\s*)#(\S)`).ReplaceAllString(string(b), "$1$2")
 	text = regexp.MustCompile(`(?m)^\s*(password|hash_key)_file:.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^(\s*)(ca|cert|key)_file:.*\n`).ReplaceAllString(text, "")
+	text = regexp.MustCompile(`(?m)^\s*token_(file|env):.*\n`).ReplaceAllString(text, "") // a token goes with a URL
+	text = regexp.MustCompile(`/etc/mailcutover/hooks/\w+`).ReplaceAllString(text, "/bin/true")
 	text = strings.Replace(text, "mechanism: none", "mechanism: plain", 1)
 	text = strings.Replace(text, "policy: opportunistic", "policy: verified", 1)
 	text = strings.Replace(text, `username: ""`, "username: mailcutover", 1)
@@ -262,6 +268,11 @@ func TestExampleCommentedOut(t *testing.T) {
 	}
 	if p := cfg.Platforms[0]; p.Inside == nil || p.Inside.Hosts[0] != "exchange1.example.org:2525" || p.Inside.Auth.Password.Reveal() != "b" {
 		t.Errorf("inside is %+v", p.Inside)
+	}
+	for kind, h := range cfg.Platforms[0].Hooks.All() {
+		if len(h.Command) == 0 || h.Timeout != hook.DefaultTimeout || h.Attempts != hook.DefaultAttempts || h.Pause != hook.DefaultPause {
+			t.Errorf("hook %s is %+v", kind, h)
+		}
 	}
 	if len(cfg.Admin.Tokens) != 1 || len(cfg.Warnings) != 1 || cfg.Warnings[0].Key != "admin.tokens" { // one person can't approve
 		t.Errorf("tokens %v, warnings %v", cfg.Admin.Tokens, cfg.Warnings)

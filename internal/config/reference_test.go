@@ -53,7 +53,7 @@ doesn't start, and doesn't reload, as long as anything is. %[1]sconfig show%[1]s
 	order := []string{""}
 	seen := make(map[string]bool)
 	for _, e := range readExample(t) {
-		if seen[e.key] || strings.HasPrefix(e.key, "platforms[].inside.") {
+		if seen[e.key] || repeats.MatchString(e.key) {
 			continue
 		}
 		seen[e.key] = true

@@ -27,13 +27,14 @@ platforms:
     inside: {helo: inside.example.org}
   - id: ox
     outside: {protocol: lmtp, hosts: ["dovecot.example.org:24"]}
+    hooks: {close: {command: [/bin/true, a b], timeout: 1m}, open: {url: "https://ox.example.org/open", token_env: HOOK}, forward_on: {command: [/bin/true]}, forward_off: {command: [/bin/true], attempts: 1}}
 routing: {postmaster: postmaster@example.org, separator: ""}
 admin: {tokens: [{name: a, person: "Anna: A", sha256: cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd, roles: [viewer, operator], agencies: [tax]}]}
 `
 
 func loadFull(t *testing.T) *Config {
 	t.Helper()
-	return mustLoad(t, write(t, full), "REDIS=hunter2", "EXCHANGE=hunter3")
+	return mustLoad(t, write(t, full), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4")
 }
 
 func TestShowOnlyChanged(t *testing.T) {
@@ -76,6 +77,18 @@ platforms:
     outside:
       protocol: lmtp
       hosts: ['dovecot.example.org:24']
+    hooks:
+      close:
+        command: [/bin/true, a b]
+        timeout: 1m
+      open:
+        url: https://ox.example.org/open
+        token_env: HOOK
+      forward_on:
+        command: [/bin/true]
+      forward_off:
+        command: [/bin/true]
+        attempts: 1
 routing:
   separator: ""
   postmaster: postmaster@example.org
@@ -97,10 +110,10 @@ func TestShowCanBeLoaded(t *testing.T) {
 	text := strings.Replace(full, "sha256: cd", "sha256: ab", 1)
 	for _, onlyChanged := range []bool{false, true} {
 		t.Run(fmt.Sprintf("onlyChanged=%v", onlyChanged), func(t *testing.T) {
-			cfg := mustLoad(t, write(t, text), "REDIS=hunter2", "EXCHANGE=hunter3")
+			cfg := mustLoad(t, write(t, text), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4")
 			shown := Show(cfg, onlyChanged)
 			shown = strings.Replace(shown, "sha256: abcdcdcd...", "sha256: ab"+strings.Repeat("cd", 31), 1)
-			again := mustLoad(t, write(t, shown), "REDIS=hunter2", "EXCHANGE=hunter3")
+			again := mustLoad(t, write(t, shown), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4")
 			if changes := Diff(cfg, again); len(changes) != 0 {
 				t.Errorf("loading what was shown changes %v", changes)
 			}
@@ -118,7 +131,7 @@ func TestShowNamesEveryKey(t *testing.T) {
 	flatten("", shown, got)
 	for key := range allKeys() {
 		// A secret is shown only where there is one, by one of its two keys.
-		secret := strings.Contains(key, "password_") || strings.Contains(key, "hash_key_")
+		secret := strings.Contains(key, "password_") || strings.Contains(key, "hash_key_") || strings.Contains(key, "token_")
 		if !got[key] && !(secret && (strings.HasSuffix(key, "_file") || strings.HasSuffix(key, "_env"))) {
 			t.Errorf("Show leaves out %s", key)
 		}

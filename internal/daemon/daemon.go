@@ -22,6 +22,7 @@ import (
 	"mailcutover/proxy/deliver"
 	"mailcutover/proxy/smtp"
 	"mailcutover/proxy/transfer"
+	"mailcutover/rollback/control"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing/localtable"
 	"mailcutover/routing/redistable"
@@ -66,6 +67,7 @@ type Daemon struct {
 	queue    atomic.Pointer[queue.Queue] // nil until it is made
 	began    time.Time
 	runner   *operation.Runner
+	control  *control.Control
 	alarms   *alarm.Set
 	metrics  *metrics.Metrics
 	admin    *adminServer
@@ -212,7 +214,7 @@ func (d *Daemon) openTable(ctx context.Context, cfg *config.Config) error {
 	r := cfg.Table.Redis
 	t, err := redistable.Open(ctx, redistable.Options{
 		URL: r.URL, Username: r.Username, Password: r.Password.Reveal(),
-		TLS:      redistable.TLS{CAFile: r.TLS.CAFile, ServerName: r.TLS.ServerName, CertFile: r.TLS.CertFile, KeyFile: r.TLS.KeyFile},
+		TLS: redistable.TLS{CAFile: r.TLS.CAFile, ServerName: r.TLS.ServerName, CertFile: r.TLS.CertFile, KeyFile: r.TLS.KeyFile},
 		Sentinel: redistable.Sentinel{
 			Master: r.Sentinel.Master, Addresses: r.Sentinel.Addresses,
 			Username: r.Sentinel.Username, Password: r.Sentinel.Password.Reveal(),

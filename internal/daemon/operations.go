@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"mailcutover/internal/config"
 	"mailcutover/internal/durable"
+	"mailcutover/rollback/control"
+	"mailcutover/rollback/hook"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 )
@@ -16,6 +19,9 @@ import (
 const (
 	// tendPause is the time between two looks at what operations left unsettled.
 	tendPause = time.Second
+
+	// settlePause is the time between two looks at agencies that are armed.
+	settlePause = 30 * time.Second
 
 	// abortPatience is how long an operation may try to abort after the grace period.
 	abortPatience = 2 * time.Second
@@ -33,15 +39,59 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 		limits[cfg.Platforms[i].ID] = cfg.Platforms[i].ConnectionLimit
 	}
 	id, instance := d.keeper.Node()
+	d.control = control.New(control.Options{Table: d.table, Replica: d.replica, Logger: d.logger})
 	d.runner = operation.New(operation.Options{
 		Node: id, Instance: instance, Table: d.table,
 		Replica: d.replica, Folder: journal, Alarms: d.alarms, Logger: d.logger,
 		Leases: operation.Leases{Short: cfg.Lease.Armed, Long: cfg.Lease.Settled, Margin: cfg.Lease.Margin},
 		Limit:  func(id routing.PlatformID) time.Duration { return limits[id] },
+		Hooks:  &hook.Operations{Find: d.hook, State: d.replica.State, Mover: d.mover},
 	})
 	done := make(chan struct{})
 	d.parts.Go(func() { d.tendOperations(done) })
+	tender := d.control.Tender(cfg.Lease.SettleAfter)
+	d.parts.Go(func() { d.settleAgencies(tender) })
 	return done, nil
+}
+
+// hook returns a platform's hook by the configuration in force; nil: it has none.
+func (d *Daemon) hook(id routing.PlatformID, kind hook.Kind) *hook.Hook {
+	cfg := d.config.Load()
+	for i := range cfg.Platforms {
+		if cfg.Platforms[i].ID == id {
+			return cfg.Platforms[i].Hook(kind)
+		}
+	}
+	return nil
+}
+
+// mover reports whether an operation waits for what moves the mailboxes' content.
+func (d *Daemon) mover(kind operation.Kind) (expected time.Duration, wanted bool) {
+	o := d.config.Load().Operations
+	return o.MoverExpected, slices.Contains(o.Mover, config.Move(kind))
+}
+
+// settleAgencies looks, now and then, for agencies that settle by themselves.
+func (d *Daemon) settleAgencies(tender *control.Tender) {
+	look := time.NewTicker(settlePause)
+	defer look.Stop()
+	for said := ""; ; {
+		select {
+		case <-look.C:
+		case <-d.ctx.Done():
+			return
+		}
+		ctx, cancel := context.WithTimeout(d.ctx, settlePause)
+		err := tender.Tend(ctx)
+		cancel()
+		switch {
+		case err == nil:
+			said = ""
+		case err.Error() != said && d.ctx.Err() == nil:
+			said = err.Error()
+			d.logger.Warn("agencies are not settled", "error", err)
+		}
+	}
 }
 
 // tendOperations keeps looking after what operations left, until the node stops. Their

@@ -14,7 +14,6 @@ import (
 	"mailcutover/audit"
 	"mailcutover/internal/config"
 	"mailcutover/internal/durable"
-	"mailcutover/rollback/control"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
 )
@@ -56,7 +55,7 @@ func (d *Daemon) openPeople(cfg *config.Config, o *admin.Options) error {
 	})
 	d.parts.Go(d.watchEmergencies)
 	o.Audit, o.Answers, o.Node = log, answers, cfg.Node
-	o.Control = control.New(control.Options{Table: d.table, Replica: d.replica, Logger: d.logger})
+	o.Control = d.control
 	o.Approvals = func() int { return d.config.Load().Approvals }
 	o.ApprovalLife = func() time.Duration { return d.config.Load().ApprovalLife }
 	o.Limit = func() (longest time.Duration) {

@@ -20,6 +20,14 @@
 // answer is read up to a limit. What a hook prints on its standard error is kept, cut and
 // made printable, for the operation's journal; it is not logged.
 //
+// [Operations] says which hook an operation calls at which point, and what takes it back:
+//
+//	close        losing side    open
+//	mover        (a person)
+//	forward-off  winning side   forward-on
+//	forward-on   losing side    forward-off
+//	open         winning side   close
+//
 // Package operation calls Run from the goroutine of one operation; calls at the same time
 // are safe.
 package hook
