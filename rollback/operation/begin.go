@@ -117,6 +117,10 @@ func (u *run) beginChange(s *routing.State, next *Operation, c *table.Change) er
 		}
 		a := was.InTerm(s.Position().Term)
 		var err error
+		if from := u.op.Kind.from(); !u.op.Emergency && u.op.Kind.moves() && a.Phase != from {
+			// The record may be another one than that of the plan.
+			return fmt.Errorf("begin %s: %w: agency %s is in phase %s, want %s", u.op.Kind, routing.ErrTransition, id, a.Phase, from)
+		}
 		if u.op.Emergency {
 			a, err = u.beginEmergency(s, a)
 		} else {
@@ -162,6 +166,9 @@ func (u *run) beginEmergency(s *routing.State, a routing.Agency) (routing.Agency
 		if a.Phase == routing.PhaseSource {
 			return a.Emergency(u.op.ID), nil
 		}
+	}
+	if from := u.op.Kind.from(); a.Phase != from {
+		return a, fmt.Errorf("begin %s: %w: agency %s is in phase %s, want %s", u.op.Kind, routing.ErrTransition, a.ID, a.Phase, from)
 	}
 	return a.BeginEmergency(u.op.ID, u.op.Nonce)
 }

@@ -235,7 +235,7 @@ func TestExternalStep(t *testing.T) {
 		ended, id := make(chan Operation, 1), make(chan routing.OperationID, 1)
 		go func() {
 			var once sync.Once
-			op, _ := n.Run(context.Background(), Request{Kind: kind, Agency: "police", Who: "tester", Reason: "test", Progress: func(op Operation) {
+			op, _ := n.Run(context.Background(), Request{Kind: kind, Agency: "police", Who: "tester", Reason: "test", Deadline: time.Second, Progress: func(op Operation) {
 				if strings.Contains(op.Waiting, "say that mover is done") {
 					once.Do(func() { id <- op.ID })
 				}
@@ -266,6 +266,7 @@ func TestExternalStep(t *testing.T) {
 	}
 	a.restart()
 	a.set(func(n *simNode) { n.silent = false })
+	b.until("the deadline of the drain is over", func() bool { op, ok := b.replica.State().Operation(id); return ok && time.Now().After(op.Deadline) })
 	b.tended("taken over", func() bool { op, ok := b.replica.State().Operation(id); return ok && op.Runner == "b" })
 	a.catchUp()
 	if err := a.Tell(t.Context(), id, "mover", "ben", "4,812 mailboxes"); err != nil {

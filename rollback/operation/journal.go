@@ -126,11 +126,12 @@ func (r *Runner) List() ([]Operation, error) {
 	}
 	r.mu.Unlock()
 	for _, rec := range r.Replica.State().Operations() {
-		if _, ok := known[rec.ID]; !ok {
-			op, err := FromRecord(&rec)
-			errs = append(errs, err)
-			known[rec.ID] = op
+		if _, ok := known[rec.ID]; ok && rec.Runner == r.Node {
+			continue
 		}
+		op, err := FromRecord(&rec)
+		errs = append(errs, err)
+		known[rec.ID] = op
 	}
 	ops := make([]Operation, 0, len(known))
 	for _, op := range known {

@@ -101,6 +101,14 @@ func (o *Operation) ClosedFor() time.Duration {
 // moves reports whether the mailboxes are on the other platform after it.
 func (k Kind) moves() bool { return k == Cutover || k == Rollback }
 
+// from is the phase from which it moves.
+func (k Kind) from() routing.Phase {
+	if k == Rollback {
+		return routing.PhaseTarget
+	}
+	return routing.PhaseSource
+}
+
 // event is the event that begins it.
 func (k Kind) event() routing.Event {
 	if k == Remap {

@@ -52,8 +52,8 @@ const beginPatience = 3 * time.Second
 const longWait = 60 * time.Second
 
 // until returns ctx with the deadline.
-func until(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, d, fmt.Errorf("not drained within %s", d.Round(time.Millisecond)))
+func until(ctx context.Context, end time.Time) (context.Context, context.CancelFunc) {
+	return context.WithDeadlineCause(ctx, end, fmt.Errorf("not drained by %s", end.UTC().Format(time.RFC3339)))
 }
 
 // tableSilent is what is waited for while the table doesn't answer.
@@ -116,20 +116,23 @@ func (u *run) waitAlarm() string { return "operation-waits/" + string(u.op.ID) }
 
 // goOn carries the operation on from begin.
 func (u *run) goOn(ctx context.Context) (Operation, error) {
-	left := time.Duration(1 << 62)
-	if !u.op.Deadline.IsZero() {
-		// The deadline may come from another node's clock.
-		longest := DefaultDeadline + max(u.Leases.Short, u.Leases.Long) + u.losingLimit() + u.Leases.Margin
-		left = max(0, time.Until(u.op.Deadline))
-		if u.again {
-			left = min(left, longest)
+	var end time.Time // by which it is drained, or aborted; zero: none
+	switch {
+	case u.op.Deadline.IsZero():
+	case u.op.Step == StepHooks: // it was drained before; hooks have no deadline
+		end = time.Now().Add(DefaultDeadline)
+	default:
+		left := time.Until(u.op.Deadline)
+		if u.again { // it may come from another node's clock
+			left = min(left, DefaultDeadline+max(u.Leases.Short, u.Leases.Long)+u.losingLimit()+u.Leases.Margin)
 		}
+		end = time.Now().Add(left)
 	}
 	for first := true; ; first = false {
-		err := u.drain(ctx, left, first)
+		err := u.drain(ctx, end, first)
 		if err == nil && u.pending() {
-			if err = u.callHooks(ctx); err == nil {
-				left = DefaultDeadline
+			if err = u.callHooks(ctx); err == nil && !u.op.Deadline.IsZero() {
+				end = time.Now().Add(DefaultDeadline)
 			}
 		}
 		if err == nil && first {
@@ -154,14 +157,17 @@ func (u *run) goOn(ctx context.Context) (Operation, error) {
 }
 
 // drain waits until no member has anything old under way for any of the agencies.
-func (u *run) drain(ctx context.Context, left time.Duration, first bool) error {
+func (u *run) drain(ctx context.Context, end time.Time, first bool) error {
 	if first && u.op.Step != StepHooks {
 		if err := u.step(StepDrain); err != nil {
 			return err
 		}
 	}
-	ctx, cancel := until(ctx, left)
-	defer cancel()
+	if !end.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = until(ctx, end)
+		defer cancel()
+	}
 	if u.stands == nil {
 		u.stands = newStands(u.Leases, u.losingLimit())
 	}
@@ -222,7 +228,7 @@ const commitPatience = DefaultDeadline
 
 // commit sets the other platform, or mapping.
 func (u *run) commit(ctx context.Context) error {
-	ctx, cancel := until(ctx, commitPatience)
+	ctx, cancel := context.WithTimeoutCause(ctx, commitPatience, fmt.Errorf("not committed within %s", commitPatience))
 	defer cancel()
 	_, err := u.change(ctx, StepCommit, func(s *routing.State, next *Operation, c *table.Change) error {
 		c.Guard = table.Guard{Applied: u.op.Base, Fenced: u.fences}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"mailcutover/routing"
@@ -388,7 +389,7 @@ func (u *run) stuck(where string, err error) (Operation, error) {
 	u.mu.Unlock()
 	text := fmt.Sprintf("Operation %s (%s of agency %s) is %s: the agency stays closed.", u.op.ID, u.op.Kind, u.op.Agency, where)
 	if u.op.Step == StepSpread {
-		text = fmt.Sprintf("Operation %s (%s of agency %s) is %s.", u.op.ID, u.op.Kind, u.op.Agency, where[:len(where)-1])
+		text = fmt.Sprintf("Operation %s (%s of agency %s) is %s.", u.op.ID, u.op.Kind, u.op.Agency, strings.TrimSuffix(where, ","))
 	}
 	u.Alarms.Raise(u.alarm(), fmt.Sprintf("%s It is tried again until the table takes it, also after a restart. %v", text, err))
 	err = errors.Join(err, u.journalled())
