@@ -85,6 +85,7 @@ func reconciled(state *routing.State, a routing.Agency) (routing.Agency, error) 
 		next.Epoch = a.Epoch
 	}
 	next = next.InTerm(state.Position().Term)
+	next.Epoch.Number = max(a.Epoch.Number, seen.Epoch.Number) // the table wants it above in number, too
 	next.Epoch = next.Epoch.Next()
 	next.Locked, next.Revision = true, a.Revision
 	return next, nil

@@ -133,6 +133,21 @@ if wrongTerm then
   return {'TERM', ARGV[18] .. ', ' .. wrongTerm}
 end
 
+-- What nodes have seen and the table lost is not built upon. Only people decide what
+-- becomes of it, with an epoch that is above in number, too.
+if redis.call('HLEN', KEYS[13]) > 0 then
+  for i = atAgency, atDomain - 1, 6 do
+    local said = redis.call('HGET', KEYS[13], ARGV[i])
+    if said then
+      local epoch = string.match(said, '^(%S+)') or ''
+      local have, want = string.match(epoch, '%.(%d+)$'), string.match(ARGV[i + 3], '%.(%d+)$')
+      if not have or not want or ARGV[19] ~= '1' or tonumber(want) <= tonumber(have) then
+        return {'GUARD', 'nodes have seen agency ' .. ARGV[i] .. ' at epoch ' .. epoch .. ', which the table lost: it has to be reconciled'}
+      end
+    end
+  end
+end
+
 -- The guard.
 local fences = {}
 for i = atFence, #ARGV, 4 do

@@ -24,6 +24,12 @@ func (b *Book) MayChange(now time.Time, server Server, c *Change, current func(r
 			return fmt.Errorf("%w: the table is in term %d, the new epoch of agency %s is %s", ErrTerm, b.Position.Term, a.ID, a.Epoch)
 		}
 	}
+	for i := range c.Agencies {
+		a := &c.Agencies[i]
+		if above, ok := b.Above[a.ID]; ok && !(c.Guard.Rejoining && a.Epoch.Number > above.Epoch.Number) {
+			return fmt.Errorf("%w: nodes have seen agency %s at epoch %s, which the table lost: it has to be reconciled", ErrGuard, a.ID, above.Epoch)
+		}
+	}
 	for i := range c.Members {
 		if err := b.mayBecome(now, c, &c.Members[i]); err != nil {
 			return err

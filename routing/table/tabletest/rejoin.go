@@ -2,6 +2,7 @@ package tabletest
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -175,14 +176,18 @@ func testAbove(t *testing.T, open opener) {
 		t.Errorf("above: %+v", got)
 	}
 	n.r.Above = nil
-	health.Epoch.Number++
-	change(t, tb, table.Change{ID: "not enough", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{health}})
-	if len(above()) != 1 {
-		t.Errorf("a lower epoch ended it: %+v", above())
+	// Nothing is built on the record that the table has, by whoever doesn't know better.
+	people := table.Guard{Rejoining: true}
+	for number, guard := range map[uint32]table.Guard{health.Epoch.Number + 1: people, other.Epoch.Number: people, other.Epoch.Number + 1: {}} {
+		next := health
+		next.Epoch.Number = number
+		refused(t, tb, table.Change{ID: fmt.Sprint("unaware ", number), Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{next}, Guard: guard}, table.ErrGuard)
 	}
-	health = current(t, tb, "health")
+	if len(above()) != 1 {
+		t.Errorf("something ended it: %+v", above())
+	}
 	health.Epoch.Number = other.Epoch.Number + 1
-	change(t, tb, table.Change{ID: "reconcile", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{health}})
+	change(t, tb, table.Change{ID: "reconcile", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{health}, Guard: people})
 	if len(above()) != 0 {
 		t.Errorf("above after a higher epoch: %+v", above())
 	}
