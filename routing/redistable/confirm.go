@@ -13,6 +13,10 @@ import (
 // Confirm implements table.Table. It writes a little and waits until that is confirmed,
 // on one connection: replicas and the append-only file take writes in order, so
 // everything acknowledged before is there as well. It waits no longer than BulkTimeout.
+//
+// Another server than the one that acknowledged may confirm: ErrRegressed says that it
+// doesn't have what this Table was acknowledged. Confirm says so for a minute after the
+// acknowledgement, so that everybody who waits for it learns of it.
 func (t *Table) Confirm(ctx context.Context) error {
 	if err := t.confirm(ctx); err != nil {
 		return fmt.Errorf("confirm table: %w", t.unavailable(ctx, err))
@@ -28,9 +32,25 @@ func (t *Table) confirm(ctx context.Context) error {
 	defer release()
 	conn := client.Conn()
 	defer conn.Close()
+	due := t.acks.all()
 	if err := t.write(ctx, conn); err != nil {
 		return err
 	}
+	if err := t.waitForReplicas(ctx, conn); err != nil {
+		return err
+	}
+	if len(due) == 0 {
+		return nil
+	}
+	book, err := t.bookBy(ctx, conn)
+	if err != nil {
+		return err
+	}
+	return t.acks.confirm(due, book)
+}
+
+// waitForReplicas waits until what was written on conn is on disk and on the replicas.
+func (t *Table) waitForReplicas(ctx context.Context, conn *redis.Conn) error {
 	wait := t.o.BulkTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		wait = max(min(wait, time.Until(deadline)-t.o.Timeout/10), time.Millisecond) // so that the answer still arrives

@@ -289,6 +289,7 @@ func TestOlderCopyIsRestored(t *testing.T) {
 	if err := r.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	soon(t, "Confirm of what is gone", table.ErrRegressed, func() error { return tb.Confirm(t.Context()) })
 	n1.r.Applied, n1.r.Above = after.Revision, u.Agencies
 	soon(t, "renewal", nil, func() error { return n1.renew(t) })
 	if n1.say.Settled || n1.say.Armed {
@@ -298,9 +299,14 @@ func TestOlderCopyIsRestored(t *testing.T) {
 	if err != nil || len(got.Above) != 1 || got.Above[0].Epoch != u.Agencies[0].Epoch {
 		t.Errorf("above: %+v, %v", got.Above, err)
 	}
-	// People reconcile: a higher epoch ends it.
-	if _, err := n1.change(t, "reconcile", table.Guard{Rejoining: true}); err != nil {
+	// People reconcile: an epoch above all that was seen ends it.
+	health := got.Agencies[0].InTerm(got.Position.Term)
+	health.Locked, health.Epoch.Number = true, u.Agencies[0].Epoch.Number+1
+	if _, err := tb.Change(t.Context(), table.Change{ID: "reconcile", Incarnation: pos.Incarnation, Term: got.Position.Term, Agencies: []routing.Agency{health}, Guard: table.Guard{Rejoining: true}}); err != nil {
 		t.Error(err)
+	}
+	if err := tb.Confirm(t.Context()); !errors.Is(err, table.ErrRegressed) {
+		t.Errorf("Confirm by somebody who waits for the lost change: %v", err)
 	}
 	if got, err = tb.Snapshot(t.Context()); err != nil || len(got.Above) != 0 {
 		t.Errorf("above after a higher epoch: %+v, %v", got.Above, err)

@@ -48,7 +48,7 @@ func (t *Table) positionBy(ctx context.Context, client *redis.Client) (routing.P
 }
 
 // bookBy reads where the table stands and how its term began, from a primary.
-func (t *Table) bookBy(ctx context.Context, client *redis.Client) (*table.Book, error) {
+func (t *Table) bookBy(ctx context.Context, client interface{ Pipeline() redis.Pipeliner }) (*table.Book, error) {
 	short, cancel := context.WithTimeout(ctx, t.o.Timeout)
 	defer cancel()
 	p := client.Pipeline()

@@ -50,6 +50,8 @@ type Table struct {
 	reads  *redis.Client // with retries
 	writes *redis.Client // without: what got no answer may have happened
 
+	acks acks // changes that Confirm has yet to vouch for
+
 	mu     sync.Mutex
 	closed bool                       // mu
 	own    map[*redis.Client]struct{} // clients of calls that wait long; mu
@@ -178,6 +180,7 @@ func (t *Table) Change(ctx context.Context, c table.Change) (routing.Position, e
 	if err != nil {
 		return routing.Position{}, fmt.Errorf("change %s: %w", c.ID, t.unavailable(ctx, err))
 	}
+	t.acks.add(pos)
 	return pos, nil
 }
 
