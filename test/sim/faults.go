@@ -127,7 +127,7 @@ var faults = []fault{
 		r.lostDisk[m.name] = true
 		r.oracle.forget(m.name)
 		m.kill(memdisk.LoseNothing)
-		m.disk = memdisk.New()
+		m.disk = newDisk()
 		m.boots++
 		r.restart(m)
 	}},

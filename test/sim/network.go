@@ -20,6 +20,7 @@ type host struct {
 	name   string
 	addr   netip.Addr
 	dead   bool
+	halted func() bool   // it has died at a write to its disk, and nobody has noticed yet
 	paused chan struct{} // closed when it goes on; nil: it isn't paused
 	conns  []*conn
 	serial int
@@ -192,6 +193,9 @@ func (c *conn) Write(p []byte) (int, error) {
 	c.host.running()
 	if c.err != nil {
 		return 0, c.failed("write", c.err)
+	}
+	if c.host.halted != nil && c.host.halted() {
+		return 0, c.failed("write", net.ErrClosed)
 	}
 	b := append([]byte(nil), p...)
 	c.flying++

@@ -92,7 +92,7 @@ func (m *machine) wall() time.Time { return time.Now().Add(m.jump) }
 
 // start begins a life in a goroutine of its own. mu is held.
 func (m *machine) start() {
-	h := &host{w: m.w, name: m.name, addr: m.addr}
+	h := &host{w: m.w, name: m.name, addr: m.addr, halted: m.disk.Crashed}
 	m.host = h
 	l := &life{m: m, host: h, began: time.Now(), alarms: alarm.NewSet(nil), ready: make(chan struct{})}
 	l.ctx, l.cancel = context.WithCancel(context.Background())

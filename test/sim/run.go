@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -104,7 +105,7 @@ func newRun(seed uint64, log io.Writer) *Run {
 		name := fmt.Sprintf("mx%d", i+1)
 		m := &machine{
 			host: &host{w: r.World, name: name, addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}, run: r, id: routing.NodeID(name),
-			disk: memdisk.New(), front: r.newLink(), redis: r.newLink(), platforms: map[string]*link{},
+			disk: newDisk(), front: r.newLink(), redis: r.newLink(), platforms: map[string]*link{},
 		}
 		for _, p := range r.platforms {
 			m.platforms[p.name] = r.newLink()
@@ -113,6 +114,15 @@ func newRun(seed uint64, log io.Writer) *Run {
 	}
 	r.senders = &sender{w: r.World, addr: netip.MustParseAddr("198.51.100.7"), pick: r.anyNode, told: r.oracle.told, lost: r.oracle.lost}
 	return r
+}
+
+// newDisk returns an empty disk with the directory that an installation makes.
+func newDisk() *memdisk.Disk {
+	d := memdisk.New()
+	if err := errors.Join(d.MakeDir("/data"), d.SyncDir("/")); err != nil {
+		panic(err)
+	}
+	return d
 }
 
 func (r *Run) newLink() *link {
@@ -198,8 +208,37 @@ func (r *Run) primary() int {
 	return 0
 }
 
-// execute lets the run happen, from the empty table to the last message.
+// execute lets the run happen, and ends everything.
 func (r *Run) execute() error {
+	err := r.happen()
+	r.mu.Lock()
+	for _, m := range r.machines {
+		m.kill(memdisk.LoseNothing)
+	}
+	r.quiet = true
+	r.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		for _, m := range r.machines {
+			m.ends.Wait()
+		}
+		close(ended)
+	}()
+	r.run(time.Minute, func() bool {
+		select {
+		case <-ended:
+			return true
+		default:
+			return false
+		}
+	})
+	<-ended
+	r.run(2*time.Second, nil) // a client's library may still be dialling
+	return err
+}
+
+// happen is a run from the empty table to the last message.
+func (r *Run) happen() error {
 	setup := make(chan error, 1)
 	go func() { setup <- r.fill() }()
 	var err error
@@ -245,26 +284,7 @@ func (r *Run) execute() error {
 	}
 	r.oracle.finish()
 	r.oracle.survived()
-	for _, m := range r.machines {
-		m.kill(memdisk.LoseNothing)
-	}
 	r.mu.Unlock()
-	ended := make(chan struct{})
-	go func() {
-		for _, m := range r.machines {
-			m.ends.Wait()
-		}
-		close(ended)
-	}()
-	r.run(time.Minute, func() bool {
-		select {
-		case <-ended:
-			return true
-		default:
-			return false
-		}
-	})
-	<-ended
 	return nil
 }
 
