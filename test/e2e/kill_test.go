@@ -157,7 +157,7 @@ func TestKilledDuringSwitch(t *testing.T) {
 }
 
 // The same with Redis, where a step can be held: Redis does not answer while the node is
-// killed in begin, and in commit.
+// killed in begin, and in drain, which no report of a node can reach then.
 func TestKilledWhileRedisIsSilent(t *testing.T) {
 	t.Parallel()
 	peers.Need(t, "redis")
@@ -169,19 +169,21 @@ func TestKilledWhileRedisIsSilent(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := 0
-	for _, step := range []string{"begin", "commit"} {
+	for _, step := range []string{"begin", "drain"} {
 		before := n.settled(t, "health")
 		kind := operation.Cutover
 		if before.Phase == "target" {
 			kind = operation.Rollback
 		}
-		var release chan struct{}
 		if step == "begin" {
 			if err := redis.Pause(); err != nil {
 				t.Fatal(err)
 			}
+			if last := n.killAt(t, kind, "health", step); last != step {
+				t.Errorf("killed at %s, want %s", last, step)
+			}
 		} else { // the drain waits for a dot, until Redis is silent
-			release = make(chan struct{})
+			release := make(chan struct{})
 			hold := func(c platformtest.Command) platformtest.Reaction {
 				if c.Verb == platformtest.VerbDot {
 					<-release
@@ -200,22 +202,25 @@ func TestKilledWhileRedisIsSilent(t *testing.T) {
 				a, err := n.api.Agency(t.Context(), "health")
 				return err == nil && a.UnderWay.Dotted == 1
 			})
+			switching, cancel := context.WithCancel(t.Context())
+			ended := make(chan struct{})
 			go func() {
-				defer close(release)
-				for t.Context().Err() == nil {
-					if ops, err := n.api.Operations(t.Context(), "health"); err == nil {
-						for _, op := range ops.Operations {
-							if op.Step == "drain" && op.Waiting != "" && op.Running {
-								_ = redis.Pause()
-								return
-							}
-						}
-					}
-				}
+				defer close(ended)
+				_, _ = n.switchAgency(switching, kind, "health") // the node is killed meanwhile
 			}()
-		}
-		if last := n.killAt(t, kind, "health", step); last != step {
-			t.Errorf("killed at %s, want %s", last, step)
+			waitFor(t, "the drain waiting for the dot", func() bool {
+				ops, err := n.api.Operations(t.Context(), "health")
+				return err == nil && slices.ContainsFunc(ops.Operations, func(op admin.Operation) bool {
+					return op.Step == "drain" && op.Waiting != "" && op.Running
+				})
+			})
+			if err := redis.Pause(); err != nil {
+				t.Fatal(err)
+			}
+			close(release)
+			n.Kill()
+			cancel()
+			<-ended
 		}
 		exchange.SetScript(nil)
 		ox.SetScript(nil)
@@ -226,8 +231,8 @@ func TestKilledWhileRedisIsSilent(t *testing.T) {
 			t.Fatal(err)
 		}
 		after := n.settled(t, "health")
-		if step == "begin" && after.Phase != before.Phase {
-			t.Errorf("killed at begin: was in %s, is in %s", before.Phase, after.Phase)
+		if after.Phase != before.Phase {
+			t.Errorf("killed at %s: was in %s, is in %s", step, before.Phase, after.Phase)
 		}
 		at := map[string]*platformtest.Platform{"source": exchange, "target": ox}[after.Phase]
 		id++
