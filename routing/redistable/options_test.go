@@ -118,16 +118,24 @@ func TestTLS(t *testing.T) {
 	if _, err := open(t, good).Init(t.Context()); err != nil {
 		t.Error(err)
 	}
+	// So the Sentinels, and the server that they name by its address only.
+	watched := good
+	watched.URL, watched.Password, watched.TLS.ServerName = "rediss://redis.test", "secret", ""
+	watched.Sentinel = Sentinel{Master: peers.SentinelName, Addresses: []string{peers.StartSentinels(t, 1, r, "watch")[0].Addr}, Password: "watch"}
+	if _, err := open(t, watched).Init(t.Context()); err != nil {
+		t.Error(err)
+	}
 	for name, spoil := range map[string]func(*TLS){
 		"unknown CA":     func(c *TLS) { c.CAFile = "" },
 		"another name":   func(c *TLS) { c.ServerName = "other.test" },
 		"no certificate": func(c *TLS) { c.CertFile, c.KeyFile = "", "" },
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := good
-			spoil(&o.TLS)
-			_, err := open(t, o).Position(t.Context())
-			unavailable(t, "Position", err, "")
+			for _, o := range []Options{good, watched} {
+				spoil(&o.TLS)
+				_, err := open(t, o).Position(t.Context())
+				unavailable(t, "Position", err, "")
+			}
 		})
 	}
 }

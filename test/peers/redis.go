@@ -40,17 +40,7 @@ func StartRedis(t TB, o RedisOptions) *Redis {
 		"requirepass \"" + o.Password + "\"",
 		"logfile \"\"",
 	}
-	if o.CertFile == "" {
-		conf = append(conf, fmt.Sprintf("port %d", port))
-	} else {
-		conf = append(conf, "port 0", fmt.Sprintf("tls-port %d", port),
-			"tls-cert-file "+o.CertFile, "tls-key-file "+o.KeyFile)
-		if o.CAFile != "" {
-			conf = append(conf, "tls-ca-cert-file "+o.CAFile, "tls-auth-clients yes")
-		} else {
-			conf = append(conf, "tls-ca-cert-file "+o.CertFile, "tls-auth-clients no")
-		}
-	}
+	conf = append(conf, o.listen(port)...)
 	conf = append(conf, o.ACL...)
 	for key, value := range o.Settings {
 		conf = append(conf, key+" "+value)
@@ -63,6 +53,18 @@ func StartRedis(t TB, o RedisOptions) *Redis {
 		return exec.Command("redis-server", file)
 	}, "redis.conf")
 	return r
+}
+
+// listen returns the settings of a port, with TLS or without.
+func (o *RedisOptions) listen(port int) []string {
+	if o.CertFile == "" {
+		return []string{fmt.Sprintf("port %d", port)}
+	}
+	conf := []string{"port 0", fmt.Sprintf("tls-port %d", port), "tls-cert-file " + o.CertFile, "tls-key-file " + o.KeyFile}
+	if o.CAFile != "" {
+		return append(conf, "tls-ca-cert-file "+o.CAFile, "tls-auth-clients yes")
+	}
+	return append(conf, "tls-ca-cert-file "+o.CertFile, "tls-auth-clients no")
 }
 
 // URL returns the address in the form that Redis clients take, with the default user's

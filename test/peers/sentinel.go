@@ -17,7 +17,7 @@ type Sentinel struct {
 const SentinelName = "mailcutover"
 
 // StartSentinels starts n Sentinels that watch primary and its replicas, find it gone
-// after 500 ms and want most of them to agree. The password, if not empty, is their own.
+// after 500 ms and want most of them to agree; with TLS, if primary has it. The password, if not empty, is their own.
 func StartSentinels(t TB, n int, primary *Redis, password string) []*Sentinel {
 	t.Helper()
 	Need(t, "redis")
@@ -35,8 +35,10 @@ func startSentinel(t TB, quorum int, primary *Redis, password string) *Sentinel 
 	conf := []string{
 		strings.Replace(string(example(t, "sentinel.conf")), "\ndir /data\n", "\ndir "+dir+"\n", 1),
 		"bind 127.0.0.1",
-		fmt.Sprintf("port %d", port),
 		"logfile \"\"",
+	}
+	if conf = append(conf, primary.o.listen(port)...); primary.o.CertFile != "" {
+		conf = append(conf, "tls-replication yes")
 	}
 	if password != "" {
 		conf = append(conf, "requirepass "+password)
