@@ -253,7 +253,7 @@ func (s *Server) needed() int {
 
 func voter(ctx context.Context, note string) approval.Vote {
 	who := callerOf(ctx)
-	return approval.Vote{Person: who.person, Token: who.token, Time: time.Now().UTC().Truncate(time.Second), Note: note}
+	return approval.Vote{Person: who.person, Token: who.token, Time: time.Now().UTC().Truncate(time.Microsecond), Note: note}
 }
 
 // mayUse refuses who may neither propose nor use a kind, or not for these agencies.

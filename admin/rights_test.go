@@ -1,0 +1,218 @@
+package admin_test
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"mailcutover/admin"
+	"mailcutover/admin/admintest"
+	"mailcutover/routing"
+)
+
+// may says of each call which roles make it; the document has all calls.
+var may = map[string]string{
+	"add-agency": "planner", "import-mailboxes": "planner", "release-name": "planner",
+	"arm-agency": "operator", "settle-agency": "operator", "lock-agency": "operator", "lock-agency-locally": "operator", "freeze": "operator", "cutover": "operator", "rollback": "operator",
+	"abort-operation": "operator", "tell-operation": "operator", "clear-alarm": "operator",
+	"hold-spooled": "operator", "release-spooled": "operator", "retry-spooled": "operator", "drop-spooled": "operator", "set-spool-rate": "operator", "resume-spool": "operator",
+	"plan-operation": "operator admin", "propose": "operator admin", "withdraw-proposal": "operator admin", "start-proposal": "operator admin",
+	"approve-proposal": "approver", "confirm-emergency": "approver",
+	"lift-freeze":   "releaser",
+	"reload-config": "admin", "adopt-spool": "admin", "drain-node": "admin",
+}
+
+// documented is a call as the document has it.
+type documented struct{ id, method, path string }
+
+func calls(t *testing.T, n *admintest.Node, as ...string) []documented {
+	t.Helper()
+	doc := want[struct {
+		Paths map[string]map[string]struct {
+			OperationID string `json:"operationId"`
+		} `json:"paths"`
+	}](t, n, 200, "GET", "/openapi.json", "", as...)
+	var all []documented
+	for path, methods := range doc.Paths {
+		for method, op := range methods {
+			all = append(all, documented{op.OperationID, strings.ToUpper(method), path})
+		}
+	}
+	slices.SortFunc(all, func(a, b documented) int { return strings.Compare(a.id, b.id) })
+	return all
+}
+
+// withTokens gives each role a token of its name, and one without any.
+func withTokens(o *admin.Options) {
+	o.Tokens = func() []admin.Token {
+		list := []admin.Token{{Name: "none", Person: "Nobody", SHA256: sha256.Sum256([]byte("none"))}}
+		for _, r := range admin.Roles() {
+			list = append(list, admin.Token{Name: string(r), Person: "Person " + string(r), SHA256: sha256.Sum256([]byte(r)), Roles: []admin.Role{r}})
+		}
+		return list
+	}
+}
+
+// All pairs of call and role.
+func TestRights(t *testing.T) {
+	n := admintest.Start(t, withTokens)
+	all := calls(t, n, "Authorization", "Bearer viewer")
+	if len(all) < 40 {
+		t.Fatalf("only %d calls in the document", len(all))
+	}
+	for _, c := range all {
+		roles := strings.Fields(may[c.id])
+		if c.method != http.MethodGet && len(roles) == 0 {
+			t.Errorf("%s %s (%s): nobody is said to make it", c.method, c.path, c.id)
+		}
+		path := strings.NewReplacer("{id}", "nowhere", "{name}", "nowhere", "{node}", "nowhere", "{key}", "nowhere", "{hook}", "nowhere").Replace(c.path)
+		switch c.id { // what is wrong in itself is refused before
+		case "list-ledger":
+			path += "?agency=nowhere&since=2026-01-01T00:00:00Z"
+		case "list-mailboxes":
+			path += "?agency=nowhere"
+		}
+		for _, role := range append([]string{"none"}, texts(admin.Roles())...) {
+			header := []string{"Authorization", "Bearer " + role}
+			body := ""
+			if c.method == http.MethodPost {
+				body = bodies[c.id]
+				if body == "" {
+					body = `{"reason":"r"}`
+				}
+				if c.id == "import-mailboxes" {
+					header = append(header, "Content-Type", "text/csv")
+					path = c.path + "?reason=r"
+				}
+			}
+			status, _, text := call(t, n, c.method, path, body, header...)
+			allowed := role != "none" && (len(roles) == 0 || slices.Contains(roles, role))
+			if refused := status == http.StatusForbidden && strings.Contains(text, "is for the role"); refused == allowed {
+				t.Errorf("%s as %s: %d %s", c.id, role, status, text)
+			}
+		}
+	}
+}
+
+// bodies are those of calls for which a reason is not enough; they name nothing that is there.
+var bodies = map[string]string{
+	"add-agency":       `{"id":"Not!","source":"exchange","target":"ox","reason":"r"}`,
+	"release-name":     `{"name":"x@nowhere.example","agency":"nowhere","reason":"r"}`,
+	"propose":          `{"kind":"nothing","reason":"r"}`,
+	"plan-operation":   `{"kind":"cutover","agency":"nowhere"}`,
+	"approve-proposal": `{"digest":"` + strings.Repeat("0", 64) + `"}`,
+	"start-proposal":   `{}`,
+	"freeze":           `{"agency":"nowhere","reason":"r"}`,
+	"lift-freeze":      `{"agency":"nowhere","reason":"r"}`,
+	"drain-node":       `{"drain":true,"reason":"r"}`,
+	"hold-spooled":     `{"agency":"nowhere","reason":"r"}`,
+	"release-spooled":  `{"agency":"nowhere","reason":"r"}`,
+	"retry-spooled":    `{"agency":"nowhere","reason":"r"}`,
+	"drop-spooled":     `{"agency":"nowhere","reason":"r"}`,
+	"set-spool-rate":   `{"platform":"nowhere","per_second":1,"reason":"r"}`,
+	"adopt-spool":      `{"directory":"relative","from":"nowhere","reason":"r"}`,
+}
+
+func texts[S ~string](in []S) (out []string) {
+	for _, s := range in {
+		out = append(out, string(s))
+	}
+	return out
+}
+
+// What kind may be proposed by which role.
+func TestRightsOfKinds(t *testing.T) {
+	n := admintest.Start(t, func(o *admin.Options) { withTokens(o); o.Approval = "required" })
+	kinds := want[admin.Proposals](t, n, 200, "GET", "/v1/proposals", "", "Authorization", "Bearer viewer").Kinds
+	if len(kinds) < 9 {
+		t.Fatalf("%+v", kinds)
+	}
+	for _, k := range kinds {
+		for _, role := range []string{"operator", "admin"} {
+			body := map[string]any{"kind": k.Kind, "reason": "r"}
+			for _, f := range k.Needs {
+				if f == "spool" {
+					body[f] = map[string]any{"agency": "nowhere", "reason": "r"}
+				} else if !strings.HasPrefix(f, "[") {
+					body[f] = "nowhere"
+				}
+			}
+			if _, ok := body["expected_epoch"]; ok {
+				body["expected_epoch"] = "1.1"
+			}
+			b, err := json.Marshal(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			status, _, text := call(t, n, "POST", "/v1/proposals", string(b), "Authorization", "Bearer "+role)
+			if refused := status == 403; refused == slices.Contains(k.Roles, role) {
+				t.Errorf("%s as %s: %d %s", k.Kind, role, status, text)
+			}
+		}
+	}
+}
+
+// A token for one agency acts on it and its pilot groups, reads all, and does nothing that
+// concerns others.
+func TestRightsPerAgency(t *testing.T) {
+	secret := "one-agency"
+	n := admintest.Start(t, func(o *admin.Options) {
+		before := o.Tokens
+		o.Tokens = func() []admin.Token {
+			return append(before(), admin.Token{
+				Name: "one", Person: "Olga Ek", SHA256: sha256.Sum256([]byte(secret)),
+				Roles: []admin.Role{admin.RoleOperator, admin.RoleReleaser, admin.RolePlanner}, Agencies: []routing.AgencyID{"health"},
+			})
+		}
+	})
+	addHealth(t, n)
+	want[admin.Agency](t, n, 201, "POST", "/v1/agencies", `{"id":"health-pilot","source":"exchange","target":"ox","parent":"health","reason":"r"}`)
+	want[admin.Agency](t, n, 201, "POST", "/v1/agencies", `{"id":"tax","source":"exchange","target":"ox","reason":"r"}`)
+	as := []string{"Authorization", "Bearer " + secret}
+	for _, c := range []struct {
+		path, body string
+		status     int
+	}{
+		{"/v1/agencies/health/arm", `{"reason":"r","expected_epoch":"1.1"}`, 200},
+		{"/v1/agencies/health-pilot/arm", `{"reason":"r","expected_epoch":"1.1"}`, 200},
+		{"/v1/agencies/tax/arm", `{"reason":"r","expected_epoch":"1.1"}`, 403},
+		{"/v1/agencies/tax/lock", `{"reason":"r"}`, 403},
+		{"/v1/agencies/nowhere/lock", `{"reason":"r"}`, 403},
+		{"/v1/freezes", `{"agency":"health","reason":"r"}`, 200},
+		{"/v1/freezes", `{"agency":"tax","reason":"r"}`, 403},
+		{"/v1/freezes", `{"reason":"r"}`, 403},
+		{"/v1/freezes/lift", `{"agency":"health","reason":"r"}`, 200},
+		{"/v1/spool/hold", `{"agency":"health","reason":"r"}`, 200},
+		{"/v1/spool/hold", `{"agency":"tax","reason":"r"}`, 403},
+		{"/v1/spool/hold", `{"all":true,"reason":"r"}`, 403},
+		{"/v1/agencies", `{"id":"a","source":"exchange","target":"ox","reason":"r"}`, 403},
+		{"/v1/proposals", `{"kind":"unlock","agency":"tax","expected_epoch":"1.1","reason":"r"}`, 403},
+		{"/v1/proposals", `{"kind":"unlock","agency":"health","expected_epoch":"1.1","reason":"r"}`, 201},
+	} {
+		if status, _, text := call(t, n, "POST", c.path, c.body, as...); status != c.status {
+			t.Errorf("%s %s: %d %s, want %d", c.path, c.body, status, text, c.status)
+		}
+	}
+	want[admin.Agency](t, n, 200, "GET", "/v1/agencies/tax", "", as...)
+	if me := want[admin.Me](t, n, 200, "GET", "/v1/token", "", as...); me.Person != "Olga Ek" || fmt.Sprint(me.Agencies) != "[health]" {
+		t.Errorf("%+v", me)
+	}
+}
+
+// Only in a lab a token without roles does everything.
+func TestTokenWithoutRoles(t *testing.T) {
+	for _, lab := range []bool{false, true} {
+		n := admintest.Start(t, func(o *admin.Options) { withTokens(o); o.Lab = lab })
+		status := 403
+		if lab {
+			status = 201
+		}
+		if got, _, text := call(t, n, "POST", "/v1/agencies", `{"id":"a","source":"exchange","target":"ox","reason":"r"}`, "Authorization", "Bearer none"); got != status {
+			t.Errorf("lab %t: %d %s", lab, got, text)
+		}
+	}
+}
