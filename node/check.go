@@ -88,6 +88,9 @@ func (k *Keeper) answerChecks(ctx context.Context) {
 		cancel()
 		if b.err != nil {
 			k.counts.checksFailed.Add(1)
+			if errors.Is(b.err, table.ErrRejoining) || errors.Is(b.err, table.ErrNotMember) {
+				k.Kick() // another server: it has to hear of us
+			}
 			b.err = fmt.Errorf("check with the table: %w", b.err)
 		}
 		close(b.done)

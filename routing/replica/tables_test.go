@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -131,4 +133,65 @@ func followsACutover(t *testing.T, tb table.Table) {
 	if _, ok := again.Fresh(); ok || again.State().Position() != pos {
 		t.Errorf("from disk: %+v, open %t", again.State().Position(), ok)
 	}
+}
+
+// BenchmarkThreeNodes measures the time from the table's word that a change is made until
+// the last of three nodes acts on it, its marks fsynced.
+func BenchmarkThreeNodes(b *testing.B) {
+	r := peers.StartRedis(b, peers.RedisOptions{Password: "secret"})
+	open := func() *redistable.Table {
+		tb, err := redistable.Open(b.Context(), redistable.Options{URL: r.URL(), Timeout: 5 * time.Second})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { tb.Close() })
+		return tb
+	}
+	writer := open()
+	pos, err := writer.Init(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	var nodes []*Replica
+	for range 3 {
+		rep, err := Open(Options{Table: open(), Dir: b.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		nodes = append(nodes, rep)
+		running.Go(func() { _ = rep.Run(ctx) })
+	}
+	b.Cleanup(func() { cancel(); running.Wait() })
+	for _, n := range nodes {
+		if err := n.Wait(b.Context(), pos); err != nil {
+			b.Fatal(err)
+		}
+	}
+	a, err := routing.NewAgency("health", "exchange", "ox")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var took []time.Duration
+	for b.Loop() {
+		a.Epoch = a.InTerm(pos.Term).Epoch.Next()
+		pos, err = writer.Change(b.Context(), table.Change{
+			ID: fmt.Sprint("change ", pos.Revision), Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{a}, Who: "test", What: "change",
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		began := time.Now()
+		for _, n := range nodes {
+			if err := n.Wait(b.Context(), pos); err != nil {
+				b.Fatal(err)
+			}
+		}
+		took = append(took, time.Since(began))
+		a.Revision = pos.Revision
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "median-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 }
