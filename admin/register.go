@@ -37,6 +37,7 @@ func (s *Server) register() {
 	s.registerAgencies(api)
 	s.registerOperations(api)
 	s.registerControl(api)
+	s.registerLocalLocks(api)
 	s.registerProposals(api)
 	s.registerNodes(api)
 	s.registerAudit(api)

@@ -57,7 +57,7 @@ var rolesOf = map[right][]Role{
 var rights = map[string]right{
 	"list-agencies": mayRead, "show-agency": mayRead, "list-mailboxes": mayRead, "show-mailbox": mayRead,
 	"list-operations": mayRead, "show-operation": mayRead, "watch-operation": mayRead, "plan-operation": mayPropose,
-	"list-proposals": mayRead, "show-proposal": mayRead, "list-nodes": mayRead, "list-freezes": mayRead, "list-emergencies": mayRead,
+	"list-proposals": mayRead, "show-proposal": mayRead, "list-nodes": mayRead, "list-freezes": mayRead, "list-local-locks": mayRead, "list-emergencies": mayRead,
 	"explain-route": mayRead, "list-domains": mayRead, "show-table": mayRead, "list-platforms": mayRead,
 	"list-alarms": mayRead, "show-version": mayRead, "show-config": mayRead,
 	"spool-status": mayRead, "list-spool": mayRead, "show-spooled": mayRead, "list-ledger": mayRead, "trace": mayRead,
@@ -65,7 +65,7 @@ var rights = map[string]right{
 
 	"add-agency": mayList, "import-mailboxes": mayList, "release-name": mayList,
 
-	"arm-agency": mayOperate, "settle-agency": mayOperate, "lock-agency": mayOperate, "freeze": mayOperate,
+	"arm-agency": mayOperate, "settle-agency": mayOperate, "lock-agency": mayOperate, "lock-agency-locally": mayOperate, "freeze": mayOperate,
 	"cutover": mayOperate, "rollback": mayOperate, "abort-operation": mayOperate, "tell-operation": mayOperate,
 	"hold-spooled": mayOperate, "release-spooled": mayOperate, "retry-spooled": mayOperate, "drop-spooled": mayOperate,
 	"set-spool-rate": mayOperate, "resume-spool": mayOperate, "clear-alarm": mayOperate,

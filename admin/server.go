@@ -59,9 +59,12 @@ type Options struct {
 	Runner  Runner
 	Control Control
 	Alarms  Alarms
-	Spool   Spool
-	Queue   Queue
-	Ledger  Ledger
+
+	LocalLocks LocalLocker
+
+	Spool  Spool
+	Queue  Queue
+	Ledger Ledger
 
 	SpoolDirectory string                                                        // whose quarantine/ is listed; empty: it isn't
 	AdoptSpool     func(ctx context.Context, dir, from string) (Adoption, error) // takes over another node's spool: returns when it is this node's, and moves its mail on

@@ -119,8 +119,16 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 	must(err)
 	answers, err := durable.Open(nil, filepath.Join(dir, "answers"))
 	must(err)
+	keeper, err := node.OpenKeeper(node.KeeperOptions{
+		Table: shared, Replica: n.Replica, Node: "alone", Dir: filepath.Join(dir, "node"), Logger: logger,
+		Lease: node.Lease{Settled: time.Minute, Armed: 10 * time.Second},
+	})
+	must(err)
+	keeper.Attach(n.Gate) // it renews nothing: only its locks are asked for
+	t.Cleanup(func() { must(keeper.Close()) })
 	o := admin.Options{
-		Spool: n.Spool, Queue: n.Queue, Ledger: n.Ledger, SpoolDirectory: filepath.Join(dir, "spool"),
+		LocalLocks: keeper,
+		Spool:      n.Spool, Queue: n.Queue, Ledger: n.Ledger, SpoolDirectory: filepath.Join(dir, "spool"),
 		AdoptSpool: func(_ context.Context, dir, from string) (admin.Adoption, error) {
 			id, err := spool.Adopt(nil, dir, from, Name)
 			return admin.Adoption{Directory: dir, ID: id.ID, From: from, Began: time.Now()}, err

@@ -12,11 +12,15 @@ import (
 
 func newLock(c *connection) *cobra.Command {
 	var reason, epoch string
+	var here bool
 	cmd := c.command(&cobra.Command{
 		Use: "lock AGENCY", Short: "Close an agency at once, in an emergency", Args: cobra.ExactArgs(1),
-		Long:    "Close an agency at once on your word alone: mail is held, logins wait. It says of each\nnode how far it is. A second person confirms it afterwards, and it takes two to unlock.",
-		Example: "  mailcutover agency lock health --reason 'mail of two mailboxes was mixed up'",
+		Long:    "Close an agency at once on your word alone: mail is held, logins wait. It says of each\nnode how far it is. A second person confirms it afterwards, and it takes two to unlock.\n\nWith --local it is closed on this node only, without the table: for when that can't be\nreached. Say it on every node. The table has the lock as soon as it can be reached.",
+		Example: "  mailcutover agency lock health --reason 'mail of two mailboxes was mixed up'\n  mailcutover agency lock health --local --reason 'the table is away, and ox loses mail'",
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
+		if here {
+			return c.lockLocal(cmd, client, args[0], reason)
+		}
 		done, err := client.Lock(cmd.Context(), args[0], epoch, reason)
 		if err != nil {
 			return err
@@ -33,7 +37,25 @@ func newLock(c *connection) *cobra.Command {
 	})
 	addReason(cmd, &reason)
 	cmd.Flags().StringVar(&epoch, "expected-epoch", "", "refuse if the agency's epoch is another (default: whatever it is)")
+	cmd.Flags().BoolVar(&here, "local", false, "on this node only, without the table")
+	cmd.MarkFlagsMutuallyExclusive("local", "expected-epoch")
 	return cmd
+}
+
+// lockLocal closes an agency on the node that is asked.
+func (c *connection) lockLocal(cmd *cobra.Command, client *admin.Client, id, reason string) error {
+	done, err := client.LockLocal(cmd.Context(), id, reason)
+	if err != nil {
+		return err
+	}
+	return c.show(cmd, done, func(w io.Writer) {
+		fmt.Fprintf(w, "agency %s is locked on node %s, AND ONLY THERE, since %s\n", done.Agency, done.Node, local(&done.Since))
+		if n := done.Awaited + done.InDoubt; n > 0 {
+			fmt.Fprintf(w, "%d messages were sent before and may still arrive\n", n)
+		}
+		fmt.Fprintln(w, "next: the same on every other node (--api); as soon as the table can be reached it is locked there")
+		fmt.Fprintf(w, "undo: once the table has the lock: mailcutover agency unlock %s --reason ...\n", done.Agency)
+	})
 }
 
 // newProposed is a command that proposes an act on an agency, or starts it where others

@@ -55,7 +55,7 @@ func (d *Daemon) openPeople(cfg *config.Config, o *admin.Options) error {
 	})
 	d.parts.Go(d.watchEmergencies)
 	o.Audit, o.Answers, o.Node = log, answers, cfg.Node
-	o.Control = d.control
+	o.Control, o.LocalLocks = d.control, d.keeper
 	o.Approvals = func() int { return d.config.Load().Approvals }
 	o.ApprovalLife = func() time.Duration { return d.config.Load().ApprovalLife }
 	o.Limit = func() (longest time.Duration) {
