@@ -80,6 +80,9 @@ func checkRevision(b *bolt.Bucket, key []byte, what string, want routing.Revisio
 
 // putOperations writes operations at this revision, and forgets those that ended long ago.
 func (t *Table) putOperations(tx *bolt.Tx, rev routing.Revision, operations []routing.Operation) error {
+	if len(operations) == 0 {
+		return nil
+	}
 	all, ended := tx.Bucket(bucketOperation), tx.Bucket(bucketEnded)
 	for i := range operations {
 		o := &operations[i]
@@ -95,8 +98,11 @@ func (t *Table) putOperations(tx *bolt.Tx, rev routing.Revision, operations []ro
 			return err
 		}
 	}
-	n := ended.Stats().KeyN
+	n := 0
 	c := ended.Cursor()
+	for key, _ := c.First(); key != nil; key, _ = c.Next() { // Stats doesn't see this transaction
+		n++
+	}
 	for key, id := c.First(); key != nil && n > t.keptOperations; key, id = c.First() {
 		var o routing.Operation
 		if b := all.Get(id); b != nil {
