@@ -443,6 +443,49 @@ func TestACheckWithoutAnAnswerIsANo(t *testing.T) {
 	})
 }
 
+// The lease is looked at again after a check, which takes its time.
+func TestALeaseThatEndsDuringACheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeTable(t, "works")
+		f.change(t, "works", arm)
+		n := f.start(t, "mx1.example", memdisk.New())
+		settle()
+		n.end() // nothing is renewed any more; the checks are asked by hand
+		ticket := n.enter("works", nil)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); n.answerChecks(ctx) }()
+		time.Sleep(time.Until(n.Status().ArmedUntil) - CheckTimeout/2)
+		f.do(func() { f.hang = make(chan struct{}) })
+		time.AfterFunc(CheckTimeout*3/4, func() { f.do(func() { close(f.hang); f.hang = nil }) })
+		if err := ticket.Dot(t.Context()); !errors.Is(err, ErrLapsed) || len(f.checks) != 1 {
+			t.Errorf("dot after the lease: %v, checks %v", err, f.checks)
+		}
+		cancel()
+		<-done
+	})
+}
+
+// What was decided by a record that the table lost is cut.
+func TestALostRecordCutsWhatItDecided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		first := b.rec
+		b.begin()
+		b.change(func(a routing.Agency) (routing.Agency, error) { return a.Commit("op", 1) })
+		b.change(func(a routing.Agency) (routing.Agency, error) { return a.Publish("op") })
+		cut := 0
+		ticket := b.enter(func() { cut++ })
+		b.change(func(routing.Agency) (routing.Agency, error) { return first, nil })
+		if err := ticket.Dot(t.Context()); !errors.Is(err, ErrClosed) || cut != 1 {
+			t.Errorf("dot of a decision that the table lost: %v, cut %d times", err, cut)
+		}
+		if got := b.Drained(); len(got) != 0 {
+			t.Errorf("drained at an epoch that was lost: %v", got)
+		}
+	})
+}
+
 // A message's recipients have one question, and all dots or none.
 func TestDotsOfOneMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -561,23 +604,28 @@ func TestARestartTakesItsNameAtOnce(t *testing.T) {
 		n := f.start(t, "mx1.example", disk)
 		settle()
 		n.end()
-		// Starts that reached the table, but died before they could note it, or never did.
+		// Starts that never reached the table, and others that did, but can't note it.
 		for i := range 12 {
-			if i%3 == 0 {
+			disk = disk.Restart(memdisk.LoseAll)
+			away := i%3 == 0
+			if away {
 				f.do(func() { f.down = table.ErrUnavailable })
-			} else {
-				disk.Fail(func(op memdisk.Op, path string) error {
-					if op == memdisk.OpRename && strings.Contains(path, instanceFile) && len(f.renewals) > 0 && f.lease("mx1.example").Instance != f.renewals[0].Member.Instance {
+			}
+			writes := 0
+			disk.Fail(func(op memdisk.Op, path string) error {
+				if op == memdisk.OpRename && strings.HasSuffix(path, instanceFile) {
+					if writes++; writes > 1 {
 						return errors.New("crashed")
 					}
-					return nil
-				})
-			}
-			disk = disk.Restart(memdisk.LoseAll)
+				}
+				return nil
+			})
 			n = f.start(t, "mx1.example", disk)
-			settle()
+			time.Sleep(time.Second)
 			f.do(func() { f.down = nil })
-			if i%3 != 0 {
+			if away {
+				n.want(fmt.Sprintf("start %d, without a table", i), "health", routing.ReasonTableUnavail)
+			} else {
 				n.want(fmt.Sprintf("start %d", i), "health", routing.ReasonOpen)
 			}
 			n.end()
