@@ -239,7 +239,7 @@ func (n *simNode) renew(ctx context.Context) {
 		r := table.Renewal{
 			Incarnation: n.replica.State().Position().Incarnation,
 			Member:      routing.Member{Node: n.id, Instance: n.instance, Protocol: table.Protocol, Build: "test"},
-			After:       n.after, Short: testShort, Long: testLong, Lapsed: lapsed,
+			After:       n.after, Short: n.options.Leases.Short, Long: n.options.Leases.Long, Lapsed: lapsed,
 			Doubts: slices.Clone(n.doubts), Counts: slices.Clone(n.counts),
 		}
 		silent, holding, held := n.silent, n.holding, n.held

@@ -112,7 +112,7 @@ func TestPlans(t *testing.T) {
 				c.nodes[1].set(func(n *simNode) { n.silent = true })
 				c.nodes[0].until("lease over", func() bool {
 					n, err := c.real.Nodes(context.Background())
-					return err == nil && n.Time.After(n.Leases["b"].LongEnd)
+					return err == nil && n.Time.After(n.Leases["b"].ShortEnd)
 				})
 			},
 			request: Request{Kind: Rollback, Agency: "police", Emergency: true, TargetDead: true},
@@ -120,7 +120,12 @@ func TestPlans(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cl := newCluster(t, openLocal(t), 2, c.change)
+			cl := newCluster(t, openLocal(t), 2, func(o *Options) {
+				o.Leases.Short, o.Leases.Long = 3*time.Second, 4*time.Second // on a busy machine, too
+				if c.change != nil {
+					c.change(o)
+				}
+			})
 			c.prepare(cl)
 			a := cl.nodes[0]
 			req := c.request
