@@ -159,7 +159,7 @@ func (r *Run) operate(ag *agency, emergency bool) {
 	patience := r.evenly(0, 2*time.Second)
 	r.ops++
 	m.ends.Go(func() {
-		ctx := context.Background()
+		ctx := l.ctx
 		if abort {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, patience)

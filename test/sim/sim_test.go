@@ -19,6 +19,7 @@ import (
 var (
 	firstSeed = flag.Uint64("sim.first", 1, "first seed")
 	seeds     = flag.Uint64("sim.seeds", 100, "number of seeds")
+	stop      = flag.Bool("sim.stop", false, "stop at the first seed that fails")
 	wire      = flag.Bool("sim.wire", false, "write also what hosts send")
 	trace     = flag.Bool("sim.trace", false, "write what happens, for the first seed only")
 )
@@ -69,7 +70,7 @@ func TestSeeds(t *testing.T) {
 	counts := map[string]int{}
 	began := time.Now()
 	n := uint64(0)
-	for ; n < *seeds; n++ {
+	for ; n < *seeds && !(*stop && t.Failed()); n++ {
 		r := simulate(t, *firstSeed+n, log)
 		for kind, c := range r.Faults {
 			counts[kind] += c
