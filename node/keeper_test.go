@@ -339,7 +339,7 @@ func TestTheRightIsWhatTheTableGranted(t *testing.T) {
 		ends := n.Status()
 		time.Sleep(time.Until(ends.ArmedUntil) - 1)
 		n.want("just before the short end", "works", routing.ReasonOpen)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		n.want("at the short end", "works", routing.ReasonTableUnavail)
 		n.want("at the short end", "health", routing.ReasonOpen)
 		if !n.trouble("node-lease-armed") {
@@ -347,7 +347,7 @@ func TestTheRightIsWhatTheTableGranted(t *testing.T) {
 		}
 		time.Sleep(time.Until(ends.SettledUntil) - 1)
 		n.want("just before the long end", "health", routing.ReasonOpen)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		n.want("at the long end", "health", routing.ReasonTableUnavail)
 		if l := f.lease("mx1.example"); l.ShortEnd.Sub(ends.ArmedUntil) < lease.Margin || l.LongEnd.Sub(ends.SettledUntil) < lease.Margin {
 			t.Errorf("the table's ends, %s and %s, are not a margin after the node's", l.ShortEnd, l.LongEnd)
