@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -219,7 +220,7 @@ func timeView(t time.Time) *time.Time {
 func (s *Server) spoolStatus() SpoolStatus {
 	st := s.Spool.Status()
 	v := SpoolStatus{
-		ID: s.Spool.ID(), Directory: s.SpoolDirectory, Refusing: errorText(st.Broken), Adopted: errors.Is(st.Broken, spool.ErrAdopted),
+		ID: s.Spool.ID(), Directory: s.SpoolDirectory, Refusing: errorText(cmp.Or(st.Broken, st.Full)), Adopted: errors.Is(st.Broken, spool.ErrAdopted),
 		Total: countView(st.Counts), Pending: st.Pending, Files: st.Files, Disk: st.Disk,
 		Agencies: []AgencySpool{}, Lanes: []Lane{}, Adoptions: s.Adoptions(),
 		LedgerError: errorText(s.Ledger.Status().Err),

@@ -80,10 +80,8 @@ func (s *Store) beginBounds() error {
 		return fmt.Errorf("spool %s: %w: %d messages, %d are allowed", s.o.Dir, ErrFull, s.x.counts.Messages, b.Messages)
 	case b.Bytes > 0 && s.x.counts.Bytes+s.bytes >= b.Bytes:
 		return fmt.Errorf("spool %s: %w: %d bytes, %d are allowed", s.o.Dir, ErrFull, s.x.counts.Bytes+s.bytes, b.Bytes)
-	case s.o.Now().Before(s.full):
-		return fmt.Errorf("spool %s: %w: the disk had no room a moment ago", s.o.Dir, ErrFull)
 	}
-	return nil
+	return s.diskRoom(0)
 }
 
 // reserve counts bytes of bodies that are coming.
@@ -93,6 +91,10 @@ func (s *Store) reserve(n int64) error {
 	if b := s.o.Bounds.Bytes; b > 0 && s.x.counts.Bytes+s.bytes+n > b {
 		return fmt.Errorf("spool %s: %w: %d bytes are allowed", s.o.Dir, ErrFull, b)
 	}
+	if err := s.diskRoom(n); err != nil {
+		return err
+	}
+	s.room.left -= n
 	s.bytes += n
 	return nil
 }

@@ -46,7 +46,8 @@
 //
 // # Failure
 //
-// A bound or a full disk is [ErrFull]; what was half written is cut off, and the next try
+// A bound or a full disk is [ErrFull]; a part of the disk always stays free
+// ([Options.Space]), so that what is there can be delivered; what was half written is cut off, and the next try
 // may succeed. Any other failed write, and every failed fsync, takes the spool out of
 // service ([ErrBroken]), because the kernel reports a lost page once and then calls it
 // clean: nothing is written to that segment again, and nothing new is taken until an

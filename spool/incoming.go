@@ -37,6 +37,7 @@ func (s *Store) Begin(env Envelope) (*Incoming, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spool: begin: %w", err)
 	}
+	s.look()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.ready(); err != nil {

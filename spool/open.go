@@ -30,6 +30,9 @@ func prepare(o Options) (*Store, error) {
 	if o.Disk == nil {
 		o.Disk = durable.OS{}
 	}
+	if o.Space == nil {
+		o.Space = ownSpace(&o)
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -27,6 +27,11 @@ type Options struct {
 	Dir    string
 	Node   string // this node's name: whose spool it is
 	Bounds Bounds
+	// Space tells what room there is on the disk of Dir; nil: the machine is asked if Disk
+	// is the machine's. The smaller of 256 MiB and 1/20 of the disk stays free: beyond that
+	// new mail meets ErrFull, so that what is there can still go. It may be called by several
+	// goroutines, four times a second at most. After an error nothing is bounded by it.
+	Space  func() (Space, error)
 	Logger *slog.Logger     // nil: none
 	Alarms Alarms           // nil: none
 	Now    func() time.Time // nil: time.Now
@@ -82,10 +87,11 @@ type Store struct {
 	x        index
 	segments map[uint32]*segment
 	seq      uint64
-	coming   int   // messages begun, not committed
-	bytes    int64 // of their bodies
-	broken   error // why nothing new is taken
-	full     time.Time
+	coming   int       // messages begun, not committed
+	bytes    int64     // of their bodies
+	broken   error     // why nothing new is taken
+	full     time.Time // until then the disk is believed to have no room, since a write found none
+	room     room
 	adopted  bool
 	closed   bool
 	removals []Removal // the last
@@ -176,6 +182,7 @@ func (s *Store) failed(what string, err error) error {
 // Status is what an operator wants to know at once.
 type Status struct {
 	Broken  error // why nothing new is taken; nil if it is
+	Full    error // the disk has no room for new mail at present, wraps ErrFull; nil if it has
 	Counts  Counts
 	Agency  map[routing.AgencyID]Counts // the empty id counts fixed addresses
 	Pending int                         // outcomes that the disk did not take yet
@@ -189,12 +196,13 @@ type Status struct {
 
 // Status returns the state of the store.
 func (s *Store) Status() Status {
+	s.look()
 	s.write.Lock()
 	pending := len(s.pending)
 	s.write.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Status{Broken: s.ready(), Counts: s.x.counts, Agency: s.agencies(), Pending: pending, Files: len(s.segments), Opened: s.report}
+	st := Status{Broken: s.ready(), Full: s.diskRoom(0), Counts: s.x.counts, Agency: s.agencies(), Pending: pending, Files: len(s.segments), Opened: s.report}
 	st.Removed, st.Removals = s.removed, slices.Clone(s.removals)
 	for _, seg := range s.segments {
 		st.Disk += seg.size

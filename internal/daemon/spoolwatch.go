@@ -96,6 +96,9 @@ func spoolAlarms(s spool.Status, l ledger.Status, most spool.Bounds) map[string]
 	default:
 		texts["spool-broken"] = fmt.Sprintf("The spool takes nothing more: %v. See to the disk, and then: mailcutover spool resume.", s.Broken)
 	}
+	if s.Full != nil {
+		texts["spool-disk-full"] = fmt.Sprintf("New mail that must be held is put off: %v. What is there goes on; make room.", s.Full)
+	}
 	if text := full(s.Counts, most.Bytes, most.Messages); text != "" {
 		texts["spool-full"] = "The spool has " + text + ": beyond that mail that must be held is put off."
 	}
