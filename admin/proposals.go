@@ -126,8 +126,9 @@ func (s *Server) registerProposals(api huma.API) {
 	handle(s, api, huma.Operation{
 		OperationID: "show-proposal", Method: http.MethodGet, Path: proposalsPath + "/{id}", Summary: "One proposal, with what is to be done", Tags: tags,
 	}, func(_ context.Context, in *ProposalID) (*reply[Proposal], error) {
-		p, err := s.proposal(s.Replica.State(), in.ID)
-		return &reply[Proposal]{Body: proposalView(&p)}, err
+		state := s.Replica.State()
+		p, err := s.proposal(state, in.ID)
+		return &reply[Proposal]{Body: standing(state, &p)}, err
 	})
 	handle(s, api, huma.Operation{
 		OperationID: "approve-proposal", Method: http.MethodPost, Path: proposalsPath + "/{id}/approve", Tags: tags,
@@ -217,11 +218,28 @@ func proposalView(p *approval.Proposal) Proposal {
 	return v
 }
 
+// standing is proposalView as things are now: a proposal for other epochs than the agencies
+// have can't be used any more, though nobody has tried.
+func standing(state *routing.State, p *approval.Proposal) Proposal {
+	v := proposalView(p)
+	if v.State != string(approval.Open) && v.State != string(approval.Approved) {
+		return v
+	}
+	now := epochsNow(state, p.Epochs)
+	for _, id := range concerns(p) {
+		if seen, ok := p.Epochs[id]; ok && now[id] != seen {
+			v.State, v.Why = string(approval.Void), fmt.Sprintf("agency %s is in epoch %s", id, now[id])
+		}
+	}
+	return v
+}
+
 func (s *Server) proposals(open bool) Proposals {
-	all, unreadable := approval.List(s.Replica.State())
+	state := s.Replica.State()
+	all, unreadable := approval.List(state)
 	out := Proposals{Proposals: []Proposal{}}
 	for i := range all {
-		v := proposalView(&all[i])
+		v := standing(state, &all[i])
 		if !open || v.State == string(approval.Open) || v.State == string(approval.Approved) {
 			out.Proposals = append(out.Proposals, v)
 		}

@@ -86,6 +86,9 @@ func TestProposalVoid(t *testing.T) {
 	path := "/v1/proposals/" + p.ID
 	want[admin.Proposal](t, n, 200, "POST", path+"/approve", approved(p), asCarla...)
 	want[admin.Acted](t, n, 200, "POST", "/v1/agencies/health/lock", `{"reason":"r"}`)
+	if list := want[admin.Proposals](t, n, 200, "GET", "/v1/proposals?open=true", ""); len(list.Proposals) != 0 {
+		t.Errorf("shown as if it could be used: %+v", list.Proposals)
+	}
 	want[admin.Problem](t, n, 409, "POST", path+"/start", `{}`)
 	if v := want[admin.Proposal](t, n, 200, "GET", path, ""); v.State != "void" || !strings.Contains(v.Why, "epoch 1.2") {
 		t.Errorf("%+v", v)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,7 +64,8 @@ func (c *checker) tokens(cfg *Config) {
 
 // persons checks what concerns people with several tokens.
 func (c *checker) persons(cfg *Config, ids []string) {
-	approvers, has := map[string]bool{}, map[string]map[Role]string{} // by person; of each role, the key of a token with it
+	approvers, proposers := map[string]bool{}, map[string]string{} // by person; the person as written
+	has := map[string]map[Role]string{}                            // by person, of each role, the key of a token with it
 	for i, t := range cfg.Admin.Tokens {
 		person := foldPerson(t.Person)
 		if has[person] == nil {
@@ -72,21 +74,30 @@ func (c *checker) persons(cfg *Config, ids []string) {
 		for _, role := range t.Roles {
 			has[person][role] = itemKey("admin.tokens", ids, i)
 			approvers[person] = approvers[person] || role == RoleApprover
+			if role == RoleOperator || role == RoleAdmin {
+				proposers[person] = t.Person
+			}
 		}
 		if admin, approver := has[person][RoleAdmin], has[person][RoleApprover]; admin != "" && approver != "" && !cfg.Lab {
 			c.add(Problem{Key: itemKey("admin.tokens", ids, i) + ".roles", Want: "admin or approver, not both for one person",
 				Hint: fmt.Sprintf("%s is admin by %s and approver by %s; who hands out tokens never approves", t.Person, admin, approver)}, "lab")
 		}
 	}
-	n := 0
-	for _, yes := range approvers {
-		if yes {
-			n++
-		}
+	if cfg.Approval != ApprovalRequired {
+		return
 	}
-	if cfg.Approval == ApprovalRequired && n < cfg.Approvals+1 {
-		c.warn(Problem{Key: "admin.tokens", Want: fmt.Sprintf("%d persons with the role approver, so that each can have approved what he proposes", cfg.Approvals+1),
-			Hint: fmt.Sprintf("there are %d; nothing can be switched that lacks %d approvals by others", n, cfg.Approvals)}, "approvals")
+	for _, person := range slices.Sorted(maps.Keys(proposers)) {
+		n := 0
+		for other, yes := range approvers {
+			if yes && other != person {
+				n++
+			}
+		}
+		if n < cfg.Approvals {
+			c.warn(Problem{Key: "admin.tokens", Want: fmt.Sprintf("%d other persons with the role approver", cfg.Approvals),
+				Hint: fmt.Sprintf("there are %d, so nothing that %s proposes can be approved", n, proposers[person])}, "approvals")
+			return
+		}
 	}
 }
 
