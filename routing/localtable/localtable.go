@@ -267,7 +267,7 @@ func translate(err error) error {
 	}
 	for _, known := range []error{table.ErrUnavailable, table.ErrStale, table.ErrIncarnation, table.ErrReused,
 		table.ErrNoMapping, table.ErrGap, table.ErrEmpty, table.ErrBadChange, table.ErrRejoining, table.ErrTerm,
-		table.ErrGuard, table.ErrEvicted, table.ErrInstance, table.ErrNotMember} {
+		table.ErrGuard, table.ErrEvicted, table.ErrInstance, table.ErrNotMember, table.ErrFounded} {
 		if errors.Is(err, known) {
 			return err
 		}

@@ -94,6 +94,11 @@ func (t *Table) putMapping(ctx context.Context, m *routing.Mapping) error {
 	if err != nil || complete {
 		return err
 	}
+	return t.storeMapping(ctx, m)
+}
+
+// storeMapping stores a mapping whatever else the table has.
+func (t *Table) storeMapping(ctx context.Context, m *routing.Mapping) error {
 	var n uint64
 	for batch := range chunks(m.Parts(partBytes), partsPerCommit) {
 		err := t.inMapping(ctx, m, func(b *bolt.Bucket) error {

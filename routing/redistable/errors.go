@@ -32,6 +32,8 @@ func answered(words []string) (pos routing.Position, err error) {
 		return decodePosition([]any{words[1], format, words[2], words[3], words[4]})
 	case "EMPTY":
 		err = table.ErrEmpty
+	case "FOUNDED":
+		err = fmt.Errorf("%w: %s", table.ErrFounded, words[1])
 	case "INCARNATION":
 		err = fmt.Errorf("%w: %s", table.ErrIncarnation, words[1])
 	case "STALE":
@@ -92,7 +94,7 @@ var errReplica = errors.New("the server is a replica")
 func (t *Table) unavailable(ctx context.Context, err error) error {
 	for _, known := range []error{table.ErrUnavailable, table.ErrStale, table.ErrIncarnation, table.ErrReused,
 		table.ErrNoMapping, table.ErrGap, table.ErrEmpty, table.ErrBadChange, table.ErrRejoining, table.ErrTerm,
-		table.ErrGuard, table.ErrEvicted, table.ErrInstance, table.ErrNotMember} {
+		table.ErrGuard, table.ErrEvicted, table.ErrInstance, table.ErrNotMember, table.ErrFounded} {
 		if errors.Is(err, known) {
 			return err
 		}

@@ -114,6 +114,12 @@ func (t *Table) putMapping(ctx context.Context, m *routing.Mapping) error {
 	if err != nil || mark != "" || m.Digest().IsZero() {
 		return err
 	}
+	return t.storeMapping(ctx, m)
+}
+
+// storeMapping stores a mapping whatever else the table has.
+func (t *Table) storeMapping(ctx context.Context, m *routing.Mapping) error {
+	key := t.mappingKey(m.Agency(), m.Digest())
 	n := 0
 	var batch [][]byte
 	for part := range m.Parts(partBytes) {
@@ -131,7 +137,7 @@ func (t *Table) putMapping(ctx context.Context, m *routing.Mapping) error {
 	n += len(batch)
 	bulk, cancel := context.WithTimeout(ctx, t.o.BulkTimeout)
 	defer cancel()
-	mark = fmt.Sprintf("%s %d %d %s", partPrefix, n, m.Size(), m.Digest())
+	mark := fmt.Sprintf("%s %d %d %s", partPrefix, n, m.Size(), m.Digest())
 	words, err := t.complete.Run(bulk, t.writes, []string{key}, n, m.Size(), partPrefix, mark).StringSlice()
 	if err != nil {
 		return err

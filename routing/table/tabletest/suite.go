@@ -64,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T) table.Table, hooks Hooks) {
 		{"table that went back waits for its nodes", testWentBack},
 		{"two servers of one term are told apart", testForked},
 		{"people end a rejoin", testEndRejoin},
+		{"empty table is founded from a copy", testFounded},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { tt.test(t, open) })
