@@ -43,6 +43,9 @@ type body struct {
 // Repaired implements Body.
 func (b *body) Repaired() int { return b.scan.repaired }
 
+// Gone implements Body.
+func (b *body) Gone() bool { return b.c.gone() }
+
 // Read implements Body.
 func (b *body) Read(p []byte) (int, error) {
 	if b.err != nil || len(p) == 0 {

@@ -65,4 +65,9 @@ type Body interface {
 
 	// Repaired returns how many bare CR or LF were made CRLF so far.
 	Repaired() int
+
+	// Gone reports whether the peer has ended its side of the connection: then it won't
+	// see the answer, and will send the message again. False says nothing: it may go, or
+	// be out of reach, at any time.
+	Gone() bool
 }

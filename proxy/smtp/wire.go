@@ -242,6 +242,20 @@ func (w *wire) poll() bool {
 	return false
 }
 
+// gone reports, without waiting, whether the peer has ended its side and nothing of it is
+// unread. Under TLS its farewell may be unread; then this is false.
+func (w *wire) gone() (over bool) {
+	if w.raw == nil || len(w.unread()) > 0 {
+		return false
+	}
+	err := w.raw.Control(func(fd uintptr) { // which asks for no deadline
+		var b [1]byte
+		n, err := nonblock.Peek(fd, b[:])
+		over = n == 0 && err != syscall.EAGAIN
+	})
+	return over || err != nil
+}
+
 // output returns the collected bytes of answers, to be appended to.
 func (w *wire) output() []byte {
 	if w.out == nil {

@@ -89,12 +89,15 @@ func (m *message) pass(ctx context.Context, body smtp.Body) []error {
 	if err := m.commit(ctx); err != nil {
 		return m.all(err)
 	}
-	if m.streamed() == 0 {
-		return m.answers(ctx)
+	if m.streamed() > 0 {
+		m.dot()
 	}
-	m.dot()
 	errs := m.answers(ctx)
-	m.settle(errs)
+	var gone error
+	if body.Gone() {
+		gone = errGone
+	}
+	m.settle(errs, gone)
 	return errs
 }
 
@@ -337,20 +340,28 @@ func (m *message) dot() {
 	}
 }
 
+// errGone is why a message is not acknowledged whose sender ended the connection while a
+// platform was asked.
+var errGone = errors.New("the sender has ended the connection and doesn't see the answer")
+
 // settle tells the ledger what became of the message, now that the sender's answer is
 // known, and ends what the drain waits for. Where one answer speaks for all, a copy that a
-// platform took counts for nothing if that answer isn't 250: the sender sends it again.
-func (m *message) settle(errs []error) {
-	refused := !m.lmtp && errs[0] != nil
+// platform took counts for nothing if that answer isn't 250: the sender sends it again. So
+// does one who won't see it, as gone says.
+func (m *message) settle(errs []error, gone error) {
+	unseen := gone
+	if !m.lmtp && errs[0] != nil {
+		unseen = errs[0]
+	}
 	n := 0
 	for i := range m.rcpt {
 		r := &m.rcpt[i]
 		if r.dotted == nil {
 			continue
 		}
-		if note := &m.notes[n]; refused && note.Result == ledger.ResultDelivered {
+		if note := &m.notes[n]; unseen != nil && note.Result == ledger.ResultDelivered {
 			note.Result = ledger.ResultNotAcknowledged
-			m.log(slog.LevelWarn, "message not acknowledged: a copy is on the platform", &r.decision, "error", errs[0])
+			m.log(slog.LevelWarn, "message not acknowledged: a copy is on the platform", &r.decision, "error", unseen)
 		}
 		n++
 	}
@@ -362,8 +373,8 @@ func (m *message) settle(errs []error) {
 			t.End()
 		}
 	}
-	if refused && m.committed {
-		m.keptTwice(errs[0])
+	if unseen != nil && m.committed {
+		m.keptTwice(unseen)
 	}
 }
 
