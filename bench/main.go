@@ -1,6 +1,6 @@
 // Command bench measures what docs/performance.md states and prints it: messages per
-// second and CPU beside HAProxy and Postfix, the memory of idle connections, and what a
-// table of a million mailboxes costs.
+// second and CPU beside HAProxy and Postfix, the memory of idle connections, what a table
+// of a million mailboxes costs, the spool, and switches of agencies on three nodes.
 //
 // It promises that what is compared ran in turns in the same minutes on the same machine,
 // and that mailcutover is the program that operators run, with JSON logs written to a file
@@ -10,7 +10,7 @@
 //
 //	make bench                      # about five minutes
 //	go run ./bench -quick           # a minute and a half: fewer and shorter rounds
-//	go run ./bench -only throughput # one part: throughput, idle or table
+//	go run ./bench -only throughput # one part: throughput, idle, table, spool or switch
 //	go run ./bench -json
 //	go run ./bench -profile DIR     # profiles of mailcutover under the load, nothing compared
 package main
@@ -62,7 +62,11 @@ type options struct {
 	mailboxes int           // of each agency
 	held      []int         // messages in a spool whose memory is measured
 	starts    int           // messages in a spool that a node starts with
-	against   string        // another mailcutover, whose throughput is measured too; empty: none
+	sizes     []int         // mailboxes of the agencies that are switched
+	switches  int           // of the agency of 10,000; others a fifth of it
+	changes   int           // whose way to three nodes is measured
+	locks     int
+	against   string // another mailcutover, whose throughput is measured too; empty: none
 	progress  io.Writer
 }
 
@@ -75,6 +79,7 @@ var parts = []struct {
 	{"idle", idle},
 	{"table", table},
 	{"spool", held},
+	{"switch", switches},
 }
 
 // report is what -json prints.
@@ -88,16 +93,17 @@ type report struct {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	o := options{held: []int{100_000}, starts: 100_000, nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
+	o := options{held: []int{100_000}, starts: 100_000, sizes: []int{100, 10_000, 100_000}, changes: 300, locks: 20, nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
 	quick := flags.Bool("quick", false, "fewer and shorter rounds: figures are rougher")
 	asJSON := flags.Bool("json", false, "print JSON")
-	only := flags.String("only", "", "one part: throughput, idle, table or spool")
+	only := flags.String("only", "", "one part: throughput, idle, table, spool or switch")
 	profiles := flags.String("profile", "", "write profiles of mailcutover under the load into this directory, and compare nothing")
 	flags.IntVar(&o.rounds, "rounds", 9, "rounds, each with one turn of each contender")
 	flags.DurationVar(&o.turn, "turn", 4*time.Second, "length of a turn")
 	flags.IntVar(&o.idle, "idle", 5000, "idle connections")
 	flags.IntVar(&o.agencies, "agencies", 200, "agencies of the large table")
 	flags.IntVar(&o.mailboxes, "mailboxes", 5000, "mailboxes of each agency")
+	flags.IntVar(&o.switches, "switches", 50, "cutovers and rollbacks of the agency of 10,000 mailboxes")
 	flags.StringVar(&o.against, "against", "", "another build of mailcutover, whose throughput is measured beside this one's")
 	million := flags.Bool("million", false, "measure the memory of 1,000,000 held messages too (2 GB of disk)")
 	if err := flags.Parse(args); err != nil {
@@ -108,12 +114,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	if *quick {
 		o.rounds, o.turn, o.nodes = min(o.rounds, 5), min(o.turn, 1500*time.Millisecond), 1
+		o.switches, o.sizes = min(o.switches, 10), []int{10_000}
 	}
 	if *million {
 		o.held = append(o.held, 1_000_000)
 	}
-	if o.rounds < 1 || o.turn <= 0 || o.idle < 1 || o.agencies < 1 || o.mailboxes < 1 {
-		return errors.New("rounds, turn, idle, agencies and mailboxes must be positive")
+	if o.rounds < 1 || o.turn <= 0 || o.idle < 1 || o.agencies < 1 || o.mailboxes < 1 || o.switches < 1 {
+		return errors.New("rounds, turn, idle, agencies, mailboxes and switches must be positive")
 	}
 	return measure(ctx, o, *only, *profiles, *asJSON, stdout, stderr)
 }

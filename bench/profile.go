@@ -43,7 +43,7 @@ func profile(t peers.TB, o options, only, dir string) {
 	within(t, s)
 	c := contender{name: "mailcutover", addr: s.addr()}
 	c.warm(t, o)
-	record(t, o, dir, "", c.messages, func() { send(t, c.addr, c.messages) })
+	record(t, o, dir, "", c.messages, func() { send(t, c.addr, c.to, c.messages) })
 }
 
 // within starts a node inside this process, and fills its table.

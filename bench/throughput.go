@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -19,6 +20,7 @@ type contender struct {
 	name string
 	addr string // where smtp-source sends to
 	pid  int    // of what stands between; 0: nothing does
+	to   string // who is written to; empty: recipient
 
 	messages int       // of one turn
 	rates    []float64 // messages per second, by round
@@ -55,17 +57,17 @@ func contenders(t peers.TB, against string) []*contender {
 }
 
 // send sends messages and returns how long it took.
-func send(t peers.TB, addr string, messages int) time.Duration {
+func send(t peers.TB, addr, to string, messages int) time.Duration {
 	return peers.Source(t, addr, peers.SourceOptions{
-		From: "sender@elsewhere.example", To: recipient,
+		From: "sender@elsewhere.example", To: cmp.Or(to, recipient),
 		Messages: messages, Sessions: sessions, Length: messageBytes,
 	}).Took
 }
 
 // warm sends the first messages and finds out how many make a turn.
 func (c *contender) warm(t peers.TB, o options) {
-	send(t, c.addr, o.warmUp)
-	rate := float64(o.warmUp) / send(t, c.addr, o.warmUp).Seconds()
+	send(t, c.addr, c.to, o.warmUp)
+	rate := float64(o.warmUp) / send(t, c.addr, c.to, o.warmUp).Seconds()
 	c.messages = max(int(math.Round(rate*o.turn.Seconds()/sessions))*sessions, sessions)
 }
 
@@ -75,7 +77,7 @@ func (c *contender) turn(t peers.TB) {
 	if err != nil {
 		t.Fatalf("CPU time of %s: %v", c.name, err)
 	}
-	took := send(t, c.addr, c.messages)
+	took := send(t, c.addr, c.to, c.messages)
 	after, err := c.cpu()
 	if err != nil {
 		t.Fatalf("CPU time of %s: %v", c.name, err)

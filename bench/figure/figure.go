@@ -53,6 +53,20 @@ func (f Figure) AtMost(bar float64) Figure {
 	return f
 }
 
+// EachAtMost holds the greatest value to a bar.
+func (f Figure) EachAtMost(bar float64) Figure {
+	reached := f.Runs > 0 && f.Max <= bar
+	f.Bar, f.Reached = strings.TrimSpace("each at most "+number(bar)+" "+f.Unit), &reached
+	return f
+}
+
+// EachAtLeast holds the least value to a bar.
+func (f Figure) EachAtLeast(bar float64) Figure {
+	reached := f.Runs > 0 && f.Min >= bar
+	f.Bar, f.Reached = strings.TrimSpace("each at least "+number(bar)+" "+f.Unit), &reached
+	return f
+}
+
 // Against says how mailcutover compares to this figure, round by round, without a bar.
 func (f Figure) Against(ratios []float64) Figure {
 	f.Ratio = Median(ratios)

@@ -101,6 +101,7 @@ func Start(t peers.TB, o Options) *Cluster {
 	}
 	settings := map[string]string{}
 	if o.Replicas > 0 {
+		settings["repl-diskless-sync-delay"] = "0" // a replica is there at once
 		settings["min-replicas-to-write"], settings["min-replicas-max-lag"] = "1", "2"
 	}
 	primary := peers.StartRedis(t, peers.RedisOptions{Settings: settings})
@@ -408,7 +409,7 @@ func (c *Cluster) Serves(t peers.TB, n *Node) {
 }
 
 // patience is how long is waited for what must come, on a busy machine.
-const patience = 60 * time.Second
+const patience = 120 * time.Second
 
 // Until waits until done says so.
 func Until(t peers.TB, what string, done func() bool) {

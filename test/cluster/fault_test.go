@@ -14,10 +14,12 @@ import (
 func (c *Cluster) begin(t *testing.T, n *Node, agency string) *Running {
 	t.Helper()
 	var o *Running
+	said := ""
 	Until(t, "a switch of "+agency+" to begin", func() bool {
 		var err error
-		if o, err = c.Begin(t.Context(), n, agency); err != nil {
-			t.Logf("begin at %s: %v", n.Name, err)
+		if o, err = c.Begin(t.Context(), n, agency); err != nil && err.Error() != said {
+			said = err.Error()
+			t.Logf("begin at %s: %s", n.Name, said)
 		}
 		return err == nil
 	})

@@ -328,7 +328,7 @@ func (r *Record) checkOthers(v *Verdict) {
 			if strings.HasPrefix(t.Answer, "250") || r.faulty(s.Node, id, t) {
 				continue
 			}
-			v.Disturbed = append(v.Disturbed, fmt.Sprintf("message %d for %s at node %d: %s after %s", s.ID, s.Rcpt, s.Node, cmp.Or(t.Answer, "no answer"), t.Ended.Sub(t.Began)))
+			v.Disturbed = append(v.Disturbed, fmt.Sprintf("message %d for %s at node %d: %s at %s after %s", s.ID, s.Rcpt, s.Node, cmp.Or(t.Answer, "no answer"), stamp(t.Ended), t.Ended.Sub(t.Began)))
 		}
 	}
 }
