@@ -145,7 +145,8 @@ func switchKind(k operation.Kind, about string) *kind {
 			v := operationView(op, running)
 			return &Started{Operation: &v}, nil
 		},
-		refusal: func(error) bool { return true }, // begin returns an error only then
+		// begin returns an error only then, unless the call's time was over before it knew.
+		refusal: func(err error) bool { return !errors.Is(err, context.DeadlineExceeded) },
 	}
 }
 

@@ -413,8 +413,9 @@ func (s *Server) withdraw(ctx context.Context, id, why string) (*reply[Proposal]
 
 // startProposal uses a proposal. It is marked as used before anything happens, so that it
 // is used once, whatever fails; what was refused before it changed anything gives it back.
+// A caller who goes away changes nothing of that.
 func (s *Server) startProposal(ctx context.Context, id string) (*startedProposal, error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
 	p, err := s.proposal(s.Replica.State(), id)
 	if err != nil {
