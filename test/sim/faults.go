@@ -145,6 +145,7 @@ var faults = []fault{
 				}
 				s.Restore(backup)
 			}
+			r.worse()
 			for _, m := range r.machines {
 				m.view = p
 			}
@@ -179,6 +180,20 @@ var faults = []fault{
 	}},
 }
 
+// kinds are all kinds of faults that a run counts.
+func kinds() []string {
+	all := []string{
+		"late segment of a killed process", "node is killed while the table loses something", "platform is slow", "platform answers 451 to the dot", "platform puts a mailbox off",
+		"platform takes a message and is gone", "platform is gone before it takes a message",
+	}
+	for _, f := range faults {
+		if f.kind != "platform is slow, drops and refuses" { // counted one by one
+			all = append(all, f.kind)
+		}
+	}
+	return all
+}
+
 // silence makes a link lose what is sent, until TCP brings it again.
 func (r *Run) silence(kind string, l *link, out, in bool) {
 	r.fault(kind)
@@ -206,6 +221,27 @@ func (r *Run) restart(m *machine) {
 			m.start()
 		}
 	})
+}
+
+// worse kills nodes at the moment at which the table loses something: then only what they
+// have on their disks tells of it.
+func (r *Run) worse() {
+	if r.chance(0.5) {
+		return
+	}
+	for _, m := range r.machines {
+		if m.life == nil || r.chance(0.3) {
+			continue
+		}
+		r.fault("node is killed while the table loses something")
+		loss := memdisk.LoseNothing
+		if r.chance(0.5) {
+			loss = memdisk.LoseAll
+			r.oracle.loses(m.name)
+		}
+		m.kill(loss)
+		r.restart(m)
+	}
 }
 
 // watchDisk kills the process when its disk has stopped at a write.
@@ -245,6 +281,9 @@ func (r *Run) failover(kind string, behind time.Duration) {
 			return
 		}
 		r.servers[old].Stop()
+		if behind > 0 {
+			r.worse()
+		}
 		r.after(r.evenly(100*time.Millisecond, 2*time.Second), "", func() {
 			if r.servers[next].Down() || r.servers[next].Primary() || !r.servers[old].Down() {
 				return

@@ -34,6 +34,9 @@ import (
 // leases are the same on all nodes of all runs: short, so that a run doesn't take long.
 var leases = node.Lease{Armed: 2 * time.Second, Settled: 6 * time.Second, Margin: 300 * time.Millisecond}
 
+// renewEvery is how often nodes renew: a lease stands three renewals that are lost.
+const renewEvery = 500 * time.Millisecond
+
 // connectionLimit is that of both platforms.
 const connectionLimit = 4 * time.Second
 
@@ -92,6 +95,9 @@ func (m *machine) wall() time.Time { return time.Now().Add(m.jump) }
 
 // start begins a life in a goroutine of its own. mu is held.
 func (m *machine) start() {
+	if m.run.over {
+		return
+	}
 	h := &host{w: m.w, name: m.name, addr: m.addr, halted: m.disk.Crashed}
 	m.host = h
 	l := &life{m: m, host: h, began: time.Now(), alarms: alarm.NewSet(nil), ready: make(chan struct{})}
@@ -211,7 +217,7 @@ func (l *life) open(disk *memdisk.Disk) (err error) {
 		return err
 	}
 	l.keeper, err = node.OpenKeeper(node.KeeperOptions{
-		Table: l.table, Replica: l.replica, Node: m.id, Build: "sim", Lease: leases,
+		Table: l.table, Replica: l.replica, Node: m.id, Build: "sim", Lease: leases, Renew: renewEvery,
 		Dir: "/data/node", Disk: disk, Counts: l.counts, Logger: l.log, Now: m.monotonic,
 	})
 	if err != nil {

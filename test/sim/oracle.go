@@ -30,6 +30,7 @@ type oracle struct {
 	answers  map[version]string // what an open record said
 	marks    map[markOf]routing.Epoch
 	backlog  map[boxOf][]*held
+	opened   map[routing.AgencyID]int
 	shut     map[routing.AgencyID]bool   // everybody was told that it is locked
 	said     map[routing.AgencyID]string // platform of the last success
 	accepts  int
@@ -84,7 +85,7 @@ func newOracle(r *Run) *oracle {
 		w: r.World, run: r,
 		mail: map[string]map[string]*copies{}, named: map[string]int{}, of: map[string]string{}, unnamed: map[string]bool{},
 		sent: map[string][]string{}, chain: map[routing.AgencyID]*chain{}, answers: map[version]string{}, marks: map[markOf]routing.Epoch{},
-		backlog: map[boxOf][]*held{}, shut: map[routing.AgencyID]bool{}, said: map[routing.AgencyID]string{},
+		backlog: map[boxOf][]*held{}, opened: map[routing.AgencyID]int{}, shut: map[routing.AgencyID]bool{}, said: map[routing.AgencyID]string{},
 	}
 	for _, a := range r.agencies {
 		o.chain[a.id] = &chain{at: -1, current: a.source}
@@ -181,28 +182,35 @@ func (o *oracle) wrote(server string, args []string) {
 	}
 }
 
-// success is what somebody was told of a switch (I2). mu is held.
-func (o *oracle) success(id routing.AgencyID, platform string) {
+// success is what somebody was told of a switch that began at an epoch (I2). mu is held.
+func (o *oracle) success(id routing.AgencyID, platform string, begun routing.Epoch) {
 	c := o.chain[id]
 	o.w.note("success is told: %s is on %s", id, platform)
-	o.said[id] = platform
-	if c.current == platform {
+	for i := range c.commits {
+		if c.commits[i].platform != platform || c.commits[i].epoch.Compare(begun) <= 0 {
+			continue
+		}
+		if i > c.at { // else it is told late, and overtaken
+			c.at, c.current, o.said[id] = i, platform, platform
+		}
 		return
 	}
-	for i := len(c.commits) - 1; i > c.at; i-- {
-		if c.commits[i].platform == platform {
-			c.at, c.current = i, platform
-			return
-		}
+	if c.current == platform {
+		o.said[id] = platform
+		return // an emergency that found it there
 	}
-	o.w.violated("I5", "success of a switch of %s to %s is told, and no commit was written", id, platform)
+	o.w.violated("I5", "success of a switch of %s to %s is told, and no commit was written after epoch %s", id, platform, begun)
 }
 
-// locked is a lock that is told as done by all nodes. mu is held.
-func (o *oracle) locked(id routing.AgencyID) { o.shut[id] = true }
+// locked is a lock that is told as done by all nodes; opened is how often the agency may
+// have been opened before it. mu is held.
+func (o *oracle) locked(id routing.AgencyID, opened int) { o.shut[id] = o.opened[id] == opened }
 
 // opening is what may open an agency that was locked. mu is held.
-func (o *oracle) opening(id routing.AgencyID) { o.shut[id] = false }
+func (o *oracle) opening(id routing.AgencyID) {
+	o.shut[id] = false
+	o.opened[id]++
+}
 
 // survived looks whether what was told as done is still there in the end (I7).
 func (o *oracle) survived() {

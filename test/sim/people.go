@@ -22,13 +22,13 @@ type act struct {
 var acts = []act{
 	{"lock", func(ctx context.Context, r *Run, _ *life, c *control.Control, a control.Act, ag *agency) error {
 		r.mu.Lock()
-		r.oracle.opening(ag.id) // of an older lock: it no longer says anything
+		opened := r.oracle.opened[ag.id]
 		r.mu.Unlock()
 		res, err := c.Lock(ctx, a, []routing.AgencyID{ag.id}, false)
 		closed := func(n control.Receipt) bool { return n.Standing == control.Closed }
 		if err == nil && res.Complete && !slices.ContainsFunc(res.Nodes, func(n control.Receipt) bool { return !closed(n) }) {
 			r.mu.Lock()
-			r.oracle.locked(ag.id)
+			r.oracle.locked(ag.id, opened)
 			r.mu.Unlock()
 		}
 		return err
@@ -127,12 +127,23 @@ func (r *Run) order(ctx context.Context, l *life, id control.Act) (string, error
 		return "", nil
 	}
 	for _, a := range state.Agencies() {
-		if a.Locked && a.Phase.Open() && a.Published {
+		if a.Locked {
 			r.mu.Lock()
 			r.oracle.opening(a.ID)
 			r.mu.Unlock()
 			_, err := l.control.Unlock(ctx, id, []routing.AgencyID{a.ID})
 			return "unlock", err
+		}
+		_, known := state.Operation(a.Operation)
+		if a.Operation != "" && !known && time.Since(r.healedAt) > 30*time.Second {
+			// An operation that nobody knows any more: only this ends it.
+			op, err := l.runner.Run(ctx, operation.Request{Kind: operation.Rollback, Agency: a.ID, Who: "anna", Reason: "sim", Emergency: true})
+			if err == nil && op.Step == operation.StepDone {
+				r.mu.Lock()
+				r.oracle.success(a.ID, string(a.Source), op.Begun[a.ID])
+				r.mu.Unlock()
+			}
+			return "emergency rollback of what nobody knows", err
 		}
 		if a.Unconfirmed != "" {
 			_, err := l.control.ConfirmEmergency(ctx, id, a.Unconfirmed)
@@ -185,7 +196,7 @@ func (r *Run) operate(ag *agency, emergency bool) {
 		switch {
 		case err == nil && op.Step == operation.StepDone:
 			r.done[string(req.Kind)+" done"]++
-			r.oracle.success(ag.id, winner)
+			r.oracle.success(ag.id, winner, op.Begun[ag.id])
 		case op.Step == operation.StepAborted:
 			r.done[string(req.Kind)+" aborted"]++
 		case errors.Is(err, routing.ErrNotArmed):

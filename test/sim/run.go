@@ -48,6 +48,7 @@ type Run struct {
 	done     map[string]int
 	acts     int  // of people, so far
 	quiet    bool // no faults any more
+	over     bool // nothing starts any more
 	healedAt time.Time
 }
 
@@ -79,7 +80,7 @@ func (r *Run) canonical(place string) (*agency, string) {
 }
 
 const (
-	loadTime  = 12 * time.Second
+	loadTime  = 9 * time.Second
 	drainTime = 3 * time.Minute
 )
 
@@ -215,7 +216,7 @@ func (r *Run) execute() error {
 	for _, m := range r.machines {
 		m.kill(memdisk.LoseNothing)
 	}
-	r.quiet = true
+	r.over = true
 	r.mu.Unlock()
 	ended := make(chan struct{})
 	go func() {
@@ -266,7 +267,7 @@ func (r *Run) happen() error {
 	r.note("all nodes serve")
 	r.plan()
 	r.mu.Unlock()
-	r.run(loadTime+4*time.Second, nil)
+	r.run(loadTime+2*time.Second, nil)
 	r.mu.Lock()
 	r.heal()
 	r.healedAt = time.Now()
@@ -419,7 +420,7 @@ func (r *Run) fill() error {
 
 // plan draws load, switches and faults.
 func (r *Run) plan() {
-	for range 30 + r.rng.IntN(30) {
+	for range 25 + r.rng.IntN(25) {
 		r.toSend++
 		r.after(r.evenly(0, loadTime), "", func() {
 			r.toSend--
@@ -454,7 +455,7 @@ func (r *Run) plan() {
 			r.after(start+r.between(time.Second, 8*time.Second), "", func() { r.perform(r.machine(), "unlock", on) })
 		}
 	}
-	for range 1 + r.rng.IntN(3) {
+	for range 1 + r.rng.IntN(4) {
 		f := faults[r.rng.IntN(len(faults))]
 		r.after(r.evenly(0, loadTime), "", func() {
 			if !r.quiet {

@@ -47,7 +47,7 @@ var mutants = []mutant{
 	one("node rule 2: a lease never ends", keeper,
 		"Settled: now.Before(g.settled), SettledLife: g.settledLife,\n		Armed: now.Before(g.armed), ArmedLife: g.armedLife,",
 		"Settled: now.Before(g.settled) || g.settledLife > 0, SettledLife: g.settledLife,\n		Armed: now.Before(g.armed) || g.armedLife > 0, ArmedLife: g.armedLife,"),
-	one("node rule 2: a lease counts from the answer", renewGo, "k.take(ctx, right, sent, renewed)", "k.take(ctx, right, k.o.Now(), renewed)"),
+	one("node rule 2: a lease counts from the answer", renewGo, "k.take(ctx, sent, renewed)", "k.take(ctx, k.o.Now(), renewed)"),
 	one("node rule 2: a lease begins though the copy is behind", renewGo, "if k.o.Replica.Wait(ctx, r.Position) != nil {", "if false {"),
 	one("node rule 3: no check", check, "	ctx, cancel := context.WithTimeout(ctx, CheckTimeout)\n	defer cancel()\n	k.checkMu.Lock()", "	if true {\n		return nil\n	}\n	ctx, cancel := context.WithTimeout(ctx, CheckTimeout)\n	defer cancel()\n	k.checkMu.Lock()"),
 	one("node rule 3: the records are not looked at before the dot", ticket, "case !a.current(t):\n		return t.stale()", "case false:\n		return t.stale()"),

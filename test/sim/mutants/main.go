@@ -48,7 +48,12 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	out, err := exec.Command("go", "run", "./test/sim/overlay", filepath.Join(dir, "runtime")).Output()
+	cache, err := exec.Command("go", "env", "GOCACHE").Output()
+	if err != nil {
+		return fmt.Errorf("go env GOCACHE: %w", err)
+	}
+	// The same place as tools/sim, so that the build cache knows the standard library again.
+	out, err := exec.Command("go", "run", "./test/sim/overlay", filepath.Join(strings.TrimSpace(string(cache)), "mailcutover-overlay")).Output()
 	if err != nil {
 		return fmt.Errorf("overlay of the runtime: %w", err)
 	}

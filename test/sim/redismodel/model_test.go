@@ -122,6 +122,10 @@ var same = []string{
 	`return redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 2)`,
 	`return cjson.encode(cjson.decode('{"a":[1,2,"x"]}'))`,
 	`return redis.sha1hex('x')`,
+	`return {string.match('run_id:00ff12\r\nx', 'run_id:(%x+)'), string.match('000', '^0*$'), string.match('1.22', '^(%d+)%.(%d+)$')}`,
+	`local a, b, c, d = string.match('7 - in {"a b"} 0', '^(%d+) (%S+) (%a+) (.*)$') return {a, b, c, d}`,
+	`return {string.match('abc', 'b'), tostring(string.match('abc', '^b')), string.match('xaay', 'a-y'), string.match('ab]c', '[^%]]+'), string.match('colour', 'colou?r')}`,
+	`return {string.match('1 22 0 1 -', '^(%d+) (%d+) ([01]) ([01]) (%S+)'), string.match(' x ', '%s*(.-)%s*$')}`,
 	`return {tonumber('12'), tonumber('x') == nil, tostring(12), 7 % 3, math.floor(3.5), select('#', 1, 2)}`,
 }
 

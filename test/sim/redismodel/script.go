@@ -149,6 +149,7 @@ func (s *Server) interpreter() *lua.LState {
 		l.Push(lua.LString(name))
 		l.Call(1, 0)
 	}
+	l.SetField(l.GetGlobal("string"), "match", l.NewFunction(luaMatch))
 	for _, name := range []string{"print", "dofile", "loadfile", "require", "module"} {
 		l.SetGlobal(name, lua.LNil)
 	}
@@ -177,7 +178,7 @@ func (s *Server) interpreter() *lua.LState {
 	}
 	l.SetGlobal("redis", t)
 	openJSON(l)
-	s.lua = l
+	s.lua, s.words = l, map[status]lua.LValue{}
 	return l
 }
 
@@ -207,6 +208,13 @@ func (s *Server) luaCall(l *lua.LState, raise bool) int {
 			l.Error(t, 0)
 		}
 		l.Push(t)
+		return 1
+	}
+	if word, is := answer.(status); is { // scripts don't alter it: one for all
+		if s.words[word] == nil {
+			s.words[word] = toLua(l, answer)
+		}
+		l.Push(s.words[word])
 		return 1
 	}
 	l.Push(toLua(l, answer))

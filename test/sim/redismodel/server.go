@@ -37,7 +37,8 @@ type Server struct {
 	data     data
 	scripts  map[string]string // sha1 to text
 	lua      *lua.LState
-	running  *call // of the script that runs
+	words    map[status]lua.LValue // of lua
+	running  *call                 // of the script that runs
 	sessions map[*Session]struct{}
 	serial   int // of sessions
 

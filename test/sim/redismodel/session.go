@@ -1,6 +1,7 @@
 package redismodel
 
 import (
+	"bytes"
 	"cmp"
 	"maps"
 	"slices"
@@ -96,10 +97,12 @@ func (c *Session) work() {
 	}
 }
 
+var crlf = []byte("\r\n")
+
 // parse returns the next command and its length; 0 if it isn't complete.
 func parse(b []byte) (args []string, n int, bad bool) {
 	line := func(at int) (string, int) {
-		i := strings.Index(string(b[at:]), "\r\n")
+		i := bytes.Index(b[at:], crlf)
 		if i < 0 {
 			return "", 0
 		}
