@@ -6,7 +6,7 @@ FUZZTIME ?= 30s
 CAMPAIGN ?= 30m
 export GO FUZZTIME CAMPAIGN
 
-.PHONY: help test peers lint demo bench fuzz campaign
+.PHONY: help test peers lint demo bench fuzz campaign mutants
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -29,5 +29,8 @@ bench: ## print the figures of docs/performance.md
 fuzz: ## run each fuzz target for FUZZTIME
 	@tools/fuzz
 
-campaign: peers ## crashes, kills and random histories, for CAMPAIGN (30m, 2h)
+campaign: peers ## crashes, kills, random histories and further seeds, for CAMPAIGN (30m, 2h)
 	@tools/campaign
+
+mutants: ## leave out one rule of the switch after the other; the simulation has to notice
+	@tools/mutants
