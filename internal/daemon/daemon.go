@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"mailcutover/admin"
 	"mailcutover/internal/alarm"
 	"mailcutover/internal/config"
+	"mailcutover/internal/durable"
 	"mailcutover/internal/metrics"
 	"mailcutover/ledger"
 	"mailcutover/node"
@@ -121,7 +121,8 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) 
 }
 
 func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
-	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+	// Durably: after a power cut nobody looks for the mail in a directory that isn't there.
+	if _, err := durable.Open(nil, cfg.Data); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}
 	if err := d.openTable(ctx, cfg); err != nil {

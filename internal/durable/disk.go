@@ -3,7 +3,9 @@ package durable
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -110,8 +112,20 @@ func (OS) Names(dir string) ([]string, error) {
 	return names, err
 }
 
-// MakeDir implements [Disk].
-func (OS) MakeDir(dir string) error { return os.MkdirAll(dir, 0o700) }
+// MakeDir implements [Disk]. Directories above that it makes as well are durable; of dir
+// itself, as of every entry, the caller sees to that with SyncDir.
+func (o OS) MakeDir(dir string) error {
+	above := filepath.Dir(dir)
+	if _, err := os.Stat(above); errors.Is(err, fs.ErrNotExist) && above != dir {
+		if err := o.MakeDir(above); err != nil {
+			return err
+		}
+		if err := o.SyncDir(filepath.Dir(above)); err != nil {
+			return err
+		}
+	}
+	return os.MkdirAll(dir, 0o700)
+}
 
 // SyncDir implements [Disk].
 func (OS) SyncDir(dir string) error {

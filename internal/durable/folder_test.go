@@ -179,3 +179,17 @@ func TestWriteIsAllOrNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestMakeDirMakesWhatIsAbove(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b", "c")
+	for range 2 {
+		if err := (durable.OS{}).MakeDir(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for d := dir; filepath.Base(d) != "a"; d = filepath.Dir(d) {
+		if info, err := os.Stat(d); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v, %v", d, info, err)
+		}
+	}
+}
