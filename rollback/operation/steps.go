@@ -126,13 +126,25 @@ func (u *run) amend(ctx context.Context, what Step, set func(*Operation)) error 
 	return err
 }
 
+// copyPatience bounds one wait for the replica. One that lags longer is as good as no
+// table: whoever asked looks at his deadline, and at people, before he waits again.
+const copyPatience = 5 * time.Second
+
 // catchUp waits until the replica is where the table is.
 func (u *run) catchUp(ctx context.Context) error {
 	pos, err := u.Table.Position(ctx)
 	if err != nil {
 		return err
 	}
-	return u.Replica.Wait(ctx, pos)
+	short, cancel := context.WithTimeout(ctx, copyPatience)
+	defer cancel()
+	if err := u.Replica.Wait(short, pos); err != nil {
+		if ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", table.ErrUnavailable, err)
+		}
+		return err
+	}
+	return nil
 }
 
 // persist calls f until it returns something else than ErrUnavailable, or ctx ends.
