@@ -10,9 +10,10 @@ import (
 	"mailcutover/routing/table"
 )
 
-// reportLost is for how long a change that was acknowledged and lost keeps Confirm from
-// succeeding.
-const reportLost = time.Minute
+// reportLost is for how long after it was acknowledged a change that was lost, or of which
+// that can't be told any more, keeps Confirm from succeeding. Who made it asks at once, and
+// again within a second or two; others shouldn't wait for it longer than they must.
+const reportLost = 10 * time.Second
 
 // acks are the changes that were acknowledged and that no server has confirmed yet: of
 // each term the newest one, which stands for those before it. The zero value has none.

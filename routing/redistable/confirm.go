@@ -15,7 +15,7 @@ import (
 // everything acknowledged before is there as well. It waits no longer than BulkTimeout.
 //
 // Another server than the one that acknowledged may confirm: ErrRegressed says that it
-// doesn't have what this Table was acknowledged. Confirm says so for a minute after the
+// doesn't have what this Table was acknowledged. Confirm says so for ten seconds after the
 // acknowledgement, so that everybody who waits for it learns of it.
 func (t *Table) Confirm(ctx context.Context) error {
 	if err := t.confirm(ctx); err != nil {
