@@ -36,6 +36,8 @@ type Control interface {
 	Evict(ctx context.Context, act control.Act, node routing.NodeID, limit time.Duration) error
 	Reconcile(ctx context.Context, act control.Act, ids []routing.AgencyID) (control.Result, error)
 	EndRejoin(ctx context.Context, act control.Act) error
+	Foundation() (control.Foundation, error)
+	Bootstrap(ctx context.Context, act control.Act, digest routing.Digest) (routing.Position, error)
 }
 
 // Acted is what an act on an agency did.

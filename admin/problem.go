@@ -82,6 +82,8 @@ var knownErrors = []struct {
 	{table.ErrIncarnation, http.StatusServiceUnavailable, "this node's copy is of another table; see mailcutover table show"},
 	{audit.ErrUnwritten, http.StatusServiceUnavailable, "nothing was done; see to the disk of the node: without its audit log it changes nothing"},
 	{table.ErrRejoining, http.StatusServiceUnavailable, "see mailcutover node list: the table waits for its nodes"},
+	{table.ErrFounded, http.StatusConflict, "see mailcutover table show: nothing has to be filled"},
+	{control.ErrCopy, http.StatusConflict, "ask another node: --api"},
 	{table.ErrGuard, http.StatusConflict, "see mailcutover node list"},
 	{table.ErrStale, http.StatusConflict, "others change the same records; try again"},
 	{errStaleEpoch, http.StatusPreconditionFailed, "look at the agency again, and say its epoch"},

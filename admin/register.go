@@ -40,6 +40,7 @@ func (s *Server) register() {
 	s.registerLocalLocks(api)
 	s.registerProposals(api)
 	s.registerNodes(api)
+	s.registerBootstrap(api)
 	s.registerAudit(api)
 	s.registerMailboxes(api)
 	s.registerImport(api)

@@ -57,7 +57,7 @@ var rolesOf = map[right][]Role{
 var rights = map[string]right{
 	"list-agencies": mayRead, "show-agency": mayRead, "list-mailboxes": mayRead, "show-mailbox": mayRead,
 	"list-operations": mayRead, "show-operation": mayRead, "watch-operation": mayRead, "plan-operation": mayPropose,
-	"list-proposals": mayRead, "show-proposal": mayRead, "list-nodes": mayRead, "list-freezes": mayRead, "list-local-locks": mayRead, "list-emergencies": mayRead,
+	"list-proposals": mayRead, "show-proposal": mayRead, "list-nodes": mayRead, "list-freezes": mayRead, "list-local-locks": mayRead, "show-foundation": mayRead, "list-emergencies": mayRead,
 	"explain-route": mayRead, "list-domains": mayRead, "show-table": mayRead, "list-platforms": mayRead,
 	"list-alarms": mayRead, "show-version": mayRead, "show-config": mayRead,
 	"spool-status": mayRead, "list-spool": mayRead, "show-spooled": mayRead, "list-ledger": mayRead, "trace": mayRead,
@@ -76,6 +76,7 @@ var rights = map[string]right{
 	"lift-freeze": mayLift,
 
 	"reload-config": mayAdminister, "adopt-spool": mayAdminister, "drain-node": mayAdminister,
+	"propose-bootstrap": mayAdminister, "approve-bootstrap": mayApprove,
 }
 
 // has reports whether a caller has a right, on whatever agency.

@@ -102,6 +102,7 @@ type Server struct {
 	origin     *http.CrossOriginProtection
 	answers    *answers
 	operations *operations
+	bootstrap  bootstrap
 	began      time.Time
 }
 

@@ -53,7 +53,14 @@ func newConnection(root *cobra.Command) *connection {
 
 // client returns a client of the node's API.
 func (c *connection) client() (*admin.Client, error) {
-	base := firstOf(c.api, os.Getenv(envAPI), defaultAPI)
+	return c.clientAt(c.base())
+}
+
+// base is the address of the node's API.
+func (c *connection) base() string { return firstOf(c.api, os.Getenv(envAPI), defaultAPI) }
+
+// clientAt returns a client of the API at this address.
+func (c *connection) clientAt(base string) (*admin.Client, error) {
 	u, err := url.Parse(base)
 	if err != nil {
 		return nil, &usageError{err: errors.New("--api: not an address"), command: "mailcutover"}

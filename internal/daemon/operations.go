@@ -39,7 +39,7 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 		limits[cfg.Platforms[i].ID] = cfg.Platforms[i].ConnectionLimit
 	}
 	id, instance := d.keeper.Node()
-	d.control = control.New(control.Options{Table: d.table, Replica: d.replica, Logger: d.logger})
+	d.control = control.New(control.Options{Table: d.table, Replica: d.replica, Logger: d.logger, Longest: cfg.Lease.Settled})
 	d.runner = operation.New(operation.Options{
 		Node: id, Instance: instance, Table: d.table,
 		Replica: d.replica, Folder: journal, Alarms: d.alarms, Logger: d.logger,

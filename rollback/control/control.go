@@ -41,6 +41,10 @@ type Options struct {
 
 	// Receipts is how long the answers of other nodes are waited for; 0: two seconds.
 	Receipts time.Duration
+
+	// Longest is the longest lease that any node has configured, for Bootstrap: a node that
+	// is silent then may serve for that long. 0: an hour.
+	Longest time.Duration
 }
 
 // Control carries out acts. Use [New]. It is safe for concurrent use.
@@ -52,6 +56,9 @@ type Control struct {
 func New(o Options) *Control {
 	if o.Receipts == 0 {
 		o.Receipts = 2 * time.Second
+	}
+	if o.Longest == 0 {
+		o.Longest = time.Hour
 	}
 	return &Control{Options: o}
 }

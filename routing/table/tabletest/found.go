@@ -19,7 +19,7 @@ func testFounded(t *testing.T, open opener) {
 	const term = 9
 	source := routing.Position{Incarnation: "0197e3a0-0000-7000-8000-000000000001", Revision: 812, Mapped: 700, Term: 3}
 	m := mapping(t, "health", 20)
-	health := agency(t, "health").InTerm(term)
+	health := agency(t, "health").InTerm(source.Term)
 	health.Mapping = m.Digest()
 	locked, err := health.Lock()
 	if err != nil {
@@ -40,7 +40,7 @@ func testFounded(t *testing.T, open opener) {
 	}
 	for name, spoil := range map[string]func(*table.Foundation){
 		"term":     func(f *table.Foundation) { f.Term = 3 },
-		"epoch":    func(f *table.Foundation) { f.Term = 10 },
+		"epoch":    func(f *table.Foundation) { f.Agencies = []routing.Agency{locked.InTerm(term)} },
 		"revision": func(f *table.Foundation) { f.Source.Revision = 0 },
 		"id":       func(f *table.Foundation) { f.ID = "" },
 		"longest":  func(f *table.Foundation) { f.Longest = -1 },
@@ -97,7 +97,7 @@ func testFounded(t *testing.T, open opener) {
 	follow(t, tb, above, time.Second).end(t, table.ErrRegressed)
 
 	// All members that are not evicted have to come, and those that saw more have to follow.
-	unlock, err := current(t, tb, "health").Unlock()
+	unlock, err := current(t, tb, "health").InTerm(term).Unlock()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +109,9 @@ func testFounded(t *testing.T, open opener) {
 	if a := n1.renew(); a.Armed || a.Position.Term != term {
 		t.Errorf("one of two: %+v", a)
 	}
+	moved := health
+	moved.Epoch.Number += 3
+	n2.r.Above = []routing.Agency{moved}
 	if a := n2.renew(); a.Settled || a.Armed {
 		t.Errorf("behind: %+v", a)
 	}
@@ -117,5 +120,8 @@ func testFounded(t *testing.T, open opener) {
 	n2.granted()
 	n1.follow()
 	n1.granted()
+	refused(t, tb, c, table.ErrGuard) // a node has seen more of it
+	c.ID, c.Agencies, c.Guard.Rejoining = "reconcile", []routing.Agency{moved.InTerm(term)}, true
+	c.Agencies[0].Epoch.Number, c.Agencies[0].Locked, c.Agencies[0].Revision = moved.Epoch.Number+1, true, want.Revision
 	change(t, tb, c)
 }
