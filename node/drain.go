@@ -171,7 +171,13 @@ func (g *Gate) Drain(ctx context.Context, id routing.AgencyID, epoch routing.Epo
 }
 
 // dotted returns how many dots are awaited and sessions open, in all.
-func (g *Gate) dotted() (n int) {
+func (g *Gate) dotted() int {
+	_, n := g.underWay()
+	return n
+}
+
+// underWay returns how many tickets have no dot yet, and how many have one or a session.
+func (g *Gate) underWay() (open, dotted int) {
 	g.mu.RLock()
 	known := maps.Clone(g.agencies)
 	g.mu.RUnlock()
@@ -179,7 +185,8 @@ func (g *Gate) dotted() (n int) {
 		a.mu.Lock()
 		l, _ := a.load(func(*Ticket) bool { return true })
 		a.mu.Unlock()
-		n += l.Dotted
+		open += l.Open
+		dotted += l.Dotted
 	}
-	return n
+	return open, dotted
 }

@@ -34,6 +34,7 @@ type Gate struct {
 	rights    Rights
 	separator string
 	locks     atomic.Pointer[map[routing.AgencyID]struct{}] // of this node's own; nil: none
+	resting   func() bool                                   // takes no new work; nil: never
 	report    chan struct{}                                 // holds one token when there is something to report
 
 	mu       sync.RWMutex
@@ -62,6 +63,9 @@ func NewGate(source Source, rights Rights, separator string) *Gate {
 		source: source, rights: rights, separator: separator,
 		report: make(chan struct{}, 1), agencies: make(map[routing.AgencyID]*agency),
 	}
+	if r, ok := rights.(interface{ Draining() bool }); ok {
+		g.resting = r.Draining
+	}
 	g.Update(routing.NewState(routing.Position{}), source.State())
 	return g
 }
@@ -84,6 +88,8 @@ func (g *Gate) Ready() error {
 	switch {
 	case !ok:
 		return errors.New("the copy of the table can't be trusted, or was not loaded yet")
+	case g.resting != nil && g.resting():
+		return errMaintenance
 	case !g.right().Settled:
 		if k, ok := g.rights.(interface{ Ready() error }); ok {
 			return k.Ready()

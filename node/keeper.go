@@ -67,8 +67,9 @@ type Keeper struct {
 	instance routing.InstanceID
 	gate     *Gate // set by Attach
 
-	grant   atomic.Pointer[grant]
-	address atomic.Pointer[string] // nil: not known
+	grant    atomic.Pointer[grant]
+	draining atomic.Bool            // people have taken this node out
+	address  atomic.Pointer[string] // nil: not known
 
 	checkMu    sync.Mutex
 	collecting *batch        // nil: nobody asks
@@ -83,6 +84,7 @@ type Keeper struct {
 	registered  bool                 // the table has taken this instance
 	confirmed   bool                 // and that is known to be durable
 	replication string
+	rest        maintenance
 	told        routing.Position // the newest that the table told and the copy hasn't reached
 	toldAt      time.Time
 
@@ -163,6 +165,9 @@ func (k *Keeper) Right(time.Time) Right {
 
 // Ready returns nil if this node may decide for settled agencies, else why not.
 func (k *Keeper) Ready() error {
+	if k.Draining() {
+		return errMaintenance
+	}
 	if k.Right(time.Time{}).Settled {
 		return nil
 	}

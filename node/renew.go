@@ -37,8 +37,12 @@ func (k *Keeper) round(ctx context.Context) time.Duration {
 		k.note(nil, fmt.Errorf("%w: it is told revision %d, and has %d", errLag, k.told.Revision, k.o.Replica.State().Position().Revision))
 		return soon
 	}
+	k.maintain()
 	r := k.renewal()
 	r.Lapsed = !k.Right(time.Time{}).Settled
+	if k.rest.given {
+		surrendered(&r)
+	}
 	sent := k.o.Now()
 	renewed, err := k.send(ctx, r)
 	if ctx.Err() != nil {
@@ -61,8 +65,15 @@ func (k *Keeper) round(ctx context.Context) time.Duration {
 		k.note(&renewed, err)
 		return min(soon, k.o.Renew)
 	}
+	if k.rest.given {
+		k.note(&table.Renewed{Server: renewed.Server, Settled: true, Armed: true}, nil) // nothing is missing
+		k.mergeLocks(ctx)
+		return k.o.Renew
+	}
 	k.note(&renewed, nil)
-	k.take(ctx, sent, renewed)
+	if !k.rest.dropped {
+		k.take(ctx, sent, renewed)
+	}
 	k.mergeLocks(ctx)
 	if !renewed.Settled || !renewed.Armed {
 		return min(soon, k.o.Renew)
@@ -205,11 +216,7 @@ func (k *Keeper) Surrender(ctx context.Context) error {
 		return nil
 	}
 	r := k.renewal()
-	r.Short, r.Long, r.Lapsed = 0, 0, true
-	for _, d := range r.Doubts {
-		r.Long = max(r.Long, time.Until(d.Until), time.Second)
-	}
-	r.Short = r.Long
+	surrendered(&r)
 	if n := k.gate.dotted(); n > 0 {
 		return fmt.Errorf("give up the lease of node %s: %d dots are still awaited", k.o.Node, n)
 	}

@@ -72,15 +72,15 @@ func (g *Gate) right() Right {
 	return g.rights.Right(contact)
 }
 
-// allow turns a decision into "table can't be used" where the right to make it is gone,
-// and into "locked" where this node locked the agency.
+// allow turns a decision into "table can't be used" where the right to make it is gone, or
+// the node takes no new work, and into "locked" where this node locked the agency.
 func (g *Gate) allow(r Right, d routing.Decision) routing.Decision {
 	if locks := g.locks.Load(); locks != nil && d.Agency != "" {
 		if _, locked := (*locks)[d.Agency]; locked && d.Deliver() {
 			d.Reason = routing.ReasonLocked
 		}
 	}
-	if !r.covers(d.Armed) {
+	if !r.covers(d.Armed) || g.resting != nil && g.resting() {
 		return routing.Decision{Reason: routing.ReasonTableUnavail}
 	}
 	return d

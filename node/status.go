@@ -75,6 +75,10 @@ func (k *Keeper) Troubles() map[string]string {
 	for _, l := range s.Locks {
 		texts["local-lock/"+string(l.Agency)] = fmt.Sprintf("Agency %s is locked on this node only, by %s: %s. It is locked for all nodes as soon as the table can be reached.", l.Agency, l.Who, l.Reason)
 	}
+	if k.Draining() && s.Err == nil {
+		texts["node-draining"] = fmt.Sprintf("Node %s is out for maintenance: it takes no new mail and no new logins. mailcutover node drain %[1]s --end lets it work again.", s.Node)
+		return texts
+	}
 	switch {
 	case s.Err == nil:
 	case errors.Is(s.Err, table.ErrEvicted):
