@@ -111,6 +111,7 @@ func Start(t peers.TB, o Options) *Cluster {
 	}
 	if o.Replicas > 0 {
 		c.Sentinels = peers.StartSentinels(t, 3, primary, "")
+		c.acquainted(t)
 	}
 	for i := range o.Nodes {
 		c.Nodes = append(c.Nodes, c.prepare(t, i))
@@ -246,7 +247,7 @@ func (c *Cluster) Begin(ctx context.Context, n *Node, id string) (*Running, erro
 // it. It returns what it was last.
 func (o *Running) Finish(ctx context.Context) (admin.Operation, error) {
 	var last error
-	for ; ; sleep(ctx, 10*time.Millisecond) {
+	for ; ; sleep(ctx, 50*time.Millisecond) {
 		for _, n := range o.c.Nodes {
 			if ctx.Err() != nil {
 				return admin.Operation{}, fmt.Errorf("wait for %s of %s: %w (%w)", o.sw.Kind, o.sw.Agency, ctx.Err(), last)
@@ -409,7 +410,7 @@ func (c *Cluster) Serves(t peers.TB, n *Node) {
 }
 
 // patience is how long is waited for what must come, on a busy machine.
-const patience = 120 * time.Second
+const patience = 90 * time.Second
 
 // Until waits until done says so.
 func Until(t peers.TB, what string, done func() bool) {

@@ -23,7 +23,7 @@ var program = sync.OnceValues(func() (string, error) { return Build(context.Back
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
-		if err := parallel.Value.Set("3"); err != nil {
+		if err := parallel.Value.Set("5"); err != nil {
 			panic(err)
 		}
 	}
@@ -63,7 +63,7 @@ func start(t *testing.T, o Options) *Cluster {
 
 // load is what tests send: to each agency at each node.
 func (c *Cluster) load(ctx context.Context) *Load {
-	return c.Load(ctx, 25*time.Millisecond, Mailboxes("health", 2), Mailboxes("health", 4)[2:], Mailboxes("roads", 4), Mailboxes("parks", 4))
+	return c.Load(ctx, 60*time.Millisecond, Mailboxes("health", 2), Mailboxes("health", 4)[2:], Mailboxes("roads", 4), Mailboxes("parks", 4))
 }
 
 // more waits until n more messages were taken.

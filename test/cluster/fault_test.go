@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -29,7 +30,9 @@ func (c *Cluster) begin(t *testing.T, n *Node, agency string) *Running {
 // finish waits for the end of a switch.
 func (o *Running) finish(t *testing.T) admin.Operation {
 	t.Helper()
-	op, err := o.Finish(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	op, err := o.Finish(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

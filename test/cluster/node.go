@@ -107,7 +107,7 @@ func (c *Cluster) run(t peers.TB, n *Node) {
 		}
 	})
 	n.Process = peers.StartProgram(t, peers.Program{
-		Name: n.Name, Kept: 1 << 20,
+		Name: n.Name, Kept: 16 << 20,
 		Make: func() *exec.Cmd {
 			cmd := exec.Command(c.o.Program, "serve", "--config", filepath.Join(n.dir, "config.yaml"))
 			cmd.Env = n.env
@@ -191,11 +191,14 @@ func (n *Node) readLedger(ctx context.Context, r *Record) error {
 			return err
 		}
 		for i := range rec.Recipients {
+			if rec.Local && rec.Answer(i).Result != ledger.ResultNotAcknowledged {
+				continue // nothing went to a platform
+			}
 			switch rec.Answer(i).Result {
 			case ledger.ResultInDoubt, ledger.ResultNotAcknowledged, ledger.ResultPending:
 				r.Doubts[rec.Transaction]++
 			}
-			if rcpt := &rec.Recipients[i]; rcpt.Agency != "" {
+			if rcpt := &rec.Recipients[i]; rcpt.Agency != "" && !rec.Local {
 				r.Routes[Route{string(rcpt.Agency), rcpt.Epoch.String(), string(rec.Platform)}] = true
 			}
 		}
