@@ -118,6 +118,35 @@ var faults = []fault{
 		r.fault("a node's clock jumps")
 		r.machine().jump += r.evenly(-time.Hour, time.Hour)
 	}},
+	{"node is killed while a platform works at its mail, and a switch follows", func(r *Run) {
+		m := r.machine()
+		if m.life == nil {
+			return
+		}
+		for _, p := range r.platforms {
+			p.slow = 3 * time.Second
+		}
+		loss := memdisk.LoseNothing
+		if r.chance(0.4) {
+			loss = memdisk.LoseAll
+		}
+		r.after(r.evenly(300*time.Millisecond, 2*time.Second), "", func() {
+			if m.life == nil || r.quiet {
+				return
+			}
+			r.fault("node is killed while a platform works at its mail, and a switch follows")
+			if loss != memdisk.LoseNothing {
+				r.oracle.loses(m.name)
+			}
+			m.kill(loss)
+			r.after(50*time.Millisecond, "", func() {
+				if m.life == nil {
+					m.start()
+				}
+			})
+			r.after(r.evenly(0, 600*time.Millisecond), "", func() { r.operate(r.agencies[0], false) })
+		})
+	}},
 	{"disk is lost", func(r *Run) {
 		m := r.machine()
 		if m.life == nil {
