@@ -24,6 +24,7 @@ var may = map[string]string{
 	"approve-proposal": "approver", "confirm-emergency": "approver",
 	"lift-freeze":   "releaser",
 	"reload-config": "admin", "adopt-spool": "admin", "drain-node": "admin",
+	"propose-bootstrap": "admin", "approve-bootstrap": "approver",
 }
 
 // documented is a call as the document has it.
@@ -100,21 +101,22 @@ func TestRights(t *testing.T) {
 
 // bodies are those of calls for which a reason is not enough; they name nothing that is there.
 var bodies = map[string]string{
-	"add-agency":       `{"id":"Not!","source":"exchange","target":"ox","reason":"r"}`,
-	"release-name":     `{"name":"x@nowhere.example","agency":"nowhere","reason":"r"}`,
-	"propose":          `{"kind":"nothing","reason":"r"}`,
-	"plan-operation":   `{"kind":"cutover","agency":"nowhere"}`,
-	"approve-proposal": `{"digest":"` + strings.Repeat("0", 64) + `"}`,
-	"start-proposal":   `{}`,
-	"freeze":           `{"agency":"nowhere","reason":"r"}`,
-	"lift-freeze":      `{"agency":"nowhere","reason":"r"}`,
-	"drain-node":       `{"drain":true,"reason":"r"}`,
-	"hold-spooled":     `{"agency":"nowhere","reason":"r"}`,
-	"release-spooled":  `{"agency":"nowhere","reason":"r"}`,
-	"retry-spooled":    `{"agency":"nowhere","reason":"r"}`,
-	"drop-spooled":     `{"agency":"nowhere","reason":"r"}`,
-	"set-spool-rate":   `{"platform":"nowhere","per_second":1,"reason":"r"}`,
-	"adopt-spool":      `{"directory":"relative","from":"nowhere","reason":"r"}`,
+	"add-agency":        `{"id":"Not!","source":"exchange","target":"ox","reason":"r"}`,
+	"release-name":      `{"name":"x@nowhere.example","agency":"nowhere","reason":"r"}`,
+	"propose":           `{"kind":"nothing","reason":"r"}`,
+	"plan-operation":    `{"kind":"cutover","agency":"nowhere"}`,
+	"approve-proposal":  `{"digest":"` + strings.Repeat("0", 64) + `"}`,
+	"propose-bootstrap": `{"digest":"0","reason":"r"}`, "approve-bootstrap": `{"digest":"0","reason":"r"}`,
+	"start-proposal":  `{}`,
+	"freeze":          `{"agency":"nowhere","reason":"r"}`,
+	"lift-freeze":     `{"agency":"nowhere","reason":"r"}`,
+	"drain-node":      `{"drain":true,"reason":"r"}`,
+	"hold-spooled":    `{"agency":"nowhere","reason":"r"}`,
+	"release-spooled": `{"agency":"nowhere","reason":"r"}`,
+	"retry-spooled":   `{"agency":"nowhere","reason":"r"}`,
+	"drop-spooled":    `{"agency":"nowhere","reason":"r"}`,
+	"set-spool-rate":  `{"platform":"nowhere","per_second":1,"reason":"r"}`,
+	"adopt-spool":     `{"directory":"relative","from":"nowhere","reason":"r"}`,
 }
 
 func texts[S ~string](in []S) (out []string) {
