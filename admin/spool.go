@@ -142,6 +142,8 @@ type SpoolMessage struct {
 	Session     string           `json:"session,omitempty" doc:"Of the connection that brought it, as in the logs"`
 	Client      string           `json:"client,omitempty" doc:"Address of the client"`
 	Helo        string           `json:"helo,omitempty"`
+	Return      string           `json:"ret,omitempty" doc:"RET of MAIL: FULL or HDRS (RFC 3461 section 4.3)"`
+	EnvelopeID  string           `json:"envid,omitempty" doc:"ENVID of MAIL"`
 	Recipients  []SpoolRecipient `json:"recipients"`
 }
 
@@ -159,6 +161,8 @@ type SpoolRecipient struct {
 	Attempts int        `json:"attempts"`
 	Last     *time.Time `json:"last_attempt,omitempty"`
 	Next     *time.Time `json:"next_attempt,omitempty"`
+	Notify   []string   `json:"notify,omitempty" doc:"NOTIFY of RCPT: of what its sender wants to be told (RFC 3461 section 4.1); absent: as the node decides"`
+	Original string     `json:"orcpt,omitempty" doc:"ORCPT of RCPT: type;address"`
 }
 
 const (
@@ -449,7 +453,8 @@ func entryView(e *spool.Entry, m *spool.Message, err error) SpoolEntry {
 func messageView(m *spool.Message) SpoolMessage {
 	v := SpoolMessage{
 		Transaction: string(m.Transaction), Time: m.Time, Sequence: m.Sequence, From: m.From.String(), MessageID: m.MessageID, Size: m.Size,
-		Listener: m.Client.Listener, Session: m.Client.Session, Helo: m.Client.Helo, Recipients: []SpoolRecipient{},
+		Listener: m.Client.Listener, Session: m.Client.Session, Helo: m.Client.Helo,
+		Return: string(m.Options.Return), EnvelopeID: m.Options.EnvelopeID, Recipients: []SpoolRecipient{},
 	}
 	if m.Client.Addr.IsValid() {
 		v.Client = m.Client.Addr.Addr().String()
@@ -468,6 +473,12 @@ func messageView(m *spool.Message) SpoolMessage {
 		}
 		if r.State == spool.StateWaiting {
 			x.Next = timeView(r.Last.Next)
+		}
+		for _, n := range r.Options.Notify {
+			x.Notify = append(x.Notify, string(n))
+		}
+		if o := &r.Options; o.OriginalRecipient != "" {
+			x.Original = string(o.OriginalRecipientType) + ";" + o.OriginalRecipient
 		}
 		v.Recipients = append(v.Recipients, x)
 	}

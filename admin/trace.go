@@ -48,13 +48,13 @@ type Trace struct {
 // TraceEvent is one thing that happened to a message.
 type TraceEvent struct {
 	Time       time.Time `json:"time"`
-	What       string    `json:"what" enum:"accepted,handed over,delivered,not acknowledged,refused,in doubt,not sent,pending,unknown"`
+	What       string    `json:"what" enum:"accepted,handed over,delivered,not acknowledged,refused,in doubt,not sent,pending,expired,notice sent,no notice,quarantined,released,dropped,unknown"`
 	Text       string    `json:"text" doc:"In words"`
 	Platform   string    `json:"platform,omitempty"`
 	Host       string    `json:"host,omitempty" doc:"Of the platform"`
 	Recipients []string  `json:"recipients,omitempty"`
 	Code       int       `json:"code,omitempty" doc:"Of the platform's answer"`
-	Answer     string    `json:"answer,omitempty"`
+	Answer     string    `json:"answer,omitempty" doc:"Or the reason"`
 }
 
 // Deliveries are rows of the ledger, the newest first.
@@ -269,13 +269,15 @@ func (s *Server) spoolSearch(ctx context.Context, w *wanted, in *traceQuery, t *
 func (s *Server) way(ctx context.Context, id mail.TransactionID, all *Traces) Trace {
 	t := Trace{Transaction: string(id), Events: []TraceEvent{}}
 	var twice []string
+	accepted := false
 	for r, err := range s.Ledger.Find(ctx, ledger.Query{Transaction: id}) {
 		if err != nil {
 			all.noteError(ctx, err)
 			continue
 		}
 		t.From, t.MessageID, t.Size = r.From, r.MessageID, r.Size
-		events, doubtful := handover(&r)
+		events, doubtful := events(&r)
+		accepted = accepted || r.Local && r.Answer(0).Result == ledger.ResultAccepted
 		t.Events = append(t.Events, events...)
 		twice = append(twice, doubtful...)
 	}
@@ -284,7 +286,9 @@ func (s *Server) way(ctx context.Context, id mail.TransactionID, all *Traces) Tr
 	case err == nil:
 		v := messageView(m)
 		t.Spool, t.From, t.MessageID, t.Size = &v, v.From, v.MessageID, v.Size
-		t.Events = append(t.Events, TraceEvent{Time: m.Time, What: "accepted", Text: "accepted into this node's spool" + broughtBy(&v)})
+		if !accepted { // by a program before the ledger knew, or by another node
+			t.Events = append(t.Events, TraceEvent{Time: m.Time, What: "accepted", Text: "accepted into this node's spool" + broughtBy(&v)})
+		}
 	case !errors.Is(err, spool.ErrUnknown):
 		all.Notes = append(all.Notes, fmt.Sprintf("what the spool has of %s can't be read: %s", id, err))
 	}
@@ -301,10 +305,13 @@ func broughtBy(m *SpoolMessage) string {
 	return fmt.Sprintf(", from %s (%s)", m.Client, m.Helo)
 }
 
-// handover returns what a record of the ledger tells, and for whom there may be a
-// duplicate because of it.
-func handover(r *ledger.Record) (events []TraceEvent, twice []string) {
-	at := fmt.Sprintf("%s (%s)", r.Platform, r.Host)
+// events returns what a record of the ledger tells, and for whom there may be a duplicate
+// because of it.
+func events(r *ledger.Record) (events []TraceEvent, twice []string) {
+	at, host := fmt.Sprintf("%s (%s)", r.Platform, r.Host), r.Host
+	if r.Local {
+		host = ""
+	}
 	var all []string
 	type ending struct {
 		answer ledger.Answer
@@ -324,13 +331,18 @@ func handover(r *ledger.Record) (events []TraceEvent, twice []string) {
 			endings = append(endings, ending{a, []string{name}})
 		}
 	}
-	events = append(events, TraceEvent{
-		Time: r.Time, What: "handed over", Platform: string(r.Platform), Host: r.Host, Recipients: all, Text: "about to be handed to " + at,
-	})
+	if !r.Local {
+		events = append(events, TraceEvent{
+			Time: r.Time, What: "handed over", Platform: string(r.Platform), Host: r.Host, Recipients: all, Text: "about to be handed to " + at,
+		})
+	}
 	for _, e := range endings {
 		x := TraceEvent{
-			Time: r.Answered, What: e.answer.Result.String(), Platform: string(r.Platform), Host: r.Host, Recipients: e.rcpts,
+			Time: r.Answered, What: e.answer.Result.String(), Platform: string(r.Platform), Host: host, Recipients: e.rcpts,
 			Code: e.answer.Code, Answer: e.answer.Text, Text: ended(at, e.answer.Result),
+		}
+		if r.Local {
+			x.Text = became(r, e.answer.Result)
 		}
 		if x.Time.IsZero() {
 			x.Time = r.Time
@@ -359,6 +371,38 @@ func ended(at string, r ledger.Result) string {
 	return "what became of it is not known"
 }
 
+// became says what became of a message without a platform's acceptance.
+func became(r *ledger.Record, result ledger.Result) string {
+	switch result {
+	case ledger.ResultAccepted:
+		if r.Host != "" {
+			return "accepted into this node's spool, from " + r.Host
+		}
+		return "accepted into this node's spool"
+	case ledger.ResultNotAcknowledged:
+		return "taken into this node's spool, or about to be, but the sender was not told so, and another copy may follow: possible duplicate"
+	case ledger.ResultPending:
+		return "under way into this node's spool"
+	case ledger.ResultNotSent:
+		return "not taken into this node's spool after all"
+	case ledger.ResultRefused:
+		return "refused for good by " + string(r.Platform)
+	case ledger.ResultExpired:
+		return "given up: tried for too long"
+	case ledger.ResultNotice:
+		return "a notice to its sender is in the spool"
+	case ledger.ResultNoNotice:
+		return "done: its sender wanted no notice"
+	case ledger.ResultQuarantined:
+		return "set aside in quarantine"
+	case ledger.ResultReleased:
+		return "taken out of quarantine by a person"
+	case ledger.ResultDropped:
+		return "dropped by a person"
+	}
+	return "what became of it is not known"
+}
+
 func (s *Server) deliveries(ctx context.Context, agency string, since, until time.Time, limit int) (*reply[Deliveries], error) {
 	id, err := routing.ParseAgencyID(agency)
 	if err != nil {
@@ -376,6 +420,9 @@ func (s *Server) deliveries(ctx context.Context, agency string, since, until tim
 			continue
 		}
 		for i := range r.Recipients {
+			if r.Local && r.Answer(i).Result != ledger.ResultNotAcknowledged {
+				continue // nothing was handed over, and nothing may be there twice
+			}
 			if r.Recipients[i].Agency == id {
 				d.Deliveries = append(d.Deliveries, deliveryView(&r, i))
 			}

@@ -32,8 +32,9 @@ const (
 // Flags of an intent.
 const (
 	intentPackedID = 1 << 0 // the transaction id is one of ours: 16 bytes
+	intentLocal    = 1 << 1 // Intent.Local
 	intentDigest   = 1 << 2 // a digest follows: 8 bytes
-	intentFlags    = intentPackedID | intentDigest
+	intentFlags    = intentPackedID | intentLocal | intentDigest
 )
 
 // outcomeFinal is the flag of an outcome after which a start doesn't report the intent.
@@ -186,6 +187,9 @@ func (e *encoder) intent(b []byte, k kind, i *Intent) (b2 []byte, at int) {
 	if i.Digest != 0 {
 		flags |= intentDigest
 	}
+	if i.Local {
+		flags |= intentLocal
+	}
 	p = append(p, flags)
 	if packed {
 		p = append(p, id[:]...)
@@ -196,7 +200,11 @@ func (e *encoder) intent(b []byte, k kind, i *Intent) (b2 []byte, at int) {
 		p = binary.LittleEndian.AppendUint64(p, uint64(i.Digest))
 	}
 	b, p = e.name(b, p, cut(string(i.Platform), maxHost))
-	b, p = e.name(b, p, cut(i.Host, maxHost))
+	if host := cut(i.Host, maxHost); i.Local { // too many clients for names
+		p = appendString(append(p, nameLiteral), host)
+	} else {
+		b, p = e.name(b, p, host)
+	}
 	b, p = e.address(b, p, i.From)
 	b, p = e.messageID(b, p, bareMessageID(i.MessageID))
 	p = binary.AppendUvarint(p, uint64(max(i.Size, 0)))
@@ -242,8 +250,11 @@ func (e *encoder) outcome(b []byte, offset int64, at time.Time, final bool, answ
 func (e *encoder) text(a *Answer, i *Intent, recipient int) []byte {
 	s, _, _ := strings.Cut(a.Text, "\n")
 	bound := maxText
-	if a.Result == ResultDelivered || a.Result == ResultNotAcknowledged {
+	switch a.Result {
+	case ResultDelivered, ResultNotAcknowledged:
 		bound = maxTextOK
+	case ResultQuarantined, ResultReleased, ResultDropped:
+		bound = maxTextAct
 	}
 	known := strings.Trim(i.MessageID, "<> \t\r\n") // Exchange repeats it
 	at := -1
@@ -356,6 +367,7 @@ func (d *decoder) intent(payload string, i *Intent) bool {
 	if flags&^intentFlags != 0 {
 		return false
 	}
+	i.Local = flags&intentLocal != 0
 	if flags&intentPackedID != 0 {
 		if id := f.bytes(16); !f.bad {
 			i.Transaction = mail.TransactionID(unpackID(id))

@@ -8,6 +8,9 @@
 // in doubt, that is, as possible duplicates (P7). A kill between a platform's answer and
 // the write of its outcome leaves the intent open, which is right: nobody was told 250.
 //
+// What becomes of a message on this node alone is there too: that the spool took it, and how
+// it left the spool without a platform ([Intent].Local, [Ledger.Note]).
+//
 // Nothing is fsynced per message. Once a second the ledger is fsynced, and a mark says so
 // in it. After a power cut, which shows by another boot id than at the last write, what
 // came after the last mark is unknown: [Ledger.Unknown] says so, and from when.

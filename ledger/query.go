@@ -130,8 +130,8 @@ type live struct {
 // segment where a transaction, Message-ID or address is given. It sees what was written
 // when it began. An error is about one segment that can't be read; the next ones follow.
 //
-// What has no outcome is [ResultPending] if it is under way in this process and
-// [ResultInDoubt] otherwise.
+// What has no outcome is [ResultPending] if it is under way in this process, and otherwise
+// [ResultInDoubt], or [ResultNotAcknowledged] if the intent is Local.
 func (l *Ledger) Find(ctx context.Context, q Query) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		s := l.search(q)
@@ -220,8 +220,11 @@ func (l *Ledger) findIn(ctx context.Context, s *search, seg *Segment, now *live,
 		if r.Answers == nil {
 			_, pending := now.pending[h.intent]
 			r.Answers = []Answer{{Result: ResultInDoubt}}
-			if seg.Number == now.number && (pending || h.intent >= now.size) {
+			switch {
+			case seg.Number == now.number && (pending || h.intent >= now.size):
 				r.Answers[0].Result = ResultPending
+			case r.Local:
+				r.Answers[0] = Answer{Result: ResultNotAcknowledged, Text: notTold}
 			}
 		}
 		r.clone()

@@ -63,7 +63,11 @@ func (l *Ledger) recover() error {
 			}
 		}
 	}
-	for _, e := range open {
+	for id, e := range open {
+		if id.local {
+			l.notTold(&e.intent)
+			continue
+		}
 		e.until = until
 		l.open.add(e)
 		l.doubts = append(l.doubts, e.intent)

@@ -101,24 +101,30 @@ func (l *Ledger) Intend(i *Intent) (Ticket, error) {
 		l.mu.Unlock()
 		return Ticket{}, fmt.Errorf("intent of transaction %s: %w", i.Transaction, err)
 	}
-	e := l.newEntry()
-	e.intent = *i
-	if e.intent.Time.IsZero() {
-		e.intent.Time = now
-	}
+	b, e := l.enter(i, now)
 	l.tickets++
 	e.ticket = l.tickets
 	t := Ticket{e, e.ticket}
-	l.open.add(e)
-	b := l.batch()
-	l.putIntent(b, e, kindIntent)
-	b.intents = append(b.intents, placed{e, len(b.buf)})
-	l.segment.records++
 	l.mu.Unlock()
 	if err := l.flush(b); err != nil {
 		return Ticket{}, fmt.Errorf("intent of transaction %s: %w", i.Transaction, err)
 	}
 	return t, nil
+}
+
+// enter adds an intent to the batch to come, which the caller flushes. The caller holds mu.
+func (l *Ledger) enter(i *Intent, now time.Time) (*batch, *entry) {
+	e := l.newEntry()
+	e.intent = *i
+	if e.intent.Time.IsZero() {
+		e.intent.Time = now
+	}
+	l.open.add(e)
+	b := l.batch()
+	l.putIntent(b, e, kindIntent)
+	b.intents = append(b.intents, placed{e, len(b.buf)})
+	l.segment.records++
+	return b, e
 }
 
 // Outcome notes what became of an intent: one answer for all recipients, or one for each.
@@ -412,8 +418,12 @@ func (l *Ledger) fail(queue []*batch, err error) {
 		for _, p := range q.intents {
 			e := p.entry
 			e.ticket = 0
+			noted := !e.answered.IsZero() // by Note, with its outcome
 			if p.end > q.wrote {
 				l.forget(e)
+				continue
+			}
+			if noted {
 				continue
 			}
 			// It may be in the file: what is read there must not look like mail in doubt.

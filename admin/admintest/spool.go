@@ -27,7 +27,7 @@ func (n *Node) openSpool(t testing.TB, ctx context.Context, running *sync.WaitGr
 		t.Fatal(err)
 	}
 	n.Queue, err = queue.New(queue.Options{
-		Store: queue.FromSpool(n.Spool), Router: n.Gate, Sender: nowhere{}, Alarms: n.Alarms, Logger: logger,
+		Store: queue.FromSpool(n.Spool), Router: n.Gate, Sender: nowhere{}, Alarms: n.Alarms, Ledger: n.Ledger, Logger: logger,
 		Retry: queue.Retry{Down: time.Hour, DownMax: time.Hour},
 	})
 	if err != nil {

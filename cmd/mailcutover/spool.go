@@ -225,15 +225,15 @@ func newSpoolShow(c *connection) *cobra.Command {
 func printMessage(w io.Writer, m admin.SpoolMessage) {
 	pairs(w, [2]string{"transaction", m.Transaction}, [2]string{"accepted", local(&m.Time) + ", " + old(m.Time) + " ago"}, [2]string{"from", "<" + m.From + ">"},
 		[2]string{"message-id", m.MessageID}, [2]string{"size", size(m.Size)}, [2]string{"client", m.Client}, [2]string{"helo", m.Helo},
-		[2]string{"listener", m.Listener}, [2]string{"session", m.Session})
+		[2]string{"listener", m.Listener}, [2]string{"session", m.Session}, [2]string{"ret", m.Return}, [2]string{"envid", m.EnvelopeID})
 	var rows [][]string
 	for _, r := range m.Recipients {
 		answer := r.Reason
 		if r.Code != 0 {
 			answer = fmt.Sprintf("%d %s", r.Code, r.Reason)
 		}
-		rows = append(rows, []string{r.Address, r.Agency, r.Mailbox, r.State, strconv.Itoa(r.Attempts), r.Platform, local(r.Last), local(r.Next), answer})
+		rows = append(rows, []string{r.Address, r.Agency, r.Mailbox, r.State, strconv.Itoa(r.Attempts), r.Platform, local(r.Last), local(r.Next), strings.Join(r.Notify, ","), r.Original, answer})
 	}
 	fmt.Fprintln(w)
-	table(w, []string{"RECIPIENT", "AGENCY", "MAILBOX", "STATE", "ATTEMPTS", "PLATFORM", "LAST ATTEMPT", "NEXT ATTEMPT", "ANSWER OR REASON"}, rows)
+	table(w, []string{"RECIPIENT", "AGENCY", "MAILBOX", "STATE", "ATTEMPTS", "PLATFORM", "LAST ATTEMPT", "NEXT ATTEMPT", "NOTIFY", "ORCPT", "ANSWER OR REASON"}, rows)
 }

@@ -63,8 +63,9 @@ func newTraceCommand(c *connection) *cobra.Command {
 	cmd := c.command(&cobra.Command{
 		Use: "trace", Short: "The way of messages through the node, without content", Args: cobra.NoArgs,
 		Long: "The way of messages through the node, by time: when they came, what was handed to which\n" +
-			"platform, what it answered, which recipients may have it twice, and what is still in the\n" +
-			"spool. Messages that lie in no spool are known as long as the ledger goes back.",
+			"platform, what it answered, what became of them else, which recipients may have them\n" +
+			"twice, and what is still in the spool. Messages that lie in no spool are known as long\n" +
+			"as the ledger goes back.",
 		Example: "  mailcutover trace --rcpt dora@health.example --since 3d",
 	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error {
 		q.Since, q.Until = since.Time, until.Time
@@ -110,7 +111,7 @@ func printTrace(w io.Writer, t admin.Trace) {
 	pairs(w, [2]string{"transaction", t.Transaction}, [2]string{"from", "<" + t.From + ">"}, [2]string{"message-id", t.MessageID}, [2]string{"size", size(t.Size)})
 	var rows [][]string
 	for _, e := range t.Events {
-		answer := ""
+		answer := e.Answer
 		if e.Code != 0 {
 			answer = fmt.Sprintf("%d %s", e.Code, e.Answer)
 		}

@@ -90,7 +90,7 @@ func longestLimit(cfg *config.Config) (limit time.Duration) {
 func (d *Daemon) startQueue(cfg *config.Config, doubts map[mail.TransactionID]time.Time) error {
 	q, err := queue.New(queue.Options{
 		Store: queue.FromSpool(d.spool), Router: d.gate, Sender: d.sender,
-		Alarms: d.alarms, Observer: d.metrics.Queue(), Logger: d.logger,
+		Alarms: d.alarms, Observer: d.metrics.Queue(), Ledger: d.ledger, Logger: d.logger,
 		Retry: queue.Retry{
 			First: cfg.Spool.Retry.First, Max: cfg.Spool.Retry.Max, Life: cfg.Spool.Retry.Life, Patience: cfg.Spool.Retry.Patience,
 		},

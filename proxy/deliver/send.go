@@ -269,7 +269,7 @@ func (a *delivery) answered(tx *relay.Transaction, answers []error) []ledger.Ans
 		case r.Status == queue.InDoubt:
 			n.Result = ledger.ResultInDoubt
 		default:
-			n.Result = ledger.ResultRefused
+			n.Result, r.Noted = ledger.ResultRefused, true
 		}
 	}
 	return noted

@@ -19,7 +19,9 @@ func TestSenderThatHasGone(t *testing.T) {
 		gone bool
 		want map[string]ledger.Result // by recipient
 	}{
-		{"it waits", false, map[string]ledger.Result{"anna@health.example": ledger.ResultDelivered}},
+		{"it waits", false, map[string]ledger.Result{
+			"anna@health.example": ledger.ResultDelivered, "carl@police.example": ledger.ResultAccepted,
+		}},
 		{"it has gone", true, map[string]ledger.Result{
 			"anna@health.example": ledger.ResultNotAcknowledged, "carl@police.example": ledger.ResultNotAcknowledged,
 		}},

@@ -42,6 +42,7 @@ type message struct {
 	notes  []ledger.Answer // what became of it, for each recipient with a dot
 	one    [1]ledger.Answer
 
+	kept      []kept
 	committed bool // the spool has it, for one recipient at least
 	safe      int  // recipients that the spool has
 }
@@ -251,37 +252,21 @@ func (m *message) refusedAll(err error) error {
 
 // commit makes the message durable for the recipients that go into the spool.
 func (m *message) commit(ctx context.Context) error {
-	rcpts := m.spooled()
-	if len(rcpts) == 0 {
+	if m.streamed() == len(m.rcpt) {
 		return nil
 	}
 	m.body.SetMessageID(m.messageID)
-	if err := m.body.Commit(ctx, rcpts); err != nil {
+	var to []*recipient
+	for i := range m.rcpt {
+		if r := &m.rcpt[i]; r.ticket == nil {
+			to = append(to, r)
+		}
+	}
+	if err := m.keep(ctx, m.body.Commit, to); err != nil {
 		m.log(slog.LevelError, "spool takes no message", &m.rcpt[0].decision, "error", err)
 		return err
 	}
-	m.took(len(rcpts))
 	return nil
-}
-
-// took notes that so many more recipients are durable in the spool. They don't wait for
-// what the platform says to the others.
-func (m *message) took(n int) {
-	if m.Added != nil {
-		m.Added(m.transactionID(), m.safe)
-	}
-	m.committed, m.safe = true, m.safe+n
-}
-
-// spooled returns the recipients that go into the spool.
-func (m *message) spooled() []spool.Recipient {
-	var rcpts []spool.Recipient
-	for i := range m.rcpt {
-		if m.rcpt[i].ticket == nil {
-			rcpts = append(rcpts, m.rcpt[i].spooled())
-		}
-	}
-	return rcpts
 }
 
 // dot hands the message over for the streamed recipients: the last question, the
@@ -315,8 +300,8 @@ func (m *message) dot() {
 		r.dotted = r.ticket
 		r.err = got[min(n, len(got)-1)]
 		note := ledger.Answer{Result: ledger.ResultRefused}
-		if n < len(texts) {
-			note.Text = texts[n]
+		if len(texts) > 0 { // one may speak for all
+			note.Text = texts[min(n, len(texts)-1)]
 		}
 		switch {
 		case errors.Is(r.err, relay.ErrInDoubt):
@@ -373,31 +358,7 @@ func (m *message) settle(errs []error, gone error) {
 			t.End()
 		}
 	}
-	if unseen != nil && m.committed {
-		m.keptTwice(unseen)
-	}
-}
-
-// keptTwice notes for whom the spool has the message though its sender sends it again.
-func (m *message) keptTwice(why error) {
-	var rcpts []ledger.Recipient
-	var platform routing.PlatformID
-	for i := range m.rcpt {
-		if r := &m.rcpt[i]; r.ticket == nil {
-			rcpts = append(rcpts, r.noted())
-			platform = r.decision.Platform
-			m.log(slog.LevelWarn, "message not acknowledged: a copy is in the spool", &r.decision, "error", why)
-		}
-	}
-	if m.Ledger == nil {
-		return
-	}
-	note, err := m.intendFor(platform, "spool", rcpts)
-	if err != nil {
-		m.log(slog.LevelError, "possible duplicate is not in the ledger", &m.rcpt[0].decision, "error", err)
-		return
-	}
-	m.Ledger.Outcome(note, ledger.Answer{Result: ledger.ResultNotAcknowledged, Text: "in the spool, and the sender was not told so"})
+	m.settleKept(unseen)
 }
 
 // lastQuestion asks whether the dot may still follow, for every recipient.
@@ -423,16 +384,16 @@ func (m *message) intend() (ledger.Ticket, error) {
 			rcpts = append(rcpts, r.noted())
 		}
 	}
-	return m.intendFor(m.leg.platform.ID, m.leg.tx.Host(), rcpts)
+	m.intent = m.described(rcpts)
+	m.intent.Platform, m.intent.Host = m.leg.platform.ID, m.leg.tx.Host()
+	return m.Ledger.Intend(&m.intent)
 }
 
-// intendFor writes into the ledger where the message goes.
-func (m *message) intendFor(platform routing.PlatformID, host string, rcpts []ledger.Recipient) (ledger.Ticket, error) {
-	m.intent = ledger.Intent{
-		Transaction: m.transactionID(), Platform: platform, Host: host, From: m.from.String(),
-		MessageID: m.messageID, Size: m.size, Digest: m.digest, Recipients: rcpts,
+// described returns an intent with what the ledger has of each message.
+func (m *message) described(rcpts []ledger.Recipient) ledger.Intent {
+	return ledger.Intent{
+		Transaction: m.transactionID(), From: m.from.String(), MessageID: m.messageID, Size: m.size, Digest: m.digest, Recipients: rcpts,
 	}
-	return m.Ledger.Intend(&m.intent)
 }
 
 // answers returns what the sender gets once the dot was answered. With SMTP one answer
@@ -473,21 +434,18 @@ func (m *message) answers(ctx context.Context) []error {
 		// One answer took it for all, but the right to pass that on is gone for some.
 		return []error{m.refused(failed[0], failed[0].err)}
 	}
-	rcpts := make([]spool.Recipient, len(failed))
-	for i, r := range failed {
+	for _, r := range failed {
 		m.divert(r, r.err)
-		rcpts[i] = r.spooled()
 	}
 	save := m.body.Add
 	if !m.committed {
 		m.body.SetMessageID(m.messageID)
 		save = m.body.Commit
 	}
-	if err := save(ctx, rcpts); err != nil {
+	if err := m.keep(ctx, save, failed); err != nil {
 		m.log(slog.LevelError, "spool takes no message: the sender will send it to all recipients again", &failed[0].decision, "error", err)
 		return []error{err}
 	}
-	m.took(len(rcpts))
 	for _, r := range failed {
 		r.ticket = nil // the recipient is the spool's now; settle ends its ticket
 	}

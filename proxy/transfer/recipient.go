@@ -14,6 +14,7 @@ import (
 	"mailcutover/proxy/smtp"
 	"mailcutover/routing"
 	"mailcutover/spool"
+	"mailcutover/spool/dsn"
 )
 
 // recipient is one that was taken: streamed to a platform, which took it too, or on its
@@ -105,6 +106,9 @@ func (t *transaction) admit(ctx context.Context, r *recipient, waiting int) (to 
 	if pool == nil {
 		return to, fmt.Errorf("platform %s has no endpoint for mail from %s", platform.ID, t.client.Origin)
 	}
+	if t.Spool != nil && t.tellsNobody(r, pool) {
+		return to, t.spool(r, spool.StateWaiting, "its sender wants to know of its delivery", errOtherWay)
+	}
 	if t.leg == nil {
 		t.leg = t.cutter.leg(ctx, platform, pool, d)
 	} else if !t.leg.takes(t, pool, d, t.streamed()+waiting) {
@@ -120,6 +124,13 @@ func (t *transaction) admit(ctx context.Context, r *recipient, waiting int) (to 
 		return to, t.hold(r, err.Error())
 	}
 	return to, nil
+}
+
+// tellsNobody reports whether the sender wants to know of success and the platform, as far
+// as is known, would not tell him. Then we have to (RFC 3461 section 5.2.2), and that is
+// done for what comes from the spool.
+func (t *transaction) tellsNobody(r *recipient, pool *relay.Pool) bool {
+	return !t.from.IsNull() && dsn.Wanted(dsn.Relayed, &r.rcpt.Options) && !pool.Capabilities().DSN
 }
 
 // route decides where a recipient's mail goes. It returns an error for those that are

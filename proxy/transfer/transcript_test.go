@@ -321,7 +321,8 @@ func (w *world) fill(agency string) error {
 	return in.Commit(w.t.Context(), []spool.Recipient{rcpt})
 }
 
-// record compares the next record of the ledger with "PLATFORM ADDRESS=RESULT ...".
+// record compares the next record of the ledger with "PLATFORM ADDRESS=RESULT ...", where
+// the platform is spool for what the spool took.
 func (w *world) record(want string) error {
 	var all []ledger.Record
 	for r, err := range w.book.Find(w.t.Context(), ledger.Query{}) {
@@ -335,6 +336,9 @@ func (w *world) record(want string) error {
 	}
 	r := &all[len(all)-w.noted] // the newest is the first
 	got := string(r.Platform)
+	if r.Local {
+		got = "spool"
+	}
 	for i := range r.Recipients {
 		got += " " + string(r.Recipients[i].Address) + "=" + r.Answer(i).Result.String()
 	}

@@ -8,6 +8,7 @@ import (
 
 	gosmtp "github.com/emersion/go-smtp"
 
+	"mailcutover/ledger"
 	"mailcutover/mail"
 	"mailcutover/routing"
 	"mailcutover/spool"
@@ -92,14 +93,14 @@ func (q *Queue) tellSender(ctx context.Context, n note) error {
 		return nil
 	}
 	if m.From.IsNull() {
-		return q.setAll(m, rcpts, spool.StateQuarantined)
+		return q.setAll(m, rcpts, spool.StateQuarantined, false)
 	}
 	if n.kind == dsn.Failed { // those that came in as failed were not asked for yet
 		wanted := make([]int, 0, len(rcpts))
 		for _, i := range rcpts {
 			if dsn.Wanted(dsn.Failed, &m.Recipients[i].Options) {
 				wanted = append(wanted, i)
-			} else if err := q.setAll(m, []int{i}, spool.StateReturned); err != nil {
+			} else if err := q.setAll(m, []int{i}, spool.StateReturned, false); err != nil {
 				return err
 			}
 		}
@@ -113,15 +114,19 @@ func (q *Queue) tellSender(ctx context.Context, n note) error {
 	if n.kind != dsn.Failed {
 		return nil
 	}
-	return q.setAll(m, rcpts, spool.StateReturned)
+	return q.setAll(m, rcpts, spool.StateReturned, true)
 }
 
-// setAll changes the state of recipients and keeps what else is known of them.
-func (q *Queue) setAll(m *spool.Message, rcpts []int, to spool.State) error {
+// setAll changes the state of recipients and keeps what else is known of them. told says that
+// their sender was.
+func (q *Queue) setAll(m *spool.Message, rcpts []int, to spool.State, told bool) error {
 	outcomes := make([]spool.Outcome, len(rcpts))
 	for i, j := range rcpts {
 		r := &m.Recipients[j]
 		outcomes[i] = spool.Outcome{Transaction: m.Transaction, Recipient: j, State: to, Reason: r.Reason, Result: r.Last}
+	}
+	if !told { // else putNotice has noted it
+		q.ended(m, outcomes, func(int) ledger.Result { return ledger.ResultUnknown })
 	}
 	q.record(outcomes)
 	return nil
@@ -183,6 +188,15 @@ func (q *Queue) putNotice(ctx context.Context, kind dsn.Kind, m *spool.Message, 
 		return err
 	}
 	q.log.Info("notice", "transaction", n.Transaction, "about", m.Transaction, "reason", kind.String())
+	told := ledger.Answer{Result: ledger.ResultNotice, Text: fmt.Sprintf("%s notice, transaction %s", kind, n.Transaction)}
+	endings := make([]ending, len(rcpts))
+	for i, j := range rcpts {
+		endings[i] = ending{rcpt: j, answer: told}
+	}
+	q.history(m, "", endings...)
+	q.history(&spool.Message{Envelope: env, Size: int64(len(msg.Content)), Recipients: []spool.Recipient{rcpt}}, "", ending{
+		answer: ledger.Answer{Result: ledger.ResultAccepted, Text: fmt.Sprintf("%s: %s notice about %s", rcpt.State, kind, m.Transaction)},
+	})
 	q.obs.Notified(kind)
 	q.added(fresh{id: n.Transaction, soon: true})
 	return nil

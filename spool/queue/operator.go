@@ -114,7 +114,7 @@ func (q *Queue) act(s Subject, reason, prefix string, to func(*spool.Entry) spoo
 	}
 	var entries []spool.Entry
 	flush := func() error {
-		n, err := q.change(entries, prefix+reason, to)
+		n, err := q.change(entries, prefix, reason, to)
 		a.Changed += n.Changed
 		a.Busy += n.Busy
 		entries = entries[:0]
@@ -132,12 +132,13 @@ func (q *Queue) act(s Subject, reason, prefix string, to func(*spool.Entry) spoo
 	if err == nil {
 		err = flush()
 	}
+	q.clearQuarantine()
 	q.log.Info("operator: "+prefix+reason, "transaction", s.Transaction, "agency", s.Agency, "changed", a.Changed, "busy", a.Busy)
 	return a, err
 }
 
 // change changes entries that nobody delivers, and keeps those from being begun meanwhile.
-func (q *Queue) change(entries []spool.Entry, reason string, to func(*spool.Entry) spool.State) (a Acted, err error) {
+func (q *Queue) change(entries []spool.Entry, prefix, reason string, to func(*spool.Entry) spool.State) (a Acted, err error) {
 	var outcomes []spool.Outcome
 	var kept []spool.Entry
 	mine := make(map[spool.Key]struct{})
@@ -153,19 +154,25 @@ func (q *Queue) change(entries []spool.Entry, reason string, to func(*spool.Entr
 			q.busy[e.Key] = struct{}{}
 		}
 		kept = append(kept, *e)
-		o := spool.Outcome{Transaction: e.Transaction, Recipient: e.Recipient, State: to(e), Reason: reason}
+		o := spool.Outcome{Transaction: e.Transaction, Recipient: e.Recipient, State: to(e), Reason: prefix + reason}
 		o.Time = time.Now()
 		outcomes = append(outcomes, o)
 	}
 	q.mu.Unlock()
+	done := acts{q: q}
 	for i := range outcomes {
-		if e := q.o.Store.Set(outcomes[i]); e == nil {
-			a.Changed++
-		} else if !errors.Is(e, spool.ErrUnknown) {
-			a.Changed++ // it stands in memory, and is written when the disk takes it
-			err = e
+		done.message(outcomes[i].Transaction)
+		e := q.o.Store.Set(outcomes[i])
+		if errors.Is(e, spool.ErrUnknown) {
+			continue
 		}
+		if e != nil {
+			err = e // it stands in memory, and is written when the disk takes it
+		}
+		a.Changed++
+		done.did(&outcomes[i], reason)
 	}
+	done.flush()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i := range kept {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"mailcutover/ledger"
 	"mailcutover/mail"
 	"mailcutover/routing"
 	"mailcutover/spool"
@@ -61,6 +62,11 @@ type Observer interface {
 	Quarantined()
 }
 
+// Ledger records what becomes of mail without a platform's acceptance; *ledger.Ledger is one.
+type Ledger interface {
+	Note(i *ledger.Intent, answers ...ledger.Answer) error
+}
+
 // Notices are the settings for what senders are told.
 type Notices struct {
 	dsn.Settings
@@ -81,6 +87,7 @@ type Options struct {
 	Sender   Sender
 	Alarms   Alarms
 	Observer Observer     // nil: nobody counts
+	Ledger   Ledger       // nil: what becomes of mail without a platform is in the log only
 	Logger   *slog.Logger // nil: nothing is logged
 
 	Retry   Retry
@@ -141,7 +148,9 @@ type Queue struct {
 	rates    map[routing.AgencyID]*rateMeter
 	rate     map[routing.PlatformID]float64 // set by SetRate
 	workers  sync.WaitGroup
-	stopping bool
+
+	quarantine sync.Mutex // held while its alarm is raised or ended
+	stopping   bool
 }
 
 // New returns a queue. Nothing is sent before Run.

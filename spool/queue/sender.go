@@ -70,6 +70,7 @@ type Result struct {
 	Err    error       // why it isn't Delivered; for logs
 	Slow   bool        // the platform shows that it has too much to do
 	Until  time.Time   // InDoubt: when the platform can't take it any more
+	Noted  bool        // Refused: the ledger has the platform's answer already
 	Silent bool        // Delivered: the platform doesn't report success to the sender (RFC 3461 section 5.2.2)
 }
 

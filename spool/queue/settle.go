@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"mailcutover/ledger"
 	"mailcutover/spool"
 	"mailcutover/spool/dsn"
 )
@@ -26,15 +27,18 @@ func (s *shipment) settle(results []Result) {
 	results = results[:len(s.parts)]
 	all := make([]spool.Outcome, len(s.parts))
 	recorded := make([]spool.Outcome, 0, len(s.parts))
+	causes := make([]ledger.Result, 0, len(s.parts))
 	for i := range s.parts {
 		o := &all[i]
 		*o = s.outcome(i, &results[i])
 		if o.State != spool.StateUnknown {
 			recorded = append(recorded, *o)
+			causes = append(causes, results[i].cause())
 		}
 		q.obs.Attempted(s.lane.platform, s.parts[i].box != nil, results[i].Status)
 		s.logResult(i, &results[i], o)
 	}
+	q.ended(s.m, recorded, func(n int) ledger.Result { return causes[n] })
 	q.record(recorded)
 
 	q.mu.Lock()
@@ -100,8 +104,22 @@ func (q *Queue) record(outcomes []spool.Outcome) {
 			q.mu.Unlock()
 		case spool.StateQuarantined:
 			q.obs.Quarantined()
-			q.o.Alarms.Raise("spool-quarantine", fmt.Sprintf("Mail was set aside in the spool's quarantine, last message %s: %s", o.Transaction, o.Reason))
+			q.quarantine.Lock()
+			q.o.Alarms.Raise(quarantineAlarm, fmt.Sprintf("Mail was set aside in the spool's quarantine, last message %s: %s", o.Transaction, o.Reason))
+			q.quarantine.Unlock()
 		}
+	}
+}
+
+// quarantineAlarm is on from when mail was set aside until there is none in quarantine.
+const quarantineAlarm = "spool-quarantine"
+
+// clearQuarantine ends the alarm if nothing is in quarantine any more.
+func (q *Queue) clearQuarantine() {
+	q.quarantine.Lock()
+	defer q.quarantine.Unlock()
+	if all, _ := q.o.Store.Counts(); all.Of(spool.StateQuarantined) == 0 {
+		q.o.Alarms.Clear(quarantineAlarm)
 	}
 }
 
@@ -237,6 +255,7 @@ func (q *Queue) putOff(m *spool.Message, it item, r Result) {
 		o.Cause = spool.CauseUnavailable
 	}
 	o.State = q.putOffState(m, rcpt, &o)
+	q.ended(m, []spool.Outcome{o}, func(int) ledger.Result { return ledger.ResultExpired })
 	q.record([]spool.Outcome{o})
 	if o.State == spool.StateWaiting {
 		q.mu.Lock()
