@@ -20,7 +20,6 @@ type platform struct {
 	refuse  float64       // how many dots are answered 451
 	drop    float64       // how many dots get no answer; half of them are taken
 	putOff  float64       // how many RCPTs are answered 450
-	sick    map[string]bool
 	serials int
 }
 
