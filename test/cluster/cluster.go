@@ -209,6 +209,12 @@ func (c *Cluster) Arm(ctx context.Context, n *Node, id string) error {
 	if err == nil && a.Tightness != "armed" {
 		_, err = n.API.Arm(ctx, id, a.Epoch, "test")
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if a, ok := c.agencies[id]; ok {
+		a.Armed = true
+		c.agencies[id] = a
+	}
 	return err
 }
 

@@ -63,7 +63,7 @@ func start(t *testing.T, o Options) *Cluster {
 
 // load is what tests send: to each agency at each node.
 func (c *Cluster) load(ctx context.Context) *Load {
-	return c.Load(ctx, 60*time.Millisecond, Mailboxes("health", 2), Mailboxes("health", 4)[2:], Mailboxes("roads", 4), Mailboxes("parks", 4))
+	return c.Load(ctx, 150*time.Millisecond, Mailboxes("health", 2), Mailboxes("health", 4)[2:], Mailboxes("roads", 4), Mailboxes("parks", 4))
 }
 
 // more waits until n more messages were taken.

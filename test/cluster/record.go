@@ -30,6 +30,7 @@ type Record struct {
 type Agency struct {
 	Domain string // of its addresses
 	Home   string // platform
+	Armed  bool   // so the table is asked for each message, and may be too slow to answer
 }
 
 // Sent is one message for one recipient, with all attempts at it.
@@ -114,6 +115,7 @@ type Verdict struct {
 	Taken      int // answered 250
 	Copies     int // more than one of a message
 	Named      int // deliveries that ledgers name as in doubt
+	Slow       int // times that other agencies' armed mail was put off since the table gave no answer in time
 	Open       int // dots that no answer came to, as the senders saw it
 	Done, Undo int // switches that were done, and that ended where they began
 }
@@ -141,8 +143,8 @@ func (v *Verdict) Bad() []string {
 
 // String is one line of counts.
 func (v *Verdict) String() string {
-	return fmt.Sprintf("%d messages, %d taken, lost %d, late %d, misrouted %d, repeated %d, out of order %d, others disturbed %d, refused %d; %d copies too many, %d deliveries named as in doubt, %d dots without answer; switches: %d done, %d undone",
-		v.Messages, v.Taken, len(v.Lost), len(v.Late), len(v.Misrouted), len(v.Repeated), len(v.Disorder), len(v.Disturbed), len(v.Refused), v.Copies, v.Named, v.Open, v.Done, v.Undo)
+	return fmt.Sprintf("%d messages, %d taken, lost %d, late %d, misrouted %d, repeated %d, out of order %d, others disturbed %d (and %d times by a slow table), refused %d; %d copies too many, %d deliveries named as in doubt, %d dots without answer; switches: %d done, %d undone",
+		v.Messages, v.Taken, len(v.Lost), len(v.Late), len(v.Misrouted), len(v.Repeated), len(v.Disorder), len(v.Disturbed), v.Slow, len(v.Refused), v.Copies, v.Named, v.Open, v.Done, v.Undo)
 }
 
 // message is what is known of one id.
@@ -320,12 +322,16 @@ func (r *Record) checkOthers(v *Verdict) {
 	}
 	for i := range r.Sent {
 		s := &r.Sent[i]
-		id, _, ok := r.agencyOf(s.Rcpt)
+		id, agency, ok := r.agencyOf(s.Rcpt)
 		if !ok || moved[id] {
 			continue
 		}
 		for _, t := range s.Tries {
 			if strings.HasPrefix(t.Answer, "250") || r.faulty(s.Node, id, t) {
+				continue
+			}
+			if agency.Armed && strings.HasPrefix(t.Answer, "451 4.4.3 ") {
+				v.Slow++
 				continue
 			}
 			v.Disturbed = append(v.Disturbed, fmt.Sprintf("message %d for %s at node %d: %s at %s after %s", s.ID, s.Rcpt, s.Node, cmp.Or(t.Answer, "no answer"), stamp(t.Ended), t.Ended.Sub(t.Began)))

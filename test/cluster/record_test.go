@@ -22,7 +22,7 @@ func TestCheck(t *testing.T) {
 	// A cutover from second 10 to 12, a rollback from 20 to 22.
 	good := func() *Record {
 		return &Record{
-			Agencies: map[string]Agency{"health": {"health.example", Exchange}, "roads": {"roads.example", Exchange}},
+			Agencies: map[string]Agency{"health": {Domain: "health.example", Home: Exchange}, "roads": {Domain: "roads.example", Home: Exchange}},
 			Switches: []Switch{
 				{Agency: "health", From: Exchange, To: OX, Asked: at(10), Closed: at(11), Told: at(12), Done: true},
 				{Agency: "health", From: OX, To: Exchange, Asked: at(20), Closed: at(21), Told: at(22), Done: true},
@@ -89,6 +89,11 @@ func TestCheck(t *testing.T) {
 			r.Arrived = append(r.Arrived, again)
 			r.Sent[5].Tries = append([]Try{{Began: at(11), Ended: at(11), Dotted: true}}, r.Sent[5].Tries...)
 			r.Faults = []Fault{{Node: 0, From: at(10.5), To: at(11.5)}}
+		}},
+		{"another agency's armed mail put off, since the table was too slow", func(r *Record) {
+			r.Agencies["roads"] = Agency{Domain: "roads.example", Home: Exchange, Armed: true}
+			slow := Try{Began: at(11), Ended: at(11), Answer: "451 4.4.3 Routing table unavailable"}
+			r.Sent[5].Tries = append([]Try{slow}, r.Sent[5].Tries...)
 		}},
 		{"the moving agency's put off", func(r *Record) { r.Sent[2].Tries = append([]Try{pending}, r.Sent[2].Tries...) }},
 	} {
