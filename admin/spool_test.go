@@ -231,7 +231,8 @@ func TestAdoptCall(t *testing.T) {
 	adopt(400, "spool", "mx2.example", "r")
 	adopt(400, dir, "mx2.example", " ")
 	adopt(400, dir, "", "r")
-	adopt(409, dir+"x", "mx2.example", "r")
+	adopt(400, dir+"x", "mx2.example", "r")
+	adopt(400, t.TempDir(), "mx2.example", "r")
 	adopt(412, dir, "mx3.example", "r")
 	if a := adopt(202, dir+"/", "mx2.example", "r"); a.From != "mx2.example" || a.Directory != dir || a.ID != s.ID() {
 		t.Errorf("%+v", a)

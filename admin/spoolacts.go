@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -275,6 +277,8 @@ func (s *Server) adopt(ctx context.Context, in Adopt) (*reply[Adoption], error) 
 		return nil, problem(http.StatusPreconditionFailed, "name the node whose it is now, if that one won't come back", "%s", err)
 	case errors.Is(err, spool.ErrInUse):
 		return nil, problem(http.StatusConflict, "stop that process first", "%s", err)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return nil, problem(http.StatusBadRequest, "name the directory of a node's spool, such as /var/lib/mailcutover/spool, on the node's machine", "%s", err)
 	case err != nil:
 		return nil, problem(http.StatusConflict, "the directory must be a node's spool, such as /var/lib/mailcutover/spool, readable and writable for this node", "%s", err)
 	}

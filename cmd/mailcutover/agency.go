@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -129,8 +130,26 @@ func seenEpoch(cmd *cobra.Command, client *admin.Client, agency, epoch string) (
 }
 
 func addReason(cmd *cobra.Command, reason *string) {
-	cmd.Flags().StringVar(reason, "reason", "", "why; it is journaled (required)")
+	cmd.Flags().Var((*reasonFlag)(reason), "reason", "why; it is journaled (required)")
 	require(cmd, "reason")
+}
+
+// reasonFlag is a flag for why something is done: not blank.
+type reasonFlag string
+
+// String implements pflag.Value.
+func (r *reasonFlag) String() string { return string(*r) }
+
+// Type implements pflag.Value.
+func (r *reasonFlag) Type() string { return "string" }
+
+// Set implements pflag.Value.
+func (r *reasonFlag) Set(text string) error {
+	if strings.TrimSpace(text) == "" {
+		return errors.New("say why; it is journaled")
+	}
+	*r = reasonFlag(text)
+	return nil
 }
 
 func addEpoch(cmd *cobra.Command, epoch *string) {

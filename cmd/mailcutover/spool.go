@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mailcutover/admin"
+	"mailcutover/spool"
 )
 
 // spoolPage is how many recipients are asked for at a time.
@@ -154,7 +156,25 @@ func forecast(left float64) string {
 func addFilter(cmd *cobra.Command, f *admin.SpoolFilter) {
 	cmd.Flags().StringVar(&f.Agency, "agency", "", "mail of this agency")
 	cmd.Flags().StringVar(&f.Mailbox, "mailbox", "", "mail for this directory id or address")
-	cmd.Flags().StringVar(&f.State, "state", "", "mail in this state: held, waiting, failed, expired or quarantined")
+	cmd.Flags().Var((*spoolState)(&f.State), "state", "mail in this state: held, waiting, failed, expired or quarantined")
+}
+
+// spoolState is a flag for a state that mail in the spool may be in; empty: any.
+type spoolState string
+
+// String implements pflag.Value.
+func (s *spoolState) String() string { return string(*s) }
+
+// Type implements pflag.Value.
+func (s *spoolState) Type() string { return "state" }
+
+// Set implements pflag.Value.
+func (s *spoolState) Set(text string) error {
+	if state, err := spool.ParseState(text); err != nil || state.Final() {
+		return errors.New("want held, waiting, failed, expired or quarantined")
+	}
+	*s = spoolState(text)
+	return nil
 }
 
 func newSpoolList(c *connection) *cobra.Command {
@@ -162,6 +182,9 @@ func newSpoolList(c *connection) *cobra.Command {
 	var limit int
 	cmd := c.command(&cobra.Command{Use: "list", Short: "What lies in the spool, by recipient, in order of acceptance", Args: cobra.NoArgs},
 		func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+			if limit < 0 {
+				return &usageError{err: fmt.Errorf("--limit %d: want a number of recipients, or 0 for all", limit), command: cmd.CommandPath()}
+			}
 			all := []admin.SpoolEntry{}
 			more := false
 			for after := ""; ; {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -249,6 +250,9 @@ func newSpoolAdopt(c *connection) *cobra.Command {
 		}
 		a.Directory = dir
 		done, err := client.AdoptSpool(cmd.Context(), a)
+		if p, ok := errors.AsType[*admin.Problem](err); ok && p.Status == http.StatusBadRequest {
+			return &usageError{err: err, command: cmd.CommandPath()} // DIR and NODE are all that it says
+		}
 		if err != nil {
 			return err
 		}

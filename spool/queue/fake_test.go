@@ -209,7 +209,13 @@ func (w *world) Raise(key, text string) {
 	w.alarms[key] = text
 }
 
-func (w *world) Clear(string) bool { return true }
+func (w *world) Clear(key string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, on := w.alarms[key]
+	delete(w.alarms, key)
+	return on
+}
 
 func (w *world) Send(ctx context.Context, d *Delivery) []Result {
 	w.mu.Lock()
