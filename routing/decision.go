@@ -83,8 +83,11 @@ func (s *State) DecideAddress(a Address, separator string) (d Decision) {
 	if d.Reason != ReasonNoSuchName && d.Reason != ReasonTableUnavail || !s.loaded() {
 		return d
 	}
-	if _, ok := s.domains[a.Domain()]; !ok {
-		d.Reason = ReasonForeign
+	if _, served := s.domains[a.Domain()]; !served {
+		d.Reason = ReasonTableUnavail
+		if s.foreign(a.Domain()) {
+			d.Reason = ReasonForeign
+		}
 		return d
 	}
 	if base, ok := a.WithoutDetail(separator); ok && !claimed && d.Reason == ReasonNoSuchName {

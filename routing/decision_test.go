@@ -568,10 +568,59 @@ func TestAWholeUpdate(t *testing.T) {
 		townRow("health", 0).Addresses[0]: ReasonOpen,
 		townRow("works", 0).Addresses[0]:  ReasonRegressed,
 		"all@town.example":                ReasonNoSuchName,
-		"x@old.example":                   ReasonForeign,
+		"x@old.example":                   ReasonTableUnavail,
+		"x@elsewhere.example":             ReasonForeign,
 	} {
 		if d := s.DecideAddress(address, ""); d.Reason != want {
 			t.Errorf("%s: %+v, want %s", address, d, want)
+		}
+	}
+}
+
+// A table that came back with less than it had, or empty, is no proof that a domain is not
+// served; only its removal is.
+func TestADomainThatTheTableLost(t *testing.T) {
+	gone := Address("x@old.example")
+	s := mustApply(t, town(t, "health"), Update{Domains: []Domain{{Name: "old.example", Revision: 3}}})
+	lost := mustApply(t, s, Update{Whole: true, Domains: []Domain{{Name: "town.example"}}})
+	again := mustApply(t, lost, Update{Whole: true, Domains: []Domain{{Name: "town.example"}}})
+	copied := mustApply(t, NewState(Position{Incarnation: "test"}), Update{Domains: append(again.Domains(), again.LostDomains()...)})
+	for name, c := range map[string]struct {
+		s    *State
+		lost int
+		want Reason
+	}{
+		"a table without any domain":      {NewState(Position{Incarnation: "test"}), 0, ReasonTableUnavail},
+		"lost":                            {lost, 1, ReasonTableUnavail},
+		"lost, and the table read again":  {again, 1, ReasonTableUnavail},
+		"lost, and read from the disk":    {copied, 1, ReasonTableUnavail},
+		"all lost":                        {mustApply(t, s, Update{Whole: true}), 2, ReasonTableUnavail},
+		"served again":                    {mustApply(t, again, Update{Domains: []Domain{{Name: "old.example"}}}), 0, ReasonNoSuchName},
+		"served again, by a whole update": {mustApply(t, again, Update{Whole: true, Domains: []Domain{{Name: "town.example"}, {Name: "old.example"}}}), 0, ReasonNoSuchName},
+		"removed":                         {mustApply(t, s, Update{Domains: []Domain{{Name: "old.example", Removed: true}}}), 0, ReasonForeign},
+		"removed after it was lost":       {mustApply(t, again, Update{Domains: []Domain{{Name: "old.example", Removed: true}}}), 0, ReasonForeign},
+	} {
+		if d := c.s.DecideAddress(gone, ""); d.Reason != c.want || len(c.s.LostDomains()) != c.lost {
+			t.Errorf("%s: %+v, lost %v, want %s and %d", name, d, c.s.LostDomains(), c.want, c.lost)
+		}
+	}
+	if _, served := lost.Domain("old.example"); served || len(lost.Domains()) != 1 {
+		t.Errorf("a lost domain is served: %v", lost.Domains())
+	}
+}
+
+// The names of an agency that the table lost stay known, whichever of its mappings they are
+// in.
+func TestALostAgencyKeepsItsNames(t *testing.T) {
+	s := town(t, "works")
+	works, _ := s.Agency("works")
+	m := townMapping(t, "works", 2) // few enough for the index to have room beside the first
+	works.Mapping = m.Digest()
+	s = mustApply(t, s, Update{Agencies: []Agency{works}, Mappings: []*Mapping{m}})
+	s = mustApply(t, s, Update{Whole: true})
+	for n := range 2 {
+		if d := s.DecideAddress(townRow("works", n).Addresses[0], ""); d.Reason != ReasonRegressed {
+			t.Errorf("mailbox %d: %+v", n, d)
 		}
 	}
 }

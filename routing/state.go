@@ -37,6 +37,10 @@ type Domain struct {
 	Complete bool     `json:"complete"` // all its addresses are in the table; a condition for "no such mailbox", not yet the proof
 	Removed  bool     `json:"removed,omitempty"`
 	Revision Revision `json:"revision"` // of the last change; set by the table
+
+	// Lost is for a node's copy only: the table no longer names the domain, though nobody
+	// removed it.
+	Lost bool `json:"lost,omitempty"`
 }
 
 // Position is where in the life of a table a State stands.
@@ -57,6 +61,7 @@ type State struct {
 	agencies  []*agencyState // by number, which an agency keeps in all later States
 	byID      map[AgencyID]int
 	domains   map[string]Domain
+	lost      map[string]Domain // that a whole reading of the table didn't name any more; nil: none
 	fixed     map[Address]Fixed
 	members   map[NodeID]Member
 	freezes   map[AgencyID]Freeze
@@ -104,9 +109,9 @@ func NewState(pos Position) *State {
 // Update is what one revision, or a snapshot, sets. Records that it doesn't name stay.
 type Update struct {
 	Position Position // after it; the zero Position leaves that of the State
-	// Whole says that this is all the table has: domains and fixed addresses that are
-	// not named are gone. An agency that isn't named stays, closed, since agencies are
-	// never removed: the table lost it.
+	// Whole says that this is all the table has: fixed addresses that are not named are
+	// gone. An agency that isn't named stays, closed, since agencies are never removed: the
+	// table lost it. So does a domain, as one of which it isn't known whether it is served.
 	Whole    bool
 	Agencies []Agency
 	Mappings []*Mapping // those that Agencies name and that the State doesn't have
@@ -147,7 +152,7 @@ func (s *State) Apply(u Update) (*State, error) {
 		}
 		for i, a := range n.agencies {
 			if a.above == nil && !named[a.ID] {
-				n.agencies[i] = &agencyState{Agency: a.Agency, mapping: a.mapping, above: &a.Agency}
+				n.agencies[i] = &agencyState{Agency: a.Agency, mapping: a.mapping, generation: a.generation, above: &a.Agency}
 			}
 		}
 	}
@@ -188,18 +193,7 @@ func (s *State) Apply(u Update) (*State, error) {
 			n.missing++
 		}
 	}
-	if len(u.Domains) > 0 || u.Whole {
-		n.domains = maps.Clone(s.domains)
-		if u.Whole {
-			n.domains = make(map[string]Domain, len(u.Domains))
-		}
-		for _, d := range u.Domains {
-			n.domains[d.Name] = d
-			if d.Removed {
-				delete(n.domains, d.Name)
-			}
-		}
-	}
+	n.setDomains(u.Domains, u.Whole)
 	if len(u.Fixed) > 0 || u.Whole {
 		n.fixed = maps.Clone(s.fixed)
 		if u.Whole {
@@ -221,6 +215,33 @@ func (s *State) Apply(u Update) (*State, error) {
 	}
 	n.enter(added, u.Fixed, keys+len(u.Fixed))
 	return &n, nil
+}
+
+// setDomains sets these domains; whole says that the table has no others.
+func (s *State) setDomains(domains []Domain, whole bool) {
+	if len(domains) == 0 && !whole {
+		return
+	}
+	served, lost := maps.Clone(s.domains), maps.Clone(s.lost)
+	if lost == nil {
+		lost = make(map[string]Domain)
+	}
+	if whole {
+		maps.Copy(lost, served)
+		clear(served)
+	}
+	for _, d := range domains {
+		delete(served, d.Name)
+		delete(lost, d.Name)
+		switch {
+		case d.Removed:
+		case d.Lost:
+			lost[d.Name] = d
+		default:
+			served[d.Name] = d
+		}
+	}
+	s.domains, s.lost = served, lost
 }
 
 // updated returns m with these records set, those that don't stay removed, and where they
@@ -409,6 +430,26 @@ func (s *State) Domains() []Domain {
 		all = append(all, s.domains[name])
 	}
 	return all
+}
+
+// LostDomains returns, by name, the domains that the table no longer names though nobody
+// removed them: it came back with less than it had. Each is marked as lost.
+func (s *State) LostDomains() []Domain {
+	var all []Domain
+	for _, name := range slices.Sorted(maps.Keys(s.lost)) {
+		d := s.lost[name]
+		d.Lost = true
+		all = append(all, d)
+	}
+	return all
+}
+
+// foreign reports whether it is certain that a domain is not served. An empty table proves
+// nothing: it may be in the place of one that was lost.
+func (s *State) foreign(domain string) bool {
+	_, served := s.domains[domain]
+	_, lost := s.lost[domain]
+	return !served && !lost && len(s.domains) > 0
 }
 
 // Domain returns a served domain.

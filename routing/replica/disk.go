@@ -312,7 +312,7 @@ func formatRecords(w io.Writer, s *routing.State, high Marks, number uint64) err
 		failure = errors.Join(failure, err)
 		_, _ = b.Write(appendLine(nil, kind, text)) // Flush tells
 	}
-	agencies, domains, fixed, regressed := s.Agencies(), s.Domains(), slices.Collect(s.FixedAddresses()), s.Regressed()
+	agencies, domains, fixed, regressed := s.Agencies(), append(s.Domains(), s.LostDomains()...), slices.Collect(s.FixedAddresses()), s.Regressed()
 	members, freezes, operations, documents := s.Members(), s.Freezes(), s.Operations(), s.Documents("")
 	all := len(agencies) + len(domains) + len(fixed) + len(regressed) + len(members) + len(freezes) + len(operations) + len(documents)
 	line("copy", header{
