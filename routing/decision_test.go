@@ -614,11 +614,11 @@ func TestADomainThatTheTableLost(t *testing.T) {
 func TestALostAgencyKeepsItsNames(t *testing.T) {
 	s := town(t, "health", "school", "traffic", "works")
 	works, _ := s.Agency("works")
-	m := townMapping(t, "works", 1) // small enough for the index to have room beside the first
+	m := mustMapping(t, "works", townRow("works", 7)) // small enough for the index to have room beside the first
 	works.Mapping = m.Digest()
 	s = mustApply(t, s, Update{Agencies: []Agency{works}, Mappings: []*Mapping{m}})
 	s = mustApply(t, s, Update{Whole: true})
-	if d := s.DecideAddress(townRow("works", 0).Addresses[0], ""); d.Reason != ReasonRegressed {
+	if d := s.DecideAddress(townRow("works", 7).Addresses[0], ""); d.Reason != ReasonRegressed {
 		t.Errorf("%+v", d)
 	}
 }
