@@ -46,14 +46,15 @@ type world struct {
 	client net.Conn
 	lines  *bufio.Reader
 
-	mu     sync.Mutex
-	state  *routing.State
-	lapsed bool
-	alarms []string
-	store  *spool.Store
-	book   *ledger.Ledger
-	noted  int // records of the ledger that the transcript has named
-	added  []mail.TransactionID
+	mu        sync.Mutex
+	state     *routing.State
+	lapsed    bool
+	alarms    []string
+	store     *spool.Store
+	book      *ledger.Ledger
+	ledgerDir string
+	noted     int // records of the ledger that the transcript has named
+	added     []mail.TransactionID
 }
 
 func (w *world) State() *routing.State {
@@ -249,7 +250,8 @@ func (w *world) openSpool(messages, ofAgency int) error {
 		return err
 	}
 	w.t.Cleanup(func() { _ = w.store.Close() })
-	book, err := ledger.Open(ledger.Options{Dir: filepath.Join(w.t.TempDir(), "ledger"), Logger: quiet})
+	w.ledgerDir = filepath.Join(w.t.TempDir(), "ledger")
+	book, err := ledger.Open(ledger.Options{Dir: w.ledgerDir, Boot: "this", Logger: quiet})
 	if err != nil {
 		return err
 	}
