@@ -31,6 +31,10 @@ var ErrInUse = errors.New("in use by another process")
 // know, the one that it took last first.
 type lives struct {
 	Instances []routing.InstanceID `json:"instances"`
+
+	// File is the number of the lock's file in its file system. A copy of the directory has
+	// another, so it isn't taken for the original, whose process may live. 0: not known.
+	File uint64 `json:"file,omitempty"`
 }
 
 // openDir locks the keeper's directory and reads what the process before left there.
@@ -53,12 +57,21 @@ func (k *Keeper) openDir() error {
 		if err != nil {
 			return err
 		}
+		stamp, err := disk.Stamp(filepath.Join(k.o.Dir, lockFile))
+		if err != nil {
+			return fmt.Errorf("look at the lock: %w", err)
+		}
+		k.file = stamp.File
 	}
 	var before lives
 	if err := k.read(instanceFile, &before); err != nil {
 		return err
 	}
-	k.before = before.Instances
+	if before.File == k.file || before.File == 0 {
+		k.before = before.Instances
+	} else {
+		k.o.Logger.Warn("directory is a copy: if the table knows a process of the original, this one has to wait for the end of its lease", "node", k.o.Node, "directory", k.o.Dir)
+	}
 	var locks []LocalLock
 	if err := k.read(locksFile, &locks); err != nil {
 		return err
@@ -72,11 +85,13 @@ func (k *Keeper) openDir() error {
 	if n := len(all); n > mostInstances {
 		all = append(all[:1:1], all[n-mostInstances+1:]...)
 	}
-	return k.write(instanceFile, lives{all})
+	return k.write(instanceFile, lives{all, k.file})
 }
 
 // taken notes that the table knows this instance, so that none before it matters.
-func (k *Keeper) taken() error { return k.write(instanceFile, lives{[]routing.InstanceID{k.instance}}) }
+func (k *Keeper) taken() error {
+	return k.write(instanceFile, lives{[]routing.InstanceID{k.instance}, k.file})
+}
 
 // read reads a file in JSON; one that isn't there leaves v as it is. One that can't be used
 // is set aside: it only makes a start quicker, or is a list that its own alarms tell of.

@@ -64,6 +64,7 @@ type Keeper struct {
 	o        KeeperOptions
 	folder   *durable.Folder
 	lock     io.Closer // of the directory; nil where the disk has no locks
+	file     uint64    // number of its file in the file system; 0: not known
 	instance routing.InstanceID
 	gate     *Gate // set by Attach
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -864,5 +866,38 @@ func TestOneProcessForADirectory(t *testing.T) {
 	}
 	if err := k.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A restart follows the instance before it; a copy of its directory doesn't, since the
+// original may run.
+func TestACopiedDirectoryFollowsNobody(t *testing.T) {
+	o := KeeperOptions{Node: "a.example", Lease: lease, Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}
+	open := func(dir string) (instance routing.InstanceID, follows []routing.InstanceID) {
+		o := o
+		o.Dir = dir
+		k, err := OpenKeeper(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return k.instance, k.before
+	}
+	first, _ := open(o.Dir)
+	copied := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(copied, os.DirFS(o.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	second, follows := open(copied)
+	if len(follows) > 0 {
+		t.Errorf("the copy follows %q", follows)
+	}
+	if _, follows := open(copied); !slices.Equal(follows, []routing.InstanceID{second}) {
+		t.Errorf("the copy's restart follows %q, want %s", follows, second)
+	}
+	if _, follows := open(o.Dir); !slices.Equal(follows, []routing.InstanceID{first}) {
+		t.Errorf("the original's restart follows %q, want %s", follows, first)
 	}
 }
