@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"mailcutover/routing"
@@ -50,6 +51,9 @@ type Options struct {
 // Control carries out acts. Use [New]. It is safe for concurrent use.
 type Control struct {
 	Options
+
+	mu      sync.Mutex
+	silents map[routing.NodeID]silent // nodes that Evict has looked at
 }
 
 // New returns a Control.
@@ -60,7 +64,7 @@ func New(o Options) *Control {
 	if o.Longest == 0 {
 		o.Longest = time.Hour
 	}
-	return &Control{Options: o}
+	return &Control{Options: o, silents: make(map[routing.NodeID]silent)}
 }
 
 // Act is one act of a person.

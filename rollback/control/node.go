@@ -46,9 +46,10 @@ func (c *Control) Attest(ctx context.Context, act Act, node routing.NodeID, inst
 }
 
 // Evict takes a node out of the table: no operation waits for it any more, and it gets no
-// lease. It needs a fence: the node gave up its lease, or it is attested, or its long lease
-// has been over for the platform's limit and its renewal counter stood still all the time,
-// which Evict watches for; ctx bounds that.
+// lease. It needs a fence: the node gave up its lease, or it is attested, or since Evict
+// first looked at it, its renewal counter has stood still for what its long lease had still
+// to go and the platform's limit after that. ctx bounds the wait in this call; a later one
+// goes on where it ended.
 func (c *Control) Evict(ctx context.Context, act Act, node routing.NodeID, limit time.Duration) error {
 	fence, err := c.fence(ctx, node, limit)
 	if err != nil {
@@ -65,11 +66,31 @@ func (c *Control) Evict(ctx context.Context, act Act, node routing.NodeID, limit
 	return err
 }
 
-// fence waits for the long fence of a node.
+// silent is a node whose renewal counter stands still, as far as this process has seen it.
+type silent struct {
+	fence  table.Fence
+	server string        // of the table: another one counts anew
+	since  time.Time     // of the first look, on this process's monotonic clock
+	lease  time.Duration // that it had still to go then, by the table's clock
+}
+
+// look takes note of a node's counter at this moment, and returns since when it stands so.
+func (c *Control) look(now time.Time, f table.Fence, n *table.Nodes, lease *table.Lease) silent {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	was := c.silents[f.Node]
+	if was.fence != f || was.server != n.Server {
+		was = silent{fence: f, server: n.Server, since: now, lease: max(0, lease.LongEnd.Sub(n.Time))}
+		c.silents[f.Node] = was
+	}
+	return was
+}
+
+// fence waits for the long fence of a node. That its lease is over by the table's clock, the
+// table looks at itself; here it has to be over by this node's clock too, and the platform's
+// limit after it.
 func (c *Control) fence(ctx context.Context, node routing.NodeID, limit time.Duration) (table.Fence, error) {
 	var at table.Fence
-	var server string
-	var since time.Time
 	for {
 		n, err := c.Table.Nodes(ctx)
 		if err != nil {
@@ -79,27 +100,25 @@ func (c *Control) fence(ctx context.Context, node routing.NodeID, limit time.Dur
 		if err != nil {
 			return at, err
 		}
-		f := table.Fence{Node: node, Instance: m.Instance, Counter: l.Counter, Kind: table.FenceLong}
+		at = table.Fence{Node: node, Instance: m.Instance, Counter: l.Counter, Kind: table.FenceLong}
 		switch {
 		case m.Attested == m.Instance:
-			f.Kind = table.FenceAttested
-			return f, nil
+			at.Kind = table.FenceAttested
+			return at, nil
 		case l.Instance == m.Instance && l.LongEnd.IsZero():
-			return f, nil
+			return at, nil
 		}
 		now := time.Now()
-		if f != at || n.Server != server {
-			at, server, since = f, n.Server, now
+		s := c.look(now, at, &n, &l)
+		still := now.Sub(s.since)
+		left := max(l.LongEnd.Sub(n.Time), s.lease+limit-still)
+		if left <= 0 {
+			return at, nil
 		}
-		still := now.Sub(since)
-		if !n.Time.Before(l.LongEnd) && still >= limit {
-			return f, nil
-		}
-		left := max(l.LongEnd.Sub(n.Time), limit-still)
 		select {
 		case <-time.After(min(max(left, 10*time.Millisecond), time.Second)):
 		case <-ctx.Done():
-			return at, fmt.Errorf("fence of node %s: %w: it is silent for %s, and can deliver no more in %s: wait, stop it orderly, or attest that it is dead",
+			return at, fmt.Errorf("fence of node %s: %w: it is silent for %s, and can deliver no more in %s: say it again then, stop it orderly, or attest that it is dead",
 				node, context.Cause(ctx), still.Round(time.Second), left.Round(time.Second))
 		}
 	}
