@@ -44,9 +44,10 @@ func parameters(kind string, v any) (json.RawMessage, error) {
 	return b, nil
 }
 
-// agencyKind is an act on one agency. undo is the command that takes it back; empty: there
-// is none.
-func agencyKind(name, about, undo string, do func(Control, context.Context, control.Act, []routing.AgencyID) (control.Result, error)) *kind {
+// agencyKind is an act on one agency. next is what it makes of the agency's record, or why
+// that can't be: then it isn't proposed either. undo is the command that takes it back;
+// empty: there is none.
+func agencyKind(name, about, undo string, next func(routing.Agency) (routing.Agency, error), do func(Control, context.Context, control.Act, []routing.AgencyID) (control.Result, error)) *kind {
 	return &kind{
 		name: name, about: about, right: mayOperate, needs: []string{"agency", "expected_epoch"},
 		content: func(s *Server, _ context.Context, state *routing.State, in *NewProposal) (c approval.Content, text []string, err error) {
@@ -54,8 +55,12 @@ func agencyKind(name, about, undo string, do func(Control, context.Context, cont
 			if err != nil {
 				return c, nil, err
 			}
+			after, err := next(a)
+			if err != nil {
+				return c, nil, err
+			}
 			c = approval.Content{Kind: name, Agency: a.ID, Epochs: map[routing.AgencyID]routing.Epoch{a.ID: a.Epoch}, List: a.Mapping}
-			return c, []string{name + " agency " + in.Agency + ": " + about, agencyText(&a)}, nil
+			return c, []string{name + " agency " + in.Agency + ": " + about, "now   " + agencyText(&a), "then  " + agencyText(&after)}, nil
 		},
 		now: func(_ *Server, _ context.Context, state *routing.State, p *approval.Proposal) (approval.Content, error) {
 			c := p.Content
@@ -67,7 +72,9 @@ func agencyKind(name, about, undo string, do func(Control, context.Context, cont
 		},
 		use: func(s *Server, ctx context.Context, p *approval.Proposal) (*Started, error) {
 			a, _ := s.Replica.State().Agency(p.Agency)
-			if err := s.record(ctx, audit.Entry{What: name, Subject: "agency " + string(p.Agency), Reason: p.Reason, Before: agencyText(&a), Epoch: a.Epoch.String(), Proposal: p.ID}); err != nil {
+			e := audit.Entry{What: name, Subject: "agency " + string(p.Agency), Reason: p.Reason, Before: agencyText(&a), Epoch: a.Epoch.String(), Proposal: p.ID}
+			e.After = afterwards(a, next)
+			if err := s.record(ctx, e); err != nil {
 				return nil, err
 			}
 			r, err := do(s.Control, ctx, s.actOf(ctx, p), []routing.AgencyID{p.Agency})
@@ -82,6 +89,16 @@ func agencyKind(name, about, undo string, do func(Control, context.Context, cont
 		},
 		refusal: controlRefused,
 	}
+}
+
+// afterwards is what the audit log says of an agency's record once next was done to it;
+// empty where that is refused.
+func afterwards(a routing.Agency, next func(routing.Agency) (routing.Agency, error)) string {
+	after, err := next(a)
+	if err != nil {
+		return ""
+	}
+	return agencyText(&after)
 }
 
 // dropKind removes spooled mail of this node.

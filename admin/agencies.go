@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -213,8 +214,15 @@ func parseDomains(names []string) ([]string, error) {
 }
 
 // checkReason refuses blanks as a reason.
+// checkReason returns the reason as one line. Others read it inside what they approve: with
+// lines of its own it could pass for a part of that.
 func checkReason(reason string) (string, error) {
-	reason = strings.TrimSpace(reason)
+	reason = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
+			return ' '
+		}
+		return r
+	}, reason))
 	if reason == "" {
 		return "", problem(http.StatusBadRequest, "say why; it is journaled", "a reason is required")
 	}

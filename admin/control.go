@@ -93,10 +93,11 @@ func (s *Server) registerControl(api huma.API) {
 	for _, one := range []struct {
 		name, summary, description string
 		is                         routing.Tightness // afterwards
+		next                       func(routing.Agency) (routing.Agency, error)
 		do                         func(context.Context, control.Act, []routing.AgencyID) (control.Result, error)
 	}{
-		{"arm", "Make an agency ready to be switched", "Short leases, and a check before each final dot. No answer changes, and the epoch stays.", routing.Armed, s.Control.Arm},
-		{"settle", "End the arming of an agency", "Long leases again: mail for it goes on for as long, should the table be away.", routing.Settled, s.Control.Settle},
+		{"arm", "Make an agency ready to be switched", "Short leases, and a check before each final dot. No answer changes, and the epoch stays.", routing.Armed, armedRecord, s.Control.Arm},
+		{"settle", "End the arming of an agency", "Long leases again: mail for it goes on for as long, should the table be away.", routing.Settled, settledRecord, s.Control.Settle},
 	} {
 		handle(s, api, huma.Operation{
 			OperationID: one.name + "-agency", Method: http.MethodPost, Path: "/v1/agencies/{id}/" + one.name, Summary: one.summary, Description: one.description, Tags: agencies,
@@ -113,7 +114,7 @@ func (s *Server) registerControl(api huma.API) {
 			if a.Tightness == one.is {
 				return s.agency(s.Replica.State(), in.ID)
 			}
-			out, err := s.onAgency(ctx, in, a, "", one.do)
+			out, err := s.onAgency(ctx, in, a, "", one.next, one.do)
 			if err != nil {
 				return nil, err
 			}
@@ -180,11 +181,11 @@ func (s *Server) registerFreezes(api huma.API) {
 		OperationID: "list-freezes", Method: http.MethodGet, Path: freezesPath, Summary: "The freezes in force, that of all agencies first", Tags: tags,
 	}, func(context.Context, *struct{}) (*reply[Freezes], error) { return list(), nil })
 	for _, one := range []struct {
-		id, path, summary string
-		do                func(context.Context, control.Act, routing.AgencyID) error
+		id, path, summary, after string
+		do                       func(context.Context, control.Act, routing.AgencyID) error
 	}{
-		{"freeze", freezesPath, "Forbid operations of an agency, or of all, to begin; emergencies go on", s.Control.Freeze},
-		{"lift-freeze", freezesPath + "/lift", "End a freeze", s.Control.Lift},
+		{"freeze", freezesPath, "Forbid operations of an agency, or of all, to begin; emergencies go on", "frozen", s.Control.Freeze},
+		{"lift-freeze", freezesPath + "/lift", "End a freeze", "not frozen", s.Control.Lift},
 	} {
 		handle(s, api, huma.Operation{OperationID: one.id, Method: http.MethodPost, Path: one.path, Summary: one.summary, Tags: tags},
 			func(ctx context.Context, in *freezeCall) (*reply[Freezes], error) {
@@ -198,7 +199,7 @@ func (s *Server) registerFreezes(api huma.API) {
 				if in.Body.Agency != "" {
 					subject = "agency " + in.Body.Agency
 				}
-				if err := s.record(ctx, audit.Entry{Subject: subject, Reason: reason}); err != nil {
+				if err := s.record(ctx, audit.Entry{Subject: subject, Reason: reason, Before: frozenText(s.Replica.State(), routing.AgencyID(in.Body.Agency)), After: one.after}); err != nil {
 					return nil, err
 				}
 				if err := one.do(ctx, s.act(ctx, one.id+"/"+uuid.NewString(), reason), routing.AgencyID(in.Body.Agency)); err != nil {
@@ -207,6 +208,16 @@ func (s *Server) registerFreezes(api huma.API) {
 				return list(), nil
 			})
 	}
+}
+
+// frozenText is what the audit log says of a freeze; an empty id stands for that of all.
+func frozenText(state *routing.State, id routing.AgencyID) string {
+	for _, f := range state.Freezes() {
+		if f.Agency == id {
+			return "frozen by " + f.Who + ": " + f.Reason
+		}
+	}
+	return "not frozen"
 }
 
 func (s *Server) registerDrain(api huma.API) {
@@ -246,14 +257,25 @@ func (s *Server) act(ctx context.Context, id, reason string) control.Act {
 	return control.Act{ID: id, Who: callerOf(ctx).person, Reason: reason}
 }
 
-// onAgency records an act on an agency and carries it out.
-func (s *Server) onAgency(ctx context.Context, in *changeAgency, a routing.Agency, emergency string, do func(context.Context, control.Act, []routing.AgencyID) (control.Result, error)) (*reply[Acted], error) {
+func armedRecord(a routing.Agency) (routing.Agency, error) { return a.Arm(), nil }
+
+// settledRecord is what settling ends with; it is two changes of the table.
+func settledRecord(a routing.Agency) (routing.Agency, error) {
+	a, err := a.Settle()
+	if err != nil {
+		return a, err
+	}
+	return a.EndSettle()
+}
+
+// onAgency records an act on an agency, which next does to its record, and carries it out.
+func (s *Server) onAgency(ctx context.Context, in *changeAgency, a routing.Agency, emergency string, next func(routing.Agency) (routing.Agency, error), do func(context.Context, control.Act, []routing.AgencyID) (control.Result, error)) (*reply[Acted], error) {
 	reason, err := checkReason(in.Body.Reason)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.record(ctx, audit.Entry{
-		Subject: "agency " + in.ID, Reason: reason, Before: agencyText(&a), Epoch: a.Epoch.String(), Digests: []string{a.Mapping.String()},
+		Subject: "agency " + in.ID, Reason: reason, Before: agencyText(&a), After: afterwards(a, next), Epoch: a.Epoch.String(), Digests: []string{a.Mapping.String()},
 		Operation: emergency, Emergency: emergency != "",
 	}); err != nil {
 		return nil, err
@@ -315,13 +337,14 @@ func (s *Server) lock(ctx context.Context, in *changeAgency) (*reply[Acted], err
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.change(ctx, func(state *routing.State) (table.Change, []*routing.Mapping, error) {
+	entry := audit.Entry{Subject: "emergency " + e.ID + " of agency " + in.ID, Operation: e.ID, Emergency: true}
+	if _, err := s.changeAs(ctx, &entry, func(state *routing.State) (table.Change, []*routing.Mapping, error) {
 		gone := confirmedLongAgo(state, time.Now())
 		return table.Change{Documents: append([]routing.Document{d}, gone...), What: "emergency lock of agency " + in.ID, Reason: reason, Guard: table.Guard{Rejoining: true}}, nil, nil
 	}); err != nil {
 		return nil, err
 	}
-	return s.onAgency(ctx, in, a, e.ID, func(ctx context.Context, act control.Act, ids []routing.AgencyID) (control.Result, error) {
+	return s.onAgency(ctx, in, a, e.ID, routing.Agency.Lock, func(ctx context.Context, act control.Act, ids []routing.AgencyID) (control.Result, error) {
 		return s.Control.Lock(ctx, act, ids, true)
 	})
 }

@@ -75,8 +75,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeProblem(a, p)
 		return
 	}
-	if key := r.Header.Get(headerIdempotency); key != "" && r.Method == http.MethodPost && !s.open(r) {
-		s.once(a, r, req, key)
+	if keys := r.Header.Values(headerIdempotency); len(keys) > 0 && r.Method == http.MethodPost && !s.open(r) {
+		if len(keys) > 1 || keys[0] == "" || len(keys[0]) > maxKeyBytes {
+			// Without a key a caller who believes to have one would repeat what acts twice.
+			p := problem(http.StatusBadRequest, "a UUID will do", "%s: want one of 1 to %d bytes", headerIdempotency, maxKeyBytes)
+			p.Request = req.id
+			writeProblem(a, p)
+			return
+		}
+		s.once(a, r, req, keys[0])
 		return
 	}
 	s.mux.ServeHTTP(a, r)

@@ -111,10 +111,6 @@ func (x *answers) write(k *kept) error {
 // once carries out a call, unless it was carried out under this key before: then the
 // first answer comes again. A call that failed is forgotten, so that it may be repeated.
 func (s *Server) once(a *answer, r *http.Request, req *request, key string) {
-	if len(key) > maxKeyBytes {
-		writeProblem(a, problem(http.StatusBadRequest, "a UUID will do", "%s: longer than %d bytes", headerIdempotency, maxKeyBytes))
-		return
-	}
 	body, _ := io.ReadAll(r.Body) // from memory, by admit
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	digest := sha256.Sum256(append([]byte(r.Method+" "+r.URL.RequestURI()+"\n"), body...))

@@ -46,8 +46,8 @@ func kinds() []*kind {
 			about:   "let an operation go on without a hook that doesn't succeed",
 			content: aboutOperation, now: sameOperation, use: useWithout, refusal: operationRefused,
 		},
-		agencyKind("unlock", "end a lock: mail and logins go to the agency's platform again", "mailcutover agency lock", Control.Unlock),
-		agencyKind("finalise", "end the way back of an agency that is on its target platform", "", Control.Finalise),
+		agencyKind("unlock", "end a lock: mail and logins go to the agency's platform again", "mailcutover agency lock", routing.Agency.Unlock, Control.Unlock),
+		agencyKind("finalise", "end the way back of an agency that is on its target platform", "", routing.Agency.Finalise, Control.Finalise),
 		dropKind(),
 		nodeKind("evict", "take a node that is gone out of the table: no operation waits for it, and it gets no lease", useEvict),
 		nodeKind("attest", "take two people's word that a node's process is powered off or cut off from the platforms: operations go on without it", useAttest),
@@ -178,8 +178,14 @@ func (s *Server) begin(ctx context.Context, req operation.Request, proposal stri
 	if !req.Plan.IsZero() {
 		e.Digests = append(e.Digests, req.Plan.String())
 	}
+	switch req.Kind {
+	case operation.Cutover:
+		e.After = "platform=" + string(a.Target) + ", if it succeeds"
+	case operation.Rollback:
+		e.After = "platform=" + string(a.Source) + ", if it succeeds"
+	}
 	if req.TargetDead {
-		e.After = "the target is said to be dead"
+		e.After += "; the target is said to be dead"
 	}
 	if err := s.record(ctx, e); err != nil {
 		return operation.Operation{}, false, err
@@ -222,6 +228,23 @@ func sameOperation(_ *Server, _ context.Context, state *routing.State, p *approv
 	c := p.Content
 	c.Epochs = epochsNow(state, p.Epochs)
 	return c, nil
+}
+
+// with returns what a proposal names besides its agency or node; of one that another
+// version has made, nothing.
+func with(p *approval.Proposal) (about, replica, hook string, without []string) {
+	switch p.Kind {
+	case "publish", "without-hook":
+		if o, err := parametersOf(p); err == nil {
+			about, replica, hook = string(o.Operation), o.Replica, o.Hook
+		}
+	case string(operation.Cutover), string(operation.Rollback):
+		var o switchParameters
+		if err := json.Unmarshal(p.Parameters, &o); err == nil {
+			without = o.Without
+		}
+	}
+	return about, replica, hook, without
 }
 
 func parametersOf(p *approval.Proposal) (o operationParameters, err error) {

@@ -120,6 +120,8 @@ var knownErrors = []struct {
 	{routing.ErrOperationOpen, http.StatusConflict, "wait for it: mailcutover operation watch"},
 	{routing.ErrTransition, http.StatusConflict, "see its phase: mailcutover agency show"},
 	{routing.ErrFinalised, http.StatusConflict, "there is no way back any more"},
+	{routing.ErrNotLocked, http.StatusConflict, "see mailcutover agency show"},
+	{routing.ErrNotTarget, http.StatusConflict, "see its phase: mailcutover agency show"},
 	{routing.ErrLocked, http.StatusConflict, "see mailcutover agency show"},
 	{routing.ErrNotLocked, http.StatusConflict, "see mailcutover agency show"},
 	{routing.ErrNotTarget, http.StatusConflict, "see mailcutover agency show"},

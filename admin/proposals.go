@@ -46,6 +46,10 @@ type Proposal struct {
 	Node      string     `json:"node,omitempty"`
 	Epochs    []string   `json:"epochs,omitempty" doc:"AGENCY EPOCH of the records that it is for"`
 	Digest    string     `json:"digest" doc:"Of all that is approved: say it to approve"`
+	About     string     `json:"about,omitempty" doc:"Operation that it is for, if it is for one that is under way"`
+	Replica   string     `json:"replica,omitempty" doc:"Without which it is opened"`
+	Hook      string     `json:"hook,omitempty" doc:"Without which the operation goes on"`
+	Without   []string   `json:"without,omitempty" doc:"Hooks that are left out from the beginning"`
 	Plan      string     `json:"plan,omitempty" doc:"Digest of the plan"`
 	List      string     `json:"list,omitempty" doc:"Digest of the mapping"`
 	Text      string     `json:"text" doc:"What is to be done, for people"`
@@ -209,6 +213,7 @@ func proposalView(p *approval.Proposal) Proposal {
 	if !p.List.IsZero() {
 		v.List = p.List.String()
 	}
+	v.About, v.Replica, v.Hook, v.Without = with(p)
 	for _, a := range p.Approvals {
 		v.Approvals = append(v.Approvals, Approval{a.Person, a.Time, a.Note})
 	}
@@ -299,6 +304,11 @@ func (s *Server) propose(ctx context.Context, in *NewProposal) (*reply[Proposal]
 	}
 	if who := callerOf(ctx); !who.has(k.right) {
 		return nil, who.lacks(k.name, k.right)
+	}
+	if in.Agency != "" {
+		if err := s.within(ctx, []routing.AgencyID{routing.AgencyID(in.Agency)}); err != nil {
+			return nil, err
+		}
 	}
 	content, text, err := k.content(s, ctx, s.Replica.State(), in)
 	if err != nil {

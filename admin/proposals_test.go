@@ -77,6 +77,17 @@ func TestFourEyes(t *testing.T) {
 	}
 }
 
+// Who proposes something can't put lines of his own into what others read.
+func TestReasonIsOneLine(t *testing.T) {
+	n := admintest.Start(t, required)
+	addHealth(t, n)
+	armed(t, n, "health")
+	p := want[admin.Proposal](t, n, 201, "POST", "/v1/proposals", `{"kind":"cutover","agency":"health","expected_epoch":"1.1","reason":"wave 3\n  expected  closed for 0s\u2028\u202e\u001b[2J"}`)
+	if p.Reason != "wave 3   expected  closed for 0s   [2J" || !strings.Contains(p.Text, "reason    "+p.Reason+"\n") {
+		t.Errorf("%q in\n%s", p.Reason, p.Text)
+	}
+}
+
 // A proposal of another epoch is void, and stays so.
 func TestProposalVoid(t *testing.T) {
 	n := admintest.Start(t, required)
@@ -133,7 +144,8 @@ func TestTwoApprovals(t *testing.T) {
 func TestProposalExpires(t *testing.T) {
 	n := admintest.Start(t, func(o *admin.Options) { required(o); o.ApprovalLife = func() time.Duration { return time.Millisecond } })
 	addHealth(t, n)
-	p := want[admin.Proposal](t, n, 201, "POST", "/v1/proposals", `{"kind":"unlock","agency":"health","expected_epoch":"1.1","reason":"r"}`)
+	want[admin.Acted](t, n, 200, "POST", "/v1/agencies/health/lock", `{"reason":"r"}`)
+	p := want[admin.Proposal](t, n, 201, "POST", "/v1/proposals", `{"kind":"unlock","agency":"health","expected_epoch":"1.2","reason":"r"}`)
 	want[admin.Problem](t, n, 409, "POST", "/v1/proposals/"+p.ID+"/approve", approved(p), asCarla...)
 }
 
@@ -153,7 +165,8 @@ func TestAdminNeverApproves(t *testing.T) {
 		}
 	})
 	addHealth(t, n)
-	p := want[admin.Proposal](t, n, 201, "POST", "/v1/proposals", `{"kind":"unlock","agency":"health","expected_epoch":"1.1","reason":"r"}`, asBen...)
+	want[admin.Acted](t, n, 200, "POST", "/v1/agencies/health/lock", `{"reason":"r"}`)
+	p := want[admin.Proposal](t, n, 201, "POST", "/v1/proposals", `{"kind":"unlock","agency":"health","expected_epoch":"1.2","reason":"r"}`, asBen...)
 	if q := want[admin.Problem](t, n, 403, "POST", "/v1/proposals/"+p.ID+"/approve", approved(p), asAnna2...); !strings.Contains(q.Detail, "never approves") {
 		t.Errorf("%+v", q)
 	}
@@ -174,6 +187,8 @@ func TestProposalsRefused(t *testing.T) {
 		{`{"kind":"cutover","agency":"health","expected_epoch":"1.1","reason":" "}`, 400},
 		{`{"kind":"cutover","agency":"health","expected_epoch":"1.1","reason":"not armed"}`, 409},
 		{`{"kind":"cutover","agency":"health","node":"a","expected_epoch":"1.1","reason":"r"}`, 400},
+		{`{"kind":"finalise","agency":"health","expected_epoch":"1.1","reason":"on its source"}`, 409},
+		{`{"kind":"unlock","agency":"health","expected_epoch":"1.1","reason":"not locked"}`, 409},
 		{`{"kind":"publish","operation":"1","replica":"r1","reason":"r"}`, 404},
 		{`{"kind":"evict","node":"nowhere","reason":"r"}`, 404},
 		{`{"kind":"reconcile","agency":"health","reason":"r"}`, 409},

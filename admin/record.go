@@ -89,7 +89,7 @@ func (s *Server) recordChange(ctx context.Context, state *routing.State, c *tabl
 	if e.Subject == "" {
 		e.Subject = listed(subject)
 	}
-	e.Before, e.After = cmp.Or(e.Before, listed(before)), cmp.Or(e.After, clip(c.What+": "+listed(after)))
+	e.Before, e.After = cmp.Or(e.Before, listed(before)), cmp.Or(e.After, clip(strings.TrimSuffix(c.What+": "+listed(after), ": ")))
 	if len(e.Digests) > maxListed {
 		e.Digests = append(e.Digests[:maxListed:maxListed], fmt.Sprintf("and %d more", len(e.Digests)-maxListed))
 	}

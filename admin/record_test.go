@@ -63,8 +63,8 @@ func TestNoEffectWithoutRecord(t *testing.T) {
 	addHealth(t, n)
 	armed(t, n, "health")
 	n.Alarms.Raise("seen", "text")
-	unlock := want[admin.Proposal](t, n, 201, "POST", "/v1/proposals", `{"kind":"unlock","agency":"health","expected_epoch":"1.1","reason":"r"}`)
 	locked := want[admin.Acted](t, n, 200, "POST", "/v1/agencies/health/lock", `{"reason":"r"}`)
+	unlock := want[admin.Proposal](t, n, 201, "POST", "/v1/proposals", `{"kind":"unlock","agency":"health","expected_epoch":"1.2","reason":"r"}`)
 	before := n.Replica.State().Position().Revision
 	already := len(records(t, n))
 
@@ -132,9 +132,9 @@ func TestRecords(t *testing.T) {
 	}
 	for i, w := range []struct{ what, subject, reason, epoch, before, after string }{
 		{"add-agency", "agency health; domain health.example", "first", "", "", "phase=source"},
-		{"arm-agency", "agency health", "soon", "1.1", "leased=settled", ""},
-		{"cutover", "agency health", "wave 3", "1.1", "phase=source", ""},
-		{"cutover", "agency health", "again", "1.4", "phase=target", ""},
+		{"arm-agency", "agency health", "soon", "1.1", "leased=settled", "leased=armed"},
+		{"cutover", "agency health", "wave 3", "1.1", "phase=source", "platform=ox"},
+		{"cutover", "agency health", "again", "1.4", "phase=target", "platform=ox"},
 	} {
 		r := all[i]
 		if r.What != w.what || r.Subject != w.subject || r.Reason != w.reason || r.Epoch != w.epoch || !strings.Contains(r.Before, w.before) || !strings.Contains(r.After, w.after) ||
@@ -153,6 +153,49 @@ func TestRecords(t *testing.T) {
 	}
 	if _, err := audit.Verify(strings.NewReader(text), want); err != nil {
 		t.Error(err)
+	}
+}
+
+// What closes or frees an agency says from what to what too; so does the note of an emergency.
+func TestRecordsOfControl(t *testing.T) {
+	n := admintest.Start(t, required)
+	addHealth(t, n)
+	armed(t, n, "health")
+	want[admin.Agency](t, n, 200, "POST", "/v1/agencies/health/settle", `{"reason":"r","expected_epoch":"1.1"}`)
+	want[admin.Freezes](t, n, 200, "POST", "/v1/freezes", `{"agency":"health","reason":"holidays"}`)
+	want[admin.Freezes](t, n, 200, "POST", "/v1/freezes/lift", `{"agency":"health","reason":"r"}`)
+	want[admin.Acted](t, n, 200, "POST", "/v1/agencies/health/lock", `{"reason":"r"}`)
+	p := want[admin.Proposal](t, n, 201, "POST", "/v1/proposals", `{"kind":"unlock","agency":"health","expected_epoch":"1.2","reason":"r"}`)
+	want[admin.Proposal](t, n, 200, "POST", "/v1/proposals/"+p.ID+"/approve", approved(p), asCarla...)
+	want[admin.Started](t, n, 202, "POST", "/v1/proposals/"+p.ID+"/start", `{}`)
+	seen := map[string]audit.Record{}
+	for _, r := range records(t, n) {
+		seen[r.What+" "+r.Subject] = r
+		if r.Subject == "" {
+			t.Errorf("of nothing: %+v", r)
+		}
+	}
+	for key, w := range map[string][2]string{
+		"settle-agency agency health": {"leased=armed", "leased=settled"},
+		"freeze agency health":        {"not frozen", "frozen"},
+		"lift-freeze agency health":   {"frozen by Anna Berg: holidays", "not frozen"},
+		"lock-agency agency health":   {"epoch=1.1", "epoch=1.2 leased=settled locked"},
+		"unlock agency health":        {"epoch=1.2 leased=settled locked", "epoch=1.3 leased=settled"},
+	} {
+		if r, ok := seen[key]; !ok || !strings.Contains(r.Before, w[0]) || !strings.Contains(r.After, w[1]) {
+			t.Errorf("%s: from %q to %q", key, r.Before, r.After)
+		}
+	}
+}
+
+// An empty key is none: whoever sends it believes to be safe from acting twice.
+func TestIdempotencyKeyEmpty(t *testing.T) {
+	n := admintest.Start(t, nil)
+	addHealth(t, n)
+	for _, key := range []string{" ", strings.Repeat("k", 201)} {
+		if p := want[admin.Problem](t, n, 400, "POST", "/v1/agencies/health/arm", `{"reason":"r","expected_epoch":"1.1"}`, "Idempotency-Key", key); p.Request == "" {
+			t.Errorf("%+v", p)
+		}
 	}
 }
 

@@ -193,7 +193,8 @@ func TestRightsPerAgency(t *testing.T) {
 		{"/v1/spool/hold", `{"all":true,"reason":"r"}`, 403},
 		{"/v1/agencies", `{"id":"a","source":"exchange","target":"ox","reason":"r"}`, 403},
 		{"/v1/proposals", `{"kind":"unlock","agency":"tax","expected_epoch":"1.1","reason":"r"}`, 403},
-		{"/v1/proposals", `{"kind":"unlock","agency":"health","expected_epoch":"1.1","reason":"r"}`, 201},
+		{"/v1/agencies/health/lock", `{"reason":"r"}`, 200},
+		{"/v1/proposals", `{"kind":"unlock","agency":"health","expected_epoch":"1.2","reason":"r"}`, 201},
 	} {
 		if status, _, text := call(t, n, "POST", c.path, c.body, as...); status != c.status {
 			t.Errorf("%s %s: %d %s, want %d", c.path, c.body, status, text, c.status)

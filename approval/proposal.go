@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/text/unicode/norm"
+
 	"mailcutover/routing"
 )
 
@@ -147,8 +149,11 @@ func (p *Proposal) State(now time.Time) State {
 func (p *Proposal) Missing() int { return max(0, p.Needed-len(p.Approvals)) }
 
 // Person returns a person's name in the form in which two names are compared: who is
-// "Anna Berg" in one token and "anna  berg" in another is one person.
-func Person(name string) string { return strings.ToLower(strings.Join(strings.Fields(name), " ")) }
+// "Anna Berg" in one token and "anna  berg" in another is one person, and so is who has an
+// umlaut as one character in one and as two (Unicode normalisation form KC).
+func Person(name string) string {
+	return strings.ToLower(strings.Join(strings.Fields(norm.NFKC.String(name)), " "))
+}
 
 // Approve adds a person's approval. seen is the digest of the proposal as the person has
 // read it.
@@ -164,7 +169,7 @@ func (p Proposal) Approve(by Vote, seen routing.Digest) (Proposal, error) {
 	case slices.ContainsFunc(p.Approvals, func(v Vote) bool { return Person(v.Person) == who }):
 		return p, fmt.Errorf("approve proposal %s: %w: %s", p.ID, ErrTwice, by.Person)
 	case seen != p.Digest():
-		return p, fmt.Errorf("approve proposal %s: %w: it is %s", p.ID, ErrDigest, p.Digest())
+		return p, fmt.Errorf("approve proposal %s: %w", p.ID, ErrDigest) // who has to read it isn't told it here
 	}
 	p.Approvals = append(slices.Clone(p.Approvals), by)
 	return p, nil

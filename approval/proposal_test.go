@@ -51,6 +51,13 @@ func use(p Proposal, person string) (Proposal, error) {
 	return p.Use(by(person, 2*time.Minute), &c, 0, "op")
 }
 
+// An umlaut is one character or two, by who wrote the configuration.
+func TestPersonByUnicode(t *testing.T) {
+	if Person("J\u00f6rg  Mei\u00dfner") != Person("jo\u0308rg\u00a0mei\u00dfner") || Person("J\u00f6rg") == Person("Jorg") {
+		t.Error("one person has two names, or two have one")
+	}
+}
+
 // All pairs of who proposes and who approves, by however many tokens.
 func TestWhoApproves(t *testing.T) {
 	persons := []string{"Anna Berg", "anna berg", " Anna  Berg ", "ANNA BERG", "Ben Roth", "Carla Diaz", ""}

@@ -68,7 +68,7 @@ func newProposed(c *connection, kind string, cmd *cobra.Command) *cobra.Command 
 		if err != nil {
 			return err
 		}
-		return c.propose(cmd, client, admin.NewProposal{Kind: kind, Agency: args[0], ExpectedEpoch: seen, Reason: reason})
+		return c.propose(cmd, client, admin.NewProposal{Kind: kind, Agency: args[0], ExpectedEpoch: seen, Reason: reason}, unasked)
 	})
 	addReason(cmd, &reason)
 	addEpoch(cmd, &epoch)

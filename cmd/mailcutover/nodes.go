@@ -81,7 +81,7 @@ func newNodeProposal(c *connection, kind string, cmd *cobra.Command, check func(
 			}
 		}
 		p.Node = args[0]
-		return c.propose(cmd, client, p)
+		return c.propose(cmd, client, p, unasked)
 	})
 	addReason(cmd, &p.Reason)
 	return cmd
@@ -109,7 +109,7 @@ func newReconcile(c *connection) *cobra.Command {
 		Long: "Give an agency whose record the table lost the highest one that any node has seen, locked,\nwith a higher epoch; and with it those of the same operation. Look at both records, and\nat the platforms, before you approve it; then unlock.",
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
 		p.Agency = args[0]
-		return c.propose(cmd, client, p)
+		return c.propose(cmd, client, p, unasked)
 	})
 	addReason(cmd, &p.Reason)
 	return cmd
@@ -120,7 +120,9 @@ func newEndRejoin(c *connection) *cobra.Command {
 	cmd := c.command(&cobra.Command{
 		Use: "end-rejoin", Short: "Take people's word that the table is as it should be: propose it, or start what others have approved", Args: cobra.NoArgs,
 		Long: "End a rejoin of the table although nodes are missing, or have seen more than it has.\nmailcutover node list says what it waits for.",
-	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error { return c.propose(cmd, client, p) })
+	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+		return c.propose(cmd, client, p, unasked)
+	})
 	addReason(cmd, &p.Reason)
 	return cmd
 }

@@ -30,13 +30,17 @@ func newOperationCommand(c *connection) *cobra.Command {
 			for _, text := range proposed.Unreadable {
 				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", printable(text))
 			}
-			return c.show(cmd, ops.Operations, func(w io.Writer) {
+			both := struct {
+				Operations []admin.Operation `json:"operations"`
+				Proposals  []admin.Proposal  `json:"proposals"`
+			}{ops.Operations, ofAgency(proposed.Proposals, agency)}
+			return c.show(cmd, both, func(w io.Writer) {
 				var rows [][]string
 				for _, op := range ops.Operations {
 					rows = append(rows, []string{op.ID, op.Kind, strings.Join(op.Agencies, ","), op.Step, local(&op.Started), closedFor(op), op.Person, op.Reason})
 				}
 				table(w, []string{"OPERATION", "KIND", "AGENCIES", "STEP", "STARTED", "CLOSED FOR", "PERSON", "REASON"}, rows)
-				printProposals(w, proposed.Proposals, agency)
+				printProposals(w, both.Proposals)
 			})
 		})
 	list.Flags().StringVar(&agency, "agency", "", "only those of this agency")

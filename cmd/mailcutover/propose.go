@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -120,13 +121,15 @@ func printProposal(w io.Writer, p admin.Proposal) {
 	}
 }
 
-// printProposals lists those of an agency, or all.
-func printProposals(w io.Writer, all []admin.Proposal, agency string) {
+// ofAgency returns the proposals for an agency; for an empty one, all.
+func ofAgency(all []admin.Proposal, agency string) []admin.Proposal {
+	return slices.DeleteFunc(all, func(p admin.Proposal) bool { return agency != "" && p.Agency != agency })
+}
+
+func printProposals(w io.Writer, all []admin.Proposal) {
 	var rows [][]string
 	for _, p := range all {
-		if agency == "" || p.Agency == agency {
-			rows = append(rows, []string{p.ID, p.Kind, firstOf(p.Agency, p.Node), p.State, local(&p.Expires), strconv.Itoa(p.Missing), p.Person, p.Reason})
-		}
+		rows = append(rows, []string{p.ID, p.Kind, firstOf(p.Agency, p.Node), p.State, local(&p.Expires), strconv.Itoa(p.Missing), p.Person, p.Reason})
 	}
 	if len(rows) > 0 {
 		fmt.Fprintln(w)
@@ -232,19 +235,30 @@ func (c *connection) start(cmd *cobra.Command, client *admin.Client, id string) 
 	})
 }
 
+// isFor reports whether a proposal is for what p asks for.
+func isFor(k *admin.Proposal, p *admin.NewProposal) bool {
+	sameAgency := k.Agency == p.Agency || p.Operation != "" // whose agency the node knows
+	sameEpoch := p.ExpectedEpoch == "" || slices.Contains(k.Epochs, p.Agency+" "+p.ExpectedEpoch)
+	return k.Kind == p.Kind && sameAgency && sameEpoch && k.Node == p.Node && p.Spool == nil &&
+		k.About == p.Operation && k.Replica == p.Replica && k.Hook == p.Hook && slices.Equal(k.Without, slices.Sorted(slices.Values(p.Without)))
+}
+
 // propose does what a short form of a command is for, as far as one person may: it starts
-// what was approved, or proposes it.
-func (c *connection) propose(cmd *cobra.Command, client *admin.Client, p admin.NewProposal) error {
+// what was approved, or proposes it. ask is called before it starts something.
+func (c *connection) propose(cmd *cobra.Command, client *admin.Client, p admin.NewProposal, ask func() error) error {
 	known, err := client.Proposals(cmd.Context(), true)
 	if err != nil {
 		return err
 	}
 	for _, k := range known.Proposals {
-		if k.Kind != p.Kind || k.Agency != p.Agency || k.Node != p.Node || p.Spool != nil {
+		if !isFor(&k, &p) {
 			continue
 		}
 		if k.Missing == 0 {
-			fmt.Fprintf(cmd.ErrOrStderr(), "proposal %s of %s is approved, and started\n", k.ID, printable(k.Person))
+			fmt.Fprintf(cmd.ErrOrStderr(), "proposal %s of %s is approved; starting it\n", k.ID, printable(k.Person))
+			if err := ask(); err != nil {
+				return err
+			}
 			return c.start(cmd, client, k.ID)
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "it is proposed already\n")
@@ -255,10 +269,16 @@ func (c *connection) propose(cmd *cobra.Command, client *admin.Client, p admin.N
 		return err
 	}
 	if made.Missing == 0 {
+		if err := ask(); err != nil {
+			return err
+		}
 		return c.start(cmd, client, made.ID)
 	}
 	return c.proposed(cmd, made, false)
 }
+
+// unasked is the ask of commands that don't.
+func unasked() error { return nil }
 
 func newAbort(c *connection) *cobra.Command {
 	var reason string
@@ -283,7 +303,7 @@ func newPublish(c *connection) *cobra.Command {
 		Long: "Open a committed operation without the word of a replica of the table's server. Only for\na server that is proven dead: an old primary that keeps one replica goes on writing.",
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
 		p.Operation = args[0]
-		return c.propose(cmd, client, p)
+		return c.propose(cmd, client, p, unasked)
 	})
 	cmd.Flags().StringVar(&p.Replica, "without-replica", "", "name of the dead replica")
 	addReason(cmd, &p.Reason)
@@ -296,7 +316,7 @@ func newWithout(c *connection) *cobra.Command {
 	cmd := c.command(&cobra.Command{Use: "without OPERATION HOOK", Short: "Let an operation go on without a hook that doesn't succeed", Args: cobra.ExactArgs(2)},
 		func(cmd *cobra.Command, client *admin.Client, args []string) error {
 			p.Operation, p.Hook = args[0], args[1]
-			return c.propose(cmd, client, p)
+			return c.propose(cmd, client, p, unasked)
 		})
 	addReason(cmd, &p.Reason)
 	return cmd

@@ -51,7 +51,7 @@ func newSpoolAct(c *connection, act, short string) *cobra.Command {
 			what.Expected = &would.Named
 			if approval, _ := client.Approval(); approval != "none" {
 				what.Expected = nil // the proposal counts itself
-				return c.propose(cmd, client, admin.NewProposal{Kind: "drop-spooled", Spool: &what, Reason: what.Reason})
+				return c.propose(cmd, client, admin.NewProposal{Kind: "drop-spooled", Spool: &what, Reason: what.Reason}, unasked)
 			}
 		}
 		done, err := client.SpoolAct(cmd.Context(), act, what)

@@ -36,17 +36,24 @@ func newSwitch(c *connection, kind operation.Kind, cmd *cobra.Command) *cobra.Co
 	var yes, emergency, dead bool
 	cmd.Args = cobra.ExactArgs(1)
 	c.command(cmd, func(cmd *cobra.Command, client *admin.Client, args []string) error {
+		if dead && !emergency {
+			return &usageError{command: cmd.CommandPath(), err: fmt.Errorf("--target-dead goes with --emergency only")}
+		}
 		a, err := client.Agency(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
-		if approval, _ := client.Approval(); approval != "none" && !emergency {
-			return c.propose(cmd, client, admin.NewProposal{Kind: string(kind), Agency: a.ID, ExpectedEpoch: firstOf(epoch, a.Epoch), Reason: reason})
-		}
-		if !yes && isTerminal(cmd.InOrStdin()) {
-			if err := confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), kind, a); err != nil {
-				return err
+		ask := func() error {
+			if yes || !isTerminal(cmd.InOrStdin()) {
+				return nil
 			}
+			return confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), kind, a)
+		}
+		if approval, _ := client.Approval(); approval != "none" && !emergency {
+			return c.propose(cmd, client, admin.NewProposal{Kind: string(kind), Agency: a.ID, ExpectedEpoch: firstOf(epoch, a.Epoch), Reason: reason}, ask)
+		}
+		if err := ask(); err != nil {
+			return err
 		}
 		var op admin.Operation
 		if emergency {

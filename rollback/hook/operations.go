@@ -119,11 +119,11 @@ func (s *step) Describe() string {
 	if len(s.do.Command) == 0 {
 		what, _, _ = strings.Cut(s.do.URL, "?")
 	}
-	text := fmt.Sprintf("%s: %s", s.do, what)
+	text := fmt.Sprintf("%s: %s; at most %d attempts of %s", s.do, what, s.do.Attempts, s.do.Timeout)
 	if s.undo == nil {
-		text += "; nothing takes it back"
+		return text + "; nothing takes it back"
 	}
-	return text
+	return text + fmt.Sprintf("; an abort calls %s", s.undo)
 }
 
 // usual is how long a hook is expected to take, until more is known of it.

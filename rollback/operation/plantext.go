@@ -117,7 +117,10 @@ func mappingText(d routing.Digest) string {
 }
 
 func (h *PlanHook) text(line func(string, ...any)) {
-	what := fmt.Sprintf("expected %s, tried for %s", h.Expected, h.Patience)
+	what := fmt.Sprintf("expected %s", h.Expected)
+	if h.Patience > 0 {
+		what += fmt.Sprintf(", tried for %s", h.Patience)
+	}
 	switch {
 	case h.Without:
 		what = "left out"
