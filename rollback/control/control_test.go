@@ -366,6 +366,9 @@ func TestEvictWatchesASilentNode(t *testing.T) {
 		err := b.Evict(short, b.act(), "one", 300*time.Millisecond)
 		cancel()
 		took := time.Since(began)
+		if tries > 1 && errors.Is(err, ErrNoNode) {
+			err = nil // evicted by the call before, whose time didn't last for the rest
+		}
 		switch {
 		case err == nil && took < 500*time.Millisecond:
 			t.Errorf("evicted after %s, before lease and limit were over", took)
