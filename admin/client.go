@@ -154,6 +154,18 @@ func (c *Client) Import(ctx context.Context, list io.Reader, reason string, dryR
 	return decode[Imported](c.send(ctx, http.MethodPost, importPath, q, "text/csv", list))
 }
 
+// Remap proposes to bring a list into force, whatever answers that changes, or with dryRun
+// only says which.
+func (c *Client) Remap(ctx context.Context, list io.Reader, reason string, dryRun bool) (Remapping, error) {
+	ctx, cancel := context.WithTimeout(ctx, listReadTimeout+listTimeout)
+	defer cancel()
+	q := url.Values{"reason": {reason}}
+	if dryRun {
+		q.Set("dry_run", "true")
+	}
+	return decode[Remapping](c.send(ctx, http.MethodPost, remapPath, q, "text/csv", list))
+}
+
 // Release takes a name that two claim from one of them.
 func (c *Client) Release(ctx context.Context, r Release) (Released, error) {
 	return post[Released](ctx, c, releasePath, r)

@@ -123,7 +123,7 @@ func (s *Server) admit(req *request, a *answer, r *http.Request) *Problem {
 		}
 		return nil
 	}
-	if r.URL.Path == importPath {
+	if r.URL.Path == importPath || r.URL.Path == remapPath {
 		return readBody(a, r, "text/csv", maxListBytes, listReadTimeout)
 	}
 	return readBody(a, r, "application/json", maxJSONBytes, jsonReadTimeout)

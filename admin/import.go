@@ -44,7 +44,7 @@ func (s *Server) registerImport(api huma.API) {
 		Summary: "Add the mailboxes and fixed addresses of a list",
 		Description: "CSV in UTF-8 with comma or semicolon; all columns are required: " + strings.Join(mailboxlist.Columns(), ", ") +
 			". kind is user, shared or room, or for a fixed address group, folder, contact, application or scanner, with its home in platform. " +
-			"The list is stored as a whole or refused as a whole. It only adds: what would change an answer that is given now is refused.",
+			"The list is stored as a whole or refused as a whole. It only adds: what would change an answer that is given now is refused, see remap-mailboxes.",
 	}, func(ctx context.Context, in *struct {
 		Mutation
 		Reason  string `query:"reason" required:"true" maxLength:"1000"`
@@ -64,16 +64,17 @@ func (s *Server) importList(ctx context.Context, text []byte, reason string, dry
 	defer cancel()
 	list, err := mailboxlist.Read(text)
 	if err != nil {
-		return nil, refused(err)
+		return nil, refused(err, false)
 	}
-	var platforms []routing.PlatformID
-	for _, p := range s.Platforms() {
-		platforms = append(platforms, routing.PlatformID(p.ID))
-	}
+	platforms := s.platformIDs()
 	var plan *mailboxlist.Plan
 	state, err := s.change(ctx, func(state *routing.State) (c table.Change, mappings []*routing.Mapping, err error) {
-		if plan, err = list.Plan(state, platforms, s.Separator); err != nil || dryRun || !plan.Changed() {
-			return c, nil, refused(err)
+		if plan, err = list.Plan(state, platforms, s.Separator); err != nil {
+			_, other := list.Remap(state, platforms, s.Separator)
+			return c, nil, refused(err, other == nil)
+		}
+		if dryRun || !plan.Changed() {
+			return c, nil, nil
 		}
 		c = table.Change{Mapped: state.Position().Mapped, Fixed: plan.Fixed, Reason: reason, What: fmt.Sprintf("import %d mailboxes and %d fixed addresses", len(list.Mailboxes), len(list.Fixed))}
 		for _, a := range plan.Agencies {
@@ -100,13 +101,24 @@ func (s *Server) importList(ctx context.Context, text []byte, reason string, dry
 	return out, nil
 }
 
-// refused makes a Problem of what is wrong with a list.
-func refused(err error) error {
+func (s *Server) platformIDs() (ids []routing.PlatformID) {
+	for _, p := range s.Platforms() {
+		ids = append(ids, routing.PlatformID(p.ID))
+	}
+	return ids
+}
+
+// refused makes a Problem of what is wrong with a list. remap says that it could be
+// brought into force all the same, as a switch.
+func refused(err error, remap bool) error {
 	wrong, ok := errors.AsType[*mailboxlist.Problems](err)
 	if !ok {
 		return err
 	}
 	hint := "nothing was stored; correct the rows and import the whole list again"
+	if remap {
+		hint += "; if it is right and shall change answers, propose that: mailcutover mailbox import --remap"
+	}
 	if wrong.Header {
 		hint = "nothing was stored; the first line must name these columns, in any order: " + strings.Join(mailboxlist.Columns(), ",")
 	}

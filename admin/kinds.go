@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -36,6 +37,7 @@ func kinds() []*kind {
 	return []*kind{
 		switchKind(operation.Cutover, "move an agency to its target platform"),
 		switchKind(operation.Rollback, "bring an agency, and its pilot groups on the target, back to its source platform"),
+		remapKind(),
 		{
 			name: "publish", right: mayOperate, needs: []string{"operation", "replica"},
 			about:   "open a committed operation without the word of a replica of the table's server that is proven dead",
@@ -177,6 +179,9 @@ func (s *Server) begin(ctx context.Context, req operation.Request, proposal stri
 	}
 	if !req.Plan.IsZero() {
 		e.Digests = append(e.Digests, req.Plan.String())
+	}
+	for _, id := range slices.Sorted(maps.Keys(req.Mappings)) {
+		e.Digests = append(e.Digests, req.Mappings[id].String())
 	}
 	switch req.Kind {
 	case operation.Cutover:

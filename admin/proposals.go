@@ -314,6 +314,11 @@ func (s *Server) propose(ctx context.Context, in *NewProposal) (*reply[Proposal]
 	if err != nil {
 		return nil, err
 	}
+	return s.proposeContent(ctx, k, content, text, reason, in.DryRun)
+}
+
+// proposeContent stores a proposal, or with dryRun only says what it would be.
+func (s *Server) proposeContent(ctx context.Context, k *kind, content approval.Content, text []string, reason string, dryRun bool) (*reply[Proposal], error) {
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	p, err := approval.New(approval.Proposal{
 		ID: uuid.NewString(), Content: content, Text: text, Person: callerOf(ctx).person, Token: callerOf(ctx).token, Reason: reason,
@@ -322,7 +327,7 @@ func (s *Server) propose(ctx context.Context, in *NewProposal) (*reply[Proposal]
 	if err == nil {
 		err = s.mayUse(ctx, k, &p)
 	}
-	if err != nil || in.DryRun {
+	if err != nil || dryRun {
 		return &reply[Proposal]{Body: proposalView(&p)}, err
 	}
 	err = s.store(ctx, "propose "+p.Kind, reason, func(state *routing.State) (approval.Proposal, []routing.Document, error) {

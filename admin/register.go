@@ -12,7 +12,7 @@ import (
 )
 
 // apiVersion is that of the document: it grows with every change that callers can notice.
-const apiVersion = "1.2.0"
+const apiVersion = "1.3.0"
 
 const importPath = "/v1/mailboxes/import"
 
@@ -44,6 +44,7 @@ func (s *Server) register() {
 	s.registerAudit(api)
 	s.registerMailboxes(api)
 	s.registerImport(api)
+	s.registerRemap(api)
 	s.registerRelease(api)
 	s.registerNode(api)
 	s.registerSpool(api)

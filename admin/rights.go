@@ -66,7 +66,7 @@ var rights = map[string]right{
 	"add-agency": mayList, "import-mailboxes": mayList, "release-name": mayList,
 
 	"arm-agency": mayOperate, "settle-agency": mayOperate, "lock-agency": mayOperate, "lock-agency-locally": mayOperate, "freeze": mayOperate,
-	"cutover": mayOperate, "rollback": mayOperate, "abort-operation": mayOperate, "tell-operation": mayOperate,
+	"cutover": mayOperate, "rollback": mayOperate, "remap-mailboxes": mayOperate, "abort-operation": mayOperate, "tell-operation": mayOperate,
 	"hold-spooled": mayOperate, "release-spooled": mayOperate, "retry-spooled": mayOperate, "drop-spooled": mayOperate,
 	"set-spool-rate": mayOperate, "resume-spool": mayOperate, "clear-alarm": mayOperate,
 

@@ -17,7 +17,7 @@ import (
 // may says of each call which roles make it; the document has all calls.
 var may = map[string]string{
 	"add-agency": "planner", "import-mailboxes": "planner", "release-name": "planner",
-	"arm-agency": "operator", "settle-agency": "operator", "lock-agency": "operator", "lock-agency-locally": "operator", "freeze": "operator", "cutover": "operator", "rollback": "operator",
+	"arm-agency": "operator", "settle-agency": "operator", "lock-agency": "operator", "lock-agency-locally": "operator", "freeze": "operator", "cutover": "operator", "rollback": "operator", "remap-mailboxes": "operator",
 	"abort-operation": "operator", "tell-operation": "operator", "clear-alarm": "operator",
 	"hold-spooled": "operator", "release-spooled": "operator", "retry-spooled": "operator", "drop-spooled": "operator", "set-spool-rate": "operator", "resume-spool": "operator",
 	"plan-operation": "operator admin", "propose": "operator admin", "withdraw-proposal": "operator admin", "start-proposal": "operator admin",
@@ -85,7 +85,7 @@ func TestRights(t *testing.T) {
 				if body == "" {
 					body = `{"reason":"r"}`
 				}
-				if c.id == "import-mailboxes" {
+				if c.id == "import-mailboxes" || c.id == "remap-mailboxes" {
 					header = append(header, "Content-Type", "text/csv")
 					path = c.path + "?reason=r"
 				}

@@ -14,7 +14,9 @@
 // It refuses columns that it doesn't know, or that are missing, cells that look like
 // formulas or hold line breaks, text that isn't UTF-8, new names that mix alphabets, and
 // everything that would give a name or a mailbox to somebody else: that is a switch
-// (docs/architecture/switch.md), not an import. It can't tell whether a directory id belongs to the address beside it
+// (docs/architecture/switch.md), not an import. [List.Remap] prepares that switch: it makes
+// the mappings of all agencies concerned, and says which name goes from whom to whom. It
+// refuses to touch a mailbox that the list doesn't name, and fixed addresses. It can't tell whether a directory id belongs to the address beside it
 // when neither is known yet; that takes the directories.
 //
 // It is pure: package admin reads the request, stores the plan, and plans again when

@@ -43,6 +43,10 @@ type planner struct {
 	lines     map[routing.MailboxID]Mailbox // of the list, by directory id
 	exact     map[string]claim              // names of the list and of its agencies
 	folded    map[string]claim              // the same by skeleton, those that aren't their own
+
+	// concerned are, for a remap, the agencies that it closes: what they answer may change.
+	// nil: nothing may.
+	concerned map[routing.AgencyID]bool
 }
 
 // claim says who has a name.
@@ -130,7 +134,7 @@ func (p *planner) enter(key string, c claim) {
 func (p *planner) claimNew(key string, c claim, mail bool) (mine bool) {
 	if has, ok := p.exact[key]; ok {
 		if !has.same(c) {
-			p.add(c.line, "%s belongs to another: %s", key, has)
+			p.add(c.line, "%s belongs to another: %s%s", key, has, p.unnamed(has))
 			return false
 		}
 		return true
@@ -142,16 +146,32 @@ func (p *planner) claimNew(key string, c claim, mail bool) (mine bool) {
 			return false
 		}
 	}
-	if scripts := routing.MixedScripts(key); scripts != "" {
+	if scripts := routing.MixedScripts(key); scripts != "" && (p.concerned == nil || len(p.state.Claims(key)) == 0) {
 		p.add(c.line, "%s has letters of %s side by side: write it in one alphabet", key, scripts)
 		return false
 	}
-	if err := p.state.CheckDetail(routing.Address(key), c.mailbox, mail, p.separator); err != nil {
+	if err := p.state.CheckDetail(routing.Address(key), c.mailbox, mail, p.separator); err != nil && !p.mayChange(key) {
 		p.add(c.line, "%s", err)
 		return false
 	}
 	p.enter(key, c)
 	return true
+}
+
+// mayChange reports whether who has key now, perhaps without its detail, is closed while
+// it goes to another.
+func (p *planner) mayChange(key string) bool {
+	base, _ := routing.Address(key).WithoutDetail(p.separator)
+	d := p.state.DecideAddress(base, "")
+	return p.concerned[d.Agency]
+}
+
+// unnamed says how a remap could take a name from a mailbox that its list leaves alone.
+func (p *planner) unnamed(has claim) string {
+	if p.concerned == nil || has.line > 0 || has.fixed() {
+		return ""
+	}
+	return "; what the list doesn't name stays: give that mailbox a row too, without the name"
 }
 
 // agency plans the rows of one agency; nil if they can't be stored.
@@ -283,9 +303,19 @@ func (p *planner) check(plan *Plan) {
 	}
 }
 
-// compare checks a new mapping in the table as it would be. The rows are checked one by
-// one, to name their lines, only if something is wrong.
+// compare checks a new mapping in the table as it would be, and that it only adds.
 func (p *planner) compare(then *routing.State, a *AgencyPlan) {
+	if !p.fits(then, a) {
+		return
+	}
+	if err := p.state.CheckAddition(a.Mapping, p.separator); err != nil {
+		p.add(0, "agency %s: %s", a.Record.ID, err)
+	}
+}
+
+// fits checks a new mapping in the table as it would be. The rows are checked one by
+// one, to name their lines, only if something is wrong.
+func (p *planner) fits(then *routing.State, a *AgencyPlan) bool {
 	before := p.Total
 	if errs := then.CheckMapping(a.Mapping); len(errs) > 0 {
 		for _, row := range a.rows {
@@ -301,11 +331,8 @@ func (p *planner) compare(then *routing.State, a *AgencyPlan) {
 		if p.Total == before {
 			p.add(0, "agency %s: mailboxes that are in the table already don't fit it: %s", a.Record.ID, errs[0])
 		}
-		return
 	}
-	if err := p.state.CheckAddition(a.Mapping, p.separator); err != nil {
-		p.add(0, "agency %s: %s", a.Record.ID, err)
-	}
+	return p.Total == before
 }
 
 // fixed plans the fixed addresses.

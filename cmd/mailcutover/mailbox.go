@@ -87,17 +87,26 @@ func newMailboxRelease(c *connection) *cobra.Command {
 
 func newMailboxImport(c *connection) *cobra.Command {
 	var reason string
-	var dryRun bool
+	var dryRun, remap bool
 	cmd := c.command(&cobra.Command{
 		Use: "import FILE.csv", Short: "Add the mailboxes and fixed addresses of a list", Args: cobra.ExactArgs(1),
 		Long: "Add the mailboxes and fixed addresses of a list: CSV in UTF-8 with comma or semicolon.\n" +
-			"It is stored as a whole or refused as a whole, with each row that is wrong. It only adds.",
+			"It is stored as a whole or refused as a whole, with each row that is wrong. It only adds.\n\n" +
+			"With --remap a list may change answers: a row then says all that its mailbox has, and in\n" +
+			"which agency it is; mailboxes without a row stay as they are. The agencies concerned must\n" +
+			"be armed. Where others have to approve, it is proposed; said again with the same list, what\n" +
+			"was approved is started.",
+		Example: "  mailcutover mailbox import health.csv --reason 'wave 3'\n" +
+			"  mailcutover mailbox import moved.csv --remap --dry-run --reason 'change 4711'",
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
 		f, err := os.Open(args[0])
 		if err != nil {
 			return withHint(fmt.Errorf("list: %w", err), "name a CSV file that exists here; the node gets its content")
 		}
 		defer f.Close()
+		if remap {
+			return c.remap(cmd, client, f, reason, dryRun)
+		}
 		done, err := client.Import(cmd.Context(), f, reason, dryRun)
 		if err != nil {
 			return err
@@ -105,7 +114,8 @@ func newMailboxImport(c *connection) *cobra.Command {
 		return c.show(cmd, done, func(w io.Writer) { printImported(w, done) })
 	})
 	addReason(cmd, &reason)
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only check the list")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only check the list; with --remap, show what would change")
+	cmd.Flags().BoolVar(&remap, "remap", false, "change answers too: begin, drain, commit, publish of all agencies concerned")
 	return cmd
 }
 

@@ -47,7 +47,8 @@ func newPropose(c *connection) *cobra.Command {
 	cmd := c.command(&cobra.Command{
 		Use: "propose KIND", Short: "Propose something that others have to approve", Args: cobra.ExactArgs(1),
 		Long: "Propose something that others have to approve: cutover, rollback, unlock, finalise,\n" +
-			"publish, without-hook, drop-spooled, evict, attest, reconcile, end-rejoin.",
+			"publish, without-hook, drop-spooled, evict, attest, reconcile, end-rejoin. A remap is\n" +
+			"proposed with its list: mailcutover mailbox import --remap.",
 		Example: "  mailcutover operation propose cutover --agency health --reason 'wave 3'",
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
 		p.Kind = args[0]

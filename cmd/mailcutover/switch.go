@@ -173,6 +173,12 @@ func (c *connection) ended(cmd *cobra.Command, client *admin.Client, op admin.Op
 		}
 		return withHint(err, "the agency stays closed; see mailcutover alarm list")
 	}
+	if op.Kind == string(operation.Remap) {
+		return c.show(cmd, op, func(w io.Writer) {
+			fmt.Fprintf(w, "remap of agency %s is done: the new mappings are in force, closed for %s\n", strings.Join(op.Agencies, ", "), seconds(op.ClosedFor))
+			fmt.Fprintln(w, "undo: mailcutover mailbox import FILE.csv --remap, with what these mailboxes had before")
+		})
+	}
 	back := "rollback"
 	if op.Kind == string(operation.Rollback) {
 		back = "cutover"

@@ -115,6 +115,10 @@ func (u *run) beginChange(s *routing.State, next *Operation, c *table.Change) er
 		if u.expected != (routing.Epoch{}) && id == u.op.Agency && was.Epoch != u.expected {
 			return fmt.Errorf("begin %s: %w: it is %s, expected was %s", id, ErrEpoch, was.Epoch, u.expected)
 		}
+		if u.op.Kind == Remap && was.Revision > u.op.Base {
+			// What an import added meanwhile would be lost.
+			return fmt.Errorf("begin %s: %w: its record was changed in revision %d, the mappings were made for %d", id, ErrPlan, was.Revision, u.op.Base)
+		}
 		a := was.InTerm(s.Position().Term)
 		var err error
 		if from := u.op.Kind.from(); !u.op.Emergency && u.op.Kind.moves() && a.Phase != from {

@@ -134,3 +134,32 @@ func TestRemapIsTakenOver(t *testing.T) {
 		t.Errorf("mapping %s, want %s", got, next)
 	}
 }
+
+// What an import adds between the plan of a remap and its begin would be undone by the new
+// mapping: it doesn't begin.
+func TestRemapLosesNoImport(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, openLocal(t), 1, nil)
+	a := c.nodes[0]
+	c.lists()
+	next := c.mapped("police", "dora@gov.example")
+	added := c.mapped("police", "carl@gov.example", "emil@gov.example")
+	police := a.agency("police")
+	imported := false
+	a.table.set(func(ch table.Change, do func() (routing.Position, error)) (routing.Position, error) {
+		if strings.Contains(ch.ID, "/begin") && !imported {
+			imported = true
+			police.Mapping = added
+			c.store(table.Change{Mapped: a.replica.State().Position().Mapped, Agencies: []routing.Agency{police}})
+		}
+		return do()
+	})
+	op, err := a.Run(t.Context(), Request{Kind: Remap, Who: "tester", Reason: "test", Mappings: map[routing.AgencyID]routing.Digest{"police": next}})
+	if !errors.Is(err, ErrPlan) || !imported {
+		t.Errorf("%+v, %v", op, err)
+	}
+	a.stands("police", routing.PhaseSource)
+	if got := a.agency("police").Mapping; got != added {
+		t.Errorf("mapping %s, want that of the import", got)
+	}
+}
