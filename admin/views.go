@@ -257,6 +257,10 @@ func (s *Server) noPostmaster(state *routing.State) string {
 	switch d := state.DecideAddress(a, s.Separator); d.Reason {
 	case routing.ReasonNoSuchName, routing.ReasonForeign, routing.ReasonConflict:
 		return fmt.Sprintf("%s (routing.postmaster): %s", a, d.Reason)
+	case routing.ReasonTableUnavail:
+		if state.Position().Incarnation != "" && len(state.Domains())+len(state.LostDomains()) == 0 {
+			return fmt.Sprintf("%s (routing.postmaster): the table has no domain", a)
+		}
 	}
 	return ""
 }
