@@ -178,6 +178,9 @@ func (u *run) settle(cause error) (Operation, error) {
 		switch {
 		case ours && committed:
 			return u.publish()
+		case !ours && len(u.regressed()) > 0:
+			// How it ended, or whether, people decide who reconcile it.
+			return u.stuck(fmt.Sprintf("perhaps ended, and the table lost what nodes have seen of %s", u.regressed()), errors.Join(cause, table.ErrRegressed))
 		case !ours && u.recorded && u.op.Step == StepSpread || !ours && u.tableSays() == StepSpread:
 			u.op.Step = StepSpread
 			return u.spread()
@@ -379,6 +382,17 @@ func (u *run) standing() (ours, committed bool) {
 		}
 	}
 	return false, false
+}
+
+// regressed returns those of the operation's agencies of which the table lost a record.
+func (u *run) regressed() (ids []routing.AgencyID) {
+	s := u.Replica.State()
+	for _, id := range u.op.Agencies {
+		if _, lost := s.Seen(id); lost {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // stuck leaves the agencies as they are, for Tend, Recover, another node or a human.
