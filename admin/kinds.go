@@ -188,6 +188,10 @@ func (s *Server) begin(ctx context.Context, req operation.Request, proposal stri
 		e.After = "platform=" + string(a.Target) + ", if it succeeds"
 	case operation.Rollback:
 		e.After = "platform=" + string(a.Source) + ", if it succeeds"
+	case operation.Remap:
+		ids := slices.Sorted(maps.Keys(req.Mappings))
+		e.Subject = "agency " + strings.Join(texts(ids), ", ")
+		e.After = fmt.Sprintf("%d other mappings, if it succeeds", len(ids))
 	}
 	if req.TargetDead {
 		e.After += "; the target is said to be dead"

@@ -87,7 +87,7 @@ func newMailboxRelease(c *connection) *cobra.Command {
 
 func newMailboxImport(c *connection) *cobra.Command {
 	var reason string
-	var dryRun, remap bool
+	var dryRun, remap, yes bool
 	cmd := c.command(&cobra.Command{
 		Use: "import FILE.csv", Short: "Add the mailboxes and fixed addresses of a list", Args: cobra.ExactArgs(1),
 		Long: "Add the mailboxes and fixed addresses of a list: CSV in UTF-8 with comma or semicolon.\n" +
@@ -105,7 +105,7 @@ func newMailboxImport(c *connection) *cobra.Command {
 		}
 		defer f.Close()
 		if remap {
-			return c.remap(cmd, client, f, reason, dryRun)
+			return c.remap(cmd, client, f, reason, dryRun, yes)
 		}
 		done, err := client.Import(cmd.Context(), f, reason, dryRun)
 		if err != nil {
@@ -116,6 +116,7 @@ func newMailboxImport(c *connection) *cobra.Command {
 	addReason(cmd, &reason)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only check the list; with --remap, show what would change")
 	cmd.Flags().BoolVar(&remap, "remap", false, "change answers too: begin, drain, commit, publish of all agencies concerned")
+	cmd.Flags().BoolVar(&yes, "yes", false, "with --remap: don't ask on a terminal")
 	return cmd
 }
 

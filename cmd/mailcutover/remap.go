@@ -16,7 +16,7 @@ const shownChanges = 20
 
 // remap proposes to bring a list into force, or starts what was approved of it, or only
 // shows what would change.
-func (c *connection) remap(cmd *cobra.Command, client *admin.Client, list io.Reader, reason string, dryRun bool) error {
+func (c *connection) remap(cmd *cobra.Command, client *admin.Client, list io.Reader, reason string, dryRun, yes bool) error {
 	r, err := client.Remap(cmd.Context(), list, reason, dryRun)
 	if err != nil {
 		return err
@@ -31,7 +31,13 @@ func (c *connection) remap(cmd *cobra.Command, client *admin.Client, list io.Rea
 			}
 		})
 	case r.Proposal.Missing == 0:
-		fmt.Fprintf(cmd.ErrOrStderr(), "proposal %s of %s is approved, and started\n", r.Proposal.ID, printable(r.Proposal.Person))
+		fmt.Fprintf(cmd.ErrOrStderr(), "proposal %s of %s is approved; starting it\n", r.Proposal.ID, printable(r.Proposal.Person))
+		if !yes && isTerminal(cmd.InOrStdin()) {
+			printRemapping(cmd.ErrOrStderr(), r)
+			if err := typed(cmd.InOrStdin(), cmd.ErrOrStderr(), r.Proposal.Agency); err != nil {
+				return err
+			}
+		}
 		return c.start(cmd, client, r.Proposal.ID)
 	default:
 		return c.proposed(cmd, *r.Proposal, false)
