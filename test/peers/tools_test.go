@@ -37,6 +37,21 @@ func script(t *testing.T, text string) string {
 	return name
 }
 
+// simulated is what a go tool for tools/test does besides: it builds a simulation that
+// finds nothing.
+const simulated = `
+case "$*" in
+env* | run*) exit 0 ;;
+"test -c"*)
+	while [ $# -gt 1 ]; do
+		[ "$1" != -o ] || { printf '#!/bin/sh\n' >"$2" && chmod 755 "$2"; }
+		shift
+	done
+	exit 0
+	;;
+esac
+`
+
 // The count of tests left out is the last line of "make test", and only then.
 func TestLastLineCountsSkippedTests(t *testing.T) {
 	for _, test := range []struct {
@@ -52,7 +67,7 @@ func TestLastLineCountsSkippedTests(t *testing.T) {
 		{"misspelt", "echo ok", "true", "tools/test: SKIP_PEERS=true: must be 1 or not set", 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			out, status := runTool(t, "test", "GO="+script(t, test.program), "SKIP_PEERS="+test.skip)
+			out, status := runTool(t, "test", "GO="+script(t, simulated+test.program), "SKIP_PEERS="+test.skip)
 			lines := strings.Split(strings.TrimSpace(out), "\n")
 			if got := lines[len(lines)-1]; got != test.last || status != test.status {
 				t.Errorf("last line %q, exit status %d; want %q, %d", got, status, test.last, test.status)
