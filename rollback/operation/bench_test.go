@@ -104,6 +104,12 @@ func (a *alarms) list() []string {
 	return slices.Sorted(maps.Keys(a.keys))
 }
 
+func (a *alarms) text(key string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.keys[key]
+}
+
 // Times of the tests' nodes: short, so that a fence is.
 const (
 	testShort  = 400 * time.Millisecond
@@ -142,6 +148,7 @@ type simNode struct {
 	doubts  []table.Doubt
 	counts  []table.Count
 	held    routing.Revision // its marks stay there; 0: they don't
+	above   []routing.Agency // what it says that it has seen, and the table lost
 	poke    chan struct{}
 }
 
@@ -240,7 +247,7 @@ func (n *simNode) renew(ctx context.Context) {
 			Incarnation: n.replica.State().Position().Incarnation,
 			Member:      routing.Member{Node: n.id, Instance: n.instance, Protocol: table.Protocol, Build: "test"},
 			After:       n.after, Short: n.options.Leases.Short, Long: n.options.Leases.Long, Lapsed: lapsed,
-			Doubts: slices.Clone(n.doubts), Counts: slices.Clone(n.counts),
+			Doubts: slices.Clone(n.doubts), Counts: slices.Clone(n.counts), Above: slices.Clone(n.above),
 		}
 		silent, holding, held := n.silent, n.holding, n.held
 		if n.gaveUp {

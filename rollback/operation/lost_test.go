@@ -1,9 +1,11 @@
 package operation
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -89,6 +91,71 @@ func TestALostCommitIsNotDone(t *testing.T) {
 			}
 			if got := a.agency("police"); got.Phase != routing.PhaseTarget || !got.Published || got.Operation != "" {
 				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// The table lost what a node has seen of the agency: an operation without a deadline
+// doesn't wait for what can't come. It raises one alarm, leaves the table alone until
+// people have reconciled the agency, and is settled then, also by the next process.
+func TestTheTableLostTheAgency(t *testing.T) {
+	t.Parallel()
+	for name, restarts := range map[string]bool{"same process": false, "next process": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, openLocal(t), 2, nil)
+			a, b := c.nodes[0], c.nodes[1]
+			if _, err := a.run(Cutover, "police"); err != nil {
+				t.Fatal(err)
+			}
+			b.set(func(n *simNode) { n.holding = true })
+			type result struct {
+				op  Operation
+				err error
+			}
+			ended := make(chan result, 1)
+			go func() {
+				op, err := a.Run(context.Background(), Request{Kind: Rollback, Agency: "police", Who: "ben", Reason: "fire", Emergency: true})
+				ended <- result{op, err}
+			}()
+			a.until("draining", func() bool { return len(a.replica.State().Operations()) == 1 })
+
+			seen := a.agency("police")
+			seen.Epoch.Number += 5
+			b.set(func(n *simNode) { n.above = []routing.Agency{seen} })
+			a.until("regressed", func() bool { return len(a.replica.State().Regressed()) == 1 })
+			got := <-ended
+			if got.err == nil || got.op.Step.Ended() {
+				t.Fatalf("%+v, %v", got.op, got.err)
+			}
+			if restarts {
+				a.restart()
+				if err := a.Recover(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			quiet := a.replica.State().Position()
+			for range 3 {
+				if err := a.Tend(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			if all := a.alarms.list(); len(all) != 1 || !strings.Contains(a.alarms.text(all[0]), "Reconcile") {
+				t.Errorf("alarms %q", all)
+			}
+			if now := a.agency("police"); now.Revision > quiet.Revision || now.Operation != got.op.ID {
+				t.Errorf("changed before it is reconciled: %+v", now)
+			}
+
+			b.set(func(n *simNode) { n.above, n.holding = nil, false })
+			rec := a.agency("police")
+			rec.Epoch.Number = seen.Epoch.Number + 1
+			c.store(table.Change{Agencies: []routing.Agency{rec}, Guard: table.Guard{Rejoining: true}})
+			a.tended("settled", func() bool { return len(a.replica.State().Operations()) == 0 && a.agency("police").Operation == "" })
+			a.until("journaled", func() bool { return a.last().Step.Ended() })
+			if all := a.alarms.list(); len(all) != 0 {
+				t.Errorf("alarms %q", all)
 			}
 		})
 	}

@@ -23,7 +23,7 @@ func (r *Runner) Recover(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return errors.Join(append(errs, ctx.Err())...)
 		}
-		if !op.Step.Ended() && r.isMine(op) {
+		if !op.Step.Ended() && r.isMine(op) && !r.awaitsPeople(op) {
 			errs = append(errs, r.finish(ctx, op))
 		}
 	}
@@ -57,7 +57,7 @@ func (r *Runner) Tend(ctx context.Context) error {
 	ops, err := r.List()
 	errs = append(errs, err)
 	for _, op := range ops {
-		if r.isUnsettled(op.ID) && ctx.Err() == nil && r.isMine(op) {
+		if r.isUnsettled(op.ID) && ctx.Err() == nil && r.isMine(op) && !r.awaitsPeople(op) {
 			errs = append(errs, r.finish(ctx, op))
 		}
 	}
@@ -69,7 +69,7 @@ func (r *Runner) takeOvers(ctx context.Context) error {
 	var nodes *table.Nodes
 	var errs []error
 	for _, rec := range r.Replica.State().Operations() {
-		if rec.Runner == r.Node && rec.Instance == r.Instance || r.isRunning(rec.ID) != nil || ctx.Err() != nil {
+		if rec.Runner == r.Node && rec.Instance == r.Instance || r.isRunning(rec.ID) != nil || ctx.Err() != nil || len(r.losses(rec.Agencies)) > 0 {
 			continue
 		}
 		if nodes == nil {
@@ -138,6 +138,7 @@ func (r *Runner) attend(ctx context.Context, ops []Operation) error {
 		}
 		switch {
 		case a.Operation == "":
+		case owner != nil && len(r.losses(owner.Agencies)) > 0: // people have to reconcile first
 		case owner == nil:
 			strangers[id] = struct{}{}
 			r.Alarms.Raise(strangerAlarm(id), fmt.Sprintf("Agency %s is closed by operation %s, of which neither the table nor this node's journal has a record: nobody will open it. Start the node that ran it, with its data directory.", id, a.Operation))
@@ -193,6 +194,7 @@ func (r *Runner) finish(ctx context.Context, op Operation) error {
 	r.resume.Go(func() {
 		defer cancel(nil)
 		defer r.release(op.ID)
+		r.Alarms.Clear(u.alarm())
 		r.Logger.Warn("operation goes on", "operation", op.ID, "kind", op.Kind, "agency", op.Agency, "step", op.Step, "runner", was)
 		if op, err := u.goOn(base); err != nil {
 			r.Logger.Warn("operation ended with an error", "operation", op.ID, "kind", op.Kind, "agency", op.Agency, "step", op.Step, "error", err)

@@ -64,6 +64,9 @@ func (u *run) await(ctx context.Context, w wish) error {
 	defer u.Alarms.Clear(u.waitAlarm())
 	began, said := time.Now(), ""
 	for pace := fastPace; ; pace = min(2*pace, slowPace) {
+		if err := u.holds(); err != nil {
+			return err
+		}
 		n, err := u.nodes(ctx)
 		switch {
 		case ctx.Err() != nil: // below

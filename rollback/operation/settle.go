@@ -136,7 +136,7 @@ func (u *run) seen(ctx context.Context) {
 func (u *run) abort(ctx context.Context, cause error) (Operation, error) {
 	cause = because(ctx, cause)
 	switch {
-	case errors.Is(cause, ErrTakenOver):
+	case errors.Is(cause, ErrTakenOver), errors.Is(cause, errLost):
 		return u.settle(cause)
 	case u.recorded && (u.halted.Err() != nil || errors.Is(context.Cause(ctx), ErrStopping) && u.stays()):
 		u.mu.Lock()
@@ -168,6 +168,10 @@ func (u *run) settle(cause error) (Operation, error) {
 		return u.stuck("perhaps begun, perhaps committed", errors.Join(cause, err))
 	}
 	for {
+		if len(u.losses(u.op.Agencies)) > 0 {
+			// How it ended, or whether, people decide who reconcile it.
+			return u.stuck("without its record", errors.Join(cause, table.ErrRegressed))
+		}
 		if err := u.own(u.Replica.State()); err != nil {
 			return u.lost(ctx, err)
 		}
@@ -178,9 +182,6 @@ func (u *run) settle(cause error) (Operation, error) {
 		switch {
 		case ours && committed:
 			return u.publish()
-		case !ours && len(u.regressed()) > 0:
-			// How it ended, or whether, people decide who reconcile it.
-			return u.stuck(fmt.Sprintf("perhaps ended, and the table lost what nodes have seen of %s", u.regressed()), errors.Join(cause, table.ErrRegressed))
 		case !ours && u.recorded && u.op.Step == StepSpread || !ours && u.tableSays() == StepSpread:
 			u.op.Step = StepSpread
 			return u.spread()
@@ -384,17 +385,6 @@ func (u *run) standing() (ours, committed bool) {
 	return false, false
 }
 
-// regressed returns those of the operation's agencies of which the table lost a record.
-func (u *run) regressed() (ids []routing.AgencyID) {
-	s := u.Replica.State()
-	for _, id := range u.op.Agencies {
-		if _, lost := s.Seen(id); lost {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
 // stuck leaves the agencies as they are, for Tend, Recover, another node or a human.
 func (u *run) stuck(where string, err error) (Operation, error) {
 	u.op.Error = err.Error()
@@ -405,7 +395,9 @@ func (u *run) stuck(where string, err error) (Operation, error) {
 	if u.op.Step == StepSpread {
 		text = fmt.Sprintf("Operation %s (%s of agency %s) is %s.", u.op.ID, u.op.Kind, u.op.Agency, strings.TrimSuffix(where, ","))
 	}
-	u.Alarms.Raise(u.alarm(), fmt.Sprintf("%s It is tried again until the table takes it, also after a restart. %v", text, err))
+	if !u.awaitsPeople(u.op) {
+		u.Alarms.Raise(u.alarm(), fmt.Sprintf("%s It is tried again until the table takes it, also after a restart. %v", text, err))
+	}
 	err = errors.Join(err, u.journalled())
 	u.show()
 	return u.op, err

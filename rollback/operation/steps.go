@@ -228,4 +228,6 @@ func (u *run) show() {
 	}
 }
 
-func (u *run) alarm() string { return "operation/" + string(u.op.ID) }
+func (u *run) alarm() string { return operationAlarm(u.op.ID) }
+
+func operationAlarm(id routing.OperationID) string { return "operation/" + string(id) }
