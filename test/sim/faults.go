@@ -175,10 +175,14 @@ var faults = []fault{
 				s.Restore(backup)
 			}
 			r.worse()
+			r.chief = p
 			for _, m := range r.machines {
 				m.view = p
 			}
 			r.after(r.evenly(100*time.Millisecond, time.Second), "", func() {
+				if r.quiet {
+					return // they run, as replicas of whom Sentinel has chosen
+				}
 				for _, s := range r.servers {
 					if s.Down() {
 						s.Start()

@@ -11,6 +11,7 @@ import (
 
 	"mailcutover/ledger"
 	"mailcutover/mail"
+	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 	"mailcutover/spool"
 )
@@ -56,6 +57,17 @@ type committed struct {
 	at       time.Time
 	platform string
 	epoch    routing.Epoch
+}
+
+// newest returns the commit with the highest epoch up to one; -1: none.
+func (c *chain) newest(limit routing.Epoch) int {
+	found := -1
+	for i := range c.commits {
+		if e := c.commits[i].epoch; e.Compare(limit) <= 0 && (found < 0 || e.Compare(c.commits[found].epoch) > 0) {
+			found = i
+		}
+	}
+	return found
 }
 
 type version struct {
@@ -183,8 +195,8 @@ func (o *oracle) wrote(server string, args []string) {
 }
 
 // success is what somebody was told of a switch that began at an epoch (I2). mu is held.
-func (o *oracle) success(id routing.AgencyID, platform string, begun routing.Epoch) {
-	c := o.chain[id]
+func (o *oracle) success(id routing.AgencyID, platform string, op operation.Operation) {
+	c, begun := o.chain[id], op.Begun[id]
 	o.w.note("success is told: %s is on %s", id, platform)
 	for i := range c.commits {
 		if c.commits[i].platform != platform || c.commits[i].epoch.Compare(begun) <= 0 {
@@ -198,6 +210,11 @@ func (o *oracle) success(id routing.AgencyID, platform string, begun routing.Epo
 	if c.current == platform {
 		o.said[id] = platform
 		return // an emergency that found it there
+	}
+	if i := c.newest(begun); op.Emergency && len(op.Ends) > 0 && i > c.at && c.commits[i].platform == platform {
+		// The commit of an operation that the emergency ended, and whose agency its begin opened.
+		c.at, c.current, o.said[id] = i, platform, platform
+		return
 	}
 	o.w.violated("I5", "success of a switch of %s to %s is told, and no commit was written after epoch %s", id, platform, begun)
 }

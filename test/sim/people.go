@@ -140,7 +140,7 @@ func (r *Run) order(ctx context.Context, l *life, id control.Act) (string, error
 			op, err := l.runner.Run(ctx, operation.Request{Kind: operation.Rollback, Agency: a.ID, Who: "anna", Reason: "sim", Emergency: true})
 			if err == nil && op.Step == operation.StepDone {
 				r.mu.Lock()
-				r.oracle.success(a.ID, string(a.Source), op.Begun[a.ID])
+				r.oracle.success(a.ID, string(a.Source), op)
 				r.mu.Unlock()
 			}
 			return "emergency rollback of what nobody knows", err
@@ -196,7 +196,7 @@ func (r *Run) operate(ag *agency, emergency bool) {
 		switch {
 		case err == nil && op.Step == operation.StepDone:
 			r.done[string(req.Kind)+" done"]++
-			r.oracle.success(ag.id, winner, op.Begun[ag.id])
+			r.oracle.success(ag.id, winner, op)
 		case op.Step == operation.StepAborted:
 			r.done[string(req.Kind)+" aborted"]++
 		case errors.Is(err, routing.ErrNotArmed):
