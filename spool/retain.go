@@ -62,6 +62,9 @@ func (s *Store) retain() {
 			continue
 		}
 		if err == nil {
+			if s.checkOwner() != nil {
+				break // it became another's while we looked
+			}
 			err = s.disk.Remove(s.path(quarantineDir, name))
 		}
 		if err != nil {

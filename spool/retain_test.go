@@ -63,7 +63,15 @@ func TestNothingIsRemovedUnasked(t *testing.T) {
 	}{{"for ever", 0, ""}, {"another's", time.Hour, "node2"}} {
 		t.Run(c.name, func(t *testing.T) {
 			o := Options{Dir: t.TempDir(), QuarantineAge: c.age}
+			if c.owner != "" {
+				o.Now = func() time.Time { return time.Now().Add(1000 * time.Hour) }
+			}
 			s := openStore(t, o)
+			if c.owner != "" { // before there is a file, since the store may be looking for some
+				if err := writeIdentity(s.folder, Identity{ID: s.ID(), Owner: c.owner}); err != nil {
+					t.Fatal(err)
+				}
+			}
 			path := filepath.Join(o.Dir, quarantineDir, "00000099.log.8-16")
 			old := time.Now().Add(-1000 * time.Hour)
 			if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -73,10 +81,6 @@ func TestNothingIsRemovedUnasked(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.owner != "" {
-				if err := writeIdentity(s.folder, Identity{ID: s.ID(), Owner: c.owner}); err != nil {
-					t.Fatal(err)
-				}
-				s.o.Now = func() time.Time { return time.Now().Add(1000 * time.Hour) }
 				s.retain()
 			}
 			s.Close()
