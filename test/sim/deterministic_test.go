@@ -10,6 +10,8 @@ import (
 	_ "github.com/google/uuid"
 )
 
+const defaultSeeds = 100
+
 // seedRuntime is in the overlay's runtime only (package overlay): without it this doesn't
 // link.
 //

@@ -24,7 +24,7 @@ import (
 
 var (
 	firstSeed  = flag.Uint64("sim.first", 1, "first seed")
-	seeds      = flag.Uint64("sim.seeds", 100, "number of seeds")
+	seeds      = flag.Uint64("sim.seeds", defaultSeeds, "number of seeds")
 	procs      = flag.Int("sim.procs", 1, "processes that share the seeds")
 	countsFile = flag.String("sim.counts", "", "file for the counts")
 	stop       = flag.Bool("sim.stop", false, "stop at the first seed that fails")
