@@ -1,0 +1,187 @@
+package login
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"time"
+)
+
+// Errors of reading lines. Dialogues test for them with errors.Is.
+var (
+	// ErrLineTooLong is for a line beyond its bound. The rest of it is still unread.
+	ErrLineTooLong = errors.New("line too long")
+	// ErrBareLineEnd is for a line that ends in LF without CR, or has a CR or NUL in it. The
+	// line was read.
+	ErrBareLineEnd = errors.New("CR, LF or NUL within a line")
+	// ErrInjected is for bytes that came behind STARTTLS, before the handshake: whoever
+	// sent them could be anybody (CVE-2011-0411).
+	ErrInjected = errors.New("bytes behind STARTTLS")
+	// ErrQuit is what Serve returns when the client said that it goes.
+	ErrQuit = errors.New("quit")
+)
+
+// wire reads lines from a connection and writes to it, both buffered. It belongs to one
+// goroutine. Its buffers come with the first byte and are given up by rest.
+type wire struct {
+	nc       net.Conn
+	in       []byte // unread: in[at:]
+	at       int
+	out      []byte
+	deadline func() time.Time // of the next read; zero time: none
+	write    time.Duration    // the longest that a flush may take
+}
+
+// readSize is what is read at once.
+const readSize = 4096
+
+// ReadLine returns the next line without its CRLF; it is valid until the next read. What was
+// written is flushed before it waits. max is the longest line in bytes, with CRLF.
+func (w *wire) ReadLine(max int) ([]byte, error) {
+	searched := 0
+	for {
+		if i := bytes.IndexByte(w.in[w.at+searched:], '\n'); i >= 0 {
+			n := searched + i + 1
+			if n > max {
+				return nil, ErrLineTooLong
+			}
+			line := w.in[w.at : w.at+n]
+			w.at += n
+			body, ok := bytes.CutSuffix(line, []byte("\r\n"))
+			if !ok || bytes.ContainsAny(body, "\r\x00") {
+				return bytes.TrimRight(body, "\r\n"), ErrBareLineEnd
+			}
+			return body, nil
+		}
+		searched = len(w.in) - w.at
+		if searched >= max {
+			return nil, ErrLineTooLong
+		}
+		if err := w.fill(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// ReadExact returns the next n bytes; they are valid until the next read. The caller has
+// bounded n.
+func (w *wire) ReadExact(n int) ([]byte, error) {
+	for len(w.in)-w.at < n {
+		if err := w.fill(); err != nil {
+			return nil, err
+		}
+	}
+	p := w.in[w.at : w.at+n]
+	w.at += n
+	return p, nil
+}
+
+// Skip reads n bytes and forgets them.
+func (w *wire) Skip(n int64) error {
+	for n > 0 {
+		if w.at == len(w.in) {
+			if err := w.fill(); err != nil {
+				return err
+			}
+		}
+		k := min(n, int64(len(w.in)-w.at))
+		w.at += int(k)
+		n -= k
+	}
+	return nil
+}
+
+// Buffered returns how many bytes came that are not read yet.
+func (w *wire) Buffered() int { return len(w.in) - w.at }
+
+// fill flushes, and reads what comes next.
+func (w *wire) fill() error {
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if w.at > 0 {
+		// A line or literal that was handed out is not valid any more.
+		n := copy(w.in, w.in[w.at:])
+		clear(w.in[n:])
+		w.in, w.at = w.in[:n], 0
+	}
+	if cap(w.in)-len(w.in) < readSize/4 {
+		grown := make([]byte, len(w.in), 2*cap(w.in)+readSize)
+		copy(grown, w.in)
+		clear(w.in)
+		w.in = grown
+	}
+	var until time.Time
+	if w.deadline != nil {
+		until = w.deadline()
+	}
+	if err := w.nc.SetReadDeadline(until); err != nil {
+		return err
+	}
+	n, err := w.nc.Read(w.in[len(w.in):cap(w.in)])
+	w.in = w.in[:len(w.in)+n]
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// Write appends to what is to be sent; it implements io.Writer and returns no error.
+func (w *wire) Write(p []byte) (int, error) {
+	w.out = append(w.out, p...)
+	return len(p), nil
+}
+
+// Print appends the strings to what is to be sent.
+func (w *wire) Print(parts ...string) {
+	for _, p := range parts {
+		w.out = append(w.out, p...)
+	}
+}
+
+// Flush sends what was written.
+func (w *wire) Flush() error {
+	if len(w.out) == 0 {
+		return nil
+	}
+	if err := w.nc.SetWriteDeadline(time.Now().Add(w.write)); err != nil {
+		return err
+	}
+	_, err := w.nc.Write(w.out)
+	clear(w.out)
+	w.out = w.out[:0]
+	return err
+}
+
+// upgrade puts TLS on the connection, which has said all that comes before the handshake.
+func (w *wire) upgrade(make func(net.Conn) *tls.Conn, within time.Duration) error {
+	if w.Buffered() > 0 {
+		return ErrInjected
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if err := w.nc.SetDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	t := make(w.nc)
+	if err := t.Handshake(); err != nil {
+		return err
+	}
+	w.nc = t
+	return nil
+}
+
+// rest returns what was read and not used, and gives the buffers up.
+func (w *wire) rest() []byte {
+	p := bytes.Clone(w.in[w.at:])
+	clear(w.in[:cap(w.in)])
+	clear(w.out[:cap(w.out)])
+	w.in, w.at, w.out = nil, 0, nil
+	return p
+}
