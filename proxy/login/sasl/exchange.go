@@ -1,0 +1,96 @@
+package sasl
+
+import (
+	"fmt"
+	"strings"
+
+	"mailcutover/proxy/login"
+)
+
+// Names of the mechanisms that clients may use, as they are announced.
+const (
+	NamePlain       = "PLAIN"
+	NameLogin       = "LOGIN"
+	NameOAuthBearer = "OAUTHBEARER"
+	NameXOAuth2     = "XOAUTH2"
+)
+
+// Announced are the mechanisms in the order in which they are announced.
+func Announced() []string {
+	return []string{NamePlain, NameLogin, NameOAuthBearer, NameXOAuth2}
+}
+
+// Exchange is the server's half of one authentication: alternately Challenge and Respond,
+// until Respond says that it is done. A client's initial response is its first answer; then
+// the first challenge isn't sent.
+type Exchange struct {
+	mechanism string
+	name      []byte // LOGIN: the first answer
+	named     bool
+	attempt   *login.Attempt
+}
+
+// Begin starts an exchange by the mechanism's name, without case. false: it isn't one of ours.
+func Begin(mechanism string) (*Exchange, bool) {
+	for _, name := range Announced() {
+		if strings.EqualFold(name, mechanism) {
+			return &Exchange{mechanism: name}, true
+		}
+	}
+	return nil, false
+}
+
+// Mechanism returns the mechanism's name, in upper case.
+func (e *Exchange) Mechanism() string { return e.mechanism }
+
+// Challenge returns what the server says before the next answer: not yet in base64; mostly
+// empty.
+func (e *Exchange) Challenge() []byte {
+	switch {
+	case e.mechanism != NameLogin:
+		return nil
+	case !e.named:
+		return []byte("Username:")
+	}
+	return []byte("Password:")
+}
+
+// Respond takes the client's next answer, after base64. When it returns true, Attempt has the
+// result. The exchange keeps msg. After an error, an ErrMalformed, it is over.
+func (e *Exchange) Respond(msg []byte) (done bool, err error) {
+	a := &login.Attempt{Mechanism: login.MechanismPassword}
+	switch e.mechanism {
+	case NamePlain:
+		var authzid string
+		authzid, a.Name, a.Secret, err = Plain(msg)
+		if authzid != a.Name {
+			a.Authorize = authzid
+		}
+	case NameLogin:
+		if strings.ContainsRune(string(msg), 0) || len(msg) == 0 {
+			return false, fmt.Errorf("%w: LOGIN with an empty answer, or NUL", ErrMalformed)
+		}
+		if !e.named {
+			e.name, e.named = msg, true
+			return false, nil
+		}
+		a.Name, a.Secret = string(e.name), msg
+	case NameOAuthBearer:
+		a.Mechanism = login.MechanismOAuthBearer
+		a.Name, a.Secret, err = OAuthBearer(msg)
+		if err == nil && a.Name == "" { // only the token says who it is; no mailbox can be found
+			err = fmt.Errorf("%w: OAUTHBEARER without a user", ErrMalformed)
+		}
+	case NameXOAuth2:
+		a.Mechanism = login.MechanismXOAuth2
+		a.Name, a.Secret, err = XOAuth2(msg)
+	}
+	if err != nil {
+		return false, err
+	}
+	e.attempt = a
+	return true, nil
+}
+
+// Attempt returns what the client said: name, authorize, mechanism and secret.
+func (e *Exchange) Attempt() *login.Attempt { return e.attempt }
