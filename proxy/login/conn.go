@@ -1,7 +1,11 @@
 package login
 
 import (
-	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"strings"
+	"time"
 
 	"mailcutover/mail"
 )
@@ -11,12 +15,64 @@ import (
 // node stops; its errors are for Serve to return.
 type Conn struct {
 	wire
-	ctx    context.Context // ends with the connection, or when it is cut
-	client mail.Client
-	front  Front
+	o      ConnOptions
 	secure bool
-	login  func(*Attempt) (*Session, Welcome, error)
-	start  func() error
+}
+
+// ConnOptions are what a [Conn] is made of.
+type ConnOptions struct {
+	Net    net.Conn    // PROXY header and implicit TLS are done
+	Client mail.Client // with the session's id
+	Front  Front
+	Secure bool // Net is encrypted, or what is in front of this node said so
+
+	Idle      time.Duration // the longest wait for the client's next bytes; 0: no end
+	Until     time.Time     // when the login must be through; zero: no end
+	Write     time.Duration // the longest that a flush may take; 0: 30 s
+	Handshake time.Duration // the longest that a TLS handshake may take; 0: 30 s
+
+	// Ended says why the connection is to end though the client did nothing; nil while it
+	// isn't. It is asked before each wait. Who makes it say so then sets a read deadline that
+	// has passed. nil: never.
+	Ended func() error
+
+	// TLS makes the server's side of a handshake; nil: STARTTLS isn't offered.
+	TLS func(net.Conn) *tls.Conn
+
+	// Login does what [Conn.Login] says.
+	Login func(*Attempt) (*Session, Welcome, error)
+}
+
+// NewConn returns a connection for a dialogue. It is for the core, and for tests of
+// dialogues (logintest).
+func NewConn(o ConnOptions) *Conn {
+	return &Conn{o: o, secure: o.Secure, wire: wire{
+		nc: o.Net, write: orDefault(o.Write), ended: o.Ended, deadline: waitFor(o.Idle, o.Until),
+	}}
+}
+
+// defaultWrite is how long a flush or a handshake may take where nothing is said.
+const defaultWrite = 30 * time.Second
+
+func orDefault(d time.Duration) time.Duration {
+	if d <= 0 {
+		return defaultWrite
+	}
+	return d
+}
+
+// waitFor returns how long a read may wait: idle, and not beyond until.
+func waitFor(idle time.Duration, until time.Time) func() time.Time {
+	return func() time.Time {
+		if idle <= 0 {
+			return until
+		}
+		next := time.Now().Add(idle)
+		if !until.IsZero() && until.Before(next) {
+			return until
+		}
+		return next
+	}
 }
 
 // Front is what a dialogue may know of its listener. It doesn't change.
@@ -44,10 +100,10 @@ type Offers struct {
 }
 
 // Front returns the listener's settings.
-func (c *Conn) Front() Front { return c.front }
+func (c *Conn) Front() Front { return c.o.Front }
 
 // Client returns who the client is: its addresses, and the session's id.
-func (c *Conn) Client() mail.Client { return c.client }
+func (c *Conn) Client() mail.Client { return c.o.Client }
 
 // Secure reports whether the client's side is encrypted, by TLS here or by what is in front
 // of this node and said so.
@@ -55,9 +111,33 @@ func (c *Conn) Secure() bool { return c.secure }
 
 // StartTLS flushes what the dialogue answered and puts TLS on. ErrInjected if the client
 // has sent more already. After it the dialogue forgets all it knew of the client.
-func (c *Conn) StartTLS() error { return c.start() }
+func (c *Conn) StartTLS() error {
+	if c.o.TLS == nil {
+		return errors.New("STARTTLS: this listener has no certificate")
+	}
+	t, err := c.upgrade(c.o.TLS, orDefault(c.o.Handshake))
+	if err != nil {
+		return err
+	}
+	c.secure = true
+	c.o.Client.TLS = describe(t.ConnectionState())
+	return nil
+}
+
+// describe returns protocol and cipher, as [mail.Client.TLS] has them.
+func describe(s tls.ConnectionState) string {
+	return strings.ReplaceAll(tls.VersionName(s.Version), " ", "") + " " + tls.CipherSuiteName(s.CipherSuite)
+}
 
 // Login finds the mailbox's platform and logs in there. It takes its time: a closed agency is
 // waited for, a failure delayed. The error is a *Refusal, or one of c's own for Serve to
 // return. It wipes a's secret.
-func (c *Conn) Login(a *Attempt) (*Session, Welcome, error) { return c.login(a) }
+func (c *Conn) Login(a *Attempt) (*Session, Welcome, error) {
+	if err := c.Flush(); err != nil {
+		clear(a.Secret)
+		return nil, Welcome{}, err
+	}
+	session, welcome, err := c.o.Login(a)
+	clear(a.Secret)
+	return session, welcome, err
+}

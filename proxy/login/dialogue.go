@@ -1,6 +1,9 @@
 package login
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // Dialogue is one protocol, up to authentication, on both sides. It holds no state of a
 // connection; its methods are called by many goroutines at once.
@@ -74,7 +77,15 @@ type Attempt struct {
 
 // Last asks, directly before credentials are sent, whether the decision still holds. After
 // an error nothing may be sent; Authenticate returns it as it is.
-func (a *Attempt) Last() error { return a.last() }
+func (a *Attempt) Last() error {
+	if a.last == nil {
+		return errors.New("nobody has decided on this login")
+	}
+	return a.last()
+}
+
+// SetLast sets what Last asks. It is for the core, and for tests of dialogues (logintest).
+func (a *Attempt) SetLast(last func() error) { a.last = last }
 
 // Mechanism is how a client proves who it is.
 type Mechanism uint8

@@ -1,13 +1,49 @@
 package login
 
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"time"
+)
+
 // Leg is the connection to a platform, until the client is logged in there. It belongs to
 // the goroutine of the client's connection. Its reads and writes have deadlines, and end
 // when the agency closes.
 type Leg struct {
 	wire
-	target Target
-	secure bool // TLS, or this host's own loopback
-	start  func() error
+	o         LegOptions
+	encrypted bool
+}
+
+// LegOptions are what a [Leg] is made of.
+type LegOptions struct {
+	Net       net.Conn // PROXY header and implicit TLS are done
+	Target    Target
+	Encrypted bool // Net is TLS
+
+	Answer    time.Duration // the longest wait for the platform's next bytes; 0: 30 s
+	Until     time.Time     // when the login must be through; zero: no end
+	Write     time.Duration // the longest that a flush may take; 0: 30 s
+	Handshake time.Duration // the longest that a TLS handshake may take; 0: 30 s
+
+	// Ended is as in [ConnOptions].
+	Ended func() error
+
+	// TLS makes the client's side of a handshake, as the endpoint's policy says.
+	TLS func(net.Conn) *tls.Conn
+
+	// MaySend says whether credentials may go over a connection that is encrypted by TLS,
+	// or isn't. nil: they may.
+	MaySend func(encrypted bool) error
+}
+
+// NewLeg returns a leg for a dialogue. It is for the core, and for tests of dialogues
+// (logintest).
+func NewLeg(o LegOptions) *Leg {
+	return &Leg{o: o, encrypted: o.Encrypted, wire: wire{
+		nc: o.Net, write: orDefault(o.Write), ended: o.Ended, deadline: waitFor(orDefault(o.Answer), o.Until),
+	}}
 }
 
 // Target is what a dialogue may know of the platform's endpoint.
@@ -50,11 +86,25 @@ type ClientInfo struct {
 }
 
 // Target returns the endpoint's settings.
-func (l *Leg) Target() Target { return l.target }
+func (l *Leg) Target() Target { return l.o.Target }
 
 // StartTLS flushes and puts TLS on as the endpoint's policy says. ErrInjected if the platform
 // has sent more already.
-func (l *Leg) StartTLS() error { return l.start() }
+func (l *Leg) StartTLS() error {
+	if l.o.TLS == nil {
+		return errors.New("STARTTLS: the endpoint's policy has no TLS")
+	}
+	if _, err := l.upgrade(l.o.TLS, orDefault(l.o.Handshake)); err != nil {
+		return err
+	}
+	l.encrypted = true
+	return nil
+}
 
 // MaySend returns nil if credentials may go over this connection as it is now, else why not.
-func (l *Leg) MaySend() error { return nil }
+func (l *Leg) MaySend() error {
+	if l.o.MaySend == nil {
+		return nil
+	}
+	return l.o.MaySend(l.encrypted)
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"time"
@@ -24,13 +25,14 @@ var (
 )
 
 // wire reads lines from a connection and writes to it, both buffered. It belongs to one
-// goroutine. Its buffers come with the first byte and are given up by rest.
+// goroutine. Its buffers come with the first byte and are given up by Rest.
 type wire struct {
 	nc       net.Conn
 	in       []byte // unread: in[at:]
 	at       int
 	out      []byte
 	deadline func() time.Time // of the next read; zero time: none
+	ended    func() error     // why nothing is to be waited for; nil: never
 	write    time.Duration    // the longest that a flush may take
 }
 
@@ -120,6 +122,13 @@ func (w *wire) fill() error {
 	if err := w.nc.SetReadDeadline(until); err != nil {
 		return err
 	}
+	// After the deadline: whoever ends the connection sets one that has passed, and this
+	// one may have replaced it.
+	if w.ended != nil {
+		if err := w.ended(); err != nil {
+			return err
+		}
+	}
 	n, err := w.nc.Read(w.in[len(w.in):cap(w.in)])
 	w.in = w.in[:len(w.in)+n]
 	if n > 0 {
@@ -127,6 +136,16 @@ func (w *wire) fill() error {
 	}
 	if err == nil {
 		err = io.ErrNoProgress
+	}
+	return w.why(err)
+}
+
+// why returns the reason for an error of the connection: that somebody ended it, if so.
+func (w *wire) why(err error) error {
+	if w.ended != nil {
+		if reason := w.ended(); reason != nil {
+			return reason
+		}
 	}
 	return err
 }
@@ -155,30 +174,39 @@ func (w *wire) Flush() error {
 	_, err := w.nc.Write(w.out)
 	clear(w.out)
 	w.out = w.out[:0]
-	return err
-}
-
-// upgrade puts TLS on the connection, which has said all that comes before the handshake.
-func (w *wire) upgrade(make func(net.Conn) *tls.Conn, within time.Duration) error {
-	if w.Buffered() > 0 {
-		return ErrInjected
+	if err != nil {
+		return w.why(err)
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if err := w.nc.SetDeadline(time.Now().Add(within)); err != nil {
-		return err
-	}
-	t := make(w.nc)
-	if err := t.Handshake(); err != nil {
-		return err
-	}
-	w.nc = t
 	return nil
 }
 
-// rest returns what was read and not used, and gives the buffers up.
-func (w *wire) rest() []byte {
+// upgrade puts TLS on the connection, which has said all that comes before the handshake.
+func (w *wire) upgrade(make func(net.Conn) *tls.Conn, within time.Duration) (*tls.Conn, error) {
+	if w.Buffered() > 0 {
+		return nil, ErrInjected
+	}
+	if err := w.Flush(); err != nil {
+		return nil, err
+	}
+	if err := w.nc.SetDeadline(time.Now().Add(within)); err != nil {
+		return nil, err
+	}
+	if w.ended != nil {
+		if err := w.ended(); err != nil {
+			return nil, err
+		}
+	}
+	t := make(w.nc)
+	if err := t.Handshake(); err != nil {
+		return nil, w.why(fmt.Errorf("TLS handshake: %w", err))
+	}
+	w.nc = t
+	return t, nil
+}
+
+// Rest returns what was read and not used, and gives the buffers up: nothing is read or
+// written by this wire any more. It is for whoever goes on with the connection.
+func (w *wire) Rest() []byte {
 	p := bytes.Clone(w.in[w.at:])
 	clear(w.in[:cap(w.in)])
 	clear(w.out[:cap(w.out)])
