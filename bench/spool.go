@@ -40,6 +40,9 @@ func held(t peers.TB, o options) figure.Part {
 		},
 	}
 	part.Figures = append(part.Figures, rounds(t, o)...)
+	if o.against != "" {
+		return part // what both builds take turns at
+	}
 	part.Figures = append(part.Figures, starts(t, o)...)
 	part.Figures = append(part.Figures, memories(t, o)...)
 	return part
@@ -56,37 +59,101 @@ func rounds(t peers.TB, o options) []figure.Figure {
 			"smtpd_error_sleep_time":    "0",
 		},
 	})
-	n := startHolder(t, sink.Addr, func(t peers.TB, s settings) { startNode(t, s) })
+	program := build(t, newSettings(t, sink.Addr).dir, "./cmd/mailcutover")
+	ours := newSpooler(t, "mailcutover", sink.Addr, program)
+	all := []*spooler{ours}
+	if o.against != "" {
+		all = append([]*spooler{newSpooler(t, "other build", sink.Addr, o.against)}, all...)
+	}
 	turn := func(rate float64) int {
 		return min(max(int(math.Round(rate*o.turn.Seconds()/sessions))*sessions, sessions), heldNames)
 	}
-	// One round: what Postfix accepts, what the node accepts, what it replays, and what
-	// smtp-source sends directly.
-	round := func(queued, ours int) (postfixRate, accepted, replayed, direct float64) {
-		postfixRate = numbered(t, postfix.Addr, queued)
-		open := n.hold(t)
-		accepted = numbered(t, n.s.addr(), ours)
-		replayed = float64(ours) / n.replayed(t, open()).Seconds()
-		n.back(t)
-		direct = numbered(t, sink.Addr, ours)
-		return postfixRate, accepted, replayed, direct
+	for _, c := range all {
+		c.round(t, o.warmUp)
 	}
-	round(o.warmUp/2, o.warmUp)
-	p, a, _, _ := round(o.warmUp/2, o.warmUp)
-	queued, ours := turn(p), turn(a)
-	var postfixes, accepts, replays, directs []float64
+	numbered(t, postfix.Addr, o.warmUp/2)
+	queued := turn(numbered(t, postfix.Addr, o.warmUp/2))
+	ours.round(t, o.warmUp)
+	messages := turn(ours.accepted[len(ours.accepted)-1])
+	for _, c := range all {
+		c.forget()
+	}
+	var postfixes, directs []float64
 	for i := range o.rounds {
-		p, a, r, d := round(queued, ours)
-		postfixes, accepts = append(postfixes, p), append(accepts, a)
-		replays, directs = append(replays, r), append(directs, d)
-		fmt.Fprintf(o.progress, "round %d of %d: accepted: Postfix %.0f mailcutover %.0f; sent: direct %.0f replay %.0f messages/s\n", i+1, o.rounds, p, a, d, r)
+		postfixes = append(postfixes, numbered(t, postfix.Addr, queued))
+		for _, c := range all {
+			c.round(t, messages)
+		}
+		directs = append(directs, numbered(t, sink.Addr, messages))
+		fmt.Fprintf(o.progress, "round %d of %d: Postfix %.0f direct %.0f", i+1, o.rounds, postfixes[i], directs[i])
+		for _, c := range all {
+			fmt.Fprintf(o.progress, " %s %.0f, %.0f back (CPU %.0f and %.0f µs)", c.name, c.accepted[i], c.replayed[i], c.acceptCosts[i], c.replayCosts[i])
+		}
+		fmt.Fprintln(o.progress, " messages/s")
 	}
-	return []figure.Figure{
-		figure.New("Postfix, accepted into its queue", "messages/s", postfixes...).RatioAtLeast(5, ratios(accepts, postfixes)),
-		figure.New("mailcutover, accepted into the spool", "messages/s", accepts...),
-		figure.New("direct, same connections", "messages/s", directs...).RatioAtLeast(0.8, ratios(replays, directs)),
-		figure.New("mailcutover, replay", "messages/s", replays...),
+	figures := []figure.Figure{
+		figure.New("Postfix, accepted into its queue", "messages/s", postfixes...).RatioAtLeast(5, ratios(ours.accepted, postfixes)),
+		figure.New("direct, same connections", "messages/s", directs...).RatioAtLeast(0.8, ratios(ours.replayed, directs)),
 	}
+	for _, c := range all {
+		these := []figure.Figure{
+			figure.New(c.name+", accepted into the spool", "messages/s", c.accepted...),
+			figure.New(c.name+", replay", "messages/s", c.replayed...),
+			figure.New(c.name+", CPU per accepted message", "µs", c.acceptCosts...),
+			figure.New(c.name+", CPU per replayed message", "µs", c.replayCosts...),
+		}
+		if c != ours {
+			for i, r := range [][]float64{ratios(ours.accepted, c.accepted), ratios(ours.replayed, c.replayed), ratios(ours.acceptCosts, c.acceptCosts), ratios(ours.replayCosts, c.replayCosts)} {
+				these[i] = these[i].Against(r)
+			}
+		}
+		figures = append(figures, these...)
+	}
+	return figures
+}
+
+// spooler is a build of mailcutover that takes turns, and what came of them, by round.
+type spooler struct {
+	name                     string
+	n                        *holder
+	pid                      int
+	accepted, replayed       []float64 // messages per second
+	acceptCosts, replayCosts []float64 // microseconds of CPU per message
+}
+
+func newSpooler(t peers.TB, name, target, program string) *spooler {
+	c := &spooler{name: name}
+	c.n = startHolder(t, target, func(t peers.TB, s settings) {
+		c.pid, _ = s.launch(t, program)
+		s.fill(t)
+	})
+	return c
+}
+
+// forget drops what came of the turns so far.
+func (c *spooler) forget() {
+	c.accepted, c.replayed, c.acceptCosts, c.replayCosts = nil, nil, nil, nil
+}
+
+// round has the node accept messages, and replay them.
+func (c *spooler) round(t peers.TB, messages int) {
+	open := c.n.hold(t)
+	before := c.cpu(t)
+	c.accepted = append(c.accepted, numbered(t, c.n.s.addr(), messages))
+	between := c.cpu(t)
+	c.replayed = append(c.replayed, float64(messages)/c.n.replayed(t, open()).Seconds())
+	after := c.cpu(t)
+	c.n.back(t)
+	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(messages) }
+	c.acceptCosts, c.replayCosts = append(c.acceptCosts, each(between-before)), append(c.replayCosts, each(after-between))
+}
+
+func (c *spooler) cpu(t peers.TB) time.Duration {
+	used, err := cpu(c.pid)
+	if err != nil {
+		t.Fatalf("CPU time of %s: %v", c.name, err)
+	}
+	return used
 }
 
 // numbered sends messages to one address after the other, and returns how many a second.
