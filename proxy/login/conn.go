@@ -88,15 +88,18 @@ type Front struct {
 }
 
 // Offers is what this node announces in the name of all platforms before it knows which one
-// a client is for: what all of them can do. Submission needs it, since a client need not ask
-// again after its login (RFC 4954 section 4).
+// a client is for: what all of them can do. Submission, POP3 and ManageSieve need it, since a
+// client need not ask again after its login (RFC 4954 section 4). What isn't known of a platform
+// is left out; the dialogues' Probe finds it out.
 type Offers struct {
 	Size         int64 // RFC 1870; 0: without a number
-	Pipelining   bool
+	Pipelining   bool  // submission and POP3
 	EightBitMIME bool
 	SMTPUTF8     bool
 	DSN          bool
 	Chunking     bool
+	Enhanced     bool   // enhanced status codes (RFC 2034)
+	Sieve        string // ManageSieve: the Sieve extensions, separated by blanks (RFC 5804 section 1.7)
 }
 
 // Front returns the listener's settings.

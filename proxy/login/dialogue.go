@@ -66,11 +66,12 @@ type Attempt struct {
 	Secret    []byte    // password or token; wiped after the attempt
 
 	// For Authenticate:
-	Login  string  // what this platform is told: the table's name for it
-	Shared string  // another mailbox's name at this platform, to which Login has access; empty: Login's own
-	Master *Master // not nil: log in by the master user for Login, and not by Secret
-	Helo   string  // what the client called itself (submission); empty: nothing
-	ID     []byte  // the client's parameters of ID (IMAP, RFC 2971), as they came; nil: none
+	Login   string  // what this platform is told: the table's name for it
+	Shared  string  // another mailbox's name at this platform, to which Login has access; empty: Login's own
+	Master  *Master // not nil: log in by the master user for Login, and not by Secret
+	Helo    string  // what the client called itself (submission); empty: nothing
+	Offered *Offers // what the client was announced in the name of all platforms (submission); nil: nothing
+	ID      []byte  // the client's parameters of ID (IMAP, RFC 2971), as they came; nil: none
 
 	last func() error
 }
