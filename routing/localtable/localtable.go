@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -56,6 +57,8 @@ type Table struct {
 	changed chan struct{} // closed and replaced after each change; mu
 	ended   bool          // mu
 	calls   sync.WaitGroup
+
+	checked atomic.Pointer[version] // that the last check saw; nil: none
 }
 
 var (
