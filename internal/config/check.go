@@ -80,6 +80,7 @@ func (c *checker) check() {
 	c.lease(cfg.Lease)
 	c.spool(cfg)
 	c.listeners(cfg.Listeners)
+	c.logins(&cfg.Logins)
 	c.platforms(cfg.Platforms)
 	c.routing(cfg.Routing)
 	c.admin(cfg.Admin)
@@ -130,6 +131,7 @@ func (c *checker) admin(a Admin) {
 	if tls {
 		c.keyPair("admin.tls", a.TLS.CertFile, a.TLS.KeyFile)
 	}
+	c.peer(a)
 	host, _, _ := net.SplitHostPort(a.Address)
 	switch {
 	case tls && a.AllowPlaintext:
@@ -137,6 +139,26 @@ func (c *checker) admin(a Admin) {
 	case !tls && !a.AllowPlaintext && !isLoopback(host):
 		c.add(Problem{Key: "admin.address", Value: show(a.Address), Want: "an address of this host, such as 127.0.0.1:8025, or admin.tls",
 			Hint: "tokens would cross the network in plain text; admin.allow_plaintext: true takes that risk"}, "admin.tls", "admin.tls.cert_file", "admin.tls.key_file", "admin.allow_plaintext")
+	}
+}
+
+// peer checks how the nodes call each other.
+func (c *checker) peer(a Admin) {
+	p := a.Peer
+	if p.Address != "" && !isHostPort(p.Address) {
+		c.add(Problem{Key: "admin.peer.address", Value: show(p.Address), Want: "host:port by which the other nodes reach this one's API, such as mx1.example.org:8025"})
+	}
+	if p.CAFile != "" {
+		c.roots("admin.peer.ca_file", p.CAFile)
+	}
+	if !p.Secret.IsSet() {
+		return
+	}
+	if len(p.Secret.Reveal()) < 16 {
+		c.add(Problem{Key: "admin.peer.secret", Want: "16 characters at least", Hint: "such as openssl rand -base64 32 prints"}, "admin.peer.secret_file", "admin.peer.secret_env")
+	}
+	if a.AllowPlaintext && a.TLS.CertFile == "" {
+		c.add(Problem{Key: "admin.peer.secret", Want: "admin.tls beside it", Hint: "the nodes call each other by TLS only, except on one host"}, "admin.allow_plaintext", "admin.tls", "admin.tls.cert_file")
 	}
 }
 
@@ -166,7 +188,11 @@ func (c *checker) addresses() {
 	for i, l := range c.cfg.Listeners {
 		servers = append(servers, server{itemKey("listeners", ids, i) + ".address", l.Address})
 	}
-	servers = append(servers, server{"admin.address", c.cfg.Admin.Address})
+	ids = loginListenerIDs(c.cfg.Logins.Listeners)
+	for i, l := range c.cfg.Logins.Listeners {
+		servers = append(servers, server{itemKey("logins.listeners", ids, i) + ".address", l.Address})
+	}
+	servers = append(servers, server{"logins.autoconfig.address", c.cfg.Logins.Autoconfig.Address}, server{"admin.address", c.cfg.Admin.Address})
 	for i, s := range servers {
 		for _, earlier := range servers[:i] {
 			if sameListenAddress(s.address, earlier.address) {
@@ -174,15 +200,17 @@ func (c *checker) addresses() {
 			}
 		}
 	}
-	c.eachEndpoint(func(key string, _ *Platform, e *Endpoint) {
-		for _, h := range e.Hosts {
+	notOurs := func(key string, hosts []string, what string) {
+		for _, h := range hosts {
 			for _, s := range servers {
 				if isOurs(h, s.address, c.cfg.Node) {
-					c.add(Problem{Key: key + ".hosts", Value: show(h), Want: "the platform's address", Hint: "mail would come back to ourselves: it is " + s.key}, s.key)
+					c.add(Problem{Key: key + ".hosts", Value: show(h), Want: "the platform's address", Hint: what + " would come back to ourselves: it is " + s.key}, s.key)
 				}
 			}
 		}
-	})
+	}
+	c.eachEndpoint(func(key string, _ *Platform, e *Endpoint) { notOurs(key, e.Hosts, "mail") })
+	c.eachLoginEndpoint(func(key string, _ LoginProtocol, e *LoginEndpoint) { notOurs(key, e.Hosts, "logins") })
 }
 
 // isOurs reports whether a platform's host:port leads to one of our own servers, as far

@@ -26,7 +26,7 @@ func platformIDs(ps []Platform) []string {
 }
 
 func (c *checker) listeners(ls []Listener) {
-	if len(ls) == 0 {
+	if len(ls) == 0 && len(c.cfg.Logins.Listeners) == 0 {
 		c.add(Problem{Key: "listeners", Want: "at least one listener", Hint: `such as - {id: mx, address: ":25"}`})
 	}
 	ids := listenerIDs(ls)
@@ -53,15 +53,7 @@ func (c *checker) listener(key string, l *Listener) {
 	c.nets(key+".proxy_nets", l.ProxyNets)
 
 	t := l.TLS
-	files := t.CertFile != "" || t.KeyFile != ""
-	switch {
-	case t.Mode == ListenerTLSNone && files:
-		c.add(Problem{Key: key + ".tls.mode", Value: show("none"), Want: "starttls or implicit, or no cert_file and key_file"})
-	case t.Mode != ListenerTLSNone && !files:
-		c.add(Problem{Key: key + ".tls.cert_file", Want: "the file with the certificate", Hint: "tls.mode is " + string(t.Mode)}, key+".tls.mode")
-	case files:
-		c.keyPair(key+".tls", t.CertFile, t.KeyFile)
-	}
+	c.listenerFiles(key, t.Mode, t.CertFile, t.KeyFile)
 	if t.Mode == ListenerTLSNone && t.Required {
 		c.add(Problem{Key: key + ".tls.required", Value: "true", Want: "tls.mode starttls or implicit beside it"}, key+".tls.mode")
 	}
@@ -80,6 +72,19 @@ func (c *checker) listener(key string, l *Listener) {
 	c.positive(k+"handshake", n.Handshake)
 	if n.Connections > 0 && n.ConnectionsPerAddress > n.Connections {
 		c.add(Problem{Key: k + "connections_per_address", Value: strconv.Itoa(n.ConnectionsPerAddress), Want: fmt.Sprintf("at most connections, %d", n.Connections)}, k+"connections")
+	}
+}
+
+// listenerFiles checks that a listener has the files that its TLS needs, and only then.
+func (c *checker) listenerFiles(key string, mode ListenerTLSMode, certFile, keyFile string) {
+	files := certFile != "" || keyFile != ""
+	switch {
+	case mode == ListenerTLSNone && files:
+		c.add(Problem{Key: key + ".tls.mode", Value: show("none"), Want: "starttls or implicit, or no cert_file and key_file"})
+	case mode != ListenerTLSNone && !files:
+		c.add(Problem{Key: key + ".tls.cert_file", Want: "the file with the certificate", Hint: "tls.mode is " + string(mode)}, key+".tls.mode")
+	case files:
+		c.keyPair(key+".tls", certFile, keyFile)
 	}
 }
 
@@ -138,6 +143,8 @@ func (c *checker) platforms(ps []Platform) {
 		}
 	}
 	c.eachEndpoint(c.endpoint)
+	c.eachLoginEndpoint(c.loginEndpoint)
+	c.loginsServed()
 	c.hooks(ps)
 }
 
@@ -157,18 +164,7 @@ func (c *checker) eachEndpoint(f func(key string, p *Platform, e *Endpoint)) {
 }
 
 func (c *checker) endpoint(key string, p *Platform, e *Endpoint) {
-	if len(e.Hosts) == 0 {
-		c.add(Problem{Key: key + ".hosts", Want: "at least one host:port, such as [mail.example.org:25]", Hint: "it is missing, and there is no default"}, key)
-	}
-	seen := make(map[string]bool)
-	for _, h := range e.Hosts {
-		if !isHostPort(h) {
-			c.add(Problem{Key: key + ".hosts", Value: show(h), Want: "host:port, such as mail.example.org:25"})
-		} else if seen[h] {
-			c.add(Problem{Key: key + ".hosts", Value: show(h), Want: "each host once"})
-		}
-		seen[h] = true
-	}
+	c.hosts(key, e.Hosts, "mail.example.org:25")
 	if _, literal := netip.ParseAddr(e.Helo); e.Helo != "" && (!isHostName(e.Helo) || literal == nil) {
 		c.add(Problem{Key: key + ".helo", Value: show(e.Helo), Want: "a host name, or nothing for the node's"})
 	}
@@ -203,21 +199,29 @@ func (c *checker) endpoint(key string, p *Platform, e *Endpoint) {
 	c.atLeast(k+"max_messages", l.MaxMessages, 1, "")
 }
 
+// hosts checks the hosts of an endpoint; example is one as it should be.
+func (c *checker) hosts(key string, hosts []string, example string) {
+	if len(hosts) == 0 {
+		c.add(Problem{Key: key + ".hosts", Want: "at least one host:port, such as [" + example + "]", Hint: "it is missing, and there is no default"}, key)
+	}
+	seen := make(map[string]bool)
+	for _, h := range hosts {
+		if !isHostPort(h) {
+			c.add(Problem{Key: key + ".hosts", Value: show(h), Want: "host:port, such as " + example})
+		} else if seen[h] {
+			c.add(Problem{Key: key + ".hosts", Value: show(h), Want: "each host once"})
+		}
+		seen[h] = true
+	}
+}
+
 func (c *checker) endpointTLS(key string, e *Endpoint) {
 	t := e.TLS
 	policy := key + ".tls.policy"
 	if t.Implicit && t.Policy != TLSRequired && t.Policy != TLSVerified {
 		c.add(Problem{Key: key + ".tls.implicit", Value: "true", Want: "tls.policy required or verified beside it", Hint: "TLS from the first byte on can't be left out"}, policy)
 	}
-	if t.CAFile != "" {
-		if t.Policy != TLSVerified {
-			c.add(Problem{Key: key + ".tls.ca_file", Value: show(t.CAFile), Want: "tls.policy verified beside it", Hint: "with " + string(t.Policy) + " no certificate is checked"}, policy)
-		}
-		c.roots(key+".tls.ca_file", t.CAFile)
-	}
-	if len(t.Pins) > 0 && t.Policy != TLSVerified {
-		c.add(Problem{Key: key + ".tls.pins", Want: "tls.policy verified beside it", Hint: "with " + string(t.Policy) + " no key is checked"}, policy)
-	}
+	c.verifiedTLS(key, string(t.Policy), t.Policy == TLSVerified, t.CAFile, t.Pins)
 	if t.ServerName != "" {
 		if t.Policy == TLSNone {
 			c.add(Problem{Key: key + ".tls.server_name", Value: show(t.ServerName), Want: "another tls.policy than none beside it"}, policy)
@@ -225,6 +229,19 @@ func (c *checker) endpointTLS(key string, e *Endpoint) {
 		if !isHostName(t.ServerName) {
 			c.add(Problem{Key: key + ".tls.server_name", Value: show(t.ServerName), Want: "a host name"})
 		}
+	}
+}
+
+// verifiedTLS checks what an endpoint's certificate is checked against: only where it is.
+func (c *checker) verifiedTLS(key, policy string, verified bool, caFile string, pins []Pin) {
+	if caFile != "" {
+		if !verified {
+			c.add(Problem{Key: key + ".tls.ca_file", Value: show(caFile), Want: "tls.policy verified beside it", Hint: "with " + policy + " no certificate is checked"}, key+".tls.policy")
+		}
+		c.roots(key+".tls.ca_file", caFile)
+	}
+	if len(pins) > 0 && !verified {
+		c.add(Problem{Key: key + ".tls.pins", Want: "tls.policy verified beside it", Hint: "with " + policy + " no key is checked"}, key+".tls.policy")
 	}
 }
 

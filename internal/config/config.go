@@ -29,6 +29,7 @@ type Config struct {
 	Table      Table      `config:"table"`
 	Lease      Lease      `config:"lease" restart:"yes"`
 	Listeners  []Listener `config:"listeners"`
+	Logins     Logins     `config:"logins"`
 	Platforms  []Platform `config:"platforms"`
 	Routing    Routing    `config:"routing"`
 	Spool      Spool      `config:"spool"`
@@ -209,6 +210,12 @@ type Platform struct {
 	Size    Size      `config:"size"` // largest message that it takes; 0: what it announces
 	Outside Endpoint  `config:"outside"`
 	Inside  *Endpoint `config:"inside" like:"outside"` // nil: Outside
+
+	// Where it takes logins; nil: it doesn't.
+	IMAP       *LoginEndpoint `config:"imap"`
+	Submission *LoginEndpoint `config:"submission" as:"imap"`
+	POP3       *LoginEndpoint `config:"pop3" as:"imap"`
+	Sieve      *LoginEndpoint `config:"sieve" as:"imap"`
 
 	Hooks Hooks `config:"hooks"`
 }
@@ -396,7 +403,15 @@ type Admin struct {
 	Address        string   `config:"address" restart:"yes"`
 	AllowPlaintext bool     `config:"allow_plaintext" restart:"yes"`
 	TLS            AdminTLS `config:"tls"`
+	Peer           Peer     `config:"peer"`
 	Tokens         []Token  `config:"tokens"`
+}
+
+// Peer says how the nodes call each other's API.
+type Peer struct {
+	Address string `config:"address" restart:"yes"` // host:port by which others reach this node; empty: admin.address
+	Secret  Secret `config:"secret"`                // that all nodes share; none: no node calls another, or is called
+	CAFile  string `config:"ca_file" path:"yes"`    // of the others' certificates; empty: the system's
 }
 
 // AdminTLS is the API's certificate; empty: no TLS. The files are read again at each reload.

@@ -16,7 +16,13 @@ func Default() *Config {
 		Approvals:    1,
 		ApprovalLife: 24 * time.Hour,
 		Lease:        Lease{Settled: 15 * time.Minute, Armed: 10 * time.Second, Margin: 2 * time.Second, SettleAfter: 4 * time.Hour},
-		Routing:      Routing{Separator: "+", HopLimit: 50, OwnLimit: 4},
+		Logins: Logins{
+			Wait: 10 * time.Second, Waiters: 10_000, Spread: 20 * time.Second, Suspend: 30 * time.Second,
+			Failures:         Failures{Delay: time.Second, MaxDelay: 15 * time.Second, PerName: 20, PerNet: 100, Window: 10 * time.Minute},
+			MasterSeparators: "*%",
+			Autoconfig:       Autoconfig{Connections: 1000, Requests: 60},
+		},
+		Routing: Routing{Separator: "+", HopLimit: 50, OwnLimit: 4},
 		Spool: Spool{
 			Bytes: 20 << 30, Messages: 2_000_000,
 			Retry: Retry{First: time.Minute, Max: time.Hour, Life: 5 * 24 * time.Hour, Patience: 5 * time.Minute},
@@ -92,6 +98,35 @@ func DefaultEndpoint() Endpoint {
 	}
 }
 
+// DefaultLoginListener returns the settings of a listener for logins that sets none. ID,
+// Protocol and Address have no default.
+func DefaultLoginListener() LoginListener {
+	return LoginListener{
+		TLS: LoginListenerTLS{Mode: ListenerTLSStartTLS, Required: true},
+		Limits: LoginListenerLimits{
+			Connections:           20_000,
+			ConnectionsPerAddress: 1_000,
+			Login:                 2 * time.Minute,
+			Write:                 time.Minute,
+			Handshake:             10 * time.Second,
+			LineBytes:             8 << 10,
+			TokenBytes:            16 << 10,
+			Errors:                10,
+		},
+	}
+}
+
+// DefaultLoginEndpoint returns the settings of an endpoint for logins that sets none. The hosts
+// have no default.
+func DefaultLoginEndpoint() LoginEndpoint {
+	return LoginEndpoint{
+		TLS:            LoginTLS{Policy: LoginTLSVerified},
+		Auth:           LoginAuth{Mode: AuthPass},
+		ClientIdentity: LoginIdentityNone,
+		Timeouts:       LoginTimeouts{Dial: 5 * time.Second, Greeting: 15 * time.Second, Command: 15 * time.Second, Login: 30 * time.Second},
+	}
+}
+
 // DefaultHook returns the settings of a hook that sets none. It needs a command or a URL.
 func DefaultHook() Hook {
 	return Hook{Timeout: hook.DefaultTimeout, Attempts: hook.DefaultAttempts, Pause: hook.DefaultPause}
@@ -106,3 +141,6 @@ func (l *Listener) setDefaults() { *l = DefaultListener() }
 func (p *Platform) setDefaults() { *p = DefaultPlatform() }
 func (r *Redis) setDefaults()    { *r = DefaultRedis() }
 func (h *Hook) setDefaults()     { *h = DefaultHook() }
+
+func (l *LoginListener) setDefaults() { *l = DefaultLoginListener() }
+func (e *LoginEndpoint) setDefaults() { *e = DefaultLoginEndpoint() }

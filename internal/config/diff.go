@@ -71,7 +71,8 @@ func diffSection(section string, old, next reflect.Value, restart bool, changes 
 
 // diffList compares two lists of sections. That a listener came or went needs a restart,
 // as its id does.
-func diffList(key string, old, next reflect.Value, restart bool, changes *[]Change) {
+func diffList(key string, old, next reflect.Value, inherited bool, changes *[]Change) {
+	restart := inherited
 	for f := range fields(old.Type().Elem()) {
 		restart = restart || f.Tag.Get("restart") == "yes"
 		break
@@ -80,7 +81,7 @@ func diffList(key string, old, next reflect.Value, restart bool, changes *[]Chan
 	for i, id := range oldIDs {
 		item := itemKey(key, oldIDs, i)
 		if j := slices.Index(nextIDs, id); j >= 0 {
-			diffSection(item, old.Index(i), next.Index(j), false, changes)
+			diffSection(item, old.Index(i), next.Index(j), inherited, changes)
 		} else {
 			*changes = append(*changes, Change{Key: item, Old: presence(true), Restart: restart})
 		}

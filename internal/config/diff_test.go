@@ -18,6 +18,8 @@ func TestDiff(t *testing.T) {
 		{`  - id: ox`, `  - id: cloud`},
 		{`separator: ""`, `separator: "-"`},
 		{`name: a`, `name: b`},
+		{`suffix: agency.example`, `suffix: other.example`},
+		{`"exchange.example.org:587"`, `"exchange.example.org:588"`},
 	} {
 		if !strings.Contains(text, r.old) {
 			t.Fatalf("%s is not in the text", r.old)
@@ -25,7 +27,7 @@ func TestDiff(t *testing.T) {
 		text = strings.Replace(text, r.old, r.new, 1)
 	}
 	a := loadFull(t)
-	b := mustLoad(t, write(t, text+"log: {level: debug}\n"), "REDIS=hunter4", "EXCHANGE=hunter3", "HOOK=hunter4")
+	b := mustLoad(t, write(t, text+"log: {level: debug}\n"), "REDIS=hunter4", "EXCHANGE=hunter3", "HOOK=hunter4", "PEER=hunter5-hunter5-hunter5")
 	a.Data, b.Data = "state", "other" // the files stand in different directories
 	var got []string
 	for _, c := range Diff(a, b) {
@@ -38,8 +40,10 @@ func TestDiff(t *testing.T) {
 		"listeners[mx].inside_nets: [10.0.0.0/8 192.0.2.7/32] -> [10.0.0.0/8] (needs a restart)",
 		"listeners[mx].limits.idle: 1m30s -> 1m20s (needs a restart)",
 		"listeners[lmtp].address: :24 -> :2424 (needs a restart)",
+		"logins.domains[MAIL].suffix: agency.example -> other.example (needs a restart)",
 		"platforms[exchange].outside.hosts: [exchange.example.org:25] -> [exchange2.example.org:25]",
 		"platforms[exchange].inside.hosts: [exchange.example.org:25] -> [exchange2.example.org:25]",
+		"platforms[exchange].submission.hosts: [exchange.example.org:587] -> [exchange.example.org:588]",
 		"platforms[ox]: present -> none",
 		"platforms[cloud]: none -> present",
 		"routing.separator: none -> - (needs a restart)",

@@ -13,6 +13,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"mailcutover/internal/platformtest"
 	"mailcutover/proxy/relay"
 	"mailcutover/proxy/smtp"
 	"mailcutover/rollback/hook"
@@ -101,7 +102,7 @@ func flatten(section string, in any, into map[string]bool) {
 }
 
 // repeats matches the keys in sections that have those of another one.
-var repeats = regexp.MustCompile(`^platforms\[\]\.(inside|hooks\.(open|forward_on|forward_off))\.`)
+var repeats = regexp.MustCompile(`^platforms\[\]\.(inside|submission|pop3|sieve|hooks\.(open|forward_on|forward_off))\.`)
 
 // entry is a key of the example file.
 type entry struct {
@@ -161,7 +162,7 @@ func readExample(t *testing.T) []entry {
 		comments = nil
 		if m[5] == "" {
 			e.section = true
-			if strings.HasPrefix(m[4], "listeners") || m[4] == "platforms" || m[4] == "tokens" {
+			if slices.Contains([]string{"listeners", "platforms", "tokens", "domains", "servers"}, m[4]) {
 				key += "[]"
 			}
 			stack = append(stack, open{indent, key})
@@ -173,7 +174,8 @@ func readExample(t *testing.T) []entry {
 
 // exampleOf are keys that have no default, or none that would be a good example.
 var exampleOf = []string{"node", "listeners[].id", "listeners[].address", "platforms[].id", "platforms[].outside.hosts", "routing.postmaster",
-	"table.redis.sentinel.addresses", "platforms[].hooks.close.command", "admin.tokens[].roles", "admin.tokens[].agencies"}
+	"table.redis.sentinel.addresses", "platforms[].hooks.close.command",
+	"logins.listeners[].id", "logins.listeners[].protocol", "logins.listeners[].address", "platforms[].imap.hosts", "logins.autoconfig.servers[].port", "admin.tokens[].roles", "admin.tokens[].agencies"}
 
 // The example file has every key, each with a comment and its default.
 func TestExampleIsComplete(t *testing.T) {
@@ -253,8 +255,19 @@ func TestExampleCommentedOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ca, err := platformtest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, _, err := ca.WriteFiles(t.TempDir(), "mail.example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(key, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	text := regexp.MustCompile(`(?m)^(\s*)#(\S)`).ReplaceAllString(string(b), "$1$2")
-	text = regexp.MustCompile(`(?m)^\s*(password|hash_key)_file:.*\n`).ReplaceAllString(text, "")
+	text = regexp.MustCompile(`(?m)^\s*(password|hash_key|secret)_file:.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^(\s*)(ca|cert|key)_file:.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^\s*token_(file|env):.*\n`).ReplaceAllString(text, "") // a token goes with a URL
 	text = regexp.MustCompile(`/etc/mailcutover/hooks/\w+`).ReplaceAllString(text, "/bin/true")
@@ -262,7 +275,10 @@ func TestExampleCommentedOut(t *testing.T) {
 	text = strings.Replace(text, "policy: opportunistic", "policy: verified", 1)
 	text = strings.Replace(text, `username: ""`, "username: mailcutover", 1)
 	text = strings.Replace(text, "sha256: 00", `sha256: ab`, 1)
-	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b", "LEDGER_KEY=sixteen characters", "SENTINEL_PASSWORD=c")
+	text = strings.Replace(text, "# Take no credentials", "cert_file: "+cert+"\n        key_file: "+key+"\n        # Take no credentials", 1)
+	text = strings.Replace(text, "# host:port. \"\": off.\n    address: \"\"", "address: 127.0.0.1:8080", 1)
+	text = strings.Replace(text, `["dovecot.example.org:24"]`, `["dovecot.example.org:24"]`+"\n    imap:\n      hosts: [\"dovecot.example.org:143\"]", 1)
+	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b", "LEDGER_KEY=sixteen characters", "SENTINEL_PASSWORD=c", "PEER_SECRET=sixteen characters")
 	if r := cfg.Table.Redis; r == nil || r.Username != "mailcutover" || r.Password.Reveal() != "a" || r.Timeout != DefaultRedis().Timeout {
 		t.Errorf("redis is %+v", r)
 	}
@@ -272,6 +288,15 @@ func TestExampleCommentedOut(t *testing.T) {
 	for kind, h := range cfg.Platforms[0].Hooks.All() {
 		if len(h.Command) == 0 || h.Timeout != hook.DefaultTimeout || h.Attempts != hook.DefaultAttempts || h.Pause != hook.DefaultPause {
 			t.Errorf("hook %s is %+v", kind, h)
+		}
+	}
+	l := cfg.Logins.Listeners
+	if len(l) != 1 || l[0].Protocol != LoginIMAP || l[0].Limits != DefaultLoginListener().Limits || len(cfg.Logins.Autoconfig.Servers) != 1 || cfg.Admin.Peer.Secret.Reveal() == "" {
+		t.Errorf("logins are %+v, peer is %+v", cfg.Logins, cfg.Admin.Peer)
+	}
+	for _, protocol := range LoginProtocols {
+		if e := cfg.Platforms[0].Login(protocol); e == nil || len(e.Hosts) != 1 || e.TLS.Policy != LoginTLSVerified || e.Timeouts != DefaultLoginEndpoint().Timeouts {
+			t.Errorf("endpoint for %s is %+v", protocol, e)
 		}
 	}
 	if len(cfg.Admin.Tokens) != 1 || len(cfg.Warnings) != 1 || cfg.Warnings[0].Key != "admin.tokens" { // one person can't approve
