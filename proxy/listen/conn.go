@@ -1,0 +1,158 @@
+package listen
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"mailcutover/mail"
+)
+
+// Stage is how far a server's end has come.
+type Stage int32
+
+const (
+	Serving  Stage = iota
+	Draining       // what is under way may end, nothing begins
+	Cut            // everything ends now
+)
+
+// longAgo is a deadline that ends every read at once.
+var longAgo = time.Unix(1, 0)
+
+// Conn is a connection that was admitted. It counts for the server's limits, and Shutdown
+// waits for it, until it leaves. Its methods are safe for concurrent use.
+type Conn struct {
+	srv     *Server
+	nc      net.Conn
+	ctx     context.Context
+	cancel  context.CancelFunc
+	session string
+	peer    netip.AddrPort
+	client  netip.AddrPort
+	local   netip.AddrPort
+	proxied bool
+	secure  bool
+	left    atomic.Bool
+	account *sync.WaitGroup // of Serve, which waits for it
+
+	// Under the server's lock.
+	counted netip.Addr // the address that this connection counts for
+	notify  func(Stage)
+	told    Stage // what notify was called for
+}
+
+// NetConn returns the connection as it was accepted: a [*net.TCPConn], from TCP sockets. A
+// PROXY header has been read from it, and no byte more. The handler reads, writes and closes
+// it; a drain sets read deadlines in the past (see Notify).
+func (c *Conn) NetConn() net.Conn { return c.nc }
+
+// Context ends when the connection has left, when it is cut, or with Serve's context.
+func (c *Conn) Context() context.Context { return c.ctx }
+
+// Stage returns how far the server's end has come.
+func (c *Conn) Stage() Stage { return Stage(c.srv.stage.Load()) }
+
+// Session returns the connection's id in logs. It is not used again, also by a later start.
+func (c *Conn) Session() string { return c.session }
+
+// Client returns what is known of the client: Session, Listener, Peer, Source, Addr and Local.
+func (c *Conn) Client() mail.Client {
+	return mail.Client{
+		Session: c.session, Listener: c.srv.opts.ID,
+		Peer: c.peer, Source: c.client, Addr: c.client, Local: c.local,
+	}
+}
+
+// Proxied reports whether the peer is one that has to send a PROXY header, and did.
+func (c *Conn) Proxied() bool { return c.proxied }
+
+// Secure reports whether the PROXY header said that the client speaks TLS with the peer
+// (proxy-protocol.txt section 2.2.6, PP2_CLIENT_SSL).
+func (c *Conn) Secure() bool { return c.secure }
+
+// Notify sets what is called, in place of a wake-up, when the server's end reaches a stage:
+// at most once for each of Draining and Cut, from the goroutine that ends the server, or, for
+// a stage that is there already, from this call. f must not block; it may call Leave. It may
+// still be called while the connection leaves. A nil f brings the wake-up back.
+//
+// The wake-up, which is there from the start, is a read deadline in the past. Who is about
+// to read sets a deadline of its own first and looks at Stage then; so none is missed.
+func (c *Conn) Notify(f func(Stage)) {
+	c.srv.mu.Lock()
+	at := c.Stage()
+	c.notify, c.told = f, at
+	c.srv.mu.Unlock()
+	if f != nil && at > Serving {
+		f(at)
+	}
+}
+
+// Leave ends the account of a connection that its handler kept; all that belongs to it has
+// to be closed before. Calls after the first do nothing.
+func (c *Conn) Leave() {
+	if c.left.CompareAndSwap(false, true) {
+		c.srv.dismiss(c)
+	}
+}
+
+// Handshake puts TLS on, within timeout; a drain ends it. The connection that it returns lies
+// directly on NetConn. It must not run beside reads.
+func (c *Conn) Handshake(config *tls.Config, timeout time.Duration) (*tls.Conn, error) {
+	if config == nil {
+		return nil, ErrNoCertificate
+	}
+	if err := c.nc.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return nil, err
+	}
+	if c.Stage() > Serving {
+		return nil, ErrEnding
+	}
+	t := tls.Server(c.nc, config)
+	if err := t.Handshake(); err != nil {
+		c.srv.observe.ConnectionRefused(RefusedTLS)
+		return nil, err
+	}
+	return t, c.nc.SetDeadline(time.Time{})
+}
+
+var (
+	// ErrNoCertificate is for a handshake without a configuration.
+	ErrNoCertificate = errors.New("no certificate")
+	// ErrEnding is for what is not begun any more, since the server ends.
+	ErrEnding = errors.New("listener ends")
+)
+
+// wake makes the connection notice the stage. The lock is not held.
+func (c *Conn) wake() {
+	c.srv.mu.Lock()
+	at := c.Stage()
+	notify, told := c.notify, c.told
+	c.told = at
+	c.srv.mu.Unlock()
+	if at == Cut {
+		c.cancel()
+	}
+	switch {
+	case notify == nil:
+		// Who waits wakes; who is about to looks at the stage after it has set a
+		// deadline of its own.
+		_ = c.nc.SetReadDeadline(longAgo)
+	case told < at:
+		notify(at)
+	}
+}
+
+// addrPort returns a's address and port; zero if it has none, such as a pipe.
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
