@@ -1,0 +1,213 @@
+package check
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"mailcutover/identity/directory"
+	"mailcutover/identity/list"
+	"mailcutover/routing"
+)
+
+// Input is what a list is compared with.
+type Input struct {
+	List   *list.List
+	Key    *list.Key // of its rows' digests; nil: they are not looked at, as of a foreign list
+	Source *Facts    // the source's directory; nil: no list is clean
+	Target *Facts    // the target's; nil: there is none
+	State  *routing.State
+	// Earlier are the agency's lists that were approved before, the newest first.
+	Earlier []*list.List
+}
+
+// Result is a check of one list.
+type Result struct {
+	List         string           `json:"list"`
+	Agency       routing.AgencyID `json:"agency"`
+	Digest       routing.Digest   `json:"digest"` // of the list
+	At           time.Time        `json:"at"`     // when the source's directory was read
+	Rows         []Verdict        `json:"rows"`
+	Permutations []Permutation    `json:"permutations,omitempty"`
+
+	Right, Warnings, Wrong int
+}
+
+// Clean reports whether the list may be proposed: no row is wrong.
+func (r *Result) Clean() bool { return r.Wrong == 0 && len(r.Permutations) == 0 && len(r.Rows) > 0 }
+
+// Crossed returns how many mailboxes would get another one's mail if the list came into
+// force: the rows whose address is another mailbox's.
+func (r *Result) Crossed() int {
+	n := 0
+	for i := range r.Rows {
+		for _, f := range r.Rows[i].Findings {
+			if f.Code == CodeOtherMailbox {
+				n++
+				break
+			}
+		}
+	}
+	return n
+}
+
+// Check compares in.List with everything.
+func Check(in Input) *Result {
+	r := &Result{List: in.List.ID, Agency: in.List.Agency, Digest: in.List.Digest(), Rows: make([]Verdict, len(in.List.Rows))}
+	if in.Source != nil {
+		r.At = in.Source.At
+	}
+	earlier := pairsOf(in.Earlier)
+	for i := range in.List.Rows {
+		v := &r.Rows[i]
+		v.Row = in.List.Rows[i]
+		in.compare(v, earlier)
+		switch v.Severity() {
+		case Wrong:
+			r.Wrong++
+		case Warning:
+			r.Warnings++
+		default:
+			r.Right++
+		}
+	}
+	r.Permutations = permutations(&in, earlier)
+	return r
+}
+
+// compare finds what is to be said of one row.
+func (in *Input) compare(v *Verdict, earlier *pairs) {
+	row := &v.Row
+	add := func(f Finding) { v.Findings = append(v.Findings, f) }
+	if in.Key != nil && !in.Key.Holds(in.List.ID, row) {
+		add(Finding{Code: CodeDigest})
+	}
+	if row.Agency != in.List.Agency {
+		add(Finding{Code: CodeOtherAgency, Source: in.List.ID, Agency: in.List.Agency})
+	}
+	if in.Source == nil {
+		add(Finding{Code: CodeUnknown})
+	} else {
+		in.compareSource(row, add)
+	}
+	if in.Target != nil {
+		in.compareTarget(row, add)
+	}
+	if in.State != nil {
+		compareTable(in.State, row, add)
+	}
+	if f, ok := earlier.compare(row); ok {
+		add(f)
+	}
+	if len(v.Findings) == 0 {
+		add(Finding{Code: CodeRight})
+	}
+	slices.SortStableFunc(v.Findings, func(a, b Finding) int { return cmp.Compare(rank(a.Code), rank(b.Code)) })
+}
+
+// rank orders findings: the one that explains most first.
+func rank(c Code) int {
+	order := [...]Code{CodeOtherMailbox, CodeOtherAccount, CodeTarget, CodeOtherAgency, CodeNoID, CodeNoAddress, CodeNoAccount,
+		CodeTwice, CodeNotMailbox, CodeDisabled, CodeDigest, CodeUnknown, CodeTable, CodeEarlier, CodeNotOnTarget, CodeAlias}
+	return slices.Index(order[:], c)
+}
+
+// compareSource compares a row with the directory that is the truth.
+func (in *Input) compareSource(row *list.Row, add func(Finding)) {
+	f := in.Source
+	has, hasID := f.id(row.ID)
+	switch hasID {
+	case foundMany:
+		add(Finding{Code: CodeTwice, Source: f.Name, Owner: row.ID})
+	case foundNone:
+		add(Finding{Code: CodeNoID, Source: f.Name})
+	}
+	owner, known := f.address(row.Address)
+	switch {
+	case row.Address == "" && row.Account != "": // a list of accounts
+	case known == foundMany:
+		add(Finding{Code: CodeTwice, Source: f.Name, Address: row.Address})
+	case known == foundNone:
+		add(Finding{Code: CodeNoAddress, Source: f.Name})
+	case owner.id != row.ID:
+		wrong := Finding{Code: CodeOtherMailbox, Source: f.Name, Owner: owner.id}
+		if hasID == foundOne {
+			wrong.Address = has.primary
+		}
+		add(wrong)
+	case owner.primary != row.Address:
+		add(Finding{Code: CodeAlias, Source: f.Name, Address: owner.primary})
+	}
+	if row.Account != "" {
+		owner, known := f.account(row.Account)
+		switch {
+		case known == foundMany:
+			add(Finding{Code: CodeTwice, Source: f.Name})
+		case known == foundNone:
+			add(Finding{Code: CodeNoAccount, Source: f.Name})
+		case owner.id != row.ID:
+			wrong := Finding{Code: CodeOtherAccount, Source: f.Name, Owner: owner.id}
+			if hasID == foundOne {
+				wrong.Address = has.primary
+			}
+			add(wrong)
+		}
+	}
+	if hasID != foundOne {
+		return
+	}
+	if has.agency != row.Agency {
+		add(Finding{Code: CodeOtherAgency, Source: f.Name, Agency: has.agency})
+	}
+	if !has.kind.Mailbox() {
+		add(Finding{Code: CodeNotMailbox, Source: f.Name})
+	}
+	// Shared mailboxes and rooms are disabled accounts in Active Directory.
+	if has.kind == directory.KindUser && !has.enabled {
+		add(Finding{Code: CodeDisabled, Source: f.Name})
+	}
+}
+
+// compareTarget compares a row with the target's directory, which may not have the mailbox
+// yet.
+func (in *Input) compareTarget(row *list.Row, add func(Finding)) {
+	f := in.Target
+	has, hasID := f.id(row.ID)
+	owner, known := f.address(row.Address)
+	switch {
+	case hasID == foundMany || known == foundMany:
+		add(Finding{Code: CodeTwice, Source: f.Name})
+	case known == foundOne && owner.id != row.ID:
+		add(Finding{Code: CodeTarget, Source: f.Name, Owner: owner.id})
+	case hasID == foundNone:
+		add(Finding{Code: CodeNotOnTarget, Source: f.Name})
+	case known == foundNone && row.Address != "":
+		add(Finding{Code: CodeTarget, Source: f.Name, Address: has.primary})
+	case has.agency != "" && has.agency != row.Agency:
+		add(Finding{Code: CodeTarget, Source: f.Name, Agency: has.agency})
+	}
+}
+
+// compareTable compares a row with what is routed today. What the table doesn't have is new.
+func compareTable(s *routing.State, row *list.Row, add func(Finding)) {
+	for _, c := range s.Claims(string(row.Address)) {
+		switch {
+		case c.Mailbox != row.ID:
+			add(Finding{Code: CodeTable, Source: table, Owner: c.Mailbox, Agency: c.Agency})
+			return
+		case c.Agency != row.Agency:
+			add(Finding{Code: CodeTable, Source: table, Agency: c.Agency})
+			return
+		}
+	}
+	for _, a := range s.Agencies() {
+		if m := s.Mapping(a.ID); m != nil && a.ID != row.Agency {
+			if _, elsewhere := m.Mailbox(row.ID); elsewhere {
+				add(Finding{Code: CodeTable, Source: table, Agency: a.ID})
+				return
+			}
+		}
+	}
+}
+
+const table = "table"

@@ -1,0 +1,112 @@
+package check
+
+import (
+	"strings"
+	"time"
+
+	"mailcutover/identity/directory"
+	"mailcutover/routing"
+)
+
+// Facts are what one source knows of mailboxes: a directory as it was read, the table, or
+// earlier lists. Fill it with Add, then only read it; reading is safe for concurrent use.
+type Facts struct {
+	Name  string    // of the directory, for people
+	At    time.Time // when reading it began
+	facts []fact
+	byID  map[routing.MailboxID]int32
+	names map[string]int32 // addresses and folded accounts; ambiguous for two owners
+}
+
+// fact is what is known of one object.
+type fact struct {
+	id      routing.MailboxID
+	primary routing.Address
+	account string
+	agency  routing.AgencyID
+	kind    directory.Kind
+	enabled bool
+}
+
+// ambiguous marks what two objects have.
+const ambiguous = -1
+
+// NewFacts returns empty facts of a source, which was read from at on.
+func NewFacts(name string, at time.Time) *Facts {
+	return &Facts{Name: name, At: at, byID: make(map[routing.MailboxID]int32), names: make(map[string]int32)}
+}
+
+// Add notes an object, which the model counts to agency; empty if to none. It keeps
+// nothing of o. An object without an id or an address is noted as far as it goes.
+func (f *Facts) Add(o *directory.Object, agency routing.AgencyID) {
+	n := int32(len(f.facts))
+	f.facts = append(f.facts, fact{
+		id: o.ID, primary: o.Primary(), account: o.Account, agency: agency, kind: o.Kind, enabled: o.Enabled,
+	})
+	if !o.ID.IsZero() {
+		if _, twice := f.byID[o.ID]; twice {
+			n = ambiguous
+		}
+		f.byID[o.ID] = n
+		n = int32(len(f.facts) - 1)
+	}
+	for _, a := range o.Addresses {
+		f.name(string(a), n)
+	}
+	if o.Account != "" {
+		f.name(account(o.Account), n)
+	}
+}
+
+func (f *Facts) name(name string, n int32) {
+	if before, twice := f.names[name]; twice && before != n {
+		n = ambiguous
+	}
+	f.names[name] = n
+}
+
+// account is the key of an account: its name without a domain, folded, and apart from
+// addresses.
+func account(name string) string {
+	if i := strings.LastIndexByte(name, '\\'); i >= 0 {
+		name = name[i+1:]
+	}
+	return "\x00" + strings.ToLower(name)
+}
+
+// Len returns the number of objects.
+func (f *Facts) Len() int { return len(f.facts) }
+
+// found is the outcome of a look-up.
+type found uint8
+
+const (
+	foundNone found = iota
+	foundOne
+	foundMany // two objects have it
+)
+
+func (f *Facts) look(n int32, ok bool) (*fact, found) {
+	switch {
+	case !ok:
+		return nil, foundNone
+	case n == ambiguous:
+		return nil, foundMany
+	}
+	return &f.facts[n], foundOne
+}
+
+func (f *Facts) address(a routing.Address) (*fact, found) {
+	n, ok := f.names[string(a)]
+	return f.look(n, ok)
+}
+
+func (f *Facts) account(name string) (*fact, found) {
+	n, ok := f.names[account(name)]
+	return f.look(n, ok)
+}
+
+func (f *Facts) id(id routing.MailboxID) (*fact, found) {
+	n, ok := f.byID[id]
+	return f.look(n, ok)
+}
