@@ -1,0 +1,136 @@
+package splice
+
+// flow is one direction. It belongs to whoever runs the pair.
+type flow struct {
+	buf  *buffer // read and not written; nil: nothing
+	busy bool    // the last read filled its buffer
+	eof  bool    // nothing more comes
+	said bool    // TLS: close_notify is in the wire
+	shut bool    // the end was passed on, or nobody is there to take it
+	dead bool    // who it goes to takes nothing any more: what comes is dropped
+}
+
+// rest makes a flow that begins with p.
+func rest(p []byte) flow {
+	if len(p) == 0 {
+		return flow{}
+	}
+	return flow{buf: &buffer{p: p, to: len(p), class: sizes}}
+}
+
+// pump moves what it can from one side to the other, up to a bound, and says whether
+// anything changed. mayWrite is asked before each write; write does it, and is false if it may
+// not begin.
+func (j *Joint) pump(f *flow, src, dst *side) (moved bool) {
+	for rounds := 0; rounds < 8; rounds++ {
+		switch {
+		case j.suspended || j.isCut():
+			return moved
+		case f.dead && (f.buf != nil || dst.holds()):
+			j.e.pool.put(&f.buf)
+			if dst.wire != nil {
+				dst.wire.drop()
+			}
+		case f.buf != nil || dst.holds():
+			if !dst.open || !j.mayFlow() {
+				return moved
+			}
+			j.write(f, dst)
+		case f.shut:
+			return moved
+		case f.eof:
+			j.passEnd(f, dst)
+		case !src.ready:
+			return moved
+		default:
+			j.read(f, src)
+		}
+		moved = true
+	}
+	return moved
+}
+
+// mayFlow asks the owner.
+func (j *Joint) mayFlow() bool {
+	err := j.owner.Flow()
+	if err == nil {
+		return true
+	}
+	j.refused(err)
+	return false
+}
+
+func (j *Joint) read(f *flow, src *side) {
+	class := small
+	if f.busy {
+		class = large
+	}
+	f.buf = j.e.pool.get(class)
+	n, err := src.read(f.buf)
+	f.busy = n == chunk[class]
+	if n == 0 {
+		j.e.pool.put(&f.buf)
+	} else {
+		j.touch()
+	}
+	switch {
+	case err != nil:
+		j.ended(f, src, err)
+	case n == 0 && src.failed:
+		f.eof = true
+	}
+}
+
+func (j *Joint) write(f *flow, dst *side) {
+	var p []byte
+	var n int
+	var err error
+	j.gate.Lock()
+	if j.cut {
+		j.gate.Unlock()
+		return
+	}
+	if f.buf == nil {
+		err = dst.flush()
+	} else {
+		p = f.buf.bytes()
+		n, err = dst.write(f.buf)
+	}
+	j.gate.Unlock()
+	if n > 0 {
+		j.touch()
+		if f == &j.down {
+			j.toClient.Add(int64(n))
+			j.owner.ToClientSeen(p[:n])
+		} else {
+			j.toPlatform.Add(int64(n))
+		}
+	} else if f.buf == nil {
+		j.touch()
+	}
+	if f.buf != nil && f.buf.from == f.buf.to {
+		j.e.pool.put(&f.buf)
+	}
+	if err != nil {
+		j.broken(dst, err)
+	}
+}
+
+// passEnd tells the other side that nothing more comes.
+func (j *Joint) passEnd(f *flow, dst *side) {
+	if f.dead {
+		f.shut = true
+		return
+	}
+	if dst.tls != nil && !f.said {
+		f.said = true
+		if err := dst.tls.CloseWrite(); err != nil {
+			j.broken(dst, err)
+		}
+		return // the wire has to be empty first
+	}
+	f.shut = true
+	if err := dst.tcp.CloseWrite(); err != nil {
+		j.broken(dst, err)
+	}
+}

@@ -1,0 +1,3 @@
+package splice
+
+func newWatcher(e *Engine) (watcher, error) { return newWaiters(e) }
