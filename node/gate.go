@@ -37,6 +37,9 @@ type Gate struct {
 	resting   func() bool                                   // takes no new work; nil: never
 	report    chan struct{}                                 // holds one token when there is something to report
 
+	newsMu sync.Mutex
+	news   chan struct{} // closed with the next news of any agency; nil: nobody waits for it
+
 	mu       sync.RWMutex
 	agencies map[routing.AgencyID]*agency
 	unknown  time.Time // until then anything may be in doubt, from before the start
@@ -47,12 +50,13 @@ type agency struct {
 	mu      sync.Mutex
 	epoch   routing.Epoch // of the newest record seen; what is older may have no dot
 	nonce   routing.Nonce
-	armed   bool                 // that record is not settled
+	armed   atomic.Bool          // that record is not settled
 	lost    bool                 // that record doesn't follow one that was seen
 	locked  bool                 // by this node itself: nothing may have a dot
 	tickets map[*Ticket]struct{} // entered, no end yet
 	doubts  map[*Ticket]time.Time
 	changed chan struct{} // closed when the next ticket ends; nil: nobody waits for it
+	news    chan struct{} // closed when an answer may have changed; nil: nobody waits for it
 }
 
 // NewGate returns a gate that decides by source, as far as rights goes. separator is that
@@ -78,8 +82,13 @@ func (g *Gate) Address(a routing.Address) routing.Decision {
 
 // Login decides for a login.
 func (g *Gate) Login(l routing.Login) routing.Decision {
+	return g.Decide(func(s *routing.State) routing.Decision { return s.DecideLogin(l) })
+}
+
+// Decide turns what by finds in one state of the table into a decision of this node.
+func (g *Gate) Decide(by func(*routing.State) routing.Decision) routing.Decision {
 	right := g.right()
-	return g.allow(right, g.source.State().DecideLogin(l))
+	return g.allow(right, by(g.source.State()))
 }
 
 // Ready returns nil if this node may decide for settled agencies, else why not.
@@ -88,7 +97,7 @@ func (g *Gate) Ready() error {
 	switch {
 	case !ok:
 		return errors.New("the copy of the table can't be trusted, or was not loaded yet")
-	case g.resting != nil && g.resting():
+	case g.Resting():
 		return errMaintenance
 	case !g.right().Settled:
 		if k, ok := g.rights.(interface{ Ready() error }); ok {
@@ -138,8 +147,10 @@ func (g *Gate) Update(old, current *routing.State) {
 		changed = true
 		a := g.agency(rec.ID)
 		a.mu.Lock()
-		a.epoch, a.nonce, a.armed, a.lost = rec.Epoch, rec.Nonce, armed, lost
+		a.epoch, a.nonce, a.lost = rec.Epoch, rec.Nonce, lost
+		a.armed.Store(armed)
 		cut := a.cutStale()
+		a.tell()
 		a.mu.Unlock()
 		for _, f := range cut {
 			f()
@@ -147,13 +158,18 @@ func (g *Gate) Update(old, current *routing.State) {
 	}
 	if changed {
 		g.wake()
+		g.tell()
 	}
 }
 
 // cutStale returns how to cut what may not go on. a.mu is held.
 func (a *agency) cutStale() (cut []func()) {
 	for t := range a.tickets {
-		if (!t.dotted || t.session) && !a.current(t) && t.cut != nil {
+		if a.current(t) {
+			continue
+		}
+		t.stopped.Store(true)
+		if (!t.dotted || t.session) && t.cut != nil {
 			cut = append(cut, t.cut)
 			t.cut = nil
 		}
@@ -197,6 +213,7 @@ func (g *Gate) setLocks(ids map[routing.AgencyID]struct{}) {
 		a.mu.Lock()
 		a.locked = locked
 		cut := a.cutStale()
+		a.tell()
 		a.mu.Unlock()
 		for _, f := range cut {
 			f()
@@ -210,6 +227,7 @@ func (g *Gate) setLocks(ids map[routing.AgencyID]struct{}) {
 			set(id, false)
 		}
 	}
+	g.tell()
 }
 
 // wake says that there is something to report.

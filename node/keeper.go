@@ -43,6 +43,13 @@ type KeeperOptions struct {
 	Lease Lease
 	Renew time.Duration // between two renewals; 0 is DefaultRenew of the lease
 
+	// ClockRuns declares that Now goes on while the machine is stopped.
+	ClockRuns bool
+
+	// Limit is the longest time after which a platform ends a connection: how long something
+	// may still arrive that another process of this node's name had under way.
+	Limit time.Duration
+
 	// Dir is the directory of the node's identity and of its own locks. It belongs to one
 	// process at a time.
 	Dir  string
@@ -86,6 +93,7 @@ type Keeper struct {
 	confirmed   bool                 // and that is known to be durable
 	replication string
 	rest        maintenance
+	heir        heir
 	told        routing.Position // the newest that the table told and the copy hasn't reached
 	toldAt      time.Time
 
@@ -236,16 +244,21 @@ func (k *Keeper) drop() {
 // life begins.
 func (k *Keeper) put(settled, armed time.Time) {
 	g, now := *k.grant.Load(), k.o.Now()
+	began := false
 	extend := func(end *time.Time, life *uint64, to time.Time) {
 		if !to.After(*end) {
 			return
 		}
 		if !now.Before(*end) {
 			*life++
+			began = true
 		}
 		*end = to
 	}
 	extend(&g.settled, &g.settledLife, settled)
 	extend(&g.armed, &g.armedLife, armed)
 	k.grant.Store(&g)
+	if began && k.gate != nil {
+		k.gate.tellAll()
+	}
 }

@@ -27,6 +27,7 @@ func (k *Keeper) maintain() {
 	if was := k.draining.Swap(m.Draining); was != m.Draining {
 		k.rest = maintenance{}
 		k.o.Logger.Info("maintenance of this node", "node", k.o.Node, "draining", m.Draining)
+		k.gate.tellAll()
 	}
 	if !m.Draining {
 		return

@@ -80,7 +80,7 @@ func (g *Gate) allow(r Right, d routing.Decision) routing.Decision {
 			d.Reason = routing.ReasonLocked
 		}
 	}
-	if !r.covers(d.Armed) || g.resting != nil && g.resting() {
+	if !r.covers(d.Armed) || g.Resting() {
 		return routing.Decision{Reason: routing.ReasonTableUnavail}
 	}
 	return d

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"mailcutover/routing"
@@ -13,7 +14,8 @@ import (
 
 // Ticket is one delivery, or one login, under way. Its methods are called by one
 // goroutine: for a delivery in the order Dot, Acknowledge or InDoubt, and at last End; for
-// a login in the order Open and End.
+// a login in the order Open, Acknowledge, and End. After Open Flows may be called by any
+// goroutine at any time, and Resume and End by any, one at a time.
 type Ticket struct {
 	gate    *Gate
 	agency  *agency
@@ -27,6 +29,9 @@ type Ticket struct {
 	session bool   // of a login: cut even if open
 	checked bool   // the right of the dot was that for armed agencies
 	life    uint64 // of the right, at the dot
+
+	stopped atomic.Bool  // not current any more, and never again
+	lives   sessionLives // of the right in which a session's bytes may flow
 }
 
 // Enter registers a delivery under d, which must be one to deliver. cut is called at
@@ -105,7 +110,7 @@ func (g *Gate) last(ctx context.Context, tickets ...*Ticket) error {
 	for _, t := range tickets {
 		a := t.agency
 		a.mu.Lock()
-		t.checked = t.armed || a.armed && !t.fixed
+		t.checked = t.armed || a.armed.Load() && !t.fixed
 		covered, current := right.covers(t.checked), a.current(t)
 		err := ErrLapsed
 		if covered && !current {
@@ -151,6 +156,7 @@ func (t *Ticket) dot(right *Right) error {
 		return t.stale()
 	}
 	t.dotted, t.life = true, right.life(t.checked)
+	t.lives.set(right)
 	if !t.session {
 		t.cut = nil
 	}
@@ -169,8 +175,18 @@ func (t *Ticket) undot() {
 // Acknowledge reports whether a platform's 250 may be passed on: if the right to decide
 // is still there, and was all the time since the dot. If not, the peer gets a temporary
 // answer, and the copy is a possible duplicate (docs/architecture/switch.md, node rule 4).
+//
+// For a login it reports whether the right was there all the time since Open, or Resume,
+// whatever became of the record: what the platform answered, and a submission that is being
+// ended, may still be passed on then, since the drain waits for this ticket.
 func (t *Ticket) Acknowledge() error {
 	right := t.gate.right()
+	if t.session {
+		if !t.lives.cover(&right, t.underArmed()) {
+			return fmt.Errorf("after the login: %w", ErrLapsed)
+		}
+		return nil
+	}
 	if !right.covers(t.checked) || right.life(t.checked) != t.life {
 		return fmt.Errorf("after the dot: %w", ErrLapsed)
 	}

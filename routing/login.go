@@ -1,0 +1,32 @@
+package routing
+
+// DecideLoginDetail is [State.DecideLogin] with sub-addressing: if it is certain that nobody
+// has the whole login, in whatever role, and it is an address with detail, the one without
+// is asked. separator is as for [State.DecideAddress].
+func (s *State) DecideLoginDetail(l Login, separator string) (d Decision) {
+	if s.decide(&d, string(l), false) || d.Reason != ReasonNoSuchName {
+		return d
+	}
+	if base, ok := Address(l).WithoutDetail(separator); ok {
+		s.decide(&d, string(base), false)
+	}
+	return d
+}
+
+// LoginAt returns what a platform is told when this mailbox logs in there; false if its
+// agency has no place on that platform, or the mailbox isn't known.
+func (s *State) LoginAt(agency AgencyID, mailbox MailboxID, platform PlatformID) (login string, ok bool) {
+	i, known := s.byID[agency]
+	if !known || s.agencies[i].mapping == nil || platform == "" {
+		return "", false
+	}
+	a := s.agencies[i]
+	if platform != a.Source && platform != a.Target {
+		return "", false
+	}
+	row, ok := a.mapping.Mailbox(mailbox)
+	if !ok {
+		return "", false
+	}
+	return row.At(platform == a.Target && platform != a.Source).Login, true
+}
