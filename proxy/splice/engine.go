@@ -227,6 +227,18 @@ func (e *Engine) push(j *Joint) {
 	e.append(j)
 }
 
+// pushAll is push for several.
+func (e *Engine) pushAll(pairs []*Joint) {
+	if len(pairs) == 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, j := range pairs {
+		e.append(j)
+	}
+}
+
 func (e *Engine) append(j *Joint) {
 	if e.last == nil {
 		e.first = j
