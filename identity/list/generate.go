@@ -1,0 +1,98 @@
+package list
+
+import (
+	"crypto/rand"
+	"encoding/csv"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"mailcutover/identity/directory"
+	"mailcutover/routing"
+)
+
+// Order says what lists are made of, besides the mailboxes.
+type Order struct {
+	Agency routing.AgencyID
+	First  int // number of the first list, 1 at least
+	Size   int // rows of a list; 0 is DefaultRows
+	By     string
+	Made   time.Time
+	Key    Key
+}
+
+// Generate makes lists of an agency's mailboxes, in the order of their addresses, so that the
+// same mailboxes make the same rows again. The objects are those that the directory counts to
+// the agency; what is no mailbox is left out. The error names each object without an id or
+// an address: a list that is quietly without it would be called complete.
+func Generate(o Order, objects []*directory.Object) ([]*List, error) {
+	size := o.Size
+	if size == 0 {
+		size = DefaultRows
+	}
+	if size < 1 || size > MaxRows {
+		return nil, fmt.Errorf("generate lists of %s: %d rows a list: want 1 to %d", o.Agency, o.Size, MaxRows)
+	}
+	rows := make([]Row, 0, len(objects))
+	var bad Problems
+	for _, object := range objects {
+		if !object.Kind.Mailbox() {
+			continue
+		}
+		if object.ID.IsZero() || object.Primary() == "" {
+			bad.add(0, "%s has no directory id, or no address that can be one", object.DN)
+			continue
+		}
+		rows = append(rows, Row{Address: object.Primary(), ID: object.ID, Agency: o.Agency})
+	}
+	if err := bad.err(); err != nil {
+		return nil, fmt.Errorf("generate lists of %s: %w", o.Agency, err)
+	}
+	slices.SortFunc(rows, func(a, b Row) int { return strings.Compare(string(a.Address), string(b.Address)) })
+	var lists []*List
+	for part := range slices.Chunk(rows, size) {
+		l := &List{Agency: o.Agency, Number: max(o.First, 1) + len(lists), Made: o.Made, By: o.By, Rows: slices.Clone(part)}
+		l.ID = NewID(l.Agency, l.Number)
+		for i := range l.Rows {
+			l.Rows[i].MAC = o.Key.Row(l.ID, &l.Rows[i])
+		}
+		lists = append(lists, l)
+	}
+	return lists, nil
+}
+
+// NewID returns the id of a new list: the agency, the list's number, and four random digits,
+// so that a list that is generated again isn't taken for the one before.
+func NewID(agency routing.AgencyID, number int) string {
+	var random [2]byte
+	rand.Read(random[:]) // never fails
+	return fmt.Sprintf("%s-%04d-%s", agency, number, hex.EncodeToString(random[:]))
+}
+
+// generatedColumns are those of a generated list.
+var generatedColumns = []string{"list", "row", "agency", "address", "directory_id", "digest"}
+
+// Write writes l as CSV with semicolons, as spreadsheets want it where German is spoken. It is
+// plain ASCII, so no program reads it in another way.
+func (l *List) Write(w io.Writer) error {
+	out := csv.NewWriter(w)
+	out.Comma, out.UseCRLF = ';', true
+	if err := out.Write(generatedColumns); err != nil {
+		return fmt.Errorf("write list %s: %w", l.ID, err)
+	}
+	for i := range l.Rows {
+		r := &l.Rows[i]
+		if err := out.Write([]string{l.ID, strconv.Itoa(i + 1), string(r.Agency), string(r.Address), r.ID.String(), r.MAC.String()}); err != nil {
+			return fmt.Errorf("write list %s: %w", l.ID, err)
+		}
+	}
+	out.Flush()
+	if err := out.Error(); err != nil {
+		return fmt.Errorf("write list %s: %w", l.ID, err)
+	}
+	return nil
+}

@@ -1,0 +1,264 @@
+package list
+
+import (
+	"archive/zip"
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// maxColumns is how many columns of a sheet are looked at.
+const maxColumns = 64
+
+// readXLSX reads the first sheet of a workbook (ECMA-376 part 1, SpreadsheetML): texts,
+// numbers as they are stored, and formulas as formulas.
+func readXLSX(text []byte) (*sheet, error) {
+	z, err := zip.NewReader(bytes.NewReader(text), int64(len(text)))
+	if err != nil {
+		return nil, fmt.Errorf("%w: read workbook: %w", ErrFile, err)
+	}
+	w := &workbook{zip: z, left: 4 * MaxBytes}
+	name, err := w.firstSheet()
+	if err != nil {
+		return nil, err
+	}
+	if err := w.readStrings(); err != nil {
+		return nil, err
+	}
+	return w.readSheet(name)
+}
+
+type workbook struct {
+	zip     *zip.Reader
+	left    int64 // bytes that may still be unpacked
+	strings []string
+}
+
+var errMissing = errors.New("missing")
+
+// part unpacks a part of the workbook.
+func (w *workbook) part(name string) ([]byte, error) {
+	for _, f := range w.zip.File {
+		if f.Name != name {
+			continue
+		}
+		r, err := f.Open()
+		if err != nil {
+			return nil, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+		}
+		defer r.Close()
+		b, err := io.ReadAll(io.LimitReader(r, w.left+1))
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+		case int64(len(b)) > w.left:
+			return nil, fmt.Errorf("%w: the workbook is larger than %d bytes when it is unpacked", ErrFile, 4*MaxBytes)
+		}
+		w.left -= int64(len(b))
+		return b, nil
+	}
+	return nil, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, errMissing)
+}
+
+func (w *workbook) decode(name string, into any) error {
+	b, err := w.part(name)
+	if err != nil {
+		return err
+	}
+	if err := xml.Unmarshal(b, into); err != nil {
+		return fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+	}
+	return nil
+}
+
+// firstSheet returns the part of the workbook's first sheet.
+func (w *workbook) firstSheet() (string, error) {
+	var book struct {
+		Sheets []struct {
+			Name  string     `xml:"name,attr"`
+			State string     `xml:"state,attr"`
+			Attrs []xml.Attr `xml:",any,attr"`
+		} `xml:"sheets>sheet"`
+	}
+	if err := w.decode("xl/workbook.xml", &book); err != nil {
+		return "", err
+	}
+	if len(book.Sheets) == 0 {
+		return "", fmt.Errorf("%w: the workbook has no sheet", ErrFile)
+	}
+	if book.Sheets[0].State != "" && book.Sheets[0].State != "visible" {
+		return "", fmt.Errorf("%w: the workbook's first sheet %q is hidden", ErrFile, book.Sheets[0].Name)
+	}
+	id := ""
+	for _, a := range book.Sheets[0].Attrs {
+		if a.Name.Local == "id" {
+			id = a.Value
+		}
+	}
+	var rels struct {
+		Relationships []struct {
+			ID     string `xml:"Id,attr"`
+			Target string `xml:"Target,attr"`
+		} `xml:"Relationship"`
+	}
+	if err := w.decode("xl/_rels/workbook.xml.rels", &rels); err != nil {
+		return "", err
+	}
+	for _, r := range rels.Relationships {
+		if r.ID == id {
+			if strings.HasPrefix(r.Target, "/") {
+				return path.Clean(r.Target)[1:], nil
+			}
+			return path.Join("xl", r.Target), nil
+		}
+	}
+	return "", fmt.Errorf("%w: the workbook doesn't say where its first sheet is", ErrFile)
+}
+
+// richText is a string with or without formatted runs.
+type richText struct {
+	Text string `xml:"t"`
+	Runs []struct {
+		Text string `xml:"t"`
+	} `xml:"r"`
+}
+
+func (t *richText) String() string {
+	if len(t.Runs) == 0 {
+		return t.Text
+	}
+	var b strings.Builder
+	for _, r := range t.Runs {
+		b.WriteString(r.Text)
+	}
+	return b.String()
+}
+
+func (w *workbook) readStrings() error {
+	var table struct {
+		Items []richText `xml:"si"`
+	}
+	err := w.decode("xl/sharedStrings.xml", &table)
+	if errors.Is(err, errMissing) {
+		return nil // all texts stand in the cells
+	}
+	if err != nil {
+		return err
+	}
+	for i := range table.Items {
+		w.strings = append(w.strings, table.Items[i].String())
+	}
+	return nil
+}
+
+// xlsxRow is a row of a sheet.
+type xlsxRow struct {
+	Number int  `xml:"r,attr"`
+	Hidden bool `xml:"hidden,attr"`
+	Cells  []struct {
+		Place   string    `xml:"r,attr"`
+		Type    string    `xml:"t,attr"`
+		Value   string    `xml:"v"`
+		Formula *struct{} `xml:"f"`
+		Inline  richText  `xml:"is"`
+	} `xml:"c"`
+}
+
+func (w *workbook) readSheet(name string) (*sheet, error) {
+	b, err := w.part(name)
+	if err != nil {
+		return nil, err
+	}
+	s := new(sheet)
+	d := xml.NewDecoder(bytes.NewReader(b))
+	for {
+		token, err := d.Token()
+		if err == io.EOF {
+			return s, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+		}
+		start, ok := token.(xml.StartElement)
+		if !ok || start.Name.Local != "row" {
+			continue
+		}
+		var x xlsxRow
+		if err := d.DecodeElement(&x, &start); err != nil {
+			return nil, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+		}
+		if len(s.rows) > MaxRows {
+			return nil, fmt.Errorf("%w: more than %d rows", ErrFile, MaxRows)
+		}
+		row, err := w.row(&x, len(s.rows))
+		if err != nil {
+			return nil, err
+		}
+		s.rows = append(s.rows, row)
+	}
+}
+
+func (w *workbook) row(x *xlsxRow, before int) (sheetRow, error) {
+	row := sheetRow{line: x.Number}
+	if row.line == 0 {
+		row.line = before + 1
+	}
+	if x.Hidden {
+		// A filter hides rows; whoever looks at the list doesn't see them.
+		return row, fmt.Errorf("%w: row %d is hidden, by a filter perhaps: show all rows and save again", ErrFile, row.line)
+	}
+	for i := range x.Cells {
+		c := &x.Cells[i]
+		at := len(row.cells)
+		if c.Place != "" {
+			at = columnOf(c.Place)
+		}
+		if at < len(row.cells) || at >= maxColumns {
+			return row, fmt.Errorf("%w: row %d: cell %q: want columns in order, %d at most", ErrFile, row.line, c.Place, maxColumns)
+		}
+		for len(row.cells) < at {
+			row.cells = append(row.cells, cell{})
+		}
+		one := cell{formula: c.Formula != nil}
+		switch c.Type {
+		case "s":
+			n, err := strconv.Atoi(c.Value)
+			if err != nil || n < 0 || n >= len(w.strings) {
+				return row, fmt.Errorf("%w: row %d: cell %q: text %q of %d", ErrFile, row.line, c.Place, c.Value, len(w.strings))
+			}
+			one.text = w.strings[n]
+		case "inlineStr":
+			one.text = c.Inline.String()
+		case "e":
+			one.text, one.formula = c.Value, true // #REF! and the like come from formulas
+		default:
+			one.text = c.Value
+		}
+		one.text = strings.TrimSpace(one.text)
+		if t := newCell(one.text); t.formula {
+			one.formula = true
+		}
+		row.cells = append(row.cells, one)
+	}
+	return row, nil
+}
+
+// columnOf returns the column of a cell's place, such as 1 of B7; -1 if it is none.
+func columnOf(place string) int {
+	n := 0
+	for _, r := range place {
+		if r < 'A' || r > 'Z' {
+			break
+		}
+		n = 26*n + int(r-'A') + 1
+		if n > maxColumns {
+			return maxColumns
+		}
+	}
+	return n - 1
+}
