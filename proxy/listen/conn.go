@@ -32,19 +32,17 @@ type Conn struct {
 	nc      net.Conn
 	ctx     context.Context
 	cancel  context.CancelFunc
+	account *sync.WaitGroup // of Serve, which waits for it
 	session string
 	peer    netip.AddrPort
-	client  netip.AddrPort
-	local   netip.AddrPort
+	header  *Header // nil: none was read
 	proxied bool
-	secure  bool
 	left    atomic.Bool
-	account *sync.WaitGroup // of Serve, which waits for it
 
 	// Under the server's lock.
-	counted netip.Addr // the address that this connection counts for
-	notify  func(Stage)
+	counted bool  // for its client's address
 	told    Stage // what notify was called for
+	notify  func(Stage)
 }
 
 // NetConn returns the connection as it was accepted: a [*net.TCPConn], from TCP sockets. A
@@ -63,10 +61,25 @@ func (c *Conn) Session() string { return c.session }
 
 // Client returns what is known of the client: Session, Listener, Peer, Source, Addr and Local.
 func (c *Conn) Client() mail.Client {
-	return mail.Client{
-		Session: c.session, Listener: c.srv.opts.ID,
-		Peer: c.peer, Source: c.client, Addr: c.client, Local: c.local,
+	addr := c.Addr()
+	m := mail.Client{Session: c.session, Listener: c.srv.opts.ID, Peer: c.peer, Source: addr, Addr: addr}
+	if c.header != nil && c.header.Local.IsValid() {
+		m.Local = c.header.Local
+	} else {
+		m.Local = addrPort(c.nc.LocalAddr())
 	}
+	return m
+}
+
+// Peer returns who is connected to us: a load balancer, where PROXY is used.
+func (c *Conn) Peer() netip.AddrPort { return c.peer }
+
+// Addr returns the client's address: the peer's, or that of whom its PROXY header named.
+func (c *Conn) Addr() netip.AddrPort {
+	if c.header != nil && c.header.Client.IsValid() {
+		return c.header.Client
+	}
+	return c.peer
 }
 
 // Proxied reports whether the peer is one that has to send a PROXY header, and did.
@@ -74,7 +87,7 @@ func (c *Conn) Proxied() bool { return c.proxied }
 
 // Secure reports whether the PROXY header said that the client speaks TLS with the peer
 // (proxy-protocol.txt section 2.2.6, PP2_CLIENT_SSL).
-func (c *Conn) Secure() bool { return c.secure }
+func (c *Conn) Secure() bool { return c.header != nil && c.header.Secure }
 
 // Notify sets what is called, in place of a wake-up, when the server's end reaches a stage:
 // at most once for each of Draining and Cut, from the goroutine that ends the server, or, for

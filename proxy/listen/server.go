@@ -188,6 +188,17 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 }
 
+// ServeConn serves one connection that was accepted elsewhere, as Serve does, but in the
+// caller's goroutine: it returns when the handler has. It reports false for a connection that
+// was refused. One that was kept goes on.
+func (s *Server) ServeConn(ctx context.Context, nc net.Conn) bool {
+	c := s.admit(ctx, nc, new(sync.WaitGroup))
+	if c != nil {
+		s.run(c)
+	}
+	return c != nil
+}
+
 // run serves one connection. A panic in its handler ends that connection only.
 func (s *Server) run(c *Conn) {
 	kept := false
@@ -214,10 +225,7 @@ func (s *Server) introduce(c *Conn) bool {
 	h, err := c.readHeader(start.Add(s.opts.HeaderTime))
 	reason := RefusedHeader
 	if err == nil {
-		c.secure = h.Secure
-		if h.Client.IsValid() {
-			c.client, c.local = h.Client, h.Local
-		}
+		c.header = &h
 		s.mu.Lock()
 		ok := s.countAddress(c)
 		s.mu.Unlock()
@@ -227,7 +235,7 @@ func (s *Server) introduce(c *Conn) bool {
 		err, reason = errAddress, RefusedAddress
 	}
 	s.observe.ConnectionRefused(reason)
-	s.log.Info("connection ended", "session", c.session, "peer", c.peer, "client", c.client,
+	s.log.Info("connection ended", "session", c.session, "peer", c.peer, "client", c.Addr(),
 		"seconds", time.Since(start).Seconds(), "reason", err.Error())
 	return false
 }
@@ -311,8 +319,6 @@ func (s *Server) admit(ctx context.Context, nc net.Conn, connections *sync.WaitG
 	c := &Conn{srv: s, nc: nc, account: connections}
 	c.session = s.prefix + strconv.FormatUint(s.serial.Add(1), 36)
 	c.peer = addrPort(nc.RemoteAddr())
-	c.client = c.peer
-	c.local = addrPort(nc.LocalAddr())
 	c.proxied = slices.ContainsFunc(s.opts.ProxyNets, func(n netip.Prefix) bool { return n.Contains(c.peer.Addr()) })
 	reason := ""
 	s.mu.Lock()
@@ -363,12 +369,12 @@ func (s *Server) refused(c *Conn, reason string) {
 // countAddress counts the connection for its client's address, unless there are too
 // many. The lock is held.
 func (s *Server) countAddress(c *Conn) bool {
-	addr, l := c.client.Addr(), s.opts.ConnectionsPerAddress
+	addr, l := c.Addr().Addr(), s.opts.ConnectionsPerAddress
 	if l > 0 && s.addresses[addr] >= l {
 		return false
 	}
 	s.addresses[addr]++
-	c.counted = addr
+	c.counted = true
 	return true
 }
 
@@ -377,9 +383,9 @@ func (s *Server) dismiss(c *Conn) {
 	c.cancel()
 	s.mu.Lock()
 	delete(s.conns, c)
-	if c.counted.IsValid() {
-		if s.addresses[c.counted]--; s.addresses[c.counted] == 0 {
-			delete(s.addresses, c.counted)
+	if addr := c.Addr().Addr(); c.counted {
+		if s.addresses[addr]--; s.addresses[addr] == 0 {
+			delete(s.addresses, addr)
 		}
 	}
 	s.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	gosmtp "github.com/emersion/go-smtp"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/listen"
 )
 
 // dispatch answers one command, or, for a recipient, keeps it until those that came
@@ -113,21 +114,21 @@ func (c *conn) hello(cmd command) {
 		return
 	}
 	c.resetTransaction()
-	c.client.Helo = name
+	c.helo = name
 	host := c.srv.opts.Hostname
 	if cmd.verb == "HELO" {
 		c.offer = offers{size: c.srv.opts.Limits.MessageBytes}
-		c.client.With = "SMTP"
+		c.with = "SMTP"
 		c.line(250, host)
 		return
 	}
 	c.offer = c.newOffer()
-	c.client.With = "ESMTP"
+	c.with = "ESMTP"
 	if lmtp {
-		c.client.With = "LMTP"
+		c.with = "LMTP"
 	}
 	if c.tls != nil {
-		c.client.With += "S"
+		c.with += "S"
 	}
 	c.srv.observe.Reply(250)
 	b := c.output()
@@ -165,12 +166,12 @@ func (c *conn) newOffer() offers {
 }
 
 // trusted reports whether the client may use XFORWARD.
-func (c *conn) trusted() bool { return contains(c.srv.opts.XForwardNets, c.client.Addr.Addr()) }
+func (c *conn) trusted() bool { return contains(c.srv.opts.XForwardNets, c.in.Addr().Addr()) }
 
 // mail answers MAIL.
 func (c *conn) mail(cmd command) {
 	switch {
-	case c.client.Helo == "":
+	case c.helo == "":
 		c.violation(cmd, replyGreet)
 		return
 	case c.srv.opts.RequireTLS && c.tls == nil:
@@ -207,8 +208,7 @@ func (c *conn) mail(cmd command) {
 		c.violation(cmd, badPath(path, opts.UTF8, replySender))
 		return
 	}
-	client := c.client
-	client.Source = client.Addr
+	client := c.client()
 	if c.forward != nil {
 		c.forward.apply(&client)
 	}
@@ -217,7 +217,7 @@ func (c *conn) mail(cmd command) {
 	}
 	c.transactions++
 	if c.session == nil {
-		session, err := c.srv.backend.NewSession(c.ctx, client)
+		session, err := c.srv.backend.NewSession(c.in.Context(), client)
 		if err != nil {
 			c.end(errRefused)
 			c.reply(sessionReply(err))
@@ -225,7 +225,7 @@ func (c *conn) mail(cmd command) {
 		}
 		c.session = session
 	}
-	if err := c.session.Mail(c.ctx, client, from, opts); err != nil {
+	if err := c.session.Mail(c.in.Context(), client, from, opts); err != nil {
 		if c.idle() {
 			c.reply(sessionReply(err))
 		}
@@ -293,7 +293,7 @@ func (c *conn) decide() {
 		return
 	}
 	rcpts := c.tx.pending
-	errs := c.session.Rcpts(c.ctx, rcpts)
+	errs := c.session.Rcpts(c.in.Context(), rcpts)
 	replies := make([]*mail.Reply, len(rcpts)) // nil: accepted
 	for i := range rcpts {
 		switch {
@@ -320,7 +320,7 @@ func (c *conn) decide() {
 		}
 	}
 	if len(errs) != len(rcpts) {
-		c.srv.log.Error("session gave a wrong number of answers", "session", c.client.Session, "rcpts", len(rcpts), "answers", len(errs))
+		c.srv.log.Error("session gave a wrong number of answers", "session", c.in.Session(), "rcpts", len(rcpts), "answers", len(errs))
 	}
 	c.tx.pending = nil
 }
@@ -342,7 +342,7 @@ func (c *conn) xforward(cmd command) {
 	switch {
 	case !c.trusted():
 		c.violation(cmd, replyNotHere)
-	case c.client.Helo == "":
+	case c.helo == "":
 		c.violation(cmd, replyGreet)
 	case c.tx.begun:
 		c.violation(cmd, replyNested)
@@ -375,7 +375,7 @@ func (c *conn) startTLSCommand(cmd command) {
 	case c.tls != nil:
 		c.violation(cmd, replyHasTLS)
 		return
-	case c.client.Helo == "":
+	case c.helo == "":
 		c.violation(cmd, replyGreet)
 		return
 	case c.tx.begun:
@@ -392,7 +392,7 @@ func (c *conn) startTLSCommand(cmd command) {
 		return
 	}
 	c.endSession()
-	c.client.Helo, c.client.With, c.offer = "", "", offers{}
+	c.helo, c.with, c.offer = "", "", offers{}
 	if err := c.shake(); err != nil {
 		c.end(err)
 	}
@@ -400,16 +400,16 @@ func (c *conn) startTLSCommand(cmd command) {
 
 // shake brings TLS up. After a failure nothing more is said.
 func (c *conn) shake() error {
-	config := c.srv.tls.config()
+	config := c.srv.tls.Config()
 	if config == nil {
 		c.quiet = true
 		return errNoCertificate
 	}
-	if err := c.startTLS(c.ctx, config, c.srv.opts.Limits.Handshake); err != nil {
-		c.srv.observe.ConnectionRefused("tls")
+	if err := c.startTLS(c.in.Context(), config, c.srv.opts.Limits.Handshake); err != nil {
+		c.srv.observe.ConnectionRefused(listen.RefusedTLS)
 		c.quiet = true
 		return err
 	}
-	c.client.TLS = tlsText(c.tls.ConnectionState())
+	c.secured = listen.TLSText(c.tls.ConnectionState())
 	return nil
 }

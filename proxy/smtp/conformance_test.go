@@ -102,7 +102,7 @@ func TestConformance(t *testing.T) {
 			if c.read > 0 {
 				o.Limits.Read, o.Limits.Idle = c.read, c.read
 			}
-			_, addr := listen(t, o, r)
+			_, addr := startServer(t, o, r)
 			codes := play(t, addr, c.steps)
 			eventually(t, "the session is closed", func() bool {
 				r.mu.Lock()

@@ -2,14 +2,13 @@ package smtp
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"time"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/listen"
 )
 
 // Why a connection ends, where it isn't the peer's QUIT or a network error.
@@ -27,15 +26,16 @@ var (
 )
 
 // conn is one peer's connection. All of it belongs to the connection's goroutine, but
-// for nc's deadlines and cancel, which a drain uses.
+// for nc's deadlines, which a drain uses.
 type conn struct {
 	wire
-	srv     *Server
-	ctx     context.Context // ends with the connection, or when it is cut
-	cancel  context.CancelFunc
-	client  mail.Client // without XFORWARD
-	proxied bool        // the peer must send a PROXY header
-	counted netip.Addr  // the address that this connection counts for
+	srv *Server
+	in  *listen.Conn
+
+	origin  mail.Origin
+	helo    string // argument of HELO, EHLO or LHLO
+	with    string // of the Received line: SMTP, ESMTP, ESMTPS, ...
+	secured string // TLS's protocol and cipher; empty if plain
 
 	session Session // nil before the first MAIL
 	offer   offers
@@ -73,15 +73,9 @@ func (c *conn) serve() {
 
 // open does what comes before the first command.
 func (c *conn) open() error {
-	if c.proxied {
-		if err := c.readProxyHeader(); err != nil {
-			c.quiet = true
-			return err
-		}
-	}
-	c.client.Origin = c.srv.opts.Origin
-	if contains(c.srv.opts.InsideNets, c.client.Addr.Addr()) {
-		c.client.Origin = mail.OriginInside
+	c.origin = c.srv.opts.Origin
+	if contains(c.srv.opts.InsideNets, c.in.Addr().Addr()) {
+		c.origin = mail.OriginInside
 	}
 	if c.srv.opts.ImplicitTLS {
 		if err := c.shake(); err != nil {
@@ -96,39 +90,16 @@ func (c *conn) open() error {
 	return c.writeErr
 }
 
-// readProxyHeader reads the header that the peer must send, and believes it.
-func (c *conn) readProxyHeader() error {
-	deadline := time.Now().Add(c.srv.opts.Limits.Handshake)
-	for {
-		h, n, err := parseProxyHeader(c.unread())
-		switch {
-		case err == nil:
-			c.take(n)
-			if h.client.IsValid() {
-				c.client.Addr, c.client.Local = h.client, h.local
-			}
-			c.srv.mu.Lock()
-			ok := c.srv.countAddress(c)
-			c.srv.mu.Unlock()
-			if !ok {
-				c.srv.observe.ConnectionRefused("connections-per-address")
-				return errRefused
-			}
-			return nil
-		case !errors.Is(err, errProxyShort):
-			c.srv.observe.ConnectionRefused("proxy-header")
-			return fmt.Errorf("%w: %w", errProxy, err)
-		}
-		if err := c.fillUntil(deadline); err != nil {
-			c.srv.observe.ConnectionRefused("proxy-header")
-			return fmt.Errorf("%w: %w", errProxy, err)
-		}
-	}
+// client returns who the client is, without XFORWARD.
+func (c *conn) client() mail.Client {
+	m := c.in.Client()
+	m.Origin, m.Helo, m.With, m.TLS = c.origin, c.helo, c.with, c.secured
+	return m
 }
 
 // step answers one command.
 func (c *conn) step() error {
-	if c.srv.at(stageDraining) && !c.tx.begun {
+	if c.in.Stage() >= listen.Draining && !c.tx.begun {
 		return errDrain
 	}
 	line, err := c.readLine(time.Now().Add(c.srv.opts.Limits.Idle))
@@ -161,12 +132,12 @@ func (c *conn) finish(err error, start time.Time) {
 		case isTimeout(err) && c.writeErr == nil:
 			c.reply(replyTimeout)
 		}
-		linger = !c.srv.at(stageCut) && !errors.Is(err, errQuit) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
+		linger = c.in.Stage() < listen.Cut && !errors.Is(err, errQuit) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
 	}
 	c.endSession()
 	c.close(linger)
-	c.srv.log.Info("connection ended", "session", c.client.Session, "peer", c.client.Peer, "client", c.client.Addr,
-		"helo", c.client.Helo, "tls", c.client.TLS, "transactions", c.transactions, "messages", c.messages,
+	c.srv.log.Info("connection ended", "session", c.in.Session(), "peer", c.in.Peer(), "client", c.in.Addr(),
+		"helo", c.helo, "tls", c.secured, "transactions", c.transactions, "messages", c.messages,
 		"errors", c.errors, "seconds", time.Since(start).Seconds(), "reason", reason(err))
 }
 
@@ -181,7 +152,7 @@ func (c *conn) abandon() {
 		func() {
 			defer func() {
 				if p := recover(); p != nil {
-					c.srv.log.Error("session panicked again", "session", c.client.Session, "error", fmt.Sprint(p))
+					c.srv.log.Error("session panicked again", "session", c.in.Session(), "error", fmt.Sprint(p))
 				}
 			}()
 			tell()
@@ -243,7 +214,7 @@ func (c *conn) fillUntil(deadline time.Time) error {
 
 // stopped returns errDrain if the connection is to end where it stands.
 func (c *conn) stopped() error {
-	if c.srv.at(stageCut) || c.srv.at(stageDraining) && !c.tx.begun {
+	if at := c.in.Stage(); at == listen.Cut || at == listen.Draining && !c.tx.begun {
 		return errDrain
 	}
 	return nil
@@ -273,7 +244,7 @@ func (c *conn) oddLine(line []byte) error {
 	switch {
 	case string(line) != "\r\n":
 		wrong = replyLineEnd
-	case bytes.HasPrefix(c.unread(), []byte(proxyV2Signature[2:])): // from a peer that must not send it
+	case bytes.HasPrefix(c.unread(), []byte(listen.SignatureV2[2:])): // from a peer that must not send it
 		c.quiet = true
 		return errProxy
 	}
@@ -335,7 +306,7 @@ func (c *conn) violation(cmd command, r *mail.Reply) bool {
 	c.decide()
 	c.errors++
 	c.strikes++
-	c.srv.log.Warn("protocol violation", "session", c.client.Session, "peer", c.client.Peer, "client", c.client.Addr,
+	c.srv.log.Warn("protocol violation", "session", c.in.Session(), "peer", c.in.Peer(), "client", c.in.Addr(),
 		"command", cmd.name(), "code", r.Code, "reason", r.Message)
 	if c.strikes > c.srv.opts.Limits.Errors {
 		c.end(errTooMuch)

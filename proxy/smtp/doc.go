@@ -20,7 +20,8 @@
 // its answer: peers disagree on whether it ended there, so nothing that follows is
 // ever taken as a command.
 //
-// A [Server] has one goroutine for each listener, in [Server.Serve], and one for each
-// connection, for which Serve waits. While a connection is idle it holds no buffers of
+// Accepting, its limits, PROXY headers and the end in order are proxy/listen's. A [Server]
+// has one goroutine for each listener, in [Server.Serve], and one for each connection, for
+// which Serve waits. While a connection is idle it holds no buffers of
 // ours; in TLS, crypto/tls keeps one as large as the largest record that it received.
 package smtp

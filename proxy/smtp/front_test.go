@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/listen/listentest"
 )
 
 // TestXforwardFromTrustedNets wants it to be taken from those, for one transaction.
@@ -17,7 +18,7 @@ func TestXforwardFromTrustedNets(t *testing.T) {
 	o := testOptions()
 	o.XForwardNets = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	r := &recorder{}
-	_, addr := listen(t, o, r)
+	_, addr := startServer(t, o, r)
 	p := dial(t, addr)
 	p.expect("220 ")
 	if got := p.command("EHLO relay.example", "250"); !strings.Contains(got, "XFORWARD NAME ADDR PORT PROTO HELO SOURCE") {
@@ -54,7 +55,7 @@ func TestOriginByNet(t *testing.T) {
 		"PROXY UNKNOWN\r\n":                             mail.OriginOutside,
 	} {
 		r := &recorder{}
-		_, addr := listen(t, o, r)
+		_, addr := startServer(t, o, r)
 		p := dial(t, addr)
 		p.send(header)
 		p.hello().envelope()
@@ -72,18 +73,18 @@ func TestProxyHeaderIsRequiredOrRefused(t *testing.T) {
 	listed := testOptions()
 	listed.ProxyNets = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	listed.Limits.Handshake = 200 * time.Millisecond
-	_, addr := listen(t, listed, &recorder{})
-	for _, c := range proxyHeaders {
+	_, addr := startServer(t, listed, &recorder{})
+	for _, c := range listentest.Headers() {
 		p := dial(t, addr)
-		p.send(c.header)
-		if c.err == nil {
+		p.send(c.Bytes)
+		if c.Kind == listentest.Valid {
 			p.hello()
 		} else {
 			p.expectEnd()
 		}
 	}
-	_, addr = listen(t, testOptions(), &recorder{})
-	for _, header := range []string{"PROXY TCP4 192.0.2.1 192.0.2.2 1025 25\r\n", proxyV2(0x20, 0)} {
+	_, addr = startServer(t, testOptions(), &recorder{})
+	for _, header := range []string{"PROXY TCP4 192.0.2.1 192.0.2.2 1025 25\r\n", listentest.V2(0x20, 0)} {
 		p := dial(t, addr)
 		p.expect("220 ")
 		p.send(header)
@@ -99,7 +100,7 @@ func TestProxyHeaderBeforeTLS(t *testing.T) {
 	o.ProxyNets = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	o.TLSConfig, o.ImplicitTLS = serverTLS(t), true
 	r := &recorder{}
-	_, addr := listen(t, o, r)
+	_, addr := startServer(t, o, r)
 	p := dial(t, addr)
 	p.conn = &prefixed{Conn: p.conn, prefix: "PROXY TCP4 192.0.2.1 192.0.2.2 1025 465\r\n"}
 	if err := p.startTLS(anyCertificate); err != nil {
@@ -125,7 +126,7 @@ func TestTLSIsStrict(t *testing.T) {
 	}
 	o.TLSConfig = func() *tls.Config { return loose }
 	r := &recorder{}
-	_, addr := listen(t, o, r)
+	_, addr := startServer(t, o, r)
 	for _, c := range []struct {
 		name   string
 		config *tls.Config
@@ -167,7 +168,7 @@ func TestCertificateReload(t *testing.T) {
 	var config atomic.Pointer[tls.Config]
 	config.Store(&tls.Config{Certificates: []tls.Certificate{certificate(t, "old.example")}})
 	o.TLSConfig = config.Load
-	_, addr := listen(t, o, &recorder{})
+	_, addr := startServer(t, o, &recorder{})
 	secure := func() (*peer, string) {
 		p := dial(t, addr).hello()
 		p.command("STARTTLS", "220 ")
@@ -193,7 +194,7 @@ func TestRequireTLS(t *testing.T) {
 	t.Parallel()
 	o := testOptions()
 	o.TLSConfig, o.RequireTLS = serverTLS(t), true
-	_, addr := listen(t, o, &recorder{})
+	_, addr := startServer(t, o, &recorder{})
 	p := dial(t, addr).hello()
 	p.command("MAIL FROM:<a@out.example>", "530 5.7.0")
 	p.command("STARTTLS", "220 ")
@@ -213,7 +214,7 @@ func TestMessageOverTLS(t *testing.T) {
 	o := testOptions()
 	o.TLSConfig, o.ImplicitTLS = serverTLS(t), true
 	r := &recorder{}
-	_, addr := listen(t, o, r)
+	_, addr := startServer(t, o, r)
 	p := dial(t, addr)
 	if err := p.startTLS(anyCertificate); err != nil {
 		t.Fatal(err)

@@ -3,18 +3,17 @@ package smtp
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
-	"errors"
-	"hash/crc32"
 	"io"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/listen"
 )
 
 // script is a connection whose peer has sent everything beforehand, in pieces of at
@@ -61,12 +60,21 @@ func converse(t testing.TB, o Options, backend Backend, in string, n int) string
 		t.Fatal(err)
 	}
 	s := &script{in: []byte(in), n: n}
-	c, ok := srv.admit(context.Background(), s)
-	if !ok {
+	front, err := listen.New(srv.frontOptions(), func(in *listen.Conn) bool {
+		defer func() { // listen would catch it
+			if p := recover(); p != nil {
+				t.Errorf("connection panicked: %v\n%s", p, debug.Stack())
+			}
+		}()
+		srv.newConn(in).serve()
+		return false
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !front.ServeConn(context.Background(), s) {
 		t.Fatal("connection was refused")
 	}
-	c.serve() // not run, which would catch a panic
-	srv.dismiss(c)
 	return s.out.String()
 }
 
@@ -222,103 +230,6 @@ func TestBDATCutAnywhere(t *testing.T) {
 }
 
 // proxyV2 builds a header of version 2.
-func proxyV2(command, family byte, body ...byte) string {
-	b := append([]byte(proxyV2Signature), command, family)
-	return string(append(binary.BigEndian.AppendUint16(b, uint16(len(body))), body...))
-}
-
-func checksummed(header string) string {
-	b := []byte(header)
-	b = append(b, 0x03, 0, 4, 0, 0, 0, 0)
-	binary.BigEndian.PutUint16(b[14:], uint16(len(b)-16))
-	binary.BigEndian.PutUint32(b[len(b)-4:], crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
-	return string(b)
-}
-
-var proxyHeaders = []struct {
-	name   string
-	header string
-	client string // "" if the sender speaks for itself
-	err    error
-}{
-	{"v1", "PROXY TCP4 192.0.2.1 192.0.2.2 1025 25\r\n", "192.0.2.1:1025", nil},
-	{"v1 IPv6", "PROXY TCP6 2001:db8::1 2001:db8::2 1025 25\r\n", "[2001:db8::1]:1025", nil},
-	{"v1 unknown", "PROXY UNKNOWN\r\n", "", nil},
-	{"v1 unknown with more", "PROXY UNKNOWN ff::1 ff::2 1 2\r\n", "", nil},
-	{"v1 without LF", "PROXY TCP4 192.0.2.1 192.0.2.2 1025 25", "", errProxyShort},
-	{"v1 bare LF", "PROXY TCP4 192.0.2.1 192.0.2.2 1025 25\n", "", errProxyHeader},
-	{"v1 endless", "PROXY TCP4 " + strings.Repeat("1", 200), "", errProxyHeader},
-	{"v1 port too large", "PROXY TCP4 192.0.2.1 192.0.2.2 65536 25\r\n", "", errProxyHeader},
-	{"v1 leading zero", "PROXY TCP4 192.0.2.1 192.0.2.2 025 25\r\n", "", errProxyHeader},
-	{"v1 family and address differ", "PROXY TCP6 192.0.2.1 192.0.2.2 1025 25\r\n", "", errProxyHeader},
-	{"v1 zone", "PROXY TCP6 fe80::1%eth0 fe80::2 1025 25\r\n", "", errProxyHeader},
-	{"v1 two blanks", "PROXY TCP4  192.0.2.1 192.0.2.2 1025 25\r\n", "", errProxyHeader},
-	{"v1 missing field", "PROXY TCP4 192.0.2.1 192.0.2.2 1025\r\n", "", errProxyHeader},
-	{"v2", proxyV2(0x21, 0x11, 192, 0, 2, 1, 192, 0, 2, 2, 4, 1, 0, 25), "192.0.2.1:1025", nil},
-	{"v2 local", proxyV2(0x20, 0), "", nil},
-	{"v2 local with TLVs", proxyV2(0x20, 0, 1, 2, 3), "", nil},
-	{"v2 checksum", checksummed(proxyV2(0x21, 0x11, 192, 0, 2, 1, 192, 0, 2, 2, 4, 1, 0, 25)), "192.0.2.1:1025", nil},
-	{"v2 wrong checksum", proxyV2(0x21, 0x11, 192, 0, 2, 1, 192, 0, 2, 2, 4, 1, 0, 25, 3, 0, 4, 1, 2, 3, 4), "", errProxyHeader},
-	{"v2 TLV beyond the end", proxyV2(0x21, 0x11, 192, 0, 2, 1, 192, 0, 2, 2, 4, 1, 0, 25, 4, 0, 9), "", errProxyHeader},
-	{"v2 addresses cut", proxyV2(0x21, 0x11, 192, 0, 2, 1), "", errProxyHeader},
-	{"v2 truncated", proxyV2(0x21, 0x11, 192, 0, 2, 1, 192, 0, 2, 2, 4, 1, 0, 25)[:20], "", errProxyShort},
-	{"v2 64 KB", proxyV2(0x21, 0x11, make([]byte, 65535)...), "", errProxyHeader},
-	{"v2 version 3", proxyV2(0x31, 0x11, 192, 0, 2, 1, 192, 0, 2, 2, 4, 1, 0, 25), "", errProxyHeader},
-	{"v2 datagrams", proxyV2(0x21, 0x12, 192, 0, 2, 1, 192, 0, 2, 2, 4, 1, 0, 25), "", errProxyHeader},
-	{"v2 unix", proxyV2(0x21, 0x31, make([]byte, 216)...), "", errProxyHeader},
-	{"none", "EHLO x\r\n", "", errProxyHeader},
-	{"begin of one", "PRO", "", errProxyShort},
-	{"nothing", "", "", errProxyShort},
-}
-
-func TestProxyHeader(t *testing.T) {
-	for _, c := range proxyHeaders {
-		h, n, err := parseProxyHeader([]byte(c.header + "EHLO"))
-		if c.err == errProxyShort { // what follows would complete it
-			h, n, err = parseProxyHeader([]byte(c.header))
-		}
-		if !errors.Is(err, c.err) {
-			t.Errorf("%s: error %v, want %v", c.name, err, c.err)
-			continue
-		}
-		if err != nil {
-			continue
-		}
-		if n != len(c.header) {
-			t.Errorf("%s: header of %d bytes, want %d", c.name, n, len(c.header))
-		}
-		var want netip.AddrPort
-		if c.client != "" {
-			want = netip.MustParseAddrPort(c.client)
-		}
-		if h.client != want {
-			t.Errorf("%s: client %v, want %v", c.name, h.client, want)
-		}
-		for i := range n { // every beginning of a header is one that wants more
-			if _, _, err := parseProxyHeader([]byte(c.header[:i])); err != errProxyShort {
-				t.Errorf("%s: its first %d bytes give %v, want %v", c.name, i, err, errProxyShort)
-			}
-		}
-	}
-}
-
-func FuzzProxyHeader(f *testing.F) {
-	for _, c := range proxyHeaders {
-		f.Add([]byte(c.header))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		h, n, err := parseProxyHeader(b)
-		switch {
-		case err == nil && (n <= 0 || n > len(b) || n > proxyV2Bytes):
-			t.Fatalf("header of %d bytes in %d", n, len(b))
-		case err == nil && h.client.IsValid() != h.local.IsValid():
-			t.Fatalf("client %v, local %v", h.client, h.local)
-		case errors.Is(err, errProxyShort) && len(b) >= proxyV2Bytes:
-			t.Fatalf("wants more than %d bytes", len(b))
-		}
-	})
-}
-
 func TestXforward(t *testing.T) {
 	for arg, want := range map[string]*xforward{
 		"NAME=mx.example ADDR=192.0.2.1 PORT=1025 PROTO=ESMTP HELO=h SOURCE=REMOTE": {netip.MustParseAddr("192.0.2.1"), 1025, "mx.example", "h"},

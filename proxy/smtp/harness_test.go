@@ -158,8 +158,8 @@ func testOptions() Options {
 	return o
 }
 
-// listen starts a server with these settings; it ends with the test.
-func listen(t testing.TB, opts Options, backend Backend) (*Server, string) {
+// startServer starts a server with these settings; it ends with the test.
+func startServer(t testing.TB, opts Options, backend Backend) (*Server, string) {
 	t.Helper()
 	if r, ok := backend.(*recorder); ok && opts.Protocol == ProtocolSMTP {
 		backend = oneAnswer{r}

@@ -38,7 +38,7 @@ func TestIdleConnectionMemory(t *testing.T) {
 			o := testOptions()
 			o.Limits.ConnectionsPerAddress = 0
 			o.TLSConfig, o.ImplicitTLS = serverTLS(t), c.tls
-			srv, addr := listen(t, o, discard{})
+			srv, addr := startServer(t, o, discard{})
 			idle(t, addr, c.tls, 50) // what is there once, such as pools
 			before := resident(t)
 			conns := idle(t, addr, c.tls, n)
@@ -50,7 +50,7 @@ func TestIdleConnectionMemory(t *testing.T) {
 			after := resident(t)
 			each := (after - before) / n
 			t.Logf("%d idle connections: %d bytes of resident memory each", n, each)
-			if open := srv.open(); open < n {
+			if open := srv.front.Connections(); open < n {
 				t.Fatalf("%d connections are open, want %d", open, n)
 			}
 			if !raceDetector && each > c.bound {
@@ -150,11 +150,4 @@ func resident(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return pages * os.Getpagesize()
-}
-
-// open returns how many connections there are.
-func (s *Server) open() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.conns)
 }

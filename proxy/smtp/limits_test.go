@@ -92,7 +92,7 @@ func TestConnectionLimits(t *testing.T) {
 	o := testOptions()
 	o.Observer = count
 	o.Limits.Connections, o.Limits.ConnectionsPerAddress = 4, 3
-	srv, addr := listen(t, o, &recorder{})
+	srv, addr := startServer(t, o, &recorder{})
 	from := func(ip string) *peer {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
 		conn, err := d.DialContext(t.Context(), "tcp", addr)
@@ -112,7 +112,7 @@ func TestConnectionLimits(t *testing.T) {
 	from("127.0.0.3").expect("421 4.3.2 Too many connections")
 	first.command("QUIT", "221 ")
 	first.expectEnd()
-	eventually(t, "the connection is forgotten", func() bool { return srv.open() == 3 })
+	eventually(t, "the connection is forgotten", func() bool { return srv.front.Connections() == 3 })
 	from("127.0.0.1").hello()
 	other.envelope() // nobody else was disturbed
 	count.mu.Lock()
@@ -128,7 +128,7 @@ func TestConnectionLimitsBehindProxy(t *testing.T) {
 	o := testOptions()
 	o.Limits.ConnectionsPerAddress = 1
 	o.ProxyNets = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-	srv, addr := listen(t, o, &recorder{})
+	srv, addr := startServer(t, o, &recorder{})
 	client := func(ip string) *peer {
 		p := dial(t, addr)
 		p.send("PROXY TCP4 " + ip + " 192.0.2.250 1025 25\r\n")
@@ -138,7 +138,7 @@ func TestConnectionLimitsBehindProxy(t *testing.T) {
 	client("192.0.2.2").hello()
 	client("192.0.2.1").expectEnd()
 	one.command("QUIT", "221 ")
-	eventually(t, "the connection is forgotten", func() bool { return srv.open() == 1 })
+	eventually(t, "the connection is forgotten", func() bool { return srv.front.Connections() == 1 })
 	client("192.0.2.1").hello()
 }
 
@@ -146,7 +146,7 @@ func TestTransactionLimit(t *testing.T) {
 	t.Parallel()
 	o := testOptions()
 	o.Limits.Transactions = 2
-	_, addr := listen(t, o, &recorder{})
+	_, addr := startServer(t, o, &recorder{})
 	p := dial(t, addr).hello().envelope()
 	p.command("RSET", "250 ")
 	p.envelope()
@@ -161,7 +161,7 @@ func TestIdlesStartAnewAfterMail(t *testing.T) {
 	t.Parallel()
 	o := testOptions()
 	o.Limits.Idles = 3
-	_, addr := listen(t, o, &recorder{})
+	_, addr := startServer(t, o, &recorder{})
 	p := dial(t, addr).hello()
 	for range 10 {
 		p.command("RSET", "250 ")
@@ -180,7 +180,7 @@ func TestRefusedSendersAreCounted(t *testing.T) {
 	t.Parallel()
 	o := testOptions()
 	o.Limits.Idles = 3
-	_, addr := listen(t, o, &recorder{})
+	_, addr := startServer(t, o, &recorder{})
 	p := dial(t, addr).hello()
 	p.command("MAIL FROM:<no@out.example>", "450 4.7.1")
 	p.command("MAIL FROM:<no@out.example>", "450 4.7.1")
@@ -194,7 +194,7 @@ func TestErrorsStartAnewAfterMail(t *testing.T) {
 	t.Parallel()
 	o := testOptions()
 	o.Limits.Errors = 2
-	_, addr := listen(t, o, &recorder{})
+	_, addr := startServer(t, o, &recorder{})
 	p := dial(t, addr).hello()
 	for range 5 {
 		p.command("MAIL FROM:<a@@b>", "501 ")
@@ -214,7 +214,7 @@ func TestRefusedRecipientsAreLimited(t *testing.T) {
 	o := testOptions()
 	o.Limits.Recipients = 100
 	r := &recorder{}
-	_, addr := listen(t, o, r)
+	_, addr := startServer(t, o, r)
 	p := dial(t, addr).hello()
 	p.send("MAIL FROM:<a@out.example>\r\n" + strings.Repeat("RCPT TO:<no@in.example>\r\n", 150))
 	p.expect("250 ")
@@ -231,7 +231,7 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	o := testOptions()
 	o.Limits.Refusals = 4
-	_, addr := listen(t, o, &recorder{})
+	_, addr := startServer(t, o, &recorder{})
 	rcpts := func(p *peer, who string, n int, want string) {
 		t.Helper()
 		for range n {
@@ -292,7 +292,7 @@ func TestRecipientLimitCountsAccepted(t *testing.T) {
 	t.Parallel()
 	o := testOptions()
 	o.Limits.Recipients = 100
-	_, addr := listen(t, o, &recorder{})
+	_, addr := startServer(t, o, &recorder{})
 	p := dial(t, addr).hello()
 	p.send("MAIL FROM:<a@out.example>\r\n" + strings.Repeat("RCPT TO:<no@in.example>\r\n", 90) + strings.Repeat("RCPT TO:<b@in.example>\r\n", 101))
 	p.expect("250 ")
@@ -310,7 +310,7 @@ func TestObserver(t *testing.T) {
 	count := newCounter()
 	o := testOptions()
 	o.Observer = count
-	_, addr := listen(t, o, &recorder{})
+	_, addr := startServer(t, o, &recorder{})
 	p := dial(t, addr).hello().envelope()
 	p.command("DATA", "354 ")
 	p.command("a\nb\r\n.", "250 ")
@@ -341,8 +341,7 @@ func TestOneWriteForABurst(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := &script{in: []byte(hello + strings.Repeat("NOOP\r\n", commands) + quit), n: 1 << 20}
-		c, _ := srv.admit(t.Context(), s)
-		srv.run(c)
+		srv.front.ServeConn(t.Context(), s)
 		if s.writes > want {
 			t.Errorf("%d commands were answered in %d writes, want %d", commands, s.writes, want)
 		}
@@ -355,12 +354,12 @@ func TestHandshakeTimesOut(t *testing.T) {
 	o := testOptions()
 	o.TLSConfig, o.ImplicitTLS = serverTLS(t), true
 	o.Limits.Handshake = 100 * time.Millisecond
-	srv, addr := listen(t, o, &recorder{})
+	srv, addr := startServer(t, o, &recorder{})
 	silent, half := dial(t, addr), dial(t, addr)
 	half.send("\x16\x03\x01\x01\x00")
 	silent.expectEnd()
 	half.expectEnd()
-	eventually(t, "the connections are forgotten", func() bool { return srv.open() == 0 })
+	eventually(t, "the connections are forgotten", func() bool { return srv.front.Connections() == 0 })
 }
 
 // noDescriptors is a listener that fails at first, as when descriptors run out.
@@ -410,7 +409,7 @@ func TestDrainOverTCP(t *testing.T) {
 	t.Parallel()
 	o := testOptions()
 	o.TLSConfig = serverTLS(t)
-	srv, addr := listen(t, o, &recorder{})
+	srv, addr := startServer(t, o, &recorder{})
 	plain, within, secure, busy := dial(t, addr).hello(), dial(t, addr).hello(), dial(t, addr).hello(), dial(t, addr).hello()
 	within.send("NOO")
 	secure.command("STARTTLS", "220 ")

@@ -71,7 +71,7 @@ func (c *conn) noMessage() *mail.Reply {
 
 // message hands the message to the session, and its results to the peer.
 func (c *conn) message(b *body) {
-	errs := c.session.Data(c.ctx, b)
+	errs := c.session.Data(c.in.Context(), b)
 	complete := b.err == io.EOF
 	b.err = errOver
 	if b.started || b.chunked {
@@ -97,7 +97,7 @@ func (c *conn) message(b *body) {
 		c.end(errOutOfSync)
 		c.violation(command{verb: "DATA"}, replyEarly)
 	case b.scan.doubtful:
-		c.srv.log.Warn("protocol violation", "session", c.client.Session, "peer", c.client.Peer, "client", c.client.Addr,
+		c.srv.log.Warn("protocol violation", "session", c.in.Session(), "peer", c.in.Peer(), "client", c.in.Addr(),
 			"command", "DATA", "reason", errDoubtful.Error())
 		c.end(errDoubtful)
 		c.reply(replyDoubtful)
@@ -116,7 +116,7 @@ func (c *conn) results(b *body, errs []error, complete bool) {
 		want = c.tx.accepted
 	}
 	if len(errs) != want {
-		c.srv.log.Error("session gave a wrong number of answers", "session", c.client.Session, "rcpts", want, "answers", len(errs))
+		c.srv.log.Error("session gave a wrong number of answers", "session", c.in.Session(), "rcpts", want, "answers", len(errs))
 	}
 	accepted := false
 	for i := range n {
@@ -128,7 +128,7 @@ func (c *conn) results(b *body, errs []error, complete bool) {
 		case errs[i] != nil:
 			c.reply(sessionReply(errs[i]))
 		case !complete:
-			c.srv.log.Error("session accepted a message that it has not read to the end", "session", c.client.Session)
+			c.srv.log.Error("session accepted a message that it has not read to the end", "session", c.in.Session())
 			c.reply(replyLocal)
 		default:
 			accepted = true

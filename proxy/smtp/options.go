@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/listen"
 )
 
 // Protocol is what a listener speaks.
@@ -221,12 +222,8 @@ func (o *Options) check() error {
 // Observer counts what a listener does. Its methods are called from the connections'
 // goroutines at once and must not block.
 type Observer interface {
-	ConnectionOpened()
-	ConnectionClosed()
-	// ConnectionRefused tells why a connection was not served: "connections",
-	// "connections-per-address" and "drain" at once, or, between the two calls above,
-	// "proxy-header", "tls", and the second of these for a client behind a PROXY header.
-	ConnectionRefused(reason string)
+	listen.Observer // also told of failed handshakes, as refused
+
 	// Command is called for each command; verb is upper-case, or OTHER if unknown.
 	Command(verb string)
 	// Reply is called for each answer, also for 220, 250 and 354.

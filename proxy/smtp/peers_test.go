@@ -32,7 +32,7 @@ func TestPostfixAsMX(t *testing.T) {
 			r := &recorder{}
 			o := testOptions()
 			o.Protocol, o.XForwardNets, o.TLSConfig = protocol, loopback, serverTLS(t)
-			_, addr := listen(t, o, r)
+			_, addr := startServer(t, o, r)
 			name := protocol.String()
 			mx := peers.StartMX(t, peers.MXOptions{
 				NextHop: addr, LMTP: protocol == ProtocolLMTP,
@@ -68,7 +68,7 @@ func TestClients(t *testing.T) {
 	r := &recorder{}
 	o := testOptions()
 	o.TLSConfig = serverTLS(t)
-	_, addr := listen(t, o, r)
+	_, addr := startServer(t, o, r)
 	for _, args := range [][]string{{}, {"--pipeline"}} {
 		args = append([]string{"--server", addr, "--from", "a@out.example", "--to", "b@in.example"}, args...)
 		if out, status := peers.Swaks(t, args...); status != 0 {
@@ -108,7 +108,7 @@ func TestHAProxyInFront(t *testing.T) {
 			r := &recorder{}
 			o := testOptions()
 			o.ProxyNets, o.TLSConfig = loopback, serverTLS(t)
-			_, addr := listen(t, o, r)
+			_, addr := startServer(t, o, r)
 			balancer := peers.StartHAProxy(t, addr, strings.Fields(option)...)
 			p := dial(t, balancer.Addr).hello()
 			p.command("STARTTLS", "220 ")
@@ -119,7 +119,7 @@ func TestHAProxyInFront(t *testing.T) {
 			p.envelope()
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			if c := r.clients[0]; c.Addr != addrPort(p.local) || c.Local.String() != balancer.Addr || c.Peer == c.Addr {
+			if c := r.clients[0]; c.Addr.String() != p.local.String() || c.Local.String() != balancer.Addr || c.Peer == c.Addr {
 				t.Errorf("client is %+v, want address %v and local %s", c, p.local, balancer.Addr)
 			}
 		})

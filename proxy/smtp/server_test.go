@@ -39,7 +39,7 @@ func TestOptionsAreChecked(t *testing.T) {
 func TestRecipientsInBatches(t *testing.T) {
 	t.Parallel()
 	r := &recorder{}
-	_, addr := listen(t, testOptions(), r)
+	_, addr := startServer(t, testOptions(), r)
 	p := dial(t, addr).hello()
 	p.send("MAIL FROM:<a@out.example>\r\nRCPT TO:<b@in.example>\r\nRCPT TO:<no@in.example>\r\nRCPT TO:<later@in.example>\r\nRCPT TO:<unforeseen@in.example>\r\nRCPT TO:<\r\nRCPT TO:<c@in.example> NOTIFY=NEVER\r\n")
 	for _, want := range []string{"250 2.1.0", "250 2.1.5", "550 5.1.1 No such", "451 4.3.2 Not now", "451 4.3.0 Local error", "501 5.5.4", "250 2.1.5"} {
@@ -62,7 +62,7 @@ func TestRecipientsInBatches(t *testing.T) {
 func TestParametersPassUnchanged(t *testing.T) {
 	t.Parallel()
 	r := &recorder{}
-	_, addr := listen(t, testOptions(), r)
+	_, addr := startServer(t, testOptions(), r)
 	p := dial(t, addr).hello()
 	p.command("MAIL FROM:<a@out.example> SIZE=12 BODY=8BITMIME SMTPUTF8 RET=FULL ENVID=a+2Bb AUTH=x+40y", "250 ")
 	p.command("RCPT TO:<b@in.example> ORCPT=rfc822;o+2Bp@in.example NOTIFY=DELAY,FAILURE", "250 ")
@@ -88,7 +88,7 @@ func TestOffers(t *testing.T) {
 	var size atomic.Int64
 	var eight atomic.Bool
 	o.AnnounceSize, o.Announce8Bit, o.AnnounceUTF8 = size.Load, eight.Load, func() bool { return false }
-	_, addr := listen(t, o, &recorder{})
+	_, addr := startServer(t, o, &recorder{})
 	p := dial(t, addr)
 	p.expect("220 mx.example ESMTP")
 	got := p.command("EHLO x", "250-mx.example\r\n")
@@ -117,7 +117,7 @@ func TestSizeIsCountedAsRFC1870(t *testing.T) {
 	t.Parallel()
 	o := testOptions()
 	o.Limits.MessageBytes = 10
-	_, addr := listen(t, o, &recorder{})
+	_, addr := startServer(t, o, &recorder{})
 	p := dial(t, addr).hello()
 	for content, want := range map[string]string{
 		"..2345678\r\n": "250 ", "..23456789\r\n": "552 5.3.4", "12\r\n45\r\n90\r\n": "552 5.3.4", "12\r\n4567\r\n": "250 ",
@@ -164,7 +164,7 @@ func TestEarlyReturn(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			_, addr := listen(t, testOptions(), &recorder{data: c.data})
+			_, addr := startServer(t, testOptions(), &recorder{data: c.data})
 			p := dial(t, addr).hello().envelope()
 			p.send("DATA\r\n")
 			want, next, streamed := strings.Cut(c.go354, " ")
@@ -192,7 +192,7 @@ func TestEarlyMessageBehindRefusal(t *testing.T) {
 		<-arrived
 		return answers(n, mail.NewReply(452, 4, 3, 1, "No room"))
 	}}
-	_, addr := listen(t, testOptions(), r)
+	_, addr := startServer(t, testOptions(), r)
 	p := dial(t, addr).hello().envelope()
 	p.send("DATA\r\n")
 	<-called
@@ -218,7 +218,7 @@ func TestLMTPAnswersForEach(t *testing.T) {
 		errs[1] = mail.NewReply(452, 4, 2, 2, "Mailbox full")
 		return errs
 	}}
-	_, addr := listen(t, o, r)
+	_, addr := startServer(t, o, r)
 	p := dial(t, addr)
 	p.expect("220 mx.example LMTP")
 	p.command("LHLO x", "250")
@@ -250,7 +250,7 @@ func TestBareLineEndsRefused(t *testing.T) {
 	o := testOptions()
 	o.BareLineEnds = BareRefuse
 	r := &recorder{}
-	_, addr := listen(t, o, r)
+	_, addr := startServer(t, o, r)
 	p := dial(t, addr).hello()
 	for _, sequence := range []string{"\n.\n", "\r.\r\n", "\n.\r\n", "\r\n.\n", "\r\n.\r", "\r\r\n", "\n"} {
 		p.envelope().command("DATA", "354 ")
@@ -299,7 +299,7 @@ func TestFidelity(t *testing.T) {
 		}
 		return answers(n, err)
 	}}
-	_, addr := listen(t, testOptions(), r)
+	_, addr := startServer(t, testOptions(), r)
 	p := dial(t, addr).hello().envelope()
 	if err := p.conn.SetDeadline(time.Now().Add(6 * patience)); err != nil {
 		t.Fatal(err)
@@ -324,7 +324,7 @@ func TestPanicEndsOneConnection(t *testing.T) {
 	o := testOptions()
 	o.Logger = l.logger()
 	r := &recorder{}
-	_, addr := listen(t, o, r)
+	_, addr := startServer(t, o, r)
 	other := dial(t, addr).hello()
 	p := dial(t, addr).hello()
 	p.send("MAIL FROM:<panic@out.example>\r\n")
@@ -347,7 +347,7 @@ func TestLog(t *testing.T) {
 	var l logBuffer
 	o := testOptions()
 	o.Logger = l.logger()
-	_, addr := listen(t, o, &recorder{})
+	_, addr := startServer(t, o, &recorder{})
 	p := dial(t, addr)
 	p.expect("220 ")
 	p.command("EHLO ${jndi:ldap}%s%n\u009b", "250")

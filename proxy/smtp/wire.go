@@ -1,7 +1,6 @@
 package smtp
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -324,10 +323,10 @@ func (w *wire) tryWrite(fd uintptr) bool {
 	return true
 }
 
-// startTLS shakes hands. What is unread belongs to the handshake. The handshake runs
-// in a goroutine of its own, whose stack it leaves deep. Who ends ctx must end the
-// connection's reads by a deadline after that: if the handshake had ctx, a connection's
-// context would carry for its life what that left in it, some 400 bytes.
+// startTLS shakes hands; nothing may be unread. The handshake runs in a goroutine of its
+// own, whose stack it leaves deep. Who ends ctx must end the connection's reads by a
+// deadline after that: if the handshake had ctx, a connection's context would carry for
+// its life what that left in it, some 400 bytes.
 func (w *wire) startTLS(ctx context.Context, config *tls.Config, timeout time.Duration) error {
 	if err := w.nc.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return err
@@ -335,9 +334,8 @@ func (w *wire) startTLS(ctx context.Context, config *tls.Config, timeout time.Du
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	transport := &tlsTransport{Conn: w.nc, raw: w.raw, before: bytes.Clone(w.unread())}
-	w.take(len(w.unread()))
 	w.park()
+	transport := &tlsTransport{Conn: w.nc, raw: w.raw}
 	conn := tls.Server(transport, config)
 	done := make(chan error)
 	go func() { done <- conn.Handshake() }()
@@ -402,8 +400,7 @@ func (w *wire) linger() {
 type tlsTransport struct {
 	net.Conn
 	raw       syscall.RawConn
-	before    []byte // read before the handshake
-	impatient bool   // return errNoData instead of waiting
+	impatient bool // return errNoData instead of waiting
 
 	attempt func(fd uintptr) bool
 	p       []byte
@@ -413,14 +410,6 @@ type tlsTransport struct {
 
 // Read implements net.Conn.
 func (t *tlsTransport) Read(p []byte) (int, error) {
-	if len(t.before) > 0 {
-		n := copy(p, t.before)
-		t.before = t.before[n:]
-		if len(t.before) == 0 {
-			t.before = nil
-		}
-		return n, nil
-	}
 	if !t.impatient {
 		return t.Conn.Read(p)
 	}
