@@ -1,0 +1,252 @@
+package pop3
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"mailcutover/proxy/login"
+	"mailcutover/proxy/login/sasl"
+)
+
+// maxCommands is how many commands a client may send before it has logged in.
+const maxCommands = 100
+
+// server speaks with a client before its login: the AUTHORIZATION state.
+type server struct {
+	c        *login.Conn
+	front    login.Front
+	user     string // of USER; empty: none, or PASS has used it
+	commands int
+	errors   int
+}
+
+// Serve implements [login.Dialogue].
+func (Dialogue) Serve(c *login.Conn) (*login.Session, error) {
+	s := &server{c: c, front: c.Front()}
+	c.Print("+OK ", s.front.Hostname, " mailcutover\r\n")
+	for {
+		line, err := s.readLine()
+		if err != nil {
+			return nil, err
+		}
+		session, err := s.command(line)
+		if err != nil || session != nil {
+			return session, err
+		}
+	}
+}
+
+// readLine reads a command, or an answer to a challenge. Only an AUTH may be as long as a
+// token (RFC 5034 section 4); what a line was is seen behind it.
+func (s *server) readLine() ([]byte, error) {
+	line, err := s.c.ReadLine(max(s.front.LineBytes, s.front.TokenBytes+len("AUTH OAUTHBEARER \r\n")))
+	switch {
+	case errors.Is(err, login.ErrLineTooLong):
+		s.c.Print(replyTooLong)
+	case errors.Is(err, login.ErrBareLineEnd):
+		s.c.Print(replyLineEnd)
+	}
+	return line, err
+}
+
+// command answers one command. It returns the session after a login, or why the connection
+// ends.
+func (s *server) command(line []byte) (*login.Session, error) {
+	word, arg, given := bytes.Cut(line, []byte{' '})
+	verb := strings.ToUpper(string(word[:min(len(word), 8)]))
+	if s.commands++; s.commands > maxCommands {
+		s.c.Print(replyErrors)
+		return nil, s.end(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("too many commands before a login")})
+	}
+	if verb != "AUTH" && len(line)+2 > s.front.LineBytes {
+		return nil, s.mistake(replyTooLong)
+	}
+	switch verb {
+	case "CAPA":
+		s.capabilities()
+	case "STLS":
+		return nil, s.startTLS(given)
+	case "USER":
+		return nil, s.setUser(arg)
+	case "PASS":
+		return s.pass(arg)
+	case "AUTH":
+		return s.auth(arg)
+	case "NOOP": // not of this state, but harmless
+		s.c.Print(replyOK)
+	case "QUIT":
+		s.c.Print(replyBye)
+		return nil, s.end(login.ErrQuit)
+	case "STAT", "LIST", "RETR", "DELE", "RSET", "TOP", "UIDL":
+		return nil, s.mistake(replySequence)
+	default:
+		return nil, s.mistake(replyUnknown)
+	}
+	return nil, nil
+}
+
+// mistake answers a command that can't be done, and ends the connection after too many.
+func (s *server) mistake(reply string) error {
+	s.c.Print(reply)
+	if s.errors++; s.errors < s.front.Errors {
+		return nil
+	}
+	return s.end(&login.Refusal{Cause: login.CauseErrors})
+}
+
+// end flushes the last words, and returns why.
+func (s *server) end(why error) error {
+	if err := s.c.Flush(); err != nil {
+		return err
+	}
+	return why
+}
+
+// mayLogIn reports whether credentials are taken on the connection as it is.
+func (s *server) mayLogIn() bool { return s.c.Secure() || !s.front.RequireTLS }
+
+// capabilities answers CAPA (RFC 2449). TOP and UIDL are of the state behind the login; all
+// platforms have them, and clients need not ask again.
+func (s *server) capabilities() {
+	s.c.Print("+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\n")
+	if s.front.Offers != nil && s.front.Offers().Pipelining {
+		s.c.Print("PIPELINING\r\n")
+	}
+	if s.front.TLS && !s.c.Secure() {
+		s.c.Print("STLS\r\n")
+	}
+	if s.mayLogIn() {
+		s.c.Print("USER\r\nSASL ", strings.Join(sasl.Announced(), " "), "\r\n")
+	}
+	s.c.Print(".\r\n")
+}
+
+// startTLS puts TLS on; the client begins anew (RFC 2595 section 4).
+func (s *server) startTLS(argument bool) error {
+	switch {
+	case !s.front.TLS:
+		return s.mistake(replyNoTLS)
+	case s.c.Secure():
+		return s.mistake(replySecure)
+	case argument:
+		return s.mistake(replyArgument)
+	case s.c.Buffered() > 0:
+		s.c.Print(replyInjected)
+		return s.end(login.ErrInjected)
+	}
+	s.c.Print(replyTLS)
+	if err := s.c.StartTLS(); err != nil {
+		return fmt.Errorf("STLS: %w", err)
+	}
+	s.user = ""
+	return nil
+}
+
+func (s *server) setUser(name []byte) error {
+	switch {
+	case !s.mayLogIn():
+		return s.mistake(replyPrivacy)
+	case len(name) == 0:
+		return s.mistake(replyArgument)
+	}
+	s.user = string(name)
+	s.c.Print(replyPass)
+	return nil
+}
+
+// pass answers PASS, whose argument is all that follows the blank (RFC 1939 section 7).
+func (s *server) pass(password []byte) (*login.Session, error) {
+	name := s.user
+	s.user = ""
+	switch {
+	case !s.mayLogIn():
+		return nil, s.mistake(replyPrivacy)
+	case name == "":
+		return nil, s.mistake(replyUserFirst)
+	case len(password) == 0:
+		return nil, s.mistake(replyArgument)
+	}
+	return s.login(&login.Attempt{Name: name, Mechanism: login.MechanismPassword, Secret: bytes.Clone(password)})
+}
+
+// auth answers AUTH (RFC 5034). Without an argument it lists the mechanisms, as older clients
+// expect it.
+func (s *server) auth(arg []byte) (*login.Session, error) {
+	mechanism, initial, given := bytes.Cut(arg, []byte{' '})
+	switch {
+	case !s.mayLogIn():
+		return nil, s.mistake(replyPrivacy)
+	case len(arg) == 0:
+		s.c.Print("+OK\r\n", strings.Join(sasl.Announced(), "\r\n"), "\r\n.\r\n")
+		return nil, nil
+	case len(mechanism) > 20 || bytes.IndexByte(initial, ' ') >= 0:
+		return nil, s.mistake(replyArgument)
+	}
+	exchange, ok := sasl.Begin(string(mechanism))
+	if !ok {
+		return nil, s.mistake(replyMechanism)
+	}
+	attempt, err := s.exchange(exchange, initial, given)
+	if attempt == nil {
+		return nil, err
+	}
+	return s.login(attempt)
+}
+
+// exchange takes the client's messages. It returns nil if there is no attempt: the client is
+// answered, and the error, if any, ends the connection.
+func (s *server) exchange(e *sasl.Exchange, initial []byte, given bool) (*login.Attempt, error) {
+	for first := true; ; first = false {
+		var msg []byte
+		var err error
+		if first && given {
+			msg, err = sasl.DecodeInitial(initial, s.front.TokenBytes)
+		} else {
+			s.c.Print("+ ", string(sasl.Encode(e.Challenge())), "\r\n")
+			line, readErr := s.readLine()
+			switch {
+			case readErr != nil:
+				return nil, readErr
+			case string(line) == "*":
+				return nil, s.mistake(replyCancelled)
+			}
+			msg, err = sasl.Decode(line, s.front.TokenBytes)
+		}
+		if err != nil {
+			return nil, s.mistake(replyMalformed)
+		}
+		done, err := e.Respond(msg)
+		switch {
+		case err != nil:
+			clear(msg)
+			return nil, s.mistake(replyMalformed)
+		case done:
+			return e.Attempt(), nil
+		}
+	}
+}
+
+// login tries to log in, and tells the client what came of it.
+func (s *server) login(a *login.Attempt) (*login.Session, error) {
+	session, welcome, err := s.c.Login(a)
+	var refused *login.Refusal
+	switch {
+	case err == nil:
+		if bytes.HasPrefix(welcome.Final, []byte(answerOKPrefix)) {
+			s.c.Print(string(welcome.Final), "\r\n")
+		} else {
+			s.c.Print(replyWelcome)
+		}
+		return session, s.c.Flush()
+	case !errors.As(err, &refused):
+		return nil, err
+	}
+	reply, end := refusal(refused)
+	if end {
+		s.c.Print(reply)
+		return nil, s.end(refused)
+	}
+	return nil, s.mistake(reply)
+}
