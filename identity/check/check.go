@@ -37,12 +37,12 @@ type Result struct {
 func (r *Result) Clean() bool { return r.Wrong == 0 && len(r.Permutations) == 0 && len(r.Rows) > 0 }
 
 // Crossed returns how many mailboxes would get another one's mail if the list came into
-// force: the rows whose address is another mailbox's.
+// force: the rows whose address or account is another mailbox's.
 func (r *Result) Crossed() int {
 	n := 0
 	for i := range r.Rows {
 		for _, f := range r.Rows[i].Findings {
-			if f.Code == CodeOtherMailbox {
+			if f.Code == CodeOtherMailbox || f.Code == CodeOtherAccount {
 				n++
 				break
 			}

@@ -1,0 +1,255 @@
+package report
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	_ "embed"
+
+	"mailcutover/identity/check"
+	"mailcutover/identity/list"
+)
+
+// Options say how a report looks.
+type Options struct {
+	Language Language
+	Color    bool // for [Text]: with terminal colours
+	Samples  int  // pairs of a permutation that are shown; 0 is 10
+	Rows     int  // rows that are shown of a kind; 0 is 50, less than 0 all
+	Headers  list.Headers
+	Source   string // the file's name; empty: the list's id
+}
+
+// view is a result in words.
+type view struct {
+	Lang     Language
+	Title    string
+	Verdict  string
+	Severity string // wrong, warning or fine
+	Counts   string
+	When     string
+	Mixed    []mixed
+	Wrong    section
+	Warnings section
+}
+
+type mixed struct {
+	Text  string
+	Harm  string
+	Pairs []string
+	More  string
+}
+
+type section struct {
+	Title   string
+	Columns []string
+	Rows    []row
+	More    string
+}
+
+type row struct {
+	Line    int
+	Address string
+	ID      string
+	Texts   []string
+}
+
+func newView(r *check.Result, o Options) *view {
+	l := o.Language
+	v := &view{Lang: l, Severity: "fine"}
+	name := r.List
+	if o.Source != "" {
+		name = fmt.Sprintf("%q", o.Source)
+	}
+	v.Title = l.say("Check of list %s, agency %s", "Prüfung der Liste %s, Dienststelle %s", name, r.Agency)
+	switch {
+	case !r.Clean():
+		v.Severity = "wrong"
+		v.Verdict = l.say("REFUSED: %d of %d rows are wrong.", "ABGELEHNT: %d von %d Zeilen sind falsch.", r.Wrong, len(r.Rows))
+		if n := r.Crossed(); n > 0 {
+			v.Verdict += " " + l.say("Mailboxes that would receive another one's mail: %d.", "Postfächer, die Post eines anderen bekämen: %d.", n)
+		}
+	case r.Warnings > 0:
+		v.Severity = "warning"
+		v.Verdict = l.say("No row is wrong. Rows to look at before you approve the list: %d.", "Keine Zeile ist falsch. Vor der Freigabe anzusehen: %d.", r.Warnings)
+	default:
+		v.Verdict = l.say("Every one of the %d rows is right.", "Alle %d Zeilen sind richtig.", len(r.Rows))
+	}
+	v.Counts = l.say("%d right, %d with a warning, %d wrong", "%d richtig, %d mit Hinweis, %d falsch", r.Right, r.Warnings, r.Wrong)
+	if r.At.IsZero() {
+		v.When = l.pick("compared with no directory", "mit keinem Verzeichnis verglichen")
+	} else {
+		v.When = l.say("directory read at %s", "Verzeichnis gelesen um %s", r.At.Format(time.RFC3339))
+	}
+	for i := range r.Permutations {
+		v.Mixed = append(v.Mixed, newMixed(&r.Permutations[i], o))
+	}
+	v.Wrong = newSection(r, o, check.Wrong, l.pick("Wrong", "Falsch"))
+	v.Warnings = newSection(r, o, check.Warning, l.pick("Look at these", "Bitte ansehen"))
+	return v
+}
+
+func newMixed(p *check.Permutation, o Options) mixed {
+	l := o.Language
+	m := mixed{
+		Text: l.permutation(p, &o.Headers),
+		Harm: l.say("Brought into force, it would send the mail of %d mailboxes to other ones:", "In Kraft gesetzt, ginge die Post von %d Postfächern an andere:", len(p.Pairs)),
+	}
+	samples := o.Samples
+	if samples == 0 {
+		samples = 10
+	}
+	for i := range p.Pairs[:min(samples, len(p.Pairs))] {
+		pair := &p.Pairs[i]
+		to := string(pair.To)
+		if to == "" {
+			to = pair.Given.String()
+		}
+		m.Pairs = append(m.Pairs, l.say("row %d: %s → %s", "Zeile %d: %s → %s", pair.Line, pair.Name, to))
+	}
+	if more := len(p.Pairs) - len(m.Pairs); more > 0 {
+		m.More = l.say("and %d more", "und %d weitere", more)
+	}
+	return m
+}
+
+func newSection(r *check.Result, o Options, severity check.Severity, title string) section {
+	l := o.Language
+	s := section{Columns: []string{l.pick("Row", "Zeile"), l.pick("Address and directory id", "Adresse und Verzeichnis-ID"), l.pick("Found", "Befund")}}
+	most := o.Rows
+	if most == 0 {
+		most = 50
+	}
+	total := 0
+	for i := range r.Rows {
+		v := &r.Rows[i]
+		if v.Severity() != severity {
+			continue
+		}
+		total++
+		if most >= 0 && len(s.Rows) >= most {
+			continue
+		}
+		s.Rows = append(s.Rows, newRow(i, v, l))
+	}
+	s.Title = fmt.Sprintf("%s (%d)", title, total)
+	if more := total - len(s.Rows); more > 0 {
+		s.More = l.say("and %d more", "und %d weitere", more)
+	}
+	return s
+}
+
+func newRow(i int, v *check.Verdict, l Language) row {
+	out := row{Line: v.Row.Line, Address: string(v.Row.Address), ID: v.Row.ID.String()}
+	if out.Line == 0 {
+		out.Line = i + 1
+	}
+	if out.Address == "" {
+		out.Address = v.Row.Account
+	}
+	for j := range v.Findings {
+		out.Texts = append(out.Texts, l.finding(&v.Findings[j], &v.Row))
+	}
+	return out
+}
+
+// Text writes a report for a terminal.
+func Text(w io.Writer, r *check.Result, o Options) error {
+	v := newView(r, o)
+	paint := func(code, s string) string {
+		if !o.Color {
+			return s
+		}
+		return "\x1b[" + code + "m" + s + "\x1b[0m"
+	}
+	const bold, red, yellow, green = "1", "1;31", "33", "32"
+	color := map[string]string{"wrong": red, "warning": yellow, "fine": green}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n%s\n\n%s\n", paint(bold, v.Title), v.When, paint(color[v.Severity], v.Verdict))
+	for i := range v.Mixed {
+		m := &v.Mixed[i]
+		fmt.Fprintf(&b, "\n%s\n%s\n", paint(red, m.Text), m.Harm)
+		for _, p := range append(slices.Clone(m.Pairs), m.More) {
+			if p != "" {
+				fmt.Fprintf(&b, "  %s\n", p)
+			}
+		}
+	}
+	for _, s := range []struct {
+		section
+		code string
+	}{{v.Wrong, red}, {v.Warnings, yellow}} {
+		if len(s.Rows) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "\n%s\n", paint(s.code, s.Title))
+		for i := range s.Rows {
+			one := &s.Rows[i]
+			fmt.Fprintf(&b, "  %5d  %s  %s\n", one.Line, one.Address, one.ID)
+			for _, t := range one.Texts {
+				fmt.Fprintf(&b, "         %s\n", t)
+			}
+		}
+		if s.More != "" {
+			fmt.Fprintf(&b, "  %s\n", s.More)
+		}
+	}
+	fmt.Fprintf(&b, "\n%s\n", v.Counts)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+//go:embed report.html
+var page string
+
+// HTML writes a report as a page of its own, which loads nothing and prints on paper.
+func HTML(w io.Writer, r *check.Result, o Options) error {
+	t, err := template.New("report").Parse(page)
+	if err != nil {
+		return err
+	}
+	return t.Execute(w, newView(r, o))
+}
+
+// CSV writes one line for each row of the list, with semicolons.
+func CSV(w io.Writer, r *check.Result, l Language) error {
+	out := csv.NewWriter(w)
+	out.Comma, out.UseCRLF = ';', true
+	if err := out.Write([]string{"line", "address", "account", "directory_id", "agency", "verdict", "text"}); err != nil {
+		return err
+	}
+	for i := range r.Rows {
+		v := &r.Rows[i]
+		one := newRow(i, v, l)
+		record := []string{fmt.Sprint(one.Line), string(v.Row.Address), v.Row.Account, one.ID, string(v.Row.Agency), v.Code().String(), strings.Join(one.Texts, "; ")}
+		for j := range record {
+			record[j] = plain(record[j])
+		}
+		if err := out.Write(record); err != nil {
+			return err
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+// plain keeps a spreadsheet from taking a text for a formula.
+func plain(s string) string {
+	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
+		return "'" + s
+	}
+	return s
+}
+
+// JSON writes the result as it is.
+func JSON(w io.Writer, r *check.Result) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
+}

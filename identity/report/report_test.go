@@ -1,0 +1,174 @@
+package report
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mailcutover/identity/check"
+	"mailcutover/identity/directory"
+	"mailcutover/identity/list"
+	"mailcutover/routing"
+)
+
+var update = flag.Bool("update", false, "write the golden files again")
+
+// office is a directory of twelve mailboxes, their right list, and its check after change.
+func office(change func(*list.List)) *check.Result {
+	facts := check.NewFacts("ad", time.Date(2026, 3, 1, 21, 4, 0, 0, time.UTC))
+	l := &list.List{ID: "health-0001-beef", Agency: "health"}
+	for i, name := range []string{"anna", "bert", "carla", "dirk", "elif", "frank", "gerd", "hanna", "ines", "jan", "kim", "lena"} {
+		o := &directory.Object{ID: routing.MailboxID{byte(i * 37 % 16), 1}, Kind: directory.KindUser, Enabled: i != 11, Account: fmt.Sprint("k", i*5%12, name)}
+		o.Addresses = []routing.Address{routing.Address(name + "@health.example"), routing.Address(name[:1] + "@health.example")}
+		facts.Add(o, "health")
+		l.Rows = append(l.Rows, list.Row{Line: i + 2, Address: o.Primary(), Account: o.Account, ID: o.ID, Agency: "health"})
+	}
+	l.Rows = l.Rows[:11]
+	change(l)
+	return check.Check(check.Input{List: l, Source: facts})
+}
+
+var cases = map[string]func(*list.List){
+	"right": func(*list.List) {},
+	"warning": func(l *list.List) {
+		l.Rows[2].Address = "c@health.example"
+	},
+	"sorted": func(l *list.List) {
+		var accounts []string
+		for _, r := range l.Rows {
+			accounts = append(accounts, r.Account)
+		}
+		slices.Sort(accounts)
+		for i := range l.Rows {
+			l.Rows[i].Account = accounts[i]
+		}
+	},
+	"swapped": func(l *list.List) {
+		l.Rows[3].ID, l.Rows[8].ID = l.Rows[8].ID, l.Rows[3].ID
+		l.Rows[5].Agency = "labour"
+		l.Rows = append(l.Rows, list.Row{Line: 13, Address: "nobody@health.example", ID: routing.MailboxID{99}, Agency: "health"})
+	},
+}
+
+func TestReports(t *testing.T) {
+	headers := list.Headers{Address: "E-Mail", Account: "Accountname", ID: "objectGUID"}
+	for name, change := range cases {
+		r := office(change)
+		for _, l := range []Language{English, German} {
+			o := Options{Language: l, Headers: headers, Source: name + ".csv", Samples: 3}
+			for kind, write := range map[string]func(*bytes.Buffer) error{
+				"txt":  func(b *bytes.Buffer) error { return Text(b, r, o) },
+				"html": func(b *bytes.Buffer) error { return HTML(b, r, o) },
+				"csv":  func(b *bytes.Buffer) error { return CSV(b, r, l) },
+			} {
+				var got bytes.Buffer
+				if err := write(&got); err != nil {
+					t.Fatal(err)
+				}
+				golden := filepath.Join("testdata", fmt.Sprintf("%s.%s.%s", name, l, kind))
+				if *update {
+					if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want, err := os.ReadFile(golden)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(got.Bytes(), want) {
+					t.Errorf("%s differs; run with -update and read the difference", golden)
+				}
+				if kind == "csv" {
+					c := csv.NewReader(&got)
+					c.Comma = ';'
+					if records, err := c.ReadAll(); err != nil || len(records) != len(r.Rows)+1 {
+						t.Errorf("%s: %d records, %v", golden, len(records), err)
+					}
+				}
+			}
+		}
+		var text bytes.Buffer
+		if err := JSON(&text, r); err != nil {
+			t.Fatal(err)
+		}
+		var back map[string]any
+		if err := json.Unmarshal(text.Bytes(), &back); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What a file says can't control where it is shown.
+func TestTextsFromFilesAreHarmless(t *testing.T) {
+	r := office(cases["sorted"])
+	for i := range r.Rows {
+		r.Rows[i].Row.Account = "=cmd|' /C calc'!A0"
+	}
+	o := Options{Headers: list.Headers{Account: "\x1b[2J<script>alert(1)</script>"}, Source: "\x1b]0;x\x07<b>.csv"}
+	var text, page, table bytes.Buffer
+	if err := Text(&text, r, o); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(text.String(), "\x1b\x07") {
+		t.Errorf("control characters on the terminal: %q", text.String())
+	}
+	if err := HTML(&page, r, o); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(page.String(), "<script") || strings.Contains(page.String(), "<b>") {
+		t.Error("markup in the page")
+	}
+	if err := CSV(&table, r, English); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(table.String(), ";=") {
+		t.Error("a formula in the table")
+	}
+}
+
+func TestColorOnlyWhereItIsWanted(t *testing.T) {
+	for _, color := range []bool{false, true} {
+		var b bytes.Buffer
+		if err := Text(&b, office(cases["swapped"]), Options{Color: color}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(b.String(), "\x1b["); got != color {
+			t.Errorf("colours: %v, want %v", got, color)
+		}
+	}
+}
+
+func TestLanguages(t *testing.T) {
+	for s, want := range map[string]Language{"de": German, "de-DE": German, "EN": English, "en-GB": English} {
+		if got, err := ParseLanguage(s); err != nil || got != want {
+			t.Errorf("ParseLanguage(%q) = %q, %v", s, got, err)
+		}
+	}
+	if _, err := ParseLanguage("fr"); err == nil {
+		t.Error("fr was taken")
+	}
+}
+
+// Every code has a text of its own in both languages.
+func TestEveryCodeHasATextInBothLanguages(t *testing.T) {
+	seen := map[string]check.Code{}
+	for c := check.CodeRight; c.String() != "unknown"; c++ {
+		f := check.Finding{Code: c, Source: "ad", Address: "a@health.example"}
+		en, de := English.finding(&f, &list.Row{}), German.finding(&f, &list.Row{})
+		if en == de || en == "not compared" {
+			t.Errorf("%v: %q, %q", c, en, de)
+		}
+		if other, twice := seen[en]; twice {
+			t.Errorf("%v and %v have one text: %q", c, other, en)
+		}
+		seen[en] = c
+	}
+}
