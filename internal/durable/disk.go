@@ -17,9 +17,9 @@ type Disk interface {
 	Open(path string) (io.ReadCloser, error)
 	// OpenAt opens a file for reading at any place; what is appended later can be read.
 	OpenAt(path string) (Random, error)
-	// Stamp tells which file stands at path, and in which state, without reading it. The
-	// file is opened for that: a network file system then asks its server, and doesn't
-	// answer from what it remembers.
+	// Stamp tells which file stands at path, and in which state, without reading it. A
+	// network file system asks its server for that, and doesn't answer from what it
+	// remembers.
 	Stamp(path string) (Stamp, error)
 	Rename(from, to string) error
 	Remove(path string) error

@@ -37,3 +37,17 @@ func Write(fd uintptr, p []byte) (int, error) {
 		}
 	}
 }
+
+// WriteMore is Write of what goes out with what is written next: where the system has that
+// (tcp(7), MSG_MORE), what doesn't fill a packet waits in the kernel, 200 ms at most.
+func WriteMore(fd uintptr, p []byte) (int, error) {
+	if more == 0 {
+		return Write(fd, p)
+	}
+	for {
+		n, err := syscall.SendmsgN(int(fd), p, nil, nil, more)
+		if err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
+}

@@ -31,8 +31,18 @@ func receive(fd uintptr, p []byte, flags uintptr) (int, error) {
 
 // Write writes to a socket as much as it takes; EAGAIN if that is nothing.
 func Write(fd uintptr, p []byte) (int, error) {
+	return send(fd, p, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
+}
+
+// WriteMore is Write of what goes out with what is written next: what doesn't fill a packet
+// waits for that in the kernel, 200 ms at most (tcp(7), MSG_MORE).
+func WriteMore(fd uintptr, p []byte) (int, error) {
+	return send(fd, p, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL|syscall.MSG_MORE)
+}
+
+func send(fd uintptr, p []byte, flags uintptr) (int, error) {
 	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), flags, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), nil

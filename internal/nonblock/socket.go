@@ -21,6 +21,7 @@ type Socket struct {
 type transfer struct {
 	attempt func(fd uintptr) bool
 	p       []byte
+	more    bool // of a write: another one follows
 	n       int
 	err     error
 }
@@ -70,9 +71,15 @@ func (t *transfer) read(fd uintptr) bool {
 }
 
 // Write implements io.Writer.
-func (s *Socket) Write(p []byte) (int, error) {
+func (s *Socket) Write(p []byte) (int, error) { return s.write(p, false) }
+
+// WriteMore is Write of what goes out with what is written next, so that both cost a TCP
+// connection one packet. If nothing is, it goes out after 200 ms.
+func (s *Socket) WriteMore(p []byte) (int, error) { return s.write(p, true) }
+
+func (s *Socket) write(p []byte, more bool) (int, error) {
 	t := &s.out
-	t.p, t.n, t.err = p, 0, nil
+	t.p, t.n, t.err, t.more = p, 0, nil, more
 	err := s.raw.Write(t.attempt)
 	t.p = nil
 	if err == nil && t.err != nil {
@@ -82,8 +89,12 @@ func (s *Socket) Write(p []byte) (int, error) {
 }
 
 func (t *transfer) write(fd uintptr) bool {
+	write := Write
+	if t.more {
+		write = WriteMore
+	}
 	for t.n < len(t.p) {
-		n, err := Write(fd, t.p[t.n:])
+		n, err := write(fd, t.p[t.n:])
 		t.n += n
 		if err != nil {
 			t.err = err

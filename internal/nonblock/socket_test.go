@@ -147,3 +147,36 @@ func TestNotASocket(t *testing.T) {
 		t.Error("a pipe was taken for a socket")
 	}
 }
+
+// What WriteMore wrote goes out with what is written next, and by itself if nothing is.
+func TestWriteMore(t *testing.T) {
+	s, peer := pair(t)
+	got := make([]byte, 16)
+	for try := 0; ; try++ {
+		if _, err := s.WriteMore([]byte("body")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Write([]byte("dot")); err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.ReadAtLeast(peer, got, 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(got[:n]) == "bodydot" {
+			break
+		}
+		if try == 20 || string(got[:n]) != "body" { // this machine may stand still for 200 ms
+			t.Fatalf("try %d: %q came", try, got[:n])
+		}
+		if _, err := io.ReadFull(peer, got[:3]); err != nil || string(got[:3]) != "dot" {
+			t.Fatalf("%q came, %v", got[:3], err)
+		}
+	}
+	if _, err := s.WriteMore([]byte("alone")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(peer, got[:5]); err != nil || string(got[:5]) != "alone" {
+		t.Errorf("%q came, %v", got[:5], err)
+	}
+}

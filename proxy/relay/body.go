@@ -155,7 +155,8 @@ func (t *Transaction) early(r *PlatformReply) error {
 }
 
 // Flush writes what is left of the body, but not its last line end and not the dot. When it
-// returns nil all that the message still needs is Dot. Errors are those of Write.
+// returns nil all that the message still needs is Dot; of the body a packet at most waits
+// for that in the kernel. Errors are those of Write.
 func (t *Transaction) Flush(ctx context.Context) error {
 	if t.stage != stageBody {
 		return t.outOfOrder("end of the body")
@@ -167,7 +168,12 @@ func (t *Transaction) Flush(ctx context.Context) error {
 	if t.body.cr {
 		return t.fail(ErrBareLineEnd)
 	}
-	if err := t.drain(); err != nil {
+	// The kernel keeps the last packet until the dot is written, for 200 ms at most, so that
+	// both are one: the platform wakes up once. What is reset until then never had a dot.
+	c.raw.more = true
+	err := t.drain()
+	c.raw.more = false
+	if err != nil {
 		return err
 	}
 	if c.stale() {

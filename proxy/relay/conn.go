@@ -51,6 +51,7 @@ type conn struct {
 type wire struct {
 	net.Conn
 	socket  *nonblock.Socket // of Conn; nil: none
+	more    bool             // what is written goes out with what is written next
 	written int64
 }
 
@@ -62,7 +63,9 @@ func (w *wire) Read(p []byte) (int, error) {
 }
 
 func (w *wire) Write(p []byte) (n int, err error) {
-	if w.socket != nil {
+	if w.socket != nil && w.more {
+		n, err = w.socket.WriteMore(p)
+	} else if w.socket != nil {
 		n, err = w.socket.Write(p)
 	} else {
 		n, err = w.Conn.Write(p)

@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package nonblock
+
+const more = 0
