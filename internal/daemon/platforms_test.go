@@ -16,6 +16,7 @@ import (
 	"mailcutover/internal/config"
 	"mailcutover/internal/platformtest"
 	"mailcutover/mail"
+	"mailcutover/proxy/dial"
 	"mailcutover/proxy/relay"
 )
 
@@ -100,7 +101,7 @@ func TestWhenProbesAreDue(t *testing.T) {
 	defer platform.Close()
 	settings := relay.Endpoint{
 		Platform: "exchange", Origin: mail.OriginOutside, Protocol: relay.ProtocolSMTP, Hosts: []string{platform.Addr()}, Helo: "mx1.example",
-		TLS: relay.TLS{Policy: relay.TLSNone}, Limits: relay.Limits{Connections: 2},
+		TLS: dial.TLS{Policy: dial.TLSNone}, Limits: relay.Limits{Connections: 2},
 	}
 	pool, err := relay.NewPool(settings, relay.Options{})
 	if err != nil {

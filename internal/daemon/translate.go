@@ -9,6 +9,7 @@ import (
 
 	"mailcutover/internal/config"
 	"mailcutover/mail"
+	"mailcutover/proxy/dial"
 	"mailcutover/proxy/relay"
 	"mailcutover/proxy/smtp"
 	"mailcutover/routing"
@@ -59,17 +60,17 @@ func endpoint(cfg *config.Config, p *config.Platform, origin mail.Origin) (relay
 	return ep, nil
 }
 
-func platformTLS(t *config.EndpointTLS) (relay.TLS, error) {
-	out := relay.TLS{Implicit: t.Implicit, ServerName: t.ServerName}
+func platformTLS(t *config.EndpointTLS) (dial.TLS, error) {
+	out := dial.TLS{Implicit: t.Implicit, ServerName: t.ServerName}
 	switch t.Policy {
 	case config.TLSOpportunistic:
-		out.Policy = relay.TLSOpportunistic
+		out.Policy = dial.TLSOpportunistic
 	case config.TLSRequired:
-		out.Policy = relay.TLSRequired
+		out.Policy = dial.TLSRequired
 	case config.TLSVerified:
-		out.Policy = relay.TLSVerified
+		out.Policy = dial.TLSVerified
 	default:
-		out.Policy = relay.TLSNone
+		out.Policy = dial.TLSNone
 	}
 	for _, pin := range t.Pins {
 		out.Pins = append(out.Pins, pin)

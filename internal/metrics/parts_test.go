@@ -14,6 +14,7 @@ import (
 
 	"mailcutover/internal/platformtest"
 	"mailcutover/mail"
+	"mailcutover/proxy/dial"
 	"mailcutover/proxy/relay"
 	"mailcutover/proxy/smtp"
 )
@@ -46,7 +47,7 @@ func TestCountsOfARealPool(t *testing.T) {
 	pool, err := relay.NewPool(relay.Endpoint{
 		Platform: "exchange", Origin: mail.OriginOutside, Protocol: relay.ProtocolSMTP,
 		Hosts: []string{nobody.Addr().String(), platform.Addr()}, Helo: "mx1.example.org",
-		TLS: relay.TLS{Policy: relay.TLSNone}, Limits: relay.Limits{MaxMessages: 2},
+		TLS: dial.TLS{Policy: dial.TLSNone}, Limits: relay.Limits{MaxMessages: 2},
 	}, relay.Options{Observer: m.Endpoint("exchange", mail.OriginOutside)})
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"mailcutover/ledger"
 	"mailcutover/mail"
 	"mailcutover/node"
+	"mailcutover/proxy/dial"
 	"mailcutover/proxy/relay"
 	"mailcutover/routing"
 	"mailcutover/spool"
@@ -83,7 +84,7 @@ func newWorld(t testing.TB, dir string, limit time.Duration, retry queue.Retry, 
 	for _, e := range endpoints {
 		ep := relay.Endpoint{
 			Platform: e.id, Origin: mail.OriginOutside, Protocol: relay.ProtocolSMTP, Hosts: []string{e.addr}, Helo: "mx1.example",
-			TLS: relay.TLS{Policy: relay.TLSNone}, Limits: relay.Limits{Connections: e.connections, Backoff: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond},
+			TLS: dial.TLS{Policy: dial.TLSNone}, Limits: relay.Limits{Connections: e.connections, Backoff: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond},
 			Timeouts: relay.Timeouts{Dot: time.Second},
 		}
 		if e.lmtp {

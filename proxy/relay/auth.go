@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"mailcutover/proxy/dial"
 )
 
 // Auth are the credentials that a platform wants (RFC 4954). They are sent over TLS
@@ -36,7 +38,7 @@ func (a *Auth) validate(bad func(key string, value any, right string)) {
 // authenticate logs in to the platform.
 func (p *Pool) authenticate(c *conn) error {
 	a := p.ep.Auth
-	if !c.verified && !isLoopback(c.raw.RemoteAddr()) {
+	if !c.verified && !dial.Loopback(c.raw.RemoteAddr()) {
 		return fmt.Errorf("%w: refusing to send credentials without verified TLS", ErrNeedsOperator)
 	}
 	mechanism := ""

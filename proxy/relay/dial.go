@@ -5,12 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"mailcutover/proxy/dial"
 )
 
 // connect makes a connection to the next host that may be dialled, and goes on to the
@@ -52,7 +52,7 @@ func (p *Pool) pick(tried []bool, probe bool) (*host, error) {
 	now := time.Now()
 	for i := range p.hosts {
 		n := (p.next + i) % len(p.hosts)
-		if h := p.hosts[n]; !tried[n] && (probe || h.eligible(now)) {
+		if h := p.hosts[n]; !tried[n] && (probe || h.free(now)) {
 			tried[n] = true
 			h.trying = true
 			p.next = n + 1
@@ -80,7 +80,7 @@ func (p *Pool) dialHost(ctx context.Context, h *host, id identity) (_ *conn, err
 		}
 		return nil, p.connectionError(h, "dial", err)
 	}
-	if err := harden(nc, p.ep.Timeouts.Unacknowledged); err != nil {
+	if err := dial.Harden(nc, p.ep.Timeouts.Unacknowledged); err != nil {
 		nc.Close()
 		return nil, p.connectionError(h, "set socket options", err)
 	}
@@ -104,7 +104,7 @@ func (p *Pool) dialHost(ctx context.Context, h *host, id identity) (_ *conn, err
 // greet does all that comes before the first MAIL. On an error it says at what.
 func (p *Pool) greet(ctx context.Context, c *conn) (doing string, err error) {
 	if p.ep.Identity == IdentityProxyV2 {
-		c.out = c.identity.appendProxyV2(c.out)
+		c.out = dial.AppendProxyV2(c.out, c.identity.Addr, c.identity.Local)
 		if err := c.flush(); err != nil {
 			return "PROXY header", err
 		}
@@ -124,7 +124,7 @@ func (p *Pool) greet(ctx context.Context, c *conn) (doing string, err error) {
 	if err := p.ehlo(c); err != nil {
 		return p.hello(), err
 	}
-	if !p.ep.TLS.Implicit && p.ep.TLS.Policy != TLSNone {
+	if !p.ep.TLS.Implicit && p.ep.TLS.Policy != dial.TLSNone {
 		if err := p.startTLS(ctx, c); err != nil {
 			return "STARTTLS", err
 		}
@@ -170,7 +170,7 @@ func (p *Pool) ehlo(c *conn) error {
 
 // startTLS encrypts the connection as the policy asks.
 func (p *Pool) startTLS(ctx context.Context, c *conn) error {
-	must := p.ep.TLS.Policy != TLSOpportunistic
+	must := p.ep.TLS.Policy != dial.TLSOpportunistic
 	if !c.caps.StartTLS {
 		if must {
 			return fmt.Errorf("%w: not announced, though the TLS policy is %s", ErrNeedsOperator, p.ep.TLS.Policy)
@@ -219,7 +219,7 @@ func (p *Pool) handshake(ctx context.Context, c *conn) error {
 	c.nc = t
 	c.reply.br.Reset(t)
 	c.caps.TLS = true
-	c.verified = p.ep.TLS.Policy == TLSVerified
+	c.verified = p.ep.TLS.Policy == dial.TLSVerified
 	return nil
 }
 
@@ -263,15 +263,6 @@ func parseCapabilities(text string) Capabilities {
 		}
 	}
 	return caps
-}
-
-// isLoopback reports whether a is an address of this machine.
-func isLoopback(a net.Addr) bool {
-	if a == nil {
-		return false
-	}
-	ap, err := netip.ParseAddrPort(a.String())
-	return err == nil && ap.Addr().Unmap().IsLoopback()
 }
 
 // errNoAuth is for a platform that doesn't offer what is configured.

@@ -37,6 +37,9 @@
 // the pool takes it back when somebody waits (Limits.MaxPause), and asks the platform again when
 // the client goes on.
 //
+// Sockets, the TLS policy, back-off and PROXY headers are proxy/dial's; which host is next
+// is the pool's own, because it knows of connections that broke and of hosts that are full.
+//
 // proxy/transfer calls it from the goroutine of the session that brings the message;
 // replay and recall do so through interfaces of their own. A [Pool] is safe for
 // concurrent use, a [Transaction] belongs to one goroutine. The pool has one goroutine,

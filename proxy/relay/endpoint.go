@@ -3,12 +3,11 @@ package relay
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"strings"
+	"slices"
 	"time"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/dial"
 	"mailcutover/routing"
 )
 
@@ -89,7 +88,7 @@ type Endpoint struct {
 	// line with the rest. 0: what it announces. What it announces counts if that is less.
 	MaxSize int64
 
-	TLS      TLS
+	TLS      dial.TLS
 	Auth     *Auth // nil: no authentication
 	Identity ClientIdentity
 	Limits   Limits
@@ -217,29 +216,21 @@ func (e Endpoint) Validate() error {
 	if e.Identity > IdentityProxyV2 {
 		bad("identity", e.Identity, "want none, xclient, xforward or proxy-v2")
 	}
-	if len(e.Hosts) == 0 {
-		bad("hosts", "[]", "want at least one host:port")
-	}
 	if e.MaxSize < 0 {
 		bad("size", e.MaxSize, "want a number of octets, or 0 for what the platform announces")
 	}
-	seen := make(map[string]bool)
-	for _, h := range e.Hosts {
-		if host, port, err := net.SplitHostPort(h); err != nil || host == "" || port == "" {
-			bad("hosts", fmt.Sprintf("%q", h), "want host:port, such as mail.example.org:25")
-		}
-		if seen[h] {
-			bad("hosts", fmt.Sprintf("%q", h), "is there twice")
-		}
-		seen[h] = true
+	if err := dial.ValidateHosts(e.Hosts); err != nil {
+		errs = append(errs, err)
 	}
 	if _, err := mail.ParsePath("x@"+e.Helo, false); err != nil {
 		bad("helo", fmt.Sprintf("%q", e.Helo), "want this node's domain or an address literal")
 	}
-	e.TLS.validate(bad)
+	if err := e.TLS.Validate(); err != nil {
+		errs = append(errs, err)
+	}
 	if e.Auth != nil {
 		e.Auth.validate(bad)
-		if e.TLS.Policy != TLSVerified && !e.loopback() {
+		if e.TLS.Policy != dial.TLSVerified && slices.ContainsFunc(e.Hosts, func(h string) bool { return !dial.LoopbackHost(h) }) {
 			bad("auth", "set", "credentials are sent only with the tls policy verified, or to hosts on loopback addresses")
 		}
 	}
@@ -249,18 +240,6 @@ func (e Endpoint) Validate() error {
 		return nil
 	}
 	return fmt.Errorf("endpoint of platform %s for %s mail: %w", e.Platform, e.Origin, errors.Join(errs...))
-}
-
-// loopback reports whether all hosts are addresses of this machine.
-func (e Endpoint) loopback() bool {
-	for _, h := range e.Hosts {
-		host, _, _ := net.SplitHostPort(h)
-		addr, err := netip.ParseAddr(host)
-		if (err != nil || !addr.IsLoopback()) && !strings.EqualFold(host, "localhost") {
-			return false
-		}
-	}
-	return true
 }
 
 func (l Limits) validate(bad func(key string, value any, right string)) {

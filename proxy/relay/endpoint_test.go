@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/dial"
 )
 
 func TestValidate(t *testing.T) {
@@ -26,8 +27,8 @@ func TestValidate(t *testing.T) {
 		"host twice":          {func(e *Endpoint) { e.Hosts = []string{"a:1", "a:1"} }, "twice"},
 		"helo":                {func(e *Endpoint) { e.Helo = "a b" }, `helo "a b"`},
 		"helo with a command": {func(e *Endpoint) { e.Helo = "a\r\nRSET" }, "helo"},
-		"no TLS policy":       {func(e *Endpoint) { e.TLS.Policy = TLSUnknown }, "tls policy unknown"},
-		"implicit":            {func(e *Endpoint) { e.TLS = TLS{Policy: TLSOpportunistic, Implicit: true} }, "implicit"},
+		"no TLS policy":       {func(e *Endpoint) { e.TLS.Policy = dial.TLSUnknown }, "tls policy unknown"},
+		"implicit":            {func(e *Endpoint) { e.TLS = dial.TLS{Policy: dial.TLSOpportunistic, Implicit: true} }, "implicit"},
 		"CA without policy":   {func(e *Endpoint) { e.TLS.CA = x509.NewCertPool() }, "want verified"},
 		"auth incomplete":     {func(e *Endpoint) { e.Auth = &Auth{Mechanism: "NTLM"} }, "auth mechanism"},
 		"identity":            {func(e *Endpoint) { e.Identity = 9 }, "identity"},

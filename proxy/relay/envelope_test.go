@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/dial"
 
 	gosmtp "github.com/emersion/go-smtp"
 )
@@ -186,7 +187,7 @@ func TestProxyV2(t *testing.T) {
 		{"nobody", mail.Client{}, "\x20\x00\x00\x00"},
 	} {
 		id := (&Pool{ep: Endpoint{Identity: IdentityProxyV2}}).identityOf(c.client)
-		if got := string(id.appendProxyV2(nil)); got != "\r\n\r\n\x00\r\nQUIT\n"+c.want {
+		if got := string(dial.AppendProxyV2(nil, id.Addr, id.Local)); got != "\r\n\r\n\x00\r\nQUIT\n"+c.want {
 			t.Errorf("%s: %q", c.name, got)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/dial"
 
 	gosmtp "github.com/emersion/go-smtp"
 	"pgregory.net/rapid"
@@ -95,7 +96,7 @@ func (quiet) Println(...any)        {}
 func endpoint(hosts ...string) Endpoint {
 	return Endpoint{
 		Platform: "ox", Origin: mail.OriginOutside, Protocol: ProtocolSMTP,
-		Hosts: hosts, Helo: "node.example", TLS: TLS{Policy: TLSNone},
+		Hosts: hosts, Helo: "node.example", TLS: dial.TLS{Policy: dial.TLSNone},
 	}
 }
 

@@ -3,71 +3,43 @@ package relay
 import (
 	"crypto/tls"
 	"errors"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"mailcutover/proxy/dial"
 )
 
 // host is one of an endpoint's servers. Its health is guarded by Pool.mu.
 type host struct {
 	name string // host:port as configured
 	tls  *tls.Config
-	down atomic.Bool // failures > 0 or broke is set, for a look without the lock
+	down atomic.Bool // it failed, or broke is set, for a look without the lock
 
 	conns atomic.Int32 // connections, with those being made
 
-	failures int       // in a row
-	retryAt  time.Time // not dialled before
-	trying   bool      // the one attempt after a failure is under way
-	last     error     // of the last failure
-	broke    time.Time // when a connection broke that had worked, if none has worked since
+	dial.Health
+	trying bool      // the one attempt after a failure is under way
+	broke  time.Time // when a connection broke that had worked, if none has worked since
 
 	fullUntil time.Time // not dialled before, as long as there are connections
 	fullLast  error     // what it said
 }
 
-// eligible reports whether h may be dialled now. After a failure one attempt at a time is
+// free reports whether h may be dialled now. After a failure one attempt at a time is
 // enough to find out.
-func (h *host) eligible(now time.Time) bool {
+func (h *host) free(now time.Time) bool {
 	if now.Before(h.fullUntil) && h.conns.Load() > 0 {
 		return false
 	}
-	return h.failures == 0 || !h.trying && !now.Before(h.retryAt)
+	return h.Failures() == 0 || !h.trying && h.Eligible(now)
 }
 
 // nextTry is when h may be dialled, if others don't stand in the way.
 func (h *host) nextTry() time.Time {
-	if h.failures == 0 {
+	if h.Failures() == 0 {
 		return h.fullUntil
 	}
-	return h.retryAt
-}
-
-// fail notes a failure and sets the time until the next attempt. Many connections that
-// break at one moment are one failure: what comes while h is left alone anyway doesn't
-// make that longer, and fail reports false.
-func (h *host) fail(err error, now time.Time, l Limits) bool {
-	h.last = err
-	if h.failures > 0 && now.Before(h.retryAt) {
-		return false
-	}
-	d := l.Backoff
-	for range min(h.failures, 20) {
-		d = min(2*d, l.BackoffMax)
-	}
-	h.failures++
-	h.down.Store(true)
-	h.retryAt = now.Add(d + time.Duration((rand.Float64()-0.5)/2*float64(d)))
-	return true
-}
-
-// HostStats is one host's health.
-type HostStats struct {
-	Host     string
-	Healthy  bool      // not failed since its last success
-	Failures int       // in a row
-	RetryAt  time.Time // next attempt; zero if healthy
-	Error    string    // last failure; empty if healthy
+	return h.RetryAt()
 }
 
 // Stats is a pool's state at one moment.
@@ -77,7 +49,7 @@ type Stats struct {
 	InUse   int // Open without Idle
 	Paused  int // transactions between RCPT and DATA that have a connection: of InUse
 	Waiting int // callers that wait for a connection
-	Hosts   []HostStats
+	Hosts   []dial.HostStats
 }
 
 // succeeded ends a host's back-off.
@@ -86,8 +58,8 @@ func (p *Pool) succeeded(h *host) {
 		return
 	}
 	p.mu.Lock()
-	was := h.failures
-	h.failures, h.last, h.retryAt, h.broke = 0, nil, time.Time{}, time.Time{}
+	was := h.Succeed()
+	h.broke = time.Time{}
 	h.down.Store(false)
 	p.mu.Unlock()
 	if was > 0 {
@@ -98,8 +70,9 @@ func (p *Pool) succeeded(h *host) {
 // failed begins or lengthens a host's back-off.
 func (p *Pool) failed(h *host, err error) {
 	p.mu.Lock()
-	longer := h.fail(err, time.Now(), p.ep.Limits)
-	n, until := h.failures, h.retryAt
+	longer := h.Fail(err, time.Now(), dial.Backoff{First: p.ep.Limits.Backoff, Max: p.ep.Limits.BackoffMax})
+	h.down.Store(true)
+	n, until := h.Failures(), h.RetryAt()
 	p.mu.Unlock()
 	if !longer {
 		p.log.Debug("platform host failed again while left alone", "peer", h.name, "error", err)

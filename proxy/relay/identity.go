@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/dial"
 )
 
 // identity is the client connection to which a connection belongs with XCLIENT and PROXY:
@@ -26,27 +27,6 @@ func (p *Pool) identityOf(client mail.Client) identity {
 		}
 	}
 	return identity{}
-}
-
-// appendProxyV2 appends a header of the PROXY protocol, version 2, section 2.2. The
-// zero identity becomes LOCAL: a connection of our own, as for probes.
-func (id identity) appendProxyV2(b []byte) []byte {
-	b = append(b, "\r\n\r\n\x00\r\nQUIT\n"...)
-	if id == (identity{}) {
-		return append(b, 0x20, 0x00, 0, 0)
-	}
-	src, dst := id.Addr.Addr().Unmap(), id.Local.Addr().Unmap()
-	if src.Is4() && dst.Is4() {
-		b = append(b, 0x21, 0x11, 0, 12)
-		s, d := src.As4(), dst.As4()
-		b = append(append(b, s[:]...), d[:]...)
-	} else {
-		b = append(b, 0x21, 0x21, 0, 36)
-		s, d := src.As16(), dst.As16()
-		b = append(append(b, s[:]...), d[:]...)
-	}
-	sp, dp := id.Addr.Port(), id.Local.Port()
-	return append(b, byte(sp>>8), byte(sp), byte(dp>>8), byte(dp))
 }
 
 // xclient tells the platform whom it is to treat as its peer; it answers with a new
@@ -119,20 +99,7 @@ func appendAttributes(b []byte, announced []string, client mail.Client, names ..
 		if value == "" {
 			b = append(b, "[UNAVAILABLE]"...)
 		} else {
-			b = appendXtext(b, value)
-		}
-	}
-	return b
-}
-
-// appendXtext appends s as RFC 3461 section 4 encodes it, at most 200 bytes of it.
-func appendXtext(b []byte, s string) []byte {
-	const hex = "0123456789ABCDEF"
-	for i := range min(len(s), 200) {
-		if c := s[i]; c <= ' ' || c >= 0x7f || c == '+' || c == '=' {
-			b = append(b, '+', hex[c>>4], hex[c&15])
-		} else {
-			b = append(b, c)
+			b = dial.AppendXtext(b, value)
 		}
 	}
 	return b

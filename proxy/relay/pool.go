@@ -79,7 +79,7 @@ func NewPool(ep Endpoint, o Options) (*Pool, error) {
 		p.dial = new(net.Dialer).DialContext
 	}
 	for _, h := range ep.Hosts {
-		p.hosts = append(p.hosts, &host{name: h, tls: ep.TLS.config(h)})
+		p.hosts = append(p.hosts, &host{name: h, tls: ep.TLS.Config(h)})
 	}
 	p.janitor.Go(p.closeIdle)
 	return p, nil
@@ -110,11 +110,7 @@ func (p *Pool) Stats() Stats {
 	defer p.mu.Unlock()
 	s := Stats{Open: p.open, Idle: len(p.idle), InUse: p.open - len(p.idle), Paused: len(p.paused), Waiting: len(p.waiting)}
 	for _, h := range p.hosts {
-		hs := HostStats{Host: h.name, Healthy: h.failures == 0, Failures: h.failures}
-		if !hs.Healthy {
-			hs.RetryAt, hs.Error = h.retryAt, h.last.Error()
-		}
-		s.Hosts = append(s.Hosts, hs)
+		s.Hosts = append(s.Hosts, h.Health.Stats(h.name))
 	}
 	return s
 }

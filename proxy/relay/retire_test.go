@@ -5,6 +5,7 @@ import (
 
 	"mailcutover/internal/platformtest"
 	"mailcutover/mail"
+	"mailcutover/proxy/dial"
 )
 
 // A retired pool lets transactions begin and end, and keeps no connection for later.
@@ -16,7 +17,7 @@ func TestRetire(t *testing.T) {
 	defer platform.Close()
 	pool, err := NewPool(Endpoint{
 		Platform: "exchange", Origin: mail.OriginOutside, Protocol: ProtocolSMTP, Hosts: []string{platform.Addr()}, Helo: "mx1.example",
-		TLS: TLS{Policy: TLSNone},
+		TLS: dial.TLS{Policy: dial.TLSNone},
 	}, Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -288,7 +288,7 @@ func (p *Pool) grant(now time.Time) {
 // canDial reports whether a host may be dialled. p.mu is held.
 func (p *Pool) canDial(now time.Time) bool {
 	for _, h := range p.hosts {
-		if h.eligible(now) {
+		if h.free(now) {
 			return true
 		}
 	}
@@ -301,11 +301,11 @@ func (p *Pool) allDown(now time.Time) error {
 	next := p.hosts[0].nextTry()
 	for _, h := range p.hosts {
 		switch {
-		case errors.Is(h.last, ErrInDoubt):
+		case errors.Is(h.Last(), ErrInDoubt):
 			// That was another message: of the one that isn't sent now there is no doubt.
-			errs = append(errs, errors.New(h.last.Error()))
-		case h.last != nil:
-			errs = append(errs, h.last)
+			errs = append(errs, errors.New(h.Last().Error()))
+		case h.Last() != nil:
+			errs = append(errs, h.Last())
 		case h.fullLast != nil:
 			errs = append(errs, h.fullLast)
 		}

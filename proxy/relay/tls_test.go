@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/dial"
 
 	gosmtp "github.com/emersion/go-smtp"
 )
@@ -87,31 +88,31 @@ func TestTLSPolicies(t *testing.T) {
 	cbc := good.Clone()
 	cbc.MaxVersion, cbc.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
 
-	verified := TLS{Policy: TLSVerified, ServerName: "ox.example", CA: ca.pool}
-	pinned := TLS{Policy: TLSVerified, ServerName: "ox.example", Pins: [][32]byte{{1}, pin}}
-	both := TLS{Policy: TLSVerified, ServerName: "ox.example", CA: ca.pool, Pins: [][32]byte{pin}}
+	verified := dial.TLS{Policy: dial.TLSVerified, ServerName: "ox.example", CA: ca.pool}
+	pinned := dial.TLS{Policy: dial.TLSVerified, ServerName: "ox.example", Pins: [][32]byte{{1}, pin}}
+	both := dial.TLS{Policy: dial.TLSVerified, ServerName: "ox.example", CA: ca.pool, Pins: [][32]byte{pin}}
 	offer := []string{"STARTTLS", "PIPELINING"}
 	for _, c := range []struct {
 		name   string
-		tls    TLS
+		tls    dial.TLS
 		server *tls.Config
 		ehlo   []string
 		answer string // to STARTTLS
 		err    string // part of it; empty: the mail arrives
 		on     bool   // encrypted
 	}{
-		{"none, offered", TLS{Policy: TLSNone}, good, offer, "", "", false},
-		{"opportunistic, offered", TLS{Policy: TLSOpportunistic}, foreign, offer, "", "", true},
-		{"opportunistic, not offered", TLS{Policy: TLSOpportunistic}, good, []string{"PIPELINING"}, "", "", false},
-		{"opportunistic, refused", TLS{Policy: TLSOpportunistic}, good, offer, "454 4.7.0 not now", "", false},
-		{"opportunistic, 421", TLS{Policy: TLSOpportunistic}, good, offer, "421 4.7.0 not now", "421", false},
-		{"opportunistic, handshake fails", TLS{Policy: TLSOpportunistic}, old, offer, "", "TLS handshake", false},
-		{"opportunistic, CBC only", TLS{Policy: TLSOpportunistic}, cbc, offer, "", "does not go on in plain text", false},
-		{"required, offered", TLS{Policy: TLSRequired}, expired, offer, "", "", true},
-		{"required, stripped", TLS{Policy: TLSRequired}, good, []string{"PIPELINING"}, "", "not announced", false},
-		{"required, refused", TLS{Policy: TLSRequired}, good, offer, "454 4.7.0 not now", "454", false},
-		{"required, TLS 1.1", TLS{Policy: TLSRequired}, old, offer, "", "protocol version", false},
-		{"required, CBC only", TLS{Policy: TLSRequired}, cbc, offer, "", "handshake failure", false},
+		{"none, offered", dial.TLS{Policy: dial.TLSNone}, good, offer, "", "", false},
+		{"opportunistic, offered", dial.TLS{Policy: dial.TLSOpportunistic}, foreign, offer, "", "", true},
+		{"opportunistic, not offered", dial.TLS{Policy: dial.TLSOpportunistic}, good, []string{"PIPELINING"}, "", "", false},
+		{"opportunistic, refused", dial.TLS{Policy: dial.TLSOpportunistic}, good, offer, "454 4.7.0 not now", "", false},
+		{"opportunistic, 421", dial.TLS{Policy: dial.TLSOpportunistic}, good, offer, "421 4.7.0 not now", "421", false},
+		{"opportunistic, handshake fails", dial.TLS{Policy: dial.TLSOpportunistic}, old, offer, "", "TLS handshake", false},
+		{"opportunistic, CBC only", dial.TLS{Policy: dial.TLSOpportunistic}, cbc, offer, "", "does not go on in plain text", false},
+		{"required, offered", dial.TLS{Policy: dial.TLSRequired}, expired, offer, "", "", true},
+		{"required, stripped", dial.TLS{Policy: dial.TLSRequired}, good, []string{"PIPELINING"}, "", "not announced", false},
+		{"required, refused", dial.TLS{Policy: dial.TLSRequired}, good, offer, "454 4.7.0 not now", "454", false},
+		{"required, TLS 1.1", dial.TLS{Policy: dial.TLSRequired}, old, offer, "", "protocol version", false},
+		{"required, CBC only", dial.TLS{Policy: dial.TLSRequired}, cbc, offer, "", "handshake failure", false},
 		{"verified", verified, good, offer, "", "", true},
 		{"verified, stripped", verified, good, []string{"PIPELINING"}, "", "not announced", false},
 		{"verified, wrong name", verified, wrongName, offer, "", "certificate is valid for other.example, not ox.example", false},
@@ -119,11 +120,11 @@ func TestTLSPolicies(t *testing.T) {
 		{"verified, foreign CA", verified, foreign, offer, "", "certificate signed by unknown authority", false},
 		{"pinned", pinned, good, offer, "", "", true},
 		{"pinned, foreign key", pinned, foreign, offer, "", "is not one of the 2 pinned keys", false},
-		{"pinned, no CA, expired", TLS{Policy: TLSVerified, Pins: [][32]byte{expiredPin}}, expired, offer, "", "", true},
+		{"pinned, no CA, expired", dial.TLS{Policy: dial.TLSVerified, Pins: [][32]byte{expiredPin}}, expired, offer, "", "", true},
 		{"pinned and CA", both, good, offer, "", "", true},
-		{"pinned and CA, foreign", TLS{Policy: TLSVerified, ServerName: "ox.example", CA: ca.pool, Pins: [][32]byte{foreignPin}}, foreign, offer, "", "unknown authority", false},
-		{"implicit", TLS{Policy: TLSVerified, ServerName: "ox.example", CA: ca.pool, Implicit: true}, good, []string{"PIPELINING"}, "", "", true},
-		{"implicit, wrong name", TLS{Policy: TLSVerified, ServerName: "ox.example", CA: ca.pool, Implicit: true}, wrongName, []string{"PIPELINING"}, "", "not ox.example", false},
+		{"pinned and CA, foreign", dial.TLS{Policy: dial.TLSVerified, ServerName: "ox.example", CA: ca.pool, Pins: [][32]byte{foreignPin}}, foreign, offer, "", "unknown authority", false},
+		{"implicit", dial.TLS{Policy: dial.TLSVerified, ServerName: "ox.example", CA: ca.pool, Implicit: true}, good, []string{"PIPELINING"}, "", "", true},
+		{"implicit, wrong name", dial.TLS{Policy: dial.TLSVerified, ServerName: "ox.example", CA: ca.pool, Implicit: true}, wrongName, []string{"PIPELINING"}, "", "not ox.example", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			peer := startPeer(t, &peer{ehlo: c.ehlo, tls: c.server, implicit: c.tls.Implicit, answer: func(_ *session, v, _ string) string {
@@ -161,7 +162,7 @@ func TestSTARTTLSInjection(t *testing.T) {
 		return map[string]string{"STARTTLS": "220 go on\r\n250-evil\r\n250 AUTH PLAIN"}[v]
 	}})
 	ep := endpoint(peer.addr)
-	ep.TLS = TLS{Policy: TLSVerified, ServerName: "ox.example", CA: ca.pool}
+	ep.TLS = dial.TLS{Policy: dial.TLSVerified, ServerName: "ox.example", CA: ca.pool}
 	p := newPool(t, ep, Options{})
 	_, err := p.Open(testContext(t), mail.Client{}, mail.Path{}, nil)
 	if !errors.Is(err, ErrProtocol) || p.Stats().Open != 0 {
@@ -183,7 +184,7 @@ func TestCapabilitiesAfterSTARTTLS(t *testing.T) {
 		return "250-peer\r\n250-STARTTLS\r\n250-PIPELINING\r\n250 DSN"
 	}})
 	ep := endpoint(peer.addr)
-	ep.TLS = TLS{Policy: TLSVerified, ServerName: "ox.example", CA: ca.pool}
+	ep.TLS = dial.TLS{Policy: dial.TLSVerified, ServerName: "ox.example", CA: ca.pool}
 	p := newPool(t, ep, Options{})
 	out := deliverFrom(testContext(t), t, p, mail.Client{}, &gosmtp.MailOptions{RequireTLS: true}, "x\r\n", "b@x.example")
 	if err := out.err(); err != nil {
@@ -202,7 +203,7 @@ func TestCapabilitiesAfterSTARTTLS(t *testing.T) {
 func TestAnswerTooManyIsNotTakenForTheDots(t *testing.T) {
 	ca := newAuthority(t)
 	server, _ := ca.issue(t, "ox.example", time.Hour)
-	for _, policy := range []TLSPolicy{TLSNone, TLSRequired} {
+	for _, policy := range []dial.TLSPolicy{dial.TLSNone, dial.TLSRequired} {
 		for _, gap := range []string{"one write", "one segment", "two writes", "later"} {
 			t.Run(policy.String()+", "+gap, func(t *testing.T) {
 				peer := startPeer(t, &peer{ehlo: []string{"STARTTLS"}, tls: server, answer: func(s *session, v, _ string) string {
@@ -226,7 +227,7 @@ func TestAnswerTooManyIsNotTakenForTheDots(t *testing.T) {
 					return ""
 				}})
 				ep := endpoint(peer.addr)
-				ep.TLS = TLS{Policy: policy}
+				ep.TLS = dial.TLS{Policy: policy}
 				p := newPool(t, ep, Options{})
 				err := slowBody(testContext(t), t, p, peer)
 				if err == nil || errors.Is(err, ErrInDoubt) || mail.AsReply(err).Code != 451 || len(peer.bodies()) != 0 {
@@ -246,7 +247,7 @@ func TestInDoubtUnderTLS(t *testing.T) {
 			return map[string]string{verb: cut}[v]
 		}})
 		ep := endpoint(peer.addr)
-		ep.TLS = TLS{Policy: TLSRequired}
+		ep.TLS = dial.TLS{Policy: dial.TLSRequired}
 		err := deliver(testContext(t), t, newPool(t, ep, Options{}), "x\r\n", "b@x.example").err()
 		if err == nil || errors.Is(err, ErrInDoubt) != (verb == ".") {
 			t.Errorf("cut at %s: %v", verb, err)
@@ -316,7 +317,7 @@ func TestAuth(t *testing.T) {
 func TestNoCredentialsWithoutVerifiedTLS(t *testing.T) {
 	ep := endpoint("192.0.2.1:25")
 	ep.Auth = &Auth{Username: "relay", Password: func() (string, error) { return "x", nil }}
-	for _, policy := range []TLSPolicy{TLSNone, TLSOpportunistic, TLSRequired} {
+	for _, policy := range []dial.TLSPolicy{dial.TLSNone, dial.TLSOpportunistic, dial.TLSRequired} {
 		ep.TLS.Policy = policy
 		if err := ep.Validate(); err == nil || !strings.Contains(err.Error(), "verified") {
 			t.Errorf("%s: %v", policy, err)

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/dial"
 	"mailcutover/proxy/relay"
 	"mailcutover/routing"
 )
@@ -13,7 +14,7 @@ import (
 func TestCutAfterTheEnd(t *testing.T) {
 	pool, err := relay.NewPool(relay.Endpoint{
 		Platform: "ox", Origin: mail.OriginOutside, Protocol: relay.ProtocolLMTP, Hosts: []string{"127.0.0.1:1"}, Helo: "mx1.example",
-		TLS: relay.TLS{Policy: relay.TLSNone},
+		TLS: dial.TLS{Policy: dial.TLSNone},
 	}, relay.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -23,6 +23,7 @@ import (
 	"mailcutover/ledger"
 	"mailcutover/mail"
 	"mailcutover/node"
+	"mailcutover/proxy/dial"
 	"mailcutover/proxy/relay"
 	"mailcutover/proxy/smtp"
 	"mailcutover/routing"
@@ -130,7 +131,7 @@ func newWorld(t *testing.T) *world {
 		w.platforms[id] = p
 		ep := relay.Endpoint{
 			Platform: routing.PlatformID(id), Origin: mail.OriginOutside, Protocol: relay.ProtocolSMTP,
-			Hosts: []string{p.Addr()}, Helo: "mx1.example", TLS: relay.TLS{Policy: relay.TLSNone},
+			Hosts: []string{p.Addr()}, Helo: "mx1.example", TLS: dial.TLS{Policy: dial.TLSNone},
 		}
 		if id == "ox" {
 			ep.Protocol = relay.ProtocolLMTP

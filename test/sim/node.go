@@ -17,6 +17,7 @@ import (
 	"mailcutover/mail"
 	"mailcutover/node"
 	"mailcutover/proxy/deliver"
+	"mailcutover/proxy/dial"
 	"mailcutover/proxy/relay"
 	"mailcutover/proxy/smtp"
 	"mailcutover/proxy/transfer"
@@ -306,7 +307,7 @@ func (l *life) openPlatforms() ([]relay.Platform, error) {
 		way := l.m.platforms[p.name]
 		pool, err := relay.NewPool(relay.Endpoint{
 			Platform: routing.PlatformID(p.name), Origin: mail.OriginOutside, Protocol: relay.ProtocolSMTP,
-			Hosts: []string{"127.0.0.1:25"}, Helo: l.m.name + ".example", TLS: relay.TLS{Policy: relay.TLSNone},
+			Hosts: []string{"127.0.0.1:25"}, Helo: l.m.name + ".example", TLS: dial.TLS{Policy: dial.TLSNone},
 			Limits:   relay.Limits{Connections: 4, PlatformLimit: connectionLimit, Backoff: 200 * time.Millisecond, BackoffMax: time.Second, QueueWait: 3 * time.Second},
 			Timeouts: relay.Timeouts{Dial: time.Second, Greeting: 2 * time.Second, Command: 2 * time.Second, Mail: 2 * time.Second, Rcpt: 2 * time.Second, Data: 2 * time.Second, Dot: 3 * time.Second, Block: 2 * time.Second},
 		}, relay.Options{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {

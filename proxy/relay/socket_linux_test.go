@@ -57,10 +57,11 @@ func TestAbortSendsAReset(t *testing.T) {
 		}
 		defer nc.Close()
 		buf := make([]byte, 4096)
-		for _, answer := range []string{"220 x\r\n", "250-x\r\n250 PIPELINING\r\n", "250 ok\r\n250 ok\r\n", "354 go on\r\n"} {
+		for _, answer := range []string{"220 x\r\n", "250-x\r\n250 PIPELINING\r\n", "250 ok\r\n250 ok\r\n"} {
 			io.WriteString(nc, answer)
 			nc.Read(buf)
 		}
+		io.WriteString(nc, "354 go on\r\n")
 		_, err = io.Copy(io.Discard, nc)
 		ended <- err
 	}()
