@@ -3,23 +3,28 @@ package splice
 import (
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"mailcutover/internal/nonblock"
 )
 
-// Sizes of buffers. A chunk is what is read at once. The slack is for what TLS adds to a
-// chunk, in the worst case with crypto/tls's small first records.
+// Classes of buffers. A chunk is what is read at once: a direction that fills one gets the next
+// class, and begins anew after a pause.
 const (
-	small = iota // the first read of a direction that was idle
-	large        // of one that filled a small buffer
+	small = iota
+	large
+	huge
 	sizes
-
-	smallChunk = 16 << 10
-	largeChunk = 64 << 10
 )
 
-// chunk is how much of a buffer is filled by a read, and slack what it has beyond.
-var chunk = [sizes]int{smallChunk, largeChunk}
+// chunk is how much of a buffer a read fills, and slack what it has beyond, for what TLS adds
+// in the worst case, with crypto/tls's small first records.
+var chunk = [sizes]int{16 << 10, 64 << 10, 256 << 10}
+
+// lent is how many buffers of a class are lent at once; beyond that it is the class below.
+// So many slow peers can't hold much memory: 32 MiB each of the upper classes, and 16 KiB for
+// each direction.
+var lent = [sizes]int64{1 << 62, 512, 128}
 
 const slack = 4 << 10
 
@@ -35,54 +40,51 @@ func (b *buffer) bytes() []byte { return b.p[b.from:b.to] }
 // room is where the next read goes.
 func (b *buffer) room() []byte { return b.p[b.to:chunk[b.class]] }
 
-// append adds p, for which a larger buffer is borrowed if need be.
-func (b *buffer) append(pool *pool, p []byte) {
+// append adds p, in more memory if need be.
+func (b *buffer) append(p []byte) {
 	if need := b.to + len(p); need > len(b.p) {
-		grown := b.p
-		if c := class(need); c < sizes {
-			other := pool.get(c)
-			grown, other.p = other.p, b.p
-			other.class, b.class = b.class, c
-			copy(grown, b.p[:b.to])
-			b.p = grown
-			pool.put(&other)
-		} else {
-			b.p = append(make([]byte, 0, 2*need), b.p[:b.to]...)
-			b.p = b.p[:cap(b.p)]
-			b.class = sizes
-		}
+		b.p = append(make([]byte, 0, 2*need), b.p[:b.to]...)
+		b.p = b.p[:cap(b.p)]
 	}
 	b.to += copy(b.p[b.to:], p)
 }
 
-// class returns the smallest class that holds n bytes; sizes: none does.
+// class returns the smallest class whose chunk is n bytes or more, or the greatest.
 func class(n int) int {
-	for c, size := range chunk {
-		if n <= size+slack {
-			return c
-		}
+	c := small
+	for c < huge && n > chunk[c] {
+		c++
 	}
-	return sizes
+	return c
 }
 
 // pool lends buffers. What is not lent is the garbage collector's.
-type pool [sizes]sync.Pool
+type pool [sizes]struct {
+	sync.Pool
+	lent atomic.Int64
+}
 
+// get lends a buffer of this class, or of a lower one.
 func (l *pool) get(class int) *buffer {
-	if class < sizes {
-		if b, ok := l[class].Get().(*buffer); ok {
-			return b
-		}
-		return &buffer{p: make([]byte, chunk[class]+slack), class: class}
+	for class > small && l[class].lent.Load() >= lent[class] {
+		class--
 	}
-	panic("no such class")
+	l[class].lent.Add(1)
+	if b, ok := l[class].Get().(*buffer); ok {
+		return b
+	}
+	return &buffer{p: make([]byte, chunk[class]+slack), class: class}
 }
 
 // put takes a buffer back, if there is one, and forgets it there.
 func (l *pool) put(at **buffer) {
 	b := *at
 	*at = nil
-	if b != nil && b.class < sizes {
+	if b == nil || b.class == sizes {
+		return
+	}
+	l[b.class].lent.Add(-1)
+	if len(b.p) == chunk[b.class]+slack {
 		b.from, b.to = 0, 0
 		l[b.class].Put(b)
 	}

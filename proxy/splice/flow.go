@@ -1,14 +1,20 @@
 package splice
 
+import "time"
+
 // flow is one direction. It belongs to whoever runs the pair.
 type flow struct {
-	buf  *buffer // read and not written; nil: nothing
-	busy bool    // the last read filled its buffer
-	eof  bool    // nothing more comes
-	said bool    // TLS: close_notify is in the wire
-	shut bool    // the end was passed on, or nobody is there to take it
-	dead bool    // who it goes to takes nothing any more: what comes is dropped
+	buf   *buffer // read and not written; nil: nothing
+	class int     // of the next buffer
+	eof   bool    // nothing more comes
+	said  bool    // TLS: close_notify is in the wire
+	shut  bool    // the end was passed on, or nobody is there to take it
+	dead  bool    // who it goes to takes nothing any more: what comes is dropped
 }
+
+// pause is how long a pair moves no byte before its buffers are small again: it was idle, or
+// its peers are slow.
+const pause = 50 * time.Millisecond
 
 // rest makes a flow that begins with p.
 func rest(p []byte) flow {
@@ -61,17 +67,16 @@ func (j *Joint) mayFlow() bool {
 }
 
 func (j *Joint) read(f *flow, src *side) {
-	class := small
-	if f.busy {
-		class = large
-	}
-	f.buf = j.e.pool.get(class)
+	f.buf = j.e.pool.get(f.class)
 	n, err := src.read(f.buf)
-	f.busy = n == chunk[class]
-	if n == 0 {
+	switch {
+	case n == chunk[f.buf.class]:
+		f.class = min(f.class+1, huge)
+	case n == 0:
 		j.e.pool.put(&f.buf)
-	} else {
-		j.touch()
+	}
+	if n > 0 && j.touch() > pause {
+		f.class = small
 	}
 	switch {
 	case err != nil:
@@ -98,7 +103,9 @@ func (j *Joint) write(f *flow, dst *side) {
 	}
 	j.gate.Unlock()
 	if n > 0 {
-		j.touch()
+		if j.touch() > pause {
+			f.class = small
+		}
 		if f == &j.down {
 			j.toClient.Add(int64(n))
 			j.owner.ToClientSeen(p[:n])

@@ -313,5 +313,8 @@ func (j *Joint) isCut() bool {
 	return j.cut
 }
 
-// touch notes that a byte moved.
-func (j *Joint) touch() { j.last.Store(int64(time.Since(j.e.born))) }
+// touch notes that a byte moved, and returns how long none had.
+func (j *Joint) touch() time.Duration {
+	now := time.Since(j.e.born)
+	return now - time.Duration(j.last.Swap(int64(now)))
+}

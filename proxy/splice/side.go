@@ -94,7 +94,7 @@ func (s *side) write(b *buffer) (int, error) {
 		return n, nil
 	}
 	if s.wire.out == nil {
-		s.wire.out = s.wire.pool.get(min(class(b.to-b.from), large))
+		s.wire.out = s.wire.pool.get(class(b.to - b.from))
 	}
 	n, err := s.tls.Write(b.bytes())
 	b.from += n

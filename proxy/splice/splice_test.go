@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -18,7 +19,12 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(peersVariable) != "" {
+		peersMain()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience is the longest that anything here is waited for.
 const patience = 30 * time.Second

@@ -112,7 +112,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	if w.out == nil {
 		w.out = w.pool.get(small)
 	}
-	w.out.append(w.pool, p)
+	w.out.append(p)
 	return len(p), nil
 }
 
