@@ -19,15 +19,23 @@ type DovecotOptions struct {
 	First string
 	// Extra is put at the end of the configuration, where it wins.
 	Extra string
+	// Logins has POP3, ManageSieve and submission served too, and says to trust clients on
+	// this host: they may tell in whose name they come (XCLIENT).
+	Logins bool
+	// Relay is where submission takes mail to, host and port; with Logins.
+	Relay string
 }
 
 // Dovecot is a Dovecot with LMTP and IMAP.
 type Dovecot struct {
 	*Process
 	maildirs
-	LMTP string // host and port
-	IMAP string // host and port
-	conf string
+	LMTP       string // host and port
+	IMAP       string // host and port
+	POP3       string // host and port; with Logins
+	Sieve      string // host and port; with Logins
+	Submission string // host and port; with Logins
+	conf       string
 }
 
 // StartDovecot starts a Dovecot as target platform.
@@ -63,6 +71,12 @@ func StartDovecot(t TB, o DovecotOptions) *Dovecot {
 	}
 	settings = append(settings, "mail_uid = "+uid, "mail_gid = "+gid)
 
+	var pop3, sieve, submission int
+	if o.Logins {
+		pop3, sieve, submission = Port(t), Port(t), Port(t)
+		settings = append(settings, loginServices(pop3, sieve, submission, o.Relay)...)
+	}
+
 	conf := strings.Join(settings, "\n") + "\n"
 	conf = strings.Replace(conf, "uid=5000 gid=5000 home=/var/mail/target/%u",
 		fmt.Sprintf("uid=%s gid=%s home=%s/%%u", uid, gid, base), 1)
@@ -81,6 +95,9 @@ func StartDovecot(t TB, o DovecotOptions) *Dovecot {
 		IMAP:     fmt.Sprintf("127.0.0.1:%d", imap),
 		conf:     filepath.Join(dir, "dovecot.conf"),
 	}
+	if o.Logins {
+		d.POP3, d.Sieve, d.Submission = fmt.Sprintf("127.0.0.1:%d", pop3), fmt.Sprintf("127.0.0.1:%d", sieve), fmt.Sprintf("127.0.0.1:%d", submission)
+	}
 	writeFile(t, d.conf, []byte(conf))
 	path, err := lookPath("dovecot")
 	if err != nil {
@@ -91,6 +108,25 @@ func StartDovecot(t TB, o DovecotOptions) *Dovecot {
 		return exec.Command(path, "-F", "-c", d.conf)
 	}, "dovecot.conf")
 	return d
+}
+
+// loginServices are the settings of what is served with DovecotOptions.Logins.
+func loginServices(pop3, sieve, submission int, relay string) []string {
+	settings := []string{
+		"protocols = imap lmtp pop3 sieve submission",
+		"login_trusted_networks = 127.0.0.0/8",
+		"hostname = dovecot.example",
+		fmt.Sprintf("service pop3-login {\n inet_listener pop3 {\n  port = %d\n }\n inet_listener pop3s {\n  port = 0\n }\n}", pop3),
+		fmt.Sprintf("service managesieve-login {\n inet_listener sieve {\n  port = %d\n }\n}", sieve),
+		fmt.Sprintf("service submission-login {\n inet_listener submission {\n  port = %d\n }\n}", submission),
+	}
+	if host, port, ok := strings.Cut(relay, ":"); ok {
+		settings = append(settings, "submission_relay_host = "+host, "submission_relay_port = "+port)
+	}
+	if os.Getuid() != 0 {
+		settings = append(settings, "service pop3-login {\n chroot =\n}", "service managesieve-login {\n chroot =\n}", "service submission-login {\n chroot =\n}")
+	}
+	return settings
 }
 
 // passwdFile makes a passwd-file as Dovecot reads it:
