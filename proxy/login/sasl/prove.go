@@ -28,6 +28,9 @@ type Proof struct {
 // other of the two: the token is the same. A master user's separator makes a name
 // that both PLAIN and LOGIN can carry; without one it needs PLAIN's authzid.
 func Prove(a *login.Attempt, offers func(mechanism string) bool) (*Proof, error) {
+	if err := complete(a); err != nil {
+		return nil, err
+	}
 	if a.Master == nil && a.Mechanism != login.MechanismPassword {
 		return proveToken(a, offers)
 	}
@@ -88,8 +91,8 @@ type Identity struct {
 
 // Tell returns the identity for an attempt with a password, or by a master user.
 func Tell(a *login.Attempt) (Identity, error) {
-	if a.Login == "" {
-		return Identity{}, fmt.Errorf("%w: no login", ErrMalformed)
+	if err := complete(a); err != nil {
+		return Identity{}, err
 	}
 	if a.Master == nil {
 		return Identity{Name: a.Login, Password: append([]byte(nil), a.Secret...)}, nil
@@ -102,6 +105,19 @@ func Tell(a *login.Attempt) (Identity, error) {
 		return Identity{Name: a.Login + a.Master.Separator + a.Master.User, Password: []byte(password)}, nil
 	}
 	return Identity{Authzid: a.Login, Name: a.Master.User, Password: []byte(password)}, nil
+}
+
+// complete makes sure that the login says all that the platform is to be told. Another
+// mailbox has to be part of it in the platform's own form: without it the client would
+// land in the wrong mailbox.
+func complete(a *login.Attempt) error {
+	switch {
+	case a.Login == "":
+		return fmt.Errorf("%w: no login", ErrMalformed)
+	case a.Shared != "":
+		return fmt.Errorf("%w: another mailbox that isn't in the login", ErrMalformed)
+	}
+	return nil
 }
 
 // Mechanism returns the mechanism's name, in upper case.

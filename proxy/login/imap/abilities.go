@@ -1,0 +1,74 @@
+package imap
+
+import (
+	"bytes"
+	"errors"
+
+	"mailcutover/proxy/login/sasl"
+)
+
+// errUnauthenticate is for a platform that announces UNAUTHENTICATE (RFC 8437): after it
+// another user could log in on a session that is routed for the first one's mailbox.
+var errUnauthenticate = errors.New("the platform announces UNAUTHENTICATE")
+
+// abilities are a platform's capabilities, as far as they matter before login.
+type abilities struct {
+	known         bool
+	startTLS      bool
+	loginDisabled bool
+	initial       bool // SASL-IR
+	id            bool
+	literal       int64 // the longest literal that needs no permission; -1: none
+	// AUTH=
+	plain, login, oauthBearer, xoauth2 bool
+}
+
+// read takes a capability list, instead of the one before.
+func (a *abilities) read(list []byte) error {
+	*a = abilities{known: true, literal: -1}
+	for word := range bytes.FieldsSeq(list) {
+		switch string(bytes.ToUpper(word)) {
+		case "UNAUTHENTICATE":
+			return errUnauthenticate
+		case "STARTTLS":
+			a.startTLS = true
+		case "LOGINDISABLED":
+			a.loginDisabled = true
+		case "SASL-IR":
+			a.initial = true
+		case "ID":
+			a.id = true
+		case "LITERAL+":
+			a.literal = maxTotal
+		case "LITERAL-":
+			a.literal = max(a.literal, 4096) // RFC 7888 section 5
+		case "IMAP4REV2": // has both of its own (RFC 9051 appendix E)
+			a.initial = true
+			a.literal = max(a.literal, 4096)
+		case "AUTH=" + sasl.NamePlain:
+			a.plain = true
+		case "AUTH=" + sasl.NameLogin:
+			a.login = true
+		case "AUTH=" + sasl.NameOAuthBearer:
+			a.oauthBearer = true
+		case "AUTH=" + sasl.NameXOAuth2:
+			a.xoauth2 = true
+		}
+	}
+	return nil
+}
+
+// offers tells whether the platform offers a mechanism.
+func (a *abilities) offers(mechanism string) bool {
+	switch mechanism {
+	case sasl.NamePlain:
+		return a.plain
+	case sasl.NameLogin:
+		return a.login
+	case sasl.NameOAuthBearer:
+		return a.oauthBearer
+	case sasl.NameXOAuth2:
+		return a.xoauth2
+	}
+	return false
+}
