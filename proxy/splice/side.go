@@ -27,6 +27,9 @@ func newSide(nc net.Conn, p *pool) (side, error) {
 	if err != nil {
 		return side{}, err
 	}
+	if err := tcp.SetKeepAlive(true); err != nil {
+		return side{}, err
+	}
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return side{}, err

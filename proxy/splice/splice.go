@@ -113,6 +113,9 @@ func parts(nc net.Conn) (*net.TCPConn, *wire, *tls.Conn, error) {
 	case *wire:
 		return nc.TCPConn, nil, nil, nil
 	case *tls.Conn:
+		if !nc.ConnectionState().HandshakeComplete {
+			return nil, nil, nil, fmt.Errorf("%w: TLS without a handshake", ErrUnfit)
+		}
 		if w, ok := nc.NetConn().(*wire); ok {
 			return w.TCPConn, w, nc, nil
 		}

@@ -280,7 +280,7 @@ func TestMuch(t *testing.T) {
 		o := newOwner()
 		j, client, platform := pair(Pair{Owner: o})
 		j.Start()
-		up, down := make([]byte, 5<<20+17), make([]byte, 9<<20+5)
+		up, down := make([]byte, 3<<20+17), make([]byte, 5<<20+5)
 		rand.Read(up)
 		rand.Read(down)
 		var group sync.WaitGroup
