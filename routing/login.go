@@ -30,3 +30,10 @@ func (s *State) LoginAt(agency AgencyID, mailbox MailboxID, platform PlatformID)
 	}
 	return row.At(platform == a.Target && platform != a.Source).Login, true
 }
+
+// Taken reports whether some mailbox, or fixed address, has this login as a key in whatever
+// role, such as a platform's own name for it; also true where that can't be said.
+func (s *State) Taken(l Login) bool {
+	var d Decision
+	return s.decide(&d, string(l), false) || d.Reason != ReasonNoSuchName
+}

@@ -1,6 +1,7 @@
 package login
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/listen"
 )
 
 // Conn is a client's connection before its login is through. It belongs to the goroutine
@@ -36,6 +38,10 @@ type ConnOptions struct {
 	// has passed. nil: never.
 	Ended func() error
 
+	// Strangers has a PROXY header refused that nobody may send: the connection ends without
+	// a word (ErrProxyHeader).
+	Strangers bool
+
 	// TLS makes the server's side of a handshake; nil: STARTTLS isn't offered.
 	TLS func(net.Conn) *tls.Conn
 
@@ -46,9 +52,22 @@ type ConnOptions struct {
 // NewConn returns a connection for a dialogue. It is for the core, and for tests of
 // dialogues (logintest).
 func NewConn(o ConnOptions) *Conn {
-	return &Conn{o: o, secure: o.Secure, wire: wire{
+	c := &Conn{o: o, secure: o.Secure, wire: wire{
 		nc: o.Net, write: orDefault(o.Write), ended: o.Ended, deadline: waitFor(o.Idle, o.Until),
 	}}
+	if o.Strangers {
+		c.first = noProxyHeader
+	}
+	return c
+}
+
+// noProxyHeader refuses the beginning of a PROXY header, of version 1 or 2: it is no command of
+// any protocol.
+func noProxyHeader(p []byte) error {
+	if bytes.HasPrefix(p, []byte("PROXY ")) || bytes.HasPrefix(p, []byte(listen.SignatureV2)) {
+		return ErrProxyHeader
+	}
+	return nil
 }
 
 // defaultWrite is how long a flush or a handshake may take where nothing is said.

@@ -14,6 +14,7 @@ type Leg struct {
 	wire
 	o         LegOptions
 	encrypted bool
+	proving   bool // MaySend has said yes
 }
 
 // LegOptions are what a [Leg] is made of.
@@ -22,7 +23,9 @@ type LegOptions struct {
 	Target    Target
 	Encrypted bool // Net is TLS
 
-	Answer    time.Duration // the longest wait for the platform's next bytes; 0: 30 s
+	Greeting  time.Duration // the longest wait for the platform's first bytes; 0: as Answer
+	Answer    time.Duration // for its next ones; 0: 30 s
+	Login     time.Duration // the same after credentials may be sent; 0: as Answer
 	Until     time.Time     // when the login must be through; zero: no end
 	Write     time.Duration // the longest that a flush may take; 0: 30 s
 	Handshake time.Duration // the longest that a TLS handshake may take; 0: 30 s
@@ -41,9 +44,18 @@ type LegOptions struct {
 // NewLeg returns a leg for a dialogue. It is for the core, and for tests of dialogues
 // (logintest).
 func NewLeg(o LegOptions) *Leg {
-	return &Leg{o: o, encrypted: o.Encrypted, wire: wire{
-		nc: o.Net, write: orDefault(o.Write), ended: o.Ended, deadline: waitFor(orDefault(o.Answer), o.Until),
-	}}
+	l := &Leg{o: o, encrypted: o.Encrypted, wire: wire{nc: o.Net, write: orDefault(o.Write), ended: o.Ended}}
+	l.deadline = func() time.Time {
+		wait := orDefault(o.Answer)
+		switch {
+		case !l.heard && o.Greeting > 0:
+			wait = o.Greeting
+		case l.proving && o.Login > 0:
+			wait = o.Login
+		}
+		return waitFor(wait, o.Until)()
+	}
+	return l
 }
 
 // Target is what a dialogue may know of the platform's endpoint.
@@ -103,8 +115,11 @@ func (l *Leg) StartTLS() error {
 
 // MaySend returns nil if credentials may go over this connection as it is now, else why not.
 func (l *Leg) MaySend() error {
-	if l.o.MaySend == nil {
-		return nil
+	if l.o.MaySend != nil {
+		if err := l.o.MaySend(l.encrypted); err != nil {
+			return err
+		}
 	}
-	return l.o.MaySend(l.encrypted)
+	l.proving = true
+	return nil
 }

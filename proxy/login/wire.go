@@ -20,6 +20,8 @@ var (
 	// ErrInjected is for bytes that came behind STARTTLS, before the handshake: whoever
 	// sent them could be anybody (CVE-2011-0411).
 	ErrInjected = errors.New("bytes behind STARTTLS")
+	// ErrProxyHeader is for a PROXY header of a peer that may send none.
+	ErrProxyHeader = errors.New("PROXY header from a peer that may send none")
 	// ErrQuit is what Serve returns when the client said that it goes.
 	ErrQuit = errors.New("quit")
 )
@@ -31,9 +33,11 @@ type wire struct {
 	in       []byte // unread: in[at:]
 	at       int
 	out      []byte
-	deadline func() time.Time // of the next read; zero time: none
-	ended    func() error     // why nothing is to be waited for; nil: never
-	write    time.Duration    // the longest that a flush may take
+	deadline func() time.Time   // of the next read; zero time: none
+	first    func([]byte) error // looks at the first bytes that come; nil: nobody does
+	heard    bool               // something has come
+	ended    func() error       // why nothing is to be waited for; nil: never
+	write    time.Duration      // the longest that a flush may take
 }
 
 // readSize is what is read at once.
@@ -132,6 +136,13 @@ func (w *wire) fill() error {
 	n, err := w.nc.Read(w.in[len(w.in):cap(w.in)])
 	w.in = w.in[:len(w.in)+n]
 	if n > 0 {
+		if !w.heard && w.first != nil {
+			if err := w.first(w.in); err != nil {
+				w.in = w.in[:0]
+				return err
+			}
+		}
+		w.heard = true
 		return nil
 	}
 	if err == nil {
