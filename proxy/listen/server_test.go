@@ -2,9 +2,14 @@ package listen
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -105,5 +110,175 @@ func TestPanicEndsOneConnection(t *testing.T) {
 	}
 	if b, _ := io.ReadAll(dial(t, addr)); string(b) != "hello" {
 		t.Errorf("got %q, want the next connection to be served", b)
+	}
+}
+
+// loopback are the peers that a test's are among.
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+
+// counts is an observer.
+type counts struct {
+	mu             sync.Mutex
+	opened, closed int
+	refused        map[string]int
+}
+
+func (c *counts) ConnectionOpened() { c.mu.Lock(); defer c.mu.Unlock(); c.opened++ }
+func (c *counts) ConnectionClosed() { c.mu.Lock(); defer c.mu.Unlock(); c.closed++ }
+func (c *counts) ConnectionRefused(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refused == nil {
+		c.refused = make(map[string]int)
+	}
+	c.refused[reason]++
+}
+
+// TestLimits wants what is beyond a limit to be told so, and its place to be free again as
+// soon as a connection has left, whether or not a goroutine served it to the end.
+func TestLimits(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		options Options
+		reason  string
+	}{
+		{"in all", Options{Connections: 2}, RefusedLimit},
+		{"per address", Options{ConnectionsPerAddress: 2}, RefusedAddress},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := &counts{}
+			c.options.Observer = o
+			c.options.Refusal = func(reason string) []byte { return []byte("no: " + reason) }
+			conns := make(chan *Conn, 3)
+			s, addr := start(t, c.options, func(c *Conn) bool {
+				conns <- c
+				io.WriteString(c.NetConn(), "hello")
+				return true
+			})
+			hello := func(want string) {
+				t.Helper()
+				b := make([]byte, 64)
+				if n, err := dial(t, addr).Read(b); string(b[:n]) != want {
+					t.Fatalf("got %q (%v), want %q", b[:n], err, want)
+				}
+			}
+			hello("hello")
+			hello("hello")
+			hello("no: " + c.reason)
+			first, second := <-conns, <-conns
+			first.NetConn().Close()
+			first.Leave()
+			if n := s.Connections(); n != 1 {
+				t.Errorf("%d connections, want 1", n)
+			}
+			hello("hello")
+			hello("no: " + c.reason)
+			for _, left := range []*Conn{second, <-conns} {
+				left.NetConn().Close()
+				left.Leave()
+			}
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			if o.opened != 3 || o.closed != 3 || o.refused[c.reason] != 2 {
+				t.Errorf("counted %d, %d, %v", o.opened, o.closed, o.refused)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if len(s.addresses) > 0 {
+				t.Errorf("addresses are kept: %v", s.addresses)
+			}
+		})
+	}
+}
+
+// TestContextEndsKeptConnections wants the end of Serve's context to cut, and Serve to wait.
+func TestContextEndsKeptConnections(t *testing.T) {
+	conns := make(chan *Conn, 1)
+	stages := make(chan Stage, 4)
+	s, err := New(Options{ID: "test"}, func(c *Conn) bool {
+		c.Notify(func(at Stage) { stages <- at })
+		conns <- c
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, ln) }()
+	dial(t, ln.Addr().String())
+	c := <-conns
+	cancel()
+	if at := <-stages; at != Cut {
+		t.Fatalf("stage %v, want a cut", at)
+	}
+	c.Notify(func(at Stage) { stages <- at }) // whoever comes late is told, too
+	if at := <-stages; at != Cut {
+		t.Fatalf("stage %v, want a cut", at)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("Serve returned %v before the connection left", err)
+	default:
+	}
+	c.NetConn().Close()
+	c.Leave()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Serve returned %v", err)
+	}
+	if err := s.Shutdown(t.Context()); err != nil || len(stages) > 0 {
+		t.Errorf("Shutdown after it returned %v, with %d more calls", err, len(stages))
+	}
+}
+
+// TestDrainEndsWaiting has peers that wait in a header, in a handshake and in a read.
+func TestDrainEndsWaiting(t *testing.T) {
+	config := &tls.Config{Certificates: []tls.Certificate{certificate(t)}}
+	for name, o := range map[string]Options{"header": {ProxyNets: loopback, HeaderTime: time.Hour}, "handshake": {}, "read": {}} {
+		t.Run(name, func(t *testing.T) {
+			s, addr := start(t, o, func(c *Conn) bool {
+				if name == "handshake" {
+					c.Handshake(config, time.Hour)
+					return false
+				}
+				c.NetConn().SetReadDeadline(time.Now().Add(time.Hour))
+				for b := make([]byte, 1); c.Stage() == Serving; {
+					c.NetConn().Read(b)
+				}
+				return false
+			})
+			nc := dial(t, addr)
+			for deadline := time.Now().Add(10 * time.Second); s.Connections() == 0 && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
+			if err := s.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if b, err := io.ReadAll(nc); len(b) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("got %q, %v", b, err)
+			}
+		})
+	}
+}
+
+// TestOptionsAreChecked wants each mistake to be named.
+func TestOptionsAreChecked(t *testing.T) {
+	handler := func(*Conn) bool { return false }
+	for want, c := range map[string]struct {
+		o Options
+		h Handler
+	}{
+		"without id": {Options{}, handler},
+		"no handler": {Options{ID: "x"}, nil},
+		"negative":   {Options{ID: "x", Connections: -1}, handler},
+		"header":     {Options{ID: "x", ProxyNets: loopback}, handler},
+	} {
+		if _, err := New(c.o, c.h); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
 	}
 }

@@ -92,6 +92,21 @@ func TestProxyHeaderIsRequiredOrRefused(t *testing.T) {
 	}
 }
 
+// TestFront holds the listener to what holds for all protocols.
+func TestFront(t *testing.T) {
+	certificates := serverTLS(t)
+	listentest.Run(t, func(t *testing.T, s listentest.Settings) string {
+		o := testOptions()
+		o.ProxyNets, o.Limits.ConnectionsPerAddress = s.ProxyNets, s.ConnectionsPerAddress
+		o.TLSConfig, o.ImplicitTLS = certificates, s.Implicit
+		if s.HeaderTime > 0 {
+			o.Limits.Handshake = s.HeaderTime
+		}
+		_, addr := startServer(t, o, &recorder{})
+		return addr
+	})
+}
+
 // TestProxyHeaderBeforeTLS has a header and the handshake in one segment, and one that
 // comes within TLS.
 func TestProxyHeaderBeforeTLS(t *testing.T) {

@@ -1,7 +1,9 @@
-// Package listentest has PROXY headers for tests of what listens, good and bad.
+// Package listentest is the test of what comes before a protocol: PROXY headers, good and
+// bad, early and late, and peers that take their time.
 //
-// It promises that [Headers] has a row for each way in which a header can be wrong. Its callers
-// are the tests of proxy/listen and of the protocols above it; a test that can't go on fails.
+// [Run] holds any listener to it whose protocol speaks first. It promises that [Headers] has a
+// row for each way in which a header can be wrong. It refuses nothing; a test that can't go on
+// fails. Its callers are the tests of proxy/listen and of the protocols above it.
 package listentest
 
 import (
@@ -14,9 +16,10 @@ import (
 type Kind uint8
 
 const (
-	Valid   Kind = iota
-	Short        // a beginning, of which more is to be waited for
-	Invalid      // refused as soon as it shows
+	KindUnknown Kind = iota
+	Valid
+	Short   // a beginning, of which more is to be waited for
+	Invalid // refused as soon as it shows
 )
 
 // Header is what a peer sends first.
