@@ -84,3 +84,77 @@ func TestBackoffGrows(t *testing.T) {
 		}
 	})
 }
+
+// TestCallersEndIsNoFailure wants a host that was being dialled when the caller left to be
+// as good as before, and the cause to be told.
+func TestCallersEndIsNoFailure(t *testing.T) {
+	gone := errors.New("client is gone")
+	d, err := New(Endpoint{Platform: "ox", Hosts: []string{"a:1", "b:1"}, TLS: TLS{Policy: TLSNone}}, Options{
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go cancel(gone)
+	if _, _, err := d.Dial(ctx); !errors.Is(err, gone) {
+		t.Errorf("got %v, want the cause", err)
+	}
+	for _, s := range d.Stats() {
+		if !s.Healthy {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
+// TestSilentHost wants a dial to end by its own time, and the next host to be tried.
+func TestSilentHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, err := New(Endpoint{Platform: "ox", Hosts: []string{"silent:1", "b:1"}, TLS: TLS{Policy: TLSNone}, DialTimeout: 5 * time.Second}, Options{
+			Dial: func(ctx context.Context, _, host string) (net.Conn, error) {
+				if host == "silent:1" {
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}
+				c, _ := net.Pipe()
+				return c, nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		if _, host, err := d.Dial(t.Context()); err != nil || host != "b:1" || time.Since(begun) != 5*time.Second {
+			t.Errorf("got %s (%v) after %v", host, err, time.Since(begun))
+		}
+	})
+}
+
+// TestLostAttempt wants a caller that never says what came of its attempt not to keep a host
+// from others for good.
+func TestLostAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{}
+		d := testDialer(t, n, "a:1")
+		d.Failed("a:1", errors.New("greeting 421"))
+		d.Failed("unknown:1", errors.New("not ours"))
+		time.Sleep(2 * time.Second)
+		if _, _, err := d.Dial(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := d.Dial(t.Context()); !errors.Is(err, ErrNoHost) {
+			t.Errorf("beside the attempt: %v, want ErrNoHost", err)
+		}
+		time.Sleep(d.Endpoint().DialTimeout + d.Endpoint().AttemptTime)
+		if _, _, err := d.Dial(t.Context()); err != nil {
+			t.Errorf("after its time: %v", err)
+		}
+		d.Failed("a:1", errors.New("greeting 421"))
+		if s := d.Stats()[0]; s.Failures != 2 || s.Error != "greeting 421" {
+			t.Errorf("%+v", s)
+		}
+	})
+}
