@@ -2,14 +2,10 @@ package imap
 
 import (
 	"bytes"
-	"errors"
 
+	"mailcutover/proxy/login"
 	"mailcutover/proxy/login/sasl"
 )
-
-// errUnauthenticate is for a platform that announces UNAUTHENTICATE (RFC 8437): after it
-// another user could log in on a session that is routed for the first one's mailbox.
-var errUnauthenticate = errors.New("the platform announces UNAUTHENTICATE")
 
 // abilities are a platform's capabilities, as far as they matter before login.
 type abilities struct {
@@ -29,7 +25,7 @@ func (a *abilities) read(list []byte) error {
 	for word := range bytes.FieldsSeq(list) {
 		switch string(bytes.ToUpper(word)) {
 		case "UNAUTHENTICATE":
-			return errUnauthenticate
+			return login.ErrUnauthenticate
 		case "STARTTLS":
 			a.startTLS = true
 		case "LOGINDISABLED":

@@ -14,7 +14,7 @@ import (
 func (Dialogue) Authenticate(l *login.Leg, a *login.Attempt) (login.Welcome, error) {
 	p := &platform{l: l}
 	welcome, err := p.authenticate(a)
-	if errors.Is(err, errUnauthenticate) {
+	if errors.Is(err, login.ErrUnauthenticate) {
 		// It may have logged us in. The answer isn't waited for: the connection is closed.
 		l.Print(p.tag(), " LOGOUT\r\n")
 		_ = l.Flush()

@@ -156,7 +156,7 @@ func (p *platform) capabilities(doing string) error {
 			return p.refused(doing, final)
 		case final != nil:
 			if _, ok := p.caps["UNAUTHENTICATE"]; ok {
-				return p.fail(doing, errors.New("the platform announces UNAUTHENTICATE, by which another user could go on with this session"))
+				return p.fail(doing, login.ErrUnauthenticate)
 			}
 			return nil
 		}
