@@ -112,6 +112,14 @@ func CurlMail(t TB, addr, from string, to []string, message []byte) (output stri
 	return run(t, message, "curl", args...)
 }
 
+// Python runs a script with python3(1), which has the clients that many scripts use: smtplib,
+// poplib, imaplib. It returns its output, with errors, and its exit status.
+func Python(t TB, script string, args ...string) (output string, status int) {
+	t.Helper()
+	Need(t, "python")
+	return run(t, []byte(script), "python3", append([]string{"-"}, args...)...)
+}
+
 // HAProxy is an HAProxy in TCP mode in front of one server.
 type HAProxy struct {
 	*Process

@@ -116,6 +116,7 @@ func loginServices(pop3, sieve, submission int, relay string) []string {
 		"protocols = imap lmtp pop3 sieve submission",
 		"login_trusted_networks = 127.0.0.0/8",
 		"hostname = dovecot.example",
+		"service anvil {\n unix_listener anvil-auth-penalty {\n  mode = 0\n }\n}", // else a wrong password slows the next login
 		fmt.Sprintf("service pop3-login {\n inet_listener pop3 {\n  port = %d\n }\n inet_listener pop3s {\n  port = 0\n }\n}", pop3),
 		fmt.Sprintf("service managesieve-login {\n inet_listener sieve {\n  port = %d\n }\n}", sieve),
 		fmt.Sprintf("service submission-login {\n inet_listener submission {\n  port = %d\n }\n}", submission),
