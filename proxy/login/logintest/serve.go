@@ -54,25 +54,8 @@ func Serve(t testing.TB, d login.Dialogue, o ServeOptions) *Served {
 	t.Helper()
 	here, there := newPair(t)
 	server, client := certificates(t)
+	fill(&o.Front, d)
 	f := &o.Front
-	if f.ID == "" {
-		f.ID = d.Protocol()
-	}
-	if f.Hostname == "" {
-		f.Hostname = "mx.example"
-	}
-	if f.LineBytes == 0 {
-		f.LineBytes = 8192
-	}
-	if f.TokenBytes == 0 {
-		f.TokenBytes = 12288
-	}
-	if f.Errors == 0 {
-		f.Errors = 5
-	}
-	if f.Offers == nil {
-		f.Offers = func() login.Offers { return login.Offers{} }
-	}
 	if o.Idle == 0 {
 		o.Idle = patience
 	}
@@ -170,6 +153,28 @@ func (s *Served) Wiped() bool {
 		}
 	}
 	return true
+}
+
+// fill sets what a test left out of its listener.
+func fill(f *login.Front, d login.Dialogue) {
+	if f.ID == "" {
+		f.ID = d.Protocol()
+	}
+	if f.Hostname == "" {
+		f.Hostname = "mx.example"
+	}
+	if f.LineBytes == 0 {
+		f.LineBytes = 8192
+	}
+	if f.TokenBytes == 0 {
+		f.TokenBytes = 12288
+	}
+	if f.Errors == 0 {
+		f.Errors = 5
+	}
+	if f.Offers == nil {
+		f.Offers = func() login.Offers { return login.Offers{} }
+	}
 }
 
 func addrOf(a net.Addr) netip.AddrPort {

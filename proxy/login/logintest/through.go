@@ -1,0 +1,161 @@
+package logintest
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"mailcutover/mail"
+	"mailcutover/proxy/login"
+)
+
+// Through is a proxy that is made of a dialogue alone: every login goes to one platform,
+// and behind it bytes are copied. It is for dialogues with real clients and platforms.
+type Through struct {
+	Addr string // where clients connect to
+
+	mu     sync.Mutex
+	errors []error
+}
+
+// ThroughOptions are for [StartThrough].
+type ThroughOptions struct {
+	Front    login.Front              // as in [ServeOptions]
+	Platform string                   // host:port
+	Target   login.Target             // as in [AuthenticateOptions]; its client is filled in unless it has an address
+	Login    func(name string) string // what the platform is told; nil: the name as it came
+}
+
+// StartThrough starts a proxy, which ends with the test.
+func StartThrough(t testing.TB, d login.Dialogue, o ThroughOptions) *Through {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Through{Addr: ln.Addr().String()}
+	server, _ := certificates(t)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				defer func() { _ = nc.Close() }()
+				_ = nc.SetDeadline(time.Now().Add(2 * patience))
+				if err := p.serve(d, o, nc, server); err != nil && !errors.Is(err, login.ErrQuit) {
+					p.mu.Lock()
+					p.errors = append(p.errors, err)
+					p.mu.Unlock()
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = ln.Close()
+		running.Wait()
+		if t.Failed() {
+			t.Logf("errors of the dialogues: %v", p.Errors())
+		}
+	})
+	return p
+}
+
+// Errors returns why dialogues ended without a login, but for those that said goodbye.
+func (p *Through) Errors() []error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]error(nil), p.errors...)
+}
+
+// serve serves one client to its end.
+func (p *Through) serve(d login.Dialogue, o ThroughOptions, nc net.Conn, server *tls.Config) error {
+	fill(&o.Front, d)
+	addr := addrOf(nc.RemoteAddr())
+	options := login.ConnOptions{
+		Net: nc, Front: o.Front, Idle: patience,
+		Client: mail.Client{Session: "s-1", Listener: o.Front.ID, Peer: addr, Source: addr, Addr: addr, Local: addrOf(nc.LocalAddr())},
+	}
+	client := nc
+	if o.Front.TLS {
+		options.TLS = func(nc net.Conn) *tls.Conn {
+			t := tls.Server(nc, server)
+			client = t
+			return t
+		}
+	}
+	var platform net.Conn
+	var leg *login.Leg
+	options.Login = func(a *login.Attempt) (*login.Session, login.Welcome, error) {
+		var err error
+		if platform, err = net.DialTimeout("tcp", o.Platform, patience); err != nil {
+			return nil, login.Welcome{}, &login.Refusal{Cause: login.CausePlatform, Err: err}
+		}
+		_ = platform.SetDeadline(time.Now().Add(2 * patience))
+		target := o.Target
+		target.Platform, target.Host, target.Helo = "platform", o.Platform, o.Front.Hostname
+		if target.Client.Addr == "" {
+			target.Client = login.ClientInfo{
+				Addr: addr.Addr().String(), Port: portOf(nc.RemoteAddr()), Session: "s-1", Helo: a.Helo,
+				Local: addrOf(nc.LocalAddr()).Addr().String(), LocalPort: portOf(nc.LocalAddr()),
+			}
+		}
+		a.SetLast(func() error { return nil })
+		if a.Login = a.Name; o.Login != nil {
+			a.Login = o.Login(a.Name)
+		}
+		leg = login.NewLeg(login.LegOptions{Net: platform, Target: target})
+		w, err := d.Authenticate(leg, a)
+		var rejected *login.Rejection
+		switch {
+		case errors.As(err, &rejected):
+			err = &login.Refusal{Cause: login.CauseWrong, Err: err, Answer: rejected.Answer}
+		case err != nil:
+			err = &login.Refusal{Cause: login.CausePlatform, Err: err}
+		default:
+			return new(login.Session), w, nil
+		}
+		_ = platform.Close()
+		return nil, login.Welcome{}, err
+	}
+	c := login.NewConn(options)
+	if _, err := d.Serve(c); err != nil {
+		_ = c.Flush()
+		return err
+	}
+	defer func() { _ = platform.Close() }()
+	return join(client, platform, c.Rest(), leg.Rest())
+}
+
+// join copies both ways, the rests first, until the platform has closed.
+func join(client, platform net.Conn, toPlatform, toClient []byte) error {
+	if _, err := platform.Write(toPlatform); err != nil {
+		return err
+	}
+	if _, err := client.Write(toClient); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(platform, client)
+		if t, ok := platform.(*net.TCPConn); ok {
+			_ = t.CloseWrite()
+		}
+	}()
+	_, err := io.Copy(client, platform)
+	_ = client.Close()
+	<-done
+	return err
+}
+
+func portOf(a net.Addr) string {
+	_, port, _ := net.SplitHostPort(a.String())
+	return port
+}
