@@ -46,6 +46,14 @@ type host struct {
 	trying time.Time // until then the one attempt after a failure is under way
 }
 
+// nextTry is when a host that failed may be dialled again.
+func (h *host) nextTry() time.Time {
+	if h.trying.After(h.RetryAt()) {
+		return h.trying
+	}
+	return h.RetryAt()
+}
+
 // New returns a dialer. The error says all that is wrong with ep.
 func New(ep Endpoint, o Options) (*Dialer, error) {
 	if err := ep.validate(); err != nil {
@@ -70,7 +78,8 @@ func (d *Dialer) Endpoint() Endpoint { return d.ep }
 
 // Dial connects to the next host that may be dialled, and goes on to the others if that
 // fails. It returns a hardened TCP connection, and the host as configured: nothing was sent.
-// The caller says by [Dialer.Succeeded] or [Dialer.Failed] how the host did beyond that.
+// The caller says by [Dialer.Succeeded], [Dialer.Failed] or [Dialer.Dropped] how the host did
+// beyond that.
 //
 // The error wraps the context's cause, ErrNoHost, or what went wrong with the last host.
 func (d *Dialer) Dial(ctx context.Context) (net.Conn, string, error) {
@@ -90,7 +99,7 @@ func (d *Dialer) Dial(ctx context.Context) (net.Conn, string, error) {
 		}
 		last = fmt.Errorf("platform %s at %s: %w", d.ep.Platform, h.name, err)
 		if ctx.Err() != nil {
-			d.released(h)
+			d.Dropped(h.name)
 			return nil, "", last
 		}
 		d.Failed(h.name, err)
@@ -105,7 +114,7 @@ func (d *Dialer) pick(tried []bool) (*host, error) {
 	for i := range d.hosts {
 		n := (d.next + i) % len(d.hosts)
 		h := d.hosts[n]
-		if tried[n] || !h.Eligible(now) || h.Failures() > 0 && now.Before(h.trying) {
+		if tried[n] || h.Failures() > 0 && now.Before(h.nextTry()) {
 			continue
 		}
 		tried[n] = true
@@ -119,10 +128,10 @@ func (d *Dialer) pick(tried []bool) (*host, error) {
 // noHost describes why no host may be dialled. d.mu is held.
 func (d *Dialer) noHost(now time.Time) error {
 	var errs []error
-	next := d.hosts[0].RetryAt()
+	next := d.hosts[0].nextTry()
 	for _, h := range d.hosts {
 		errs = append(errs, fmt.Errorf("%s: %w", h.name, h.Last()))
-		if at := h.RetryAt(); at.Before(next) {
+		if at := h.nextTry(); at.Before(next) {
 			next = at
 		}
 	}
@@ -182,8 +191,14 @@ func (d *Dialer) Failed(host string, err error) {
 	d.log.Warn("platform host left alone", "peer", h.name, "failures", n, "until", until, "error", err)
 }
 
-// released ends an attempt of which nothing is known.
-func (d *Dialer) released(h *host) {
+// Dropped ends an attempt that tells nothing of its host, such as one that the caller's client
+// left: if the host had failed the next attempt may be made. Host is what Dial returned;
+// another is ignored.
+func (d *Dialer) Dropped(host string) {
+	h := d.host(host)
+	if h == nil {
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	h.trying = time.Time{}

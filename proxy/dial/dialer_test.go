@@ -152,6 +152,10 @@ func TestLostAttempt(t *testing.T) {
 		if _, _, err := d.Dial(t.Context()); err != nil {
 			t.Errorf("after its time: %v", err)
 		}
+		d.Dropped("a:1")
+		if _, _, err := d.Dial(t.Context()); err != nil {
+			t.Errorf("after a drop: %v", err)
+		}
 		d.Failed("a:1", errors.New("greeting 421"))
 		if s := d.Stats()[0]; s.Failures != 2 || s.Error != "greeting 421" {
 			t.Errorf("%+v", s)

@@ -2,7 +2,6 @@ package listen
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
@@ -21,6 +20,9 @@ const (
 	Draining       // what is under way may end, nothing begins
 	Cut            // everything ends now
 )
+
+// ErrEnding is for what is not begun any more, since the server ends.
+var ErrEnding = errors.New("listener ends")
 
 // longAgo is a deadline that ends every read at once.
 var longAgo = time.Unix(1, 0)
@@ -113,33 +115,6 @@ func (c *Conn) Leave() {
 		c.srv.dismiss(c)
 	}
 }
-
-// Handshake puts TLS on, within timeout; a drain ends it. The connection that it returns lies
-// directly on NetConn. It must not run beside reads.
-func (c *Conn) Handshake(config *tls.Config, timeout time.Duration) (*tls.Conn, error) {
-	if config == nil {
-		return nil, ErrNoCertificate
-	}
-	if err := c.nc.SetDeadline(time.Now().Add(timeout)); err != nil {
-		return nil, err
-	}
-	if c.Stage() > Serving {
-		return nil, ErrEnding
-	}
-	t := tls.Server(c.nc, config)
-	if err := t.Handshake(); err != nil {
-		c.srv.observe.ConnectionRefused(RefusedTLS)
-		return nil, err
-	}
-	return t, c.nc.SetDeadline(time.Time{})
-}
-
-var (
-	// ErrNoCertificate is for a handshake without a configuration.
-	ErrNoCertificate = errors.New("no certificate")
-	// ErrEnding is for what is not begun any more, since the server ends.
-	ErrEnding = errors.New("listener ends")
-)
 
 // wake makes the connection notice the stage. The lock is not held.
 func (c *Conn) wake() {

@@ -40,12 +40,9 @@ func TestFront(t *testing.T) {
 		_, addr := start(t, Options{ProxyNets: s.ProxyNets, HeaderTime: s.HeaderTime, ConnectionsPerAddress: s.ConnectionsPerAddress},
 			func(c *Conn) bool {
 				nc := c.NetConn()
+				nc.SetDeadline(time.Now().Add(10 * time.Second))
 				if s.Implicit {
-					t, err := c.Handshake(secure.Config(), 10*time.Second)
-					if err != nil {
-						return false
-					}
-					nc = t
+					nc = tls.Server(nc, secure.Config())
 				}
 				echo(nc)
 				return false

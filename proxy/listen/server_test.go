@@ -241,11 +241,10 @@ func TestDrainEndsWaiting(t *testing.T) {
 	for name, o := range map[string]Options{"header": {ProxyNets: loopback, HeaderTime: time.Hour}, "handshake": {}, "read": {}} {
 		t.Run(name, func(t *testing.T) {
 			s, addr := start(t, o, func(c *Conn) bool {
-				if name == "handshake" {
-					c.Handshake(config, time.Hour)
-					return false
-				}
 				c.NetConn().SetReadDeadline(time.Now().Add(time.Hour))
+				if name == "handshake" && c.Stage() == Serving {
+					tls.Server(c.NetConn(), config).Handshake()
+				}
 				for b := make([]byte, 1); c.Stage() == Serving; {
 					c.NetConn().Read(b)
 				}

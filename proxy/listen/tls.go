@@ -2,8 +2,12 @@ package listen
 
 import (
 	"crypto/tls"
+	"errors"
 	"sync"
 )
+
+// ErrNoCertificate is for a handshake for which [TLS.Config] gave no configuration.
+var ErrNoCertificate = errors.New("no certificate")
 
 // TLS hands out the configurations of a listener, made strict. It is safe for concurrent
 // use.

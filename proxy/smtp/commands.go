@@ -403,7 +403,7 @@ func (c *conn) shake() error {
 	config := c.srv.tls.Config()
 	if config == nil {
 		c.quiet = true
-		return errNoCertificate
+		return listen.ErrNoCertificate
 	}
 	if err := c.startTLS(c.in.Context(), config, c.srv.opts.Limits.Handshake); err != nil {
 		c.srv.observe.ConnectionRefused(listen.RefusedTLS)

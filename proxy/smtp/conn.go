@@ -13,16 +13,15 @@ import (
 
 // Why a connection ends, where it isn't the peer's QUIT or a network error.
 var (
-	errQuit          = errors.New("quit")
-	errDrain         = errors.New("drain")
-	errTooMuch       = errors.New("too many errors or idle commands")
-	errOutOfSync     = errors.New("out of sync")
-	errRefused       = errors.New("refused")
-	errTooLong       = errors.New("command line without end")
-	errProxy         = errors.New("PROXY header refused")
-	errInjected      = errors.New("bytes behind STARTTLS")
-	errNoCertificate = errors.New("no certificate")
-	errDoubtful      = errors.New("end of message open to doubt")
+	errQuit      = errors.New("quit")
+	errDrain     = errors.New("drain")
+	errTooMuch   = errors.New("too many errors or idle commands")
+	errOutOfSync = errors.New("out of sync")
+	errRefused   = errors.New("refused")
+	errTooLong   = errors.New("command line without end")
+	errProxy     = errors.New("PROXY header refused")
+	errInjected  = errors.New("bytes behind STARTTLS")
+	errDoubtful  = errors.New("end of message open to doubt")
 )
 
 // conn is one peer's connection. All of it belongs to the connection's goroutine, but
