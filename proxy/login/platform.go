@@ -123,11 +123,13 @@ func (t *try) authenticate(s *Session, ep *endpoint) (Welcome, error) {
 			}
 			return welcome, nil
 		case s.ended() != nil || s.ctx.Err() != nil:
+			ep.dialer.Dropped(host)
 			return Welcome{}, err // not the host's fault
 		case errors.As(err, &rejected), errors.As(err, &refused):
 			ep.dialer.Succeeded(host)
 			return Welcome{}, err
 		case asked:
+			ep.dialer.Dropped(host)
 			return Welcome{}, err // the credentials may be there: not a second time
 		}
 		ep.dialer.Failed(host, err)
