@@ -19,6 +19,10 @@ import (
 // log in over the first one's route. It raises an alarm.
 var ErrUnauthenticate = errors.New("the platform announces UNAUTHENTICATE")
 
+// ErrLacks is for Authenticate to wrap when a platform lacks what its client was offered in the
+// name of all platforms (Offers). It raises an alarm.
+var ErrLacks = errors.New("the platform lacks what clients are offered")
+
 // errNoEndpoint is for a platform without an endpoint for this protocol.
 var errNoEndpoint = errors.New("the platform takes no logins of this protocol")
 
@@ -243,6 +247,9 @@ func (t *try) alarm(ep *endpoint, err error) {
 	case errors.Is(err, ErrUnauthenticate):
 		ep.alarmed.Store(true)
 		t.p.o.Alarms.Raise(ep.alarmKey("unauthenticate"), "logins at "+of+" are refused: it announces UNAUTHENTICATE, and a second user could use the first one's route")
+	case errors.Is(err, ErrLacks):
+		ep.alarmed.Store(true)
+		t.p.o.Alarms.Raise(ep.alarmKey("offers"), "logins at "+of+" are refused: "+err.Error())
 	case errors.Is(err, dial.ErrTLS):
 		ep.alarmed.Store(true)
 		t.p.o.Alarms.Raise(ep.alarmKey("tls"), "logins at "+of+" fail: TLS as configured can't be had there")
@@ -256,6 +263,7 @@ func (n *endpoint) alarmKey(what string) string {
 func (t *try) calm(ep *endpoint) {
 	if ep.alarmed.Load() && ep.alarmed.Swap(false) {
 		t.p.o.Alarms.Clear(ep.alarmKey("unauthenticate"))
+		t.p.o.Alarms.Clear(ep.alarmKey("offers"))
 		t.p.o.Alarms.Clear(ep.alarmKey("tls"))
 	}
 }

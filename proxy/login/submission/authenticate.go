@@ -36,7 +36,7 @@ func (Dialogue) Authenticate(l *login.Leg, a *login.Attempt) (login.Welcome, err
 		}
 	}
 	if missing := p.caps.missing(a.Offered); len(missing) > 0 {
-		return login.Welcome{}, p.fail("EHLO", fmt.Errorf("the platform lacks %s, which clients are offered", strings.Join(missing, ", ")))
+		return login.Welcome{}, p.fail("EHLO", fmt.Errorf("%w: %s", login.ErrLacks, strings.Join(missing, ", ")))
 	}
 	return p.auth(a)
 }
