@@ -1,0 +1,80 @@
+package peers
+
+import (
+	_ "embed"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// SlapdOptions say what a directory has. Its suffix is dc=example,dc=org, with an entry, and
+// with Microsoft's attributes of a mailbox beside OpenLDAP's own.
+type SlapdOptions struct {
+	LDIF     string   // entries below the suffix; loaded before the start
+	CertFile string   // a server certificate (PEM): TLS by ldaps:// and StartTLS
+	KeyFile  string   // its key
+	CAFile   string   // the CA of client certificates, which may then bind by EXTERNAL
+	Settings []string // lines of slapd.conf for the database, such as "sizelimit 100"
+	Global   []string // and before it
+}
+
+// Slapd is a directory server.
+type Slapd struct {
+	*Process
+	Addr    string // host and port, plain and StartTLS
+	TLSAddr string // of ldaps://; empty without a certificate
+}
+
+// SlapdAdmin and SlapdPassword are the user who may do everything.
+const (
+	SlapdAdmin    = "cn=admin,dc=example,dc=org"
+	SlapdPassword = "a password for tests"
+)
+
+//go:embed ad.schema
+var adSchema []byte
+
+// StartSlapd starts a directory with these entries.
+func StartSlapd(t TB, o SlapdOptions) *Slapd {
+	t.Helper()
+	Need(t, "slapd")
+	dir := tempDir(t, "slapd")
+	schema := filepath.Join(dir, "ad.schema")
+	writeFile(t, schema, adSchema)
+	conf := []string{
+		"include /etc/ldap/schema/core.schema", "include /etc/ldap/schema/cosine.schema", "include /etc/ldap/schema/inetorgperson.schema",
+		"include " + schema, "modulepath /usr/lib/ldap", "moduleload back_mdb", "sizelimit unlimited",
+	}
+	s := &Slapd{Addr: fmt.Sprintf("127.0.0.1:%d", Port(t))}
+	urls := "ldap://" + s.Addr + "/"
+	if o.CertFile != "" {
+		s.TLSAddr = fmt.Sprintf("127.0.0.1:%d", Port(t))
+		urls += " ldaps://" + s.TLSAddr + "/"
+		conf = append(conf, "TLSCertificateFile "+o.CertFile, "TLSCertificateKeyFile "+o.KeyFile)
+	}
+	if o.CAFile != "" {
+		conf = append(conf, "TLSCACertificateFile "+o.CAFile, "TLSVerifyClient try")
+	}
+	conf = append(conf, o.Global...)
+	conf = append(conf, "database mdb", `suffix "dc=example,dc=org"`, `rootdn "`+SlapdAdmin+`"`, `rootpw "`+SlapdPassword+`"`,
+		"directory "+dir, "maxsize 1073741824", "dbnosync", "index objectClass,objectGUID,sAMAccountName,userPrincipalName,mail,proxyAddresses,legacyExchangeDN,entryUUID eq")
+	conf = append(conf, o.Settings...)
+	file := filepath.Join(dir, "slapd.conf")
+	writeFile(t, file, []byte(strings.Join(conf, "\n")+"\n"))
+	ldif := filepath.Join(dir, "entries.ldif")
+	writeFile(t, ldif, []byte("dn: dc=example,dc=org\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: example\n\n"+o.LDIF))
+	slapd, err := lookPath("slapd")
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	// A symbolic name of the same program decides what it does.
+	add := exec.CommandContext(t.Context(), slapd, "-Tadd", "-q", "-f", file, "-l", ldif)
+	if out, err := add.CombinedOutput(); err != nil {
+		t.Fatalf("load slapd: %v\n%s", err, out)
+	}
+	s.Process = startProcess(t, "slapd", s.Addr, func() *exec.Cmd {
+		return exec.Command(slapd, "-d", "0", "-h", urls, "-f", file)
+	})
+	return s
+}
