@@ -22,7 +22,9 @@
 // segment starts with a line of text and a header record; all records have a fixed head
 // with length and CRC-32C. Whatever is open when a segment ends is carried over into the
 // next one, so that an intent's outcome is always in the segment of its last copy, and a
-// start reads one segment. Names that repeat (agencies, platforms, hosts, domains) are
+// start reads one segment. A segment is appended to in memory that the kernel writes back,
+// where the disk has that (durable.Appender); after a kill it ends in zeros, which count
+// for nothing. Names that repeat (agencies, platforms, hosts, domains) are
 // written once in a segment. A record that can't be read is passed over and counted; a
 // segment without a readable header is set aside under another name, for a human. Neither
 // is a reason not to start. After a failed write a new segment is begun: nothing is ever

@@ -411,8 +411,15 @@ func TestTornTail(t *testing.T) {
 		return true
 	})
 	n = 0
-	for length := range whole.data {
-		s := &scanned{data: whole.data[:length]}
+	for i := range 2 * len(whole.data) {
+		length, file := i/2, whole.data[:i/2]
+		if i%2 == 1 { // with room behind it, as after a kill
+			if whole.data[length] == 0 {
+				continue // the byte is there, as it were
+			}
+			file = append(slices.Clone(file), make([]byte, 100)...)
+		}
+		s := &scanned{file: file}
 		if err := s.start(); err != nil {
 			if length >= whole.first || !errors.Is(err, errEmpty) {
 				t.Fatalf("%d bytes: %v", length, err)
@@ -569,7 +576,7 @@ func FuzzSegment(f *testing.F) {
 			rest = rest[2+n:]
 		}
 		for _, data := range [][]byte{data, records, append(data[:len(data):len(data)], records...)} {
-			s := &scanned{data: data}
+			s := &scanned{file: data}
 			if s.start() != nil {
 				continue
 			}

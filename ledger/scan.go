@@ -21,8 +21,9 @@ var errEmpty = errors.New("segment has no records")
 // scanned is a segment that was read into memory.
 type scanned struct {
 	decoder
-	data  []byte
-	first int // where the first record behind the header begins
+	data  []byte // without the zeros at its end: room that wasn't used (durable.Appender)
+	file  []byte // all of it
+	first int    // where the first record behind the header begins
 
 	damaged int  // bytes that were passed over
 	torn    bool // the last record isn't whole
@@ -48,7 +49,7 @@ func (l *Ledger) load(number uint64) (*scanned, error) {
 	if _, err := b.ReadFrom(r); err != nil {
 		return nil, fmt.Errorf("read segment %d: %w", number, err)
 	}
-	s := &scanned{data: b.Bytes()}
+	s := &scanned{file: b.Bytes()}
 	if err := s.start(); err != nil {
 		return nil, fmt.Errorf("segment %d: %w", number, err)
 	}
@@ -57,7 +58,13 @@ func (l *Ledger) load(number uint64) (*scanned, error) {
 
 // start reads the header.
 func (s *scanned) start() error {
+	s.data = bytes.TrimRight(s.file, "\x00")
 	h, n, state := readHeader(s.data)
+	if state == frameTorn { // or it ends in zeros itself
+		if whole, m, ok := readHeader(s.file); ok == frameOK {
+			h, n, state = whole, m, ok
+		}
+	}
 	switch state {
 	case frameBad:
 		return errUnreadable
@@ -70,6 +77,16 @@ func (s *scanned) start() error {
 	return nil
 }
 
+// frame reads the record at an offset. What ends in zeros itself isn't torn.
+func (s *scanned) frame(at int) (k kind, payload []byte, state frameState) {
+	if k, payload, state = readFrame(s.data[at:], s.salt); state == frameTorn {
+		if k, payload, whole := readFrame(s.file[at:], s.salt); whole == frameOK {
+			return k, payload, whole
+		}
+	}
+	return k, payload, state
+}
+
 // view returns the bytes of a payload as a string without copying them; they are never
 // changed again.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
@@ -80,7 +97,7 @@ func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 func (s *scanned) each(f func(at int64, k kind, payload string) bool) {
 	s.damaged, s.torn, s.holes = 0, false, false
 	for at := s.first; at < len(s.data); {
-		k, payload, state := readFrame(s.data[at:], s.salt)
+		k, payload, state := s.frame(at)
 		if state != frameOK {
 			next := s.resume(at + 1)
 			s.damaged += next - at
@@ -108,7 +125,7 @@ func (s *scanned) resume(at int) int {
 			break
 		}
 		at += n
-		if _, _, state := readFrame(s.data[at:], s.salt); state == frameOK {
+		if _, _, state := s.frame(at); state == frameOK {
 			return at
 		}
 		at++
@@ -121,7 +138,7 @@ func (s *scanned) read(at int64) (kind, string, bool) {
 	if at < 0 || at >= int64(len(s.data)) {
 		return 0, "", false
 	}
-	k, payload, state := readFrame(s.data[at:], s.salt)
+	k, payload, state := s.frame(int(at))
 	return k, view(payload), state == frameOK
 }
 

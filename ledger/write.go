@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"time"
+
+	"mailcutover/internal/durable"
 )
 
 // retryAfter is how long the disk is left alone after an error.
@@ -380,7 +382,11 @@ func (l *Ledger) create(number uint64) error {
 		l.mu.Unlock()
 		l.file = nil
 	}
-	f, err := l.o.Disk.Create(l.path(number))
+	create := l.o.Disk.Create
+	if disk, ok := l.o.Disk.(durable.Appender); ok {
+		create = disk.CreateAppended // two system calls less for each message
+	}
+	f, err := create(l.path(number))
 	if err != nil {
 		return fmt.Errorf("begin segment %d: %w", number, err)
 	}

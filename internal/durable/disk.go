@@ -43,6 +43,15 @@ type File interface {
 	Truncate(size int64) error
 }
 
+// Appender is a [Disk] that can append without a system call for each Write: the file has
+// room behind its end, mapped into memory. What was written survives the death of the
+// process as ever; then the file ends in zeros, room that wasn't used, until somebody cuts
+// it. Close cuts it off.
+type Appender interface {
+	// CreateAppended is Create.
+	CreateAppended(path string) (File, error)
+}
+
 // Random is a file that is read at any place. It is safe for concurrent use.
 type Random interface {
 	io.ReaderAt

@@ -131,5 +131,6 @@ func (f *file) Close() error {
 		return fs.ErrClosed
 	}
 	f.closed = true
+	f.node.room = false
 	return nil
 }

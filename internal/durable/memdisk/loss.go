@@ -28,6 +28,9 @@ func (l Loss) String() string {
 	return [...]string{"lose-all", "lose-nothing", "lose-bytes", "lose-names", "lose-half", "lose-first", "lose-second"}[l]
 }
 
+// roomBytes is how much room an appended file has behind its end.
+const roomBytes = 100
+
 // survive copies what is left of a node; done keeps hard facts: one node, one copy.
 func survive(n *node, loss Loss, done map[*node]*node) *node {
 	if c := done[n]; c != nil {
@@ -35,6 +38,9 @@ func survive(n *node, loss Loss, done map[*node]*node) *node {
 	}
 	if !n.dir {
 		c := &node{data: n.survive(loss)}
+		if n.room {
+			c.data = append(c.data, make([]byte, roomBytes)...)
+		}
 		c.synced = len(c.data)
 		if loss == LoseNothing { // nor is it safer than it was
 			c.synced, c.onDisk = n.synced, slices.Clone(n.onDisk)

@@ -46,6 +46,7 @@ type node struct {
 	data   []byte // of a file
 	synced int    // how many bytes of data are on the disk
 	onDisk []byte // what Truncate cut off of them, until the next Sync
+	room   bool   // behind data is room, as long as the file is open
 
 	names map[string]*node // of a directory
 	safe  map[string]*node // as on the disk
@@ -64,7 +65,10 @@ type Disk struct {
 	fail    func(op Op, path string) error
 }
 
-var _ durable.Disk = (*Disk)(nil)
+var (
+	_ durable.Disk     = (*Disk)(nil)
+	_ durable.Appender = (*Disk)(nil)
+)
 
 // New returns an empty disk.
 func New() *Disk { return &Disk{root: newDir()} }

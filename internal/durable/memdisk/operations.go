@@ -31,6 +31,17 @@ func (d *Disk) Create(path string) (durable.File, error) {
 	return &file{disk: d, node: n, path: path}, nil
 }
 
+// CreateAppended implements [durable.Appender].
+func (d *Disk) CreateAppended(path string) (durable.File, error) {
+	f, err := d.Create(path)
+	if err == nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		f.(*file).node.room = true
+	}
+	return f, err
+}
+
 // Open implements [durable.Disk].
 func (d *Disk) Open(path string) (io.ReadCloser, error) {
 	d.mu.Lock()
