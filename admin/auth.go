@@ -36,6 +36,8 @@ type request struct {
 	caller    caller
 	operation string // id of the call in the document
 	recorded  uint64 // number of its last audit record
+	peer      string // the node that makes this call for its caller; empty: the caller does
+	of        string // then the id of the call that the node answers
 }
 
 func requestOf(ctx context.Context) *request {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"mailcutover/admin/peer"
 )
 
 const (
@@ -51,10 +53,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if s.open(r) && a.status < 400 {
 			level = slog.LevelDebug // probes and scrapes come every few seconds
 		}
+		var through []any
+		if req.peer != "" {
+			through = []any{"node", req.peer, "of", req.of}
+		}
 		// Not the query: it may name what somebody pasted there by mistake.
-		s.Logger.Log(context.WithoutCancel(r.Context()), level, "api call", "request", req.id, "method", r.Method, "path", r.URL.Path,
+		s.Logger.Log(context.WithoutCancel(r.Context()), level, "api call", append(through, "request", req.id, "method", r.Method, "path", r.URL.Path,
 			"code", a.status, "person", req.caller.person, "token", req.caller.token, "peer", r.RemoteAddr,
-			"milliseconds", time.Since(began).Milliseconds())
+			"milliseconds", time.Since(began).Milliseconds())...)
 	}()
 	if r.ContentLength != 0 {
 		_ = a.control.SetReadDeadline(began.Add(unwantedBodyTimeout)) // until admit wants the body
@@ -111,7 +117,11 @@ func (s *Server) admit(req *request, a *answer, r *http.Request) *Problem {
 		return nil
 	}
 	var ok bool
-	if req.caller, ok = s.authenticate(r); !ok {
+	if peer.Claims(r) {
+		if p := s.admitPeer(req, r); p != nil {
+			return p
+		}
+	} else if req.caller, ok = s.authenticate(r); !ok {
 		return problem(http.StatusUnauthorized, "send Authorization: Bearer TOKEN; mailcutover token new makes one", "no valid token")
 	}
 	if err := s.origin.Check(r); err != nil {

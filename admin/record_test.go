@@ -99,6 +99,7 @@ func TestNoEffectWithoutRecord(t *testing.T) {
 		{"drop-spooled", "/v1/spool/drop", `{"all":true,"reason":"r"}`, nil},
 		{"set-spool-rate", "/v1/spool/rate", `{"platform":"ox","per_second":1,"reason":"r"}`, nil},
 		{"resume-spool", "/v1/spool/resume", `{"reason":"r"}`, nil},
+		{"close-sessions", "/v1/sessions/close", `{"all":true,"reason":"r"}`, nil},
 		{"adopt-spool", "/v1/spool/adopt", `{"directory":"/nowhere","from":"x","reason":"r"}`, nil},
 	} {
 		tried[c.id] = true

@@ -12,7 +12,7 @@ import (
 )
 
 // apiVersion is that of the document: it grows with every change that callers can notice.
-const apiVersion = "1.3.0"
+const apiVersion = "1.4.0"
 
 const importPath = "/v1/mailboxes/import"
 
@@ -49,6 +49,8 @@ func (s *Server) register() {
 	s.registerNode(api)
 	s.registerSpool(api)
 	s.registerTrace(api)
+	s.registerSessions(api)
+	s.registerRouteLogin(api)
 
 	delete(config.Components.Schemas.Map(), "ErrorModel") // huma's own, which unify replaces
 	delete(config.Components.Schemas.Map(), "ErrorDetail")

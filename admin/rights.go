@@ -61,6 +61,7 @@ var rights = map[string]right{
 	"explain-route": mayRead, "list-domains": mayRead, "show-table": mayRead, "list-platforms": mayRead,
 	"list-alarms": mayRead, "show-version": mayRead, "show-config": mayRead,
 	"spool-status": mayRead, "list-spool": mayRead, "show-spooled": mayRead, "list-ledger": mayRead, "trace": mayRead,
+	"list-sessions": mayRead, "show-session": mayRead, "route-login": mayRead,
 	"audit-head": mayRead, "audit-heads": mayRead, "export-audit": mayRead, "who-am-i": mayRead,
 
 	"add-agency": mayList, "import-mailboxes": mayList, "release-name": mayList,
@@ -68,7 +69,7 @@ var rights = map[string]right{
 	"arm-agency": mayOperate, "settle-agency": mayOperate, "lock-agency": mayOperate, "lock-agency-locally": mayOperate, "freeze": mayOperate,
 	"cutover": mayOperate, "rollback": mayOperate, "remap-mailboxes": mayOperate, "abort-operation": mayOperate, "tell-operation": mayOperate,
 	"hold-spooled": mayOperate, "release-spooled": mayOperate, "retry-spooled": mayOperate, "drop-spooled": mayOperate,
-	"set-spool-rate": mayOperate, "resume-spool": mayOperate, "clear-alarm": mayOperate,
+	"close-sessions": mayOperate, "set-spool-rate": mayOperate, "resume-spool": mayOperate, "clear-alarm": mayOperate,
 
 	"propose": mayPropose, "withdraw-proposal": mayPropose, "start-proposal": mayPropose,
 	"approve-proposal": mayApprove, "confirm-emergency": mayApprove,
@@ -101,6 +102,9 @@ type scoped interface{ scope() []routing.AgencyID }
 // authorize refuses a call that the token isn't for. Reading is for all agencies: what
 // one of them does shows in mail, routes and nodes of the others.
 func (s *Server) authorize(ctx context.Context, operation string, in any) error {
+	if err := refusePeer(ctx, operation); err != nil {
+		return err
+	}
 	who, r := callerOf(ctx), rights[operation]
 	if !who.has(r) {
 		return who.lacks(operation, r)

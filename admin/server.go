@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"mailcutover/admin/peer"
 	"mailcutover/internal/alarm"
 	"mailcutover/node"
 	"mailcutover/rollback/operation"
@@ -50,8 +51,8 @@ type Alarms interface {
 	Clear(key string) bool
 }
 
-// Options are what a Server works with. All functions and interfaces are required; they
-// must be safe for concurrent use.
+// Options are what a Server works with. All functions and interfaces are required unless they
+// say what nil is; they must be safe for concurrent use.
 type Options struct {
 	Table   table.Table
 	Replica Replica
@@ -79,6 +80,11 @@ type Options struct {
 
 	Postmaster func() routing.Address           // where <postmaster> goes now; empty: nowhere
 	Answer     func(d *routing.Decision) string // what a sender is answered for a recipient with this decision, for people
+
+	Sessions   LoginSessions                               // nil: no logins go through this node
+	Login      func(name string) (routing.Decision, error) // what a login means, and where it goes; nil: by the table's logins alone
+	Peers      *peer.Group                                 // the other nodes; nil: none is called
+	PeerSecret func() string                               // that the nodes share; nil or empty: no node may call this one
 
 	Audit   Audit
 	Answers Folder // where answers to calls with an Idempotency-Key are kept

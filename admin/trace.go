@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"mailcutover/admin/peer"
 	"mailcutover/ledger"
 	"mailcutover/mail"
 	"mailcutover/routing"
@@ -34,8 +36,9 @@ type Traces struct {
 	Notes    []string `json:"notes,omitempty" doc:"What may be missing here, and why"`
 }
 
-// Trace is the way of one message through this node, without its content.
+// Trace is the way of one message through one node, without its content.
 type Trace struct {
+	Node        string        `json:"node"`
 	Transaction string        `json:"transaction"`
 	From        string        `json:"from" doc:"Envelope sender; empty: the null sender"`
 	MessageID   string        `json:"message_id,omitempty"`
@@ -91,6 +94,10 @@ const (
 	// not all.
 	findTimeout = 20 * time.Second
 
+	// peerFindTimeout is how long another node is waited for: its ledger may be large, but one
+	// that is gone shall not keep a search.
+	peerFindTimeout = 5 * time.Second
+
 	// maxSpoolSearch is how many messages of the spool are read at most to find some by
 	// their sender or Message-ID, which memory doesn't hold.
 	maxSpoolSearch = 20_000
@@ -105,13 +112,26 @@ type traceQuery struct {
 	Since       time.Time `query:"since"`
 	Until       time.Time `query:"until"`
 	Limit       int       `query:"limit" minimum:"1" maximum:"1000" default:"20" doc:"Messages"`
+	Here        bool      `query:"here" doc:"Only on this node"`
+}
+
+// values returns the search as a node is asked.
+func (in *traceQuery) values() url.Values {
+	q := span(in.Since, in.Until, in.Limit)
+	for key, value := range map[string]string{"transaction": in.Transaction, "message_id": in.MessageID, "from": in.From, "rcpt": in.Recipient} {
+		if value != "" {
+			q.Set(key, value)
+		}
+	}
+	return q
 }
 
 func (s *Server) registerTrace(api huma.API) {
 	tags := []string{"ledger"}
 	handle(s, api, huma.Operation{
 		OperationID: "trace", Method: http.MethodGet, Path: tracePath, Tags: tags,
-		Summary: "The way of messages through this node, without their content", Description: "Name exactly one of transaction, message_id, from and rcpt.",
+		Summary:     "The way of messages through all nodes, without their content",
+		Description: "Name exactly one of transaction, message_id, from and rcpt. Another node is waited for five seconds; the notes name those that did not answer. A message that went through two nodes is there twice.",
 	}, func(ctx context.Context, in *traceQuery) (*reply[Traces], error) {
 		return s.trace(ctx, in)
 	})
@@ -178,11 +198,52 @@ func (s *Server) trace(ctx context.Context, in *traceQuery) (*reply[Traces], err
 	if err != nil {
 		return nil, err
 	}
+	theirs := make(chan tracedElsewhere, 1)
+	go func() { theirs <- s.traceElsewhere(ctx, in) }() // no longer than a peer's timeout, beside this node's search
+	out := s.traceHere(ctx, in, &w)
+	rest, t := <-theirs, &out.Body
+	t.Messages, t.Notes = append(t.Messages, rest.messages...), append(t.Notes, rest.notes...)
+	t.More = t.More || rest.more
+	slices.SortStableFunc(t.Messages, func(a, b Trace) int {
+		return cmp.Or(strings.Compare(b.Transaction, a.Transaction), strings.Compare(a.Node, b.Node)) // transactions: by time
+	})
+	if len(t.Messages) > in.Limit {
+		t.Messages, t.More = t.Messages[:in.Limit], true
+	}
+	return out, nil
+}
+
+// tracedElsewhere is what other nodes found.
+type tracedElsewhere struct {
+	messages []Trace
+	more     bool
+	notes    []string
+}
+
+func (s *Server) traceElsewhere(ctx context.Context, in *traceQuery) (all tracedElsewhere) {
+	if in.Here {
+		return all
+	}
+	missing := elsewhere(ctx, s, s.others(ctx, true), peer.Call{Method: http.MethodGet, Path: tracePath, Query: in.values(), Timeout: peerFindTimeout}, func(node string, theirs Traces) {
+		all.messages = append(all.messages, theirs.Messages...)
+		all.more = all.more || theirs.More
+		for _, note := range theirs.Notes {
+			all.notes = append(all.notes, "node "+node+": "+note)
+		}
+	})
+	for _, m := range missing {
+		all.notes = append(all.notes, fmt.Sprintf("node %s did not answer, and what went through it is not here: %s", m.Node, m.Error))
+	}
+	return all
+}
+
+// traceHere looks at this node.
+func (s *Server) traceHere(ctx context.Context, in *traceQuery, w *wanted) *reply[Traces] {
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
 	out := &reply[Traces]{Body: Traces{Messages: []Trace{}, Notes: s.doubts()}}
 	t := &out.Body
-	ids := s.spoolSearch(ctx, &w, in, t)
+	ids := s.spoolSearch(ctx, w, in, t)
 	var handed []mail.TransactionID
 	for r, err := range s.Ledger.Find(ctx, w.ledger) {
 		switch {
@@ -204,7 +265,7 @@ func (s *Server) trace(ctx context.Context, in *traceQuery) (*reply[Traces], err
 		t.Messages = append(t.Messages, s.way(ctx, id, t))
 	}
 	t.Notes = append(t.Notes, cutShort(ctx)...)
-	return out, nil
+	return out
 }
 
 // noteError notes that a part of the ledger can't be read.
@@ -267,7 +328,7 @@ func (s *Server) spoolSearch(ctx context.Context, w *wanted, in *traceQuery, t *
 
 // way returns what is known of one message.
 func (s *Server) way(ctx context.Context, id mail.TransactionID, all *Traces) Trace {
-	t := Trace{Transaction: string(id), Events: []TraceEvent{}}
+	t := Trace{Node: s.Node, Transaction: string(id), Events: []TraceEvent{}}
 	var twice []string
 	accepted := false
 	for r, err := range s.Ledger.Find(ctx, ledger.Query{Transaction: id}) {
@@ -460,13 +521,8 @@ type TraceQuery struct {
 
 // Trace returns the way of messages.
 func (c *Client) Trace(ctx context.Context, t TraceQuery) (Traces, error) {
-	q := span(t.Since, t.Until, t.Limit)
-	for name, value := range map[string]string{"transaction": t.Transaction, "message_id": t.MessageID, "from": t.From, "rcpt": t.Recipient} {
-		if value != "" {
-			q.Set(name, value)
-		}
-	}
-	return get[Traces](ctx, c, tracePath, q)
+	in := traceQuery{Transaction: t.Transaction, MessageID: t.MessageID, From: t.From, Recipient: t.Recipient, Since: t.Since, Until: t.Until, Limit: t.Limit}
+	return get[Traces](ctx, c, tracePath, in.values())
 }
 
 // Deliveries returns rows of the ledger; until zero is now, limit 0 the node's default.

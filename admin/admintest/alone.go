@@ -24,7 +24,7 @@ func (a *alone) Nodes(ctx context.Context) (table.Nodes, error) {
 	now := time.Now()
 	state := a.node.Replica.State()
 	lease := table.Lease{
-		Node: "alone", Instance: "test", Counter: uint64(now.UnixNano()), ShortEnd: now.Add(time.Minute), LongEnd: now.Add(time.Minute),
+		Node: Name, Instance: "test", Counter: uint64(now.UnixNano()), ShortEnd: now.Add(time.Minute), LongEnd: now.Add(time.Minute),
 		Term: state.Position().Term, Applied: state.Position().Revision, Drained: make(map[routing.AgencyID]routing.Epoch),
 	}
 	for _, rec := range state.Agencies() {
@@ -36,4 +36,21 @@ func (a *alone) Nodes(ctx context.Context) (table.Nodes, error) {
 		Position: pos, Time: now, Leases: map[routing.NodeID]table.Lease{lease.Node: lease},
 		Members: []routing.Member{{Node: lease.Node, Instance: lease.Instance, Protocol: table.Protocol}},
 	}, nil
+}
+
+// WithMembers returns t with these members instead of its own, none of which has a lease.
+func WithMembers(t table.Table, members func() []routing.Member) table.Table {
+	return &withMembers{t, members}
+}
+
+type withMembers struct {
+	table.Table
+	members func() []routing.Member
+}
+
+// Nodes returns the members.
+func (w *withMembers) Nodes(ctx context.Context) (table.Nodes, error) {
+	n, err := w.Table.Nodes(ctx)
+	n.Members, n.Leases = w.members(), nil
+	return n, err
 }

@@ -54,6 +54,8 @@ type Node struct {
 	Server  *admin.Server
 	Log     *Log
 
+	Sessions *Sessions
+
 	Spool  *spool.Store // what comes into it stays: no platform can be reached
 	Queue  *queue.Queue
 	Ledger *ledger.Ledger
@@ -84,7 +86,7 @@ func (l *Log) String() string {
 // Start starts a node. change, if not nil, may change the options of its API.
 func Start(t testing.TB, change func(*admin.Options)) *Node {
 	t.Helper()
-	n := &Node{Log: &Log{}}
+	n := &Node{Log: &Log{}, Sessions: new(Sessions)}
 	logger := slog.New(slog.NewJSONHandler(n.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	dir := t.TempDir()
 	must := func(err error) {
@@ -112,7 +114,7 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 	n.Alarms = alarm.NewSet(logger)
 	shared := &alone{Table: n.Table, node: n}
 	runner := operation.New(operation.Options{
-		Node: "alone", Instance: "test", Table: shared, Replica: n.Replica, Folder: journal, Alarms: n.Alarms, Logger: logger,
+		Node: Name, Instance: "test", Table: shared, Replica: n.Replica, Folder: journal, Alarms: n.Alarms, Logger: logger,
 	})
 	n.openSpool(t, ctx, &running, dir, logger)
 	n.Audit, err = audit.Open(audit.Options{Dir: filepath.Join(dir, "audit"), Node: Name})
@@ -120,15 +122,15 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 	answers, err := durable.Open(nil, filepath.Join(dir, "answers"))
 	must(err)
 	keeper, err := node.OpenKeeper(node.KeeperOptions{
-		Table: shared, Replica: n.Replica, Node: "alone", Dir: filepath.Join(dir, "node"), Logger: logger,
+		Table: shared, Replica: n.Replica, Node: Name, Dir: filepath.Join(dir, "node"), Logger: logger,
 		Lease: node.Lease{Settled: time.Minute, Armed: 10 * time.Second},
 	})
 	must(err)
 	keeper.Attach(n.Gate) // it renews nothing: only its locks are asked for
 	t.Cleanup(func() { must(keeper.Close()) })
 	o := admin.Options{
-		LocalLocks: keeper,
-		Spool:      n.Spool, Queue: n.Queue, Ledger: n.Ledger, SpoolDirectory: filepath.Join(dir, "spool"),
+		LocalLocks: keeper, Sessions: n.Sessions,
+		Spool: n.Spool, Queue: n.Queue, Ledger: n.Ledger, SpoolDirectory: filepath.Join(dir, "spool"),
 		AdoptSpool: func(_ context.Context, dir, from string) (admin.Adoption, error) {
 			id, err := spool.Adopt(nil, dir, from, Name)
 			return admin.Adoption{Directory: dir, ID: id.ID, From: from, Began: time.Now()}, err

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -29,6 +30,7 @@ func TestMain(m *testing.M) {
 //	delivered ADDRESS        records the delivery of such a message, its platform's answer lost before; as $TRANSACTION
 //	oldspool DIR NODE        makes a spool of another node, with a message in it
 //	as PERSON                takes the token of anna, ben or carla for what follows
+//	session ID PROTOCOL LOGIN AGENCY  lets a client be logged in
 //	proposal AGENCY          puts the id and the digest of the agency's last proposal into $PROPOSAL and $DIGEST
 func TestCommands(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -58,6 +60,12 @@ func TestCommands(t *testing.T) {
 			"oldspool":  oldSpool,
 			"as":        as,
 			"proposal":  proposal,
+			"session": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Value("node").(*admintest.Node).Sessions.Add(admin.Session{
+					ID: args[0], Protocol: args[1], Login: args[2], Agency: args[3], Platform: admintest.Source, State: "joined", Client: "192.0.2.7:4711",
+					Mailbox: "6b1f2ad0-3c4e-4f5a-8b6c-7d8e9fa0b1c2", Epoch: "1.1", Listener: "imap", Since: time.Now(), FromClient: 1000, FromPlatform: 2 << 20,
+				})
+			},
 		},
 	})
 }

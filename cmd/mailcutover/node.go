@@ -30,8 +30,24 @@ func newRouteCommand(c *connection) *cobra.Command {
 		return c.show(cmd, r, func(w io.Writer) { printRoute(w, r) })
 	})
 	explain.Flags().BoolVar(&login, "login", false, "the name is a login")
-	cmd.AddCommand(explain)
+	cmd.AddCommand(explain, newRouteLogin(c))
 	return cmd
+}
+
+func newRouteLogin(c *connection) *cobra.Command {
+	return c.command(&cobra.Command{
+		Use: "login NAME", Short: "Where this node would send a login now; changes nothing", Args: cobra.ExactArgs(1),
+		Long: "Where this node would send a login now, by the forms of names that its listeners take:\naddress, login, DOMAIN\\user. It is what a proxy in front of web mail asks.",
+	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
+		r, err := client.RouteLogin(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		return c.show(cmd, r, func(w io.Writer) {
+			pairs(w, [2]string{"login", r.Login}, [2]string{"open", yesNo(r.Open)}, [2]string{"platform", r.Platform}, [2]string{"reason", r.Reason},
+				[2]string{"agency", r.Agency}, [2]string{"mailbox", r.Mailbox}, [2]string{"phase", r.Phase}, [2]string{"epoch", r.Epoch})
+		})
+	})
 }
 
 func printRoute(w io.Writer, r admin.Route) {

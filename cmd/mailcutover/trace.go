@@ -61,8 +61,8 @@ func newTraceCommand(c *connection) *cobra.Command {
 	var q admin.TraceQuery
 	var since, until moment
 	cmd := c.command(&cobra.Command{
-		Use: "trace", Short: "The way of messages through the node, without content", Args: cobra.NoArgs,
-		Long: "The way of messages through the node, by time: when they came, what was handed to which\n" +
+		Use: "trace", Short: "The way of messages through all nodes, without content", Args: cobra.NoArgs,
+		Long: "The way of messages through all nodes, by time: when they came, what was handed to which\n" +
 			"platform, what it answered, what became of them else, which recipients may have them\n" +
 			"twice, and what is still in the spool. Messages that lie in no spool are known as long\n" +
 			"as the ledger goes back.",
@@ -76,7 +76,7 @@ func newTraceCommand(c *connection) *cobra.Command {
 		warn(cmd, found.Notes, found.More, len(found.Messages), "messages")
 		return c.show(cmd, found, func(w io.Writer) {
 			if len(found.Messages) == 0 {
-				fmt.Fprintln(w, "nothing is known of such a message on this node")
+				fmt.Fprintln(w, "nothing is known of such a message")
 			}
 			for i, t := range found.Messages {
 				if i > 0 {
@@ -108,7 +108,7 @@ func warn(cmd *cobra.Command, notes []string, more bool, n int, noun string) {
 }
 
 func printTrace(w io.Writer, t admin.Trace) {
-	pairs(w, [2]string{"transaction", t.Transaction}, [2]string{"from", "<" + t.From + ">"}, [2]string{"message-id", t.MessageID}, [2]string{"size", size(t.Size)})
+	pairs(w, [2]string{"transaction", t.Transaction}, [2]string{"node", t.Node}, [2]string{"from", "<" + t.From + ">"}, [2]string{"message-id", t.MessageID}, [2]string{"size", size(t.Size)})
 	var rows [][]string
 	for _, e := range t.Events {
 		answer := e.Answer
