@@ -50,9 +50,7 @@ func StartThrough(t testing.TB, d login.Dialogue, o ThroughOptions) *Through {
 				defer func() { _ = nc.Close() }()
 				_ = nc.SetDeadline(time.Now().Add(2 * patience))
 				if err := p.serve(d, o, nc, server); err != nil && !errors.Is(err, login.ErrQuit) {
-					p.mu.Lock()
-					p.errors = append(p.errors, err)
-					p.mu.Unlock()
+					p.note(err)
 				}
 			})
 		}
@@ -67,7 +65,14 @@ func StartThrough(t testing.TB, d login.Dialogue, o ThroughOptions) *Through {
 	return p
 }
 
-// Errors returns why dialogues ended without a login, but for those that said goodbye.
+func (p *Through) note(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.errors = append(p.errors, err)
+}
+
+// Errors returns why dialogues ended without a login, but for those that said goodbye, and
+// what logins failed for at the platform, but for wrong passwords.
 func (p *Through) Errors() []error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,6 +122,7 @@ func (p *Through) serve(d login.Dialogue, o ThroughOptions, nc net.Conn, server 
 		case errors.As(err, &rejected):
 			err = &login.Refusal{Cause: login.CauseWrong, Err: err, Answer: rejected.Answer}
 		case err != nil:
+			p.note(err)
 			err = &login.Refusal{Cause: login.CausePlatform, Err: err}
 		default:
 			return new(login.Session), w, nil

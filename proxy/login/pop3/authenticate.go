@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"mailcutover/proxy/dial"
 	"mailcutover/proxy/login"
 	"mailcutover/proxy/login/sasl"
 )
@@ -33,6 +34,8 @@ type platform struct {
 	l    *login.Leg
 	to   login.Target
 	caps map[string][]string // upper-case names and words; nil: no CAPA
+
+	xclientKnown bool // Dovecot says so in its greeting, to those that it trusts
 }
 
 // Authenticate implements [login.Dialogue].
@@ -88,28 +91,28 @@ func (p *platform) read(doing string) (ok bool, line []byte, err error) {
 
 // command sends a line that holds no secret, and wants a positive answer.
 func (p *platform) command(line string) error {
-	if line != "" {
-		p.l.Print(line, "\r\n")
-	}
+	p.l.Print(line, "\r\n")
 	doing, _, _ := strings.Cut(line, " ")
-	if doing == "" {
-		doing = "greeting"
-	}
+	_, err := p.wantOK(doing)
+	return err
+}
+
+// wantOK reads a positive answer.
+func (p *platform) wantOK(doing string) ([]byte, error) {
 	ok, answer, err := p.read(doing)
-	if err != nil {
-		return err
+	if err == nil && !ok {
+		err = p.fail(doing, fmt.Errorf("answered %s", clean(answer, maxText)))
 	}
-	if !ok {
-		return p.fail(doing, fmt.Errorf("answered %s", clean(answer, maxText)))
-	}
-	return nil
+	return answer, err
 }
 
 // open does all that comes before XCLIENT and the credentials.
 func (p *platform) open() error {
-	if err := p.command(""); err != nil {
+	greeting, err := p.wantOK("greeting")
+	if err != nil {
 		return err
 	}
+	p.xclientKnown = bytes.HasPrefix(greeting, []byte(answerOKPrefix+" [XCLIENT]"))
 	if err := p.capa(); err != nil {
 		return err
 	}
@@ -117,7 +120,7 @@ func (p *platform) open() error {
 		return nil
 	}
 	if !p.has("STLS") {
-		return p.fail("STLS", errors.New("not announced, though the TLS policy asks for it"))
+		return p.fail("STLS", fmt.Errorf("%w: not announced", dial.ErrTLS))
 	}
 	if err := p.command("STLS"); err != nil {
 		return err
@@ -159,7 +162,7 @@ func (p *platform) has(capability string) bool {
 
 // xclient tells the platform who its client is, as Dovecot 2.3 takes it.
 func (p *platform) xclient() error {
-	if !p.has("XCLIENT") {
+	if !p.xclientKnown && !p.has("XCLIENT") {
 		return p.fail("XCLIENT", errors.New("not announced, though configured: the platform would take its clients for this node"))
 	}
 	line := "XCLIENT ADDR=" + p.to.Client.Addr + " PORT=" + p.to.Client.Port

@@ -236,6 +236,11 @@ func TestAuthenticate(t *testing.T) {
 			target: login.Target{Identity: login.IdentityXCLIENT, Client: client}, script: append(open("XCLIENT", "SASL PLAIN"), "C: XCLIENT ADDR=2001:db8::7 PORT=4711 SESSION=s-1", "S: +OK Updated", "C: AUTH PLAIN "+proof, "S: +OK"),
 			want: "welcome +OK",
 		},
+		"XCLIENT, in the greeting": {
+			target: login.Target{Identity: login.IdentityXCLIENT, Client: client},
+			script: []string{"S: +OK [XCLIENT] Dovecot ready.", "C: CAPA", "S: -ERR", "C: XCLIENT ADDR=2001:db8::7 PORT=4711 SESSION=s-1", "S: +OK Updated", "C: USER anna@ox.example", "S: +OK", "C: PASS secret", "S: +OK"},
+			want:   "welcome +OK",
+		},
 		"XCLIENT not offered": {target: login.Target{Identity: login.IdentityXCLIENT, Client: client}, script: sasl, want: "XCLIENT: not announced", silent: true},
 		"XCLIENT refused":     {target: login.Target{Identity: login.IdentityXCLIENT, Client: client}, script: append(open("XCLIENT"), "C: XCLIENT ADDR=2001:db8::7 PORT=4711 SESSION=s-1", "S: -ERR You are not trusted"), want: "XCLIENT: answered", silent: true},
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"mailcutover/proxy/dial"
 	"mailcutover/proxy/login"
 	"mailcutover/proxy/login/sasl"
 )
@@ -194,7 +195,7 @@ func (p *platform) open() error {
 		return nil
 	}
 	if _, ok := p.caps["STARTTLS"]; !ok {
-		return p.fail("STARTTLS", errors.New("not announced, though the TLS policy asks for it"))
+		return p.fail("STARTTLS", fmt.Errorf("%w: not announced", dial.ErrTLS))
 	}
 	if err := p.command("STARTTLS"); err != nil {
 		return err

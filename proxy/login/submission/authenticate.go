@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"mailcutover/proxy/dial"
 	"mailcutover/proxy/login"
 	"mailcutover/proxy/login/sasl"
 )
@@ -92,7 +93,7 @@ func (p *platform) open() error {
 		return nil
 	}
 	if !p.caps.has("STARTTLS") {
-		return p.fail("STARTTLS", errors.New("not announced, though the TLS policy asks for it"))
+		return p.fail("STARTTLS", fmt.Errorf("%w: not announced", dial.ErrTLS))
 	}
 	if _, err := p.command("STARTTLS", 220); err != nil {
 		return err

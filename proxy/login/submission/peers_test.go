@@ -59,7 +59,7 @@ func TestPeers(t *testing.T) {
 					t.Errorf("the platform was told of the client: %s", platform.log())
 				}
 			}
-			leg := dial(t, platform.addr)
+			leg := legTo(t, platform.addr)
 			got, err := Dialogue{}.Probe(leg)
 			if got.Size = 0; err != nil || got != platform.offers {
 				t.Errorf("probe: got %+v, %v, want %+v", got, err, platform.offers)
@@ -118,8 +118,8 @@ s.quit()
 print('ok')
 `
 
-// dial returns a leg to a platform.
-func dial(t *testing.T, addr string) *login.Leg {
+// legTo returns a leg to a platform.
+func legTo(t *testing.T, addr string) *login.Leg {
 	t.Helper()
 	nc, err := net.Dial("tcp", addr)
 	if err != nil {
