@@ -24,6 +24,8 @@ import (
 // fakeTable is a table in memory: the rules are those of every driver, the ways in which it
 // fails are the test's.
 type fakeTable struct {
+	options func(*KeeperOptions) // alters those of the next node; nil: nothing
+
 	mu       sync.Mutex
 	book     *table.Book
 	server   table.Server
@@ -128,7 +130,7 @@ func (f *fakeTable) Renew(ctx context.Context, r table.Renewal) (table.Renewed, 
 	f.renewals = append(f.renewals, r)
 	renewed, note, err := f.book.Renew(time.Now(), f.server, &r, f.state.Agency)
 	if note != nil {
-		f.publish(routing.Update{Members: note.Members, Above: note.Above})
+		f.publish(routing.Update{Members: note.Members, Above: note.Above, Documents: note.Documents})
 	}
 	return renewed, err
 }
@@ -271,9 +273,13 @@ func (f *fakeTable) start(t *testing.T, name routing.NodeID, disk durable.Disk) 
 	t.Helper()
 	n := &fakeNode{t: t, copy: &fakeCopy{moved: make(chan struct{}), state: routing.NewState(routing.Position{})}}
 	var err error
-	n.Keeper, err = OpenKeeper(KeeperOptions{
+	o := KeeperOptions{
 		Table: f, Replica: n.copy, Node: name, Lease: lease, Dir: "/d", Disk: disk, Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	if f.options != nil {
+		f.options(&o)
+	}
+	n.Keeper, err = OpenKeeper(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -632,15 +638,69 @@ func TestARestartTakesItsNameAtOnce(t *testing.T) {
 			}
 			n.end()
 		}
-		// Its name on another disk has to wait for the lease.
+		// Its name on another disk is not its own.
 		other := f.start(t, "mx1.example", memdisk.New())
 		settle()
 		other.want("another disk", "health", routing.ReasonTableUnavail)
 		if !other.trouble("node-instance") {
 			t.Errorf("troubles: %q", other.Troubles())
 		}
-		time.Sleep(lease.Settled)
-		other.want("after the lease", "health", routing.ReasonOpen)
+	})
+}
+
+// A name on a disk that doesn't know who had it is taken when that one is fenced: silent, as
+// this process has seen it, for its lease and as long as a platform keeps a connection. If
+// that one's clock may have stood still, no time is enough.
+func TestANameOnAnotherDiskWaitsForTheFence(t *testing.T) {
+	const limit = 10 * time.Minute
+	fence := lease.Settled + limit + lease.Margin
+	for name, runs := range map[string]bool{"clock goes on": true, "clock may stand still": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeTable(t, "health")
+				f.options = func(o *KeeperOptions) { o.ClockRuns, o.Limit = runs, limit }
+				old := f.start(t, "mx1.example", memdisk.New())
+				settle()
+				other := f.start(t, "mx1.example", memdisk.New())
+				time.Sleep(2 * lease.Settled)
+				old.want("it goes on", "health", routing.ReasonOpen)
+				other.want("beside it", "health", routing.ReasonTableUnavail)
+				old.end()
+				time.Sleep(fence - 3*time.Second)
+				other.want("before the fence", "health", routing.ReasonTableUnavail)
+				if text := other.Troubles()["node-instance"]; !strings.Contains(text, map[bool]string{true: "is fenced at", false: "attest"}[runs]) {
+					t.Errorf("trouble: %s", text)
+				}
+				time.Sleep(6 * time.Second)
+				if !runs {
+					other.want("whatever time has passed", "health", routing.ReasonTableUnavail)
+					f.do(func() {
+						m := f.book.Members["mx1.example"]
+						m.Attested = m.Instance
+						f.book.Members["mx1.example"] = m
+					})
+					time.Sleep(time.Second)
+				}
+				other.want("after the fence", "health", routing.ReasonOpen)
+			})
+		})
+	}
+}
+
+// Who starts again on an empty disk while the old process has given its lease up takes the
+// name at once.
+func TestANameThatWasGivenUpIsFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeTable(t, "health")
+		old := f.start(t, "mx1.example", memdisk.New())
+		settle()
+		old.end()
+		if err := old.Surrender(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		other := f.start(t, "mx1.example", memdisk.New())
+		time.Sleep(time.Second)
+		other.want("after it was given up", "health", routing.ReasonOpen)
 	})
 }
 

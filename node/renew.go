@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"mailcutover/routing"
@@ -49,16 +50,13 @@ func (k *Keeper) round(ctx context.Context) time.Duration {
 		return soon
 	}
 	if err != nil {
-		k.refused(err)
+		k.refused(ctx, err)
 		return min(soon, k.o.Renew)
 	}
 	k.tell(renewed.Position)
 	if !k.registered {
 		k.registered = true
 		k.o.Logger.Info("node is registered with the table", "node", k.o.Node, "instance", k.instance, "revision", renewed.Position.Revision)
-		if err := k.taken(); err != nil {
-			k.o.Logger.Error("instance is not written: the next start may have to wait for this one's lease", "error", err)
-		}
 	}
 	k.replication = renewed.Replication
 	if err := k.confirm(ctx); err != nil {
@@ -87,9 +85,10 @@ func (k *Keeper) renewal() table.Renewal {
 	r := table.Renewal{
 		Incarnation: k.o.Replica.State().Position().Incarnation,
 		Member: routing.Member{
-			Node: k.o.Node, Instance: k.instance, Protocol: table.Protocol, Build: k.o.Build,
+			Node: k.o.Node, Instance: k.instance, Protocol: table.Protocol, Build: k.o.Build, ClockRuns: k.o.ClockRuns,
 		},
-		Short: k.o.Lease.Armed, Long: k.o.Lease.Settled,
+		// Ends that are equal would say that it is given up.
+		Short: min(k.o.Lease.Armed, k.o.Lease.Settled-time.Millisecond), Long: k.o.Lease.Settled,
 		Replication: k.replication,
 		Drained:     k.gate.Drained(), Doubts: k.gate.Doubts(),
 	}
@@ -99,11 +98,13 @@ func (k *Keeper) renewal() table.Renewal {
 	if k.o.Counts != nil {
 		r.Counts = k.o.Counts()
 	}
-	if !k.registered && len(k.before) > 0 {
+	// Also later on: the table may lose what it took.
+	if len(k.before) > 0 {
 		r.After = k.before[0]
 	}
+	r.Gone = k.gone()
 	marks := k.o.Replica.Marks()
-	r.Term, r.Applied, r.Above = marks.Term, marks.Revision, marks.Above
+	r.Term, r.Applied, r.Above, r.NamesLost = marks.Term, marks.Revision, marks.Above, marks.LostNames
 	k.sequence++
 	r.Sequence = k.sequence
 	return r
@@ -114,16 +115,17 @@ func (k *Keeper) renewal() table.Renewal {
 func (k *Keeper) send(ctx context.Context, r table.Renewal) (table.Renewed, error) {
 	ctx, cancel := context.WithTimeout(ctx, max(2*soon, min(k.o.Renew, 4*soon)))
 	defer cancel()
-	for {
+	for tries := 1; ; tries++ {
 		k.counts.renewals.Add(1)
 		renewed, err := k.o.Table.Renew(ctx, r)
 		if err != nil {
 			k.counts.renewalsFailed.Add(1)
 		}
-		if !errors.Is(err, table.ErrInstance) || k.registered || len(k.before) < 2 {
+		if !errors.Is(err, table.ErrInstance) || tries >= len(k.before) {
 			return renewed, err
 		}
-		k.before = k.before[1:]
+		// None is given up: another server of the table may know another one.
+		k.before = append(slices.Clone(k.before[1:]), k.before[0])
 		r.After = k.before[0]
 		k.sequence++
 		r.Sequence = k.sequence
@@ -132,9 +134,15 @@ func (k *Keeper) send(ctx context.Context, r table.Renewal) (table.Renewed, erro
 
 // refused takes note of a renewal that failed. What was granted before stays, unless the
 // table says that this node has no right to it.
-func (k *Keeper) refused(err error) {
+func (k *Keeper) refused(ctx context.Context, err error) {
 	if errors.Is(err, table.ErrEvicted) || errors.Is(err, table.ErrInstance) {
 		k.drop()
+	}
+	if errors.Is(err, table.ErrInstance) {
+		k.look(ctx)
+		if why := k.outlives(); why != "" {
+			err = fmt.Errorf("%w; %s", err, why)
+		}
 	}
 	k.note(nil, err)
 }
@@ -151,6 +159,10 @@ func (k *Keeper) confirm(ctx context.Context) error {
 		return fmt.Errorf("confirm the registration of node %s: %w", k.o.Node, err)
 	}
 	k.confirmed = true
+	// Not before: a failover that loses the registration leaves the instance before it.
+	if err := k.taken(); err != nil {
+		k.o.Logger.Error("instance is not written: the next start may not have its name at once", "error", err)
+	}
 	return nil
 }
 

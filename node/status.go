@@ -84,7 +84,7 @@ func (k *Keeper) Troubles() map[string]string {
 	case errors.Is(s.Err, table.ErrEvicted):
 		texts["node-evicted"] = fmt.Sprintf("Node %s was evicted, or attested dead: it decides nothing, all mail and logins are put off. If it is to serve again, restart it: it then joins as a new instance. %s", s.Node, s.Err)
 	case errors.Is(s.Err, table.ErrInstance):
-		texts["node-instance"] = fmt.Sprintf("Another instance has the name of node %s: this one decides nothing. If that one runs, give one of them another name. If it is gone for good, wait until its lease is over, or evict it. %s", s.Node, s.Err)
+		texts["node-instance"] = fmt.Sprintf("Another instance has the name of node %s: this one decides nothing. If that one runs, give one of them another name. If it is gone for good, attest that it is off, or evict it; where its clock is declared to go on while the machine is stopped, waiting for its fence is enough. %s", s.Node, s.Err)
 	case errors.Is(s.Err, table.ErrIncarnation):
 		texts["node-incarnation"] = fmt.Sprintf("The table that node %s knows is gone, and another has its place: restore it, or move the directory %q away. %s", s.Node, "replica", s.Err)
 	case errors.Is(s.Err, errLag):

@@ -112,7 +112,7 @@ func (s *State) loaded() bool { return s.pos.Incarnation != "" }
 // [State.CheckMapping].
 func (s *State) decide(d *Decision, key string, mail bool) (claimed bool) {
 	d.Reason = ReasonNoSuchName
-	if s.missing > 0 || !s.loaded() {
+	if s.missing > 0 || s.doubtful || !s.loaded() {
 		d.Reason = ReasonTableUnavail // unless an agency has it, one of those may
 	}
 	var (

@@ -7,15 +7,33 @@ import (
 	"strings"
 )
 
-// Document is a small text that all nodes share and that no decision rests on: a proposal
-// with its approvals, the heads of a node's audit log. Who writes one gives its text a
-// meaning; the table compares only its revision, as for every record.
+// Document is a small text that all nodes share and that no decision rests on, but for
+// [NamesLost]: a proposal with its approvals, the heads of a node's audit log. Who writes one
+// gives its text a meaning; the table compares only its revision, as for every record.
 type Document struct {
 	Key      string   `json:"key"`  // KIND/NAME, at most 200 bytes of printable ASCII
 	Text     string   `json:"text"` // at most 64 KiB of UTF-8
 	Removed  bool     `json:"removed,omitempty"`
 	Revision Revision `json:"revision"` // of the last change; set by the table
 }
+
+// NamesLost is the key of the document that says that the table lost names: mailboxes, fixed
+// addresses or domains that nodes have seen. While it is there, of no name is it certain that
+// nobody has it, and of no domain that it isn't served. The table writes it when a node tells
+// of it; people remove it, once the lists are complete again.
+const NamesLost = "table/names-lost"
+
+// NamesLostDocument returns that document, as a node's word makes it.
+func NamesLostDocument(node NodeID) Document {
+	return Document{Key: NamesLost, Text: "node " + string(node) + " has seen names that the table lost"}
+}
+
+// NamesLost reports whether the table lost names, by its own word or by this copy's.
+func (s *State) NamesLost() bool { return s.doubtful }
+
+// LostNames reports whether this copy has seen names that the table lost, and the table
+// doesn't say so yet.
+func (s *State) LostNames() bool { return s.lostNames }
 
 // Document returns the document of a key.
 func (s *State) Document(key string) (Document, bool) {

@@ -40,6 +40,15 @@ type Member struct {
 	Attested InstanceID `json:"attested,omitempty"` // the instance of which people said that it can deliver no more
 	Joined   time.Time  `json:"joined"`             // when this instance was taken, by the table's clock
 	Revision Revision   `json:"revision"`           // of the last change; set by the table
+
+	// ClockRuns says that the node's monotonic clock goes on while its machine is stopped:
+	// people have declared it. Only then the end of its long lease proves something.
+	ClockRuns bool `json:"clock_runs,omitempty"`
+
+	// Unconfirmed is an emergency in which one person alone attested that an instance of
+	// the node is dead: a second one has to confirm it. It outlives the instance. Empty:
+	// there is none.
+	Unconfirmed OperationID `json:"unconfirmed,omitempty"`
 }
 
 // String returns the node and its instance.

@@ -70,6 +70,8 @@ type State struct {
 	index     *keyIndex
 	conflicts []string // names that two have, in order
 	missing   int      // agencies without their mapping: nothing can be said to have no record
+	lostNames bool     // this copy had names in a change that the table lost
+	doubtful  bool     // so the table says, or lostNames: likewise
 }
 
 type agencyState struct {
@@ -126,6 +128,14 @@ type Update struct {
 	// Above are records that some node has seen and that the table lost: an agency whose
 	// record doesn't follow the one here is closed, see [State.Seen].
 	Above []Agency
+
+	// Base is, in a whole reading, where the table stood when its term began: what was seen
+	// above it in an earlier term, the table lost.
+	Base Revision
+
+	// LostNames says that names were seen in a change that the table lost. Whoever applies a
+	// whole reading to a copy knows it.
+	LostNames bool
 }
 
 // Apply returns the State after u; s stays as it is, and so do its readers. Who keeps the
@@ -210,11 +220,19 @@ func (s *State) Apply(u Update) (*State, error) {
 	n.freezes = updated(s.freezes, u.Freezes, u.Whole, func(f Freeze) (AgencyID, bool) { return f.Agency, !f.Removed })
 	n.running = updated(s.running, u.Operations, u.Whole, func(o Operation) (OperationID, bool) { return o.ID, !o.Ended })
 	n.documents = updated(s.documents, u.Documents, u.Whole, func(d Document) (string, bool) { return d.Key, !d.Removed })
+	_, told := n.documents[NamesLost]
+	n.lostNames = (s.lostNames || u.LostNames) && !told && !u.removes(NamesLost)
+	n.doubtful = n.lostNames || told
 	if len(n.agencies) > maxAgencies {
 		return nil, fmt.Errorf("apply revision %d: more than %d agencies", u.Position.Revision, maxAgencies)
 	}
 	n.enter(added, u.Fixed, keys+len(u.Fixed))
 	return &n, nil
+}
+
+// removes reports whether u removes a document.
+func (u *Update) removes(key string) bool {
+	return slices.ContainsFunc(u.Documents, func(d Document) bool { return d.Key == key && d.Removed })
 }
 
 // setDomains sets these domains; whole says that the table has no others.
@@ -449,7 +467,7 @@ func (s *State) LostDomains() []Domain {
 func (s *State) foreign(domain string) bool {
 	_, served := s.domains[domain]
 	_, lost := s.lost[domain]
-	return !served && !lost && len(s.domains) > 0
+	return !served && !lost && !s.doubtful && len(s.domains) > 0
 }
 
 // Domain returns a served domain.
@@ -467,6 +485,17 @@ func (s *State) Members() []Member {
 func (s *State) Member(id NodeID) (Member, bool) {
 	m, ok := s.members[id]
 	return m, ok
+}
+
+// Unconfirmed returns an ErrUnconfirmed while one person's word that a node is dead waits for
+// a second one's; nil: none does.
+func (s *State) Unconfirmed() error {
+	for _, m := range s.Members() {
+		if m.Unconfirmed != "" {
+			return fmt.Errorf("%w: %s, in which node %s was attested dead", ErrUnconfirmed, m.Unconfirmed, m.Node)
+		}
+	}
+	return nil
 }
 
 // Freezes returns the freezes in force, that of all agencies first.

@@ -100,6 +100,10 @@ type Lease struct {
 	// SettleAfter is after how long without a change an armed agency settles by itself; 0:
 	// never.
 	SettleAfter time.Duration `config:"settle_after"`
+
+	// ClockRunsWhileStopped declares that this node's monotonic clock goes on while its
+	// machine is stopped or suspended, so that the end of its long lease proves something.
+	ClockRunsWhileStopped bool `config:"clock_runs_while_stopped"`
 }
 
 // Protocol is a mail protocol.

@@ -46,6 +46,7 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 		Table: d.table, Replica: d.replica, Node: id, Build: d.version.Version,
 		Lease: node.Lease{Settled: cfg.Lease.Settled, Armed: cfg.Lease.Armed, Margin: cfg.Lease.Margin}, Renew: cfg.Lease.Renew,
 		Dir: filepath.Join(cfg.Data, "node"), Counts: d.counts, Logger: d.logger,
+		ClockRuns: cfg.Lease.ClockRunsWhileStopped, Limit: longest(cfg),
 	})
 	if err != nil {
 		return err

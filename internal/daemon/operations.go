@@ -38,6 +38,7 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 	for i := range cfg.Platforms {
 		limits[cfg.Platforms[i].ID] = cfg.Platforms[i].ConnectionLimit
 	}
+	putsOff := putOff(cfg)
 	id, instance := d.keeper.Node()
 	d.control = control.New(control.Options{Table: d.table, Replica: d.replica, Logger: d.logger, Longest: cfg.Lease.Settled})
 	d.runner = operation.New(operation.Options{
@@ -45,6 +46,7 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 		Replica: d.replica, Folder: journal, Alarms: d.alarms, Logger: d.logger,
 		Leases: operation.Leases{Short: cfg.Lease.Armed, Long: cfg.Lease.Settled, Margin: cfg.Lease.Margin},
 		Limit:  func(id routing.PlatformID) time.Duration { return limits[id] },
+		Logins: d.logins, Puts: func(id routing.AgencyID) bool { _, off := putsOff[id]; return off },
 		Hooks:  &hook.Operations{Find: d.hook, State: d.replica.State, Mover: d.mover},
 	})
 	done := make(chan struct{})
@@ -52,6 +54,48 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 	tender := d.control.Tender(cfg.Lease.SettleAfter)
 	d.parts.Go(func() { d.settleAgencies(tender) })
 	return done, nil
+}
+
+// logins returns whether the nodes pass logins on to a platform, by the configuration in
+// force, and after how long it ends any of them: the longest limit of its endpoints, 0 if one
+// has none.
+func (d *Daemon) logins(id routing.PlatformID) (limit time.Duration, takes bool) {
+	cfg := d.config.Load()
+	if len(cfg.Logins.Listeners) == 0 {
+		return 0, false
+	}
+	unlimited := false
+	for i := range cfg.Platforms {
+		p := &cfg.Platforms[i]
+		if p.ID != id {
+			continue
+		}
+		for _, e := range []*config.LoginEndpoint{p.IMAP, p.Submission, p.POP3, p.Sieve} {
+			if e != nil {
+				takes, unlimited = true, unlimited || e.ConnectionLimit == 0
+				limit = max(limit, e.ConnectionLimit)
+			}
+		}
+	}
+	if unlimited {
+		limit = 0
+	}
+	return limit, takes
+}
+
+// longest is the longest time after which a platform ends a connection, as far as that is
+// configured.
+func longest(cfg *config.Config) (limit time.Duration) {
+	for i := range cfg.Platforms {
+		p := &cfg.Platforms[i]
+		limit = max(limit, p.ConnectionLimit)
+		for _, e := range []*config.LoginEndpoint{p.IMAP, p.Submission, p.POP3, p.Sieve} {
+			if e != nil {
+				limit = max(limit, e.ConnectionLimit)
+			}
+		}
+	}
+	return limit
 }
 
 // hook returns a platform's hook by the configuration in force; nil: it has none.

@@ -40,6 +40,9 @@ func (c *Control) Unlock(ctx context.Context, act Act, ids []routing.AgencyID) (
 // Finalise ends the way back of agencies.
 func (c *Control) Finalise(ctx context.Context, act Act, ids []routing.AgencyID) (Result, error) {
 	d, err := c.change(ctx, act, "finalise", func(state *routing.State) (table.Change, error) {
+		if err := state.Unconfirmed(); err != nil {
+			return table.Change{}, fmt.Errorf("finalise agency %s: %w", names(ids), err)
+		}
 		list, err := agencies(state, act, ids, routing.Agency.Finalise)
 		return table.Change{Agencies: list, What: "finalise agency " + names(ids)}, err
 	})
@@ -57,11 +60,23 @@ func (c *Control) ConfirmEmergency(ctx context.Context, act Act, emergency routi
 				ids = append(ids, a.ID)
 			}
 		}
+		var members []routing.Member
+		what := "confirm emergency " + string(emergency)
+		for _, m := range state.Members() {
+			if emergency != "" && m.Unconfirmed == emergency {
+				m.Unconfirmed = ""
+				members = append(members, m)
+				what += " at node " + string(m.Node)
+			}
+		}
+		if len(ids)+len(members) == 0 {
+			return table.Change{}, fmt.Errorf("confirm emergency %q: %w: no agency and no node waits for it", emergency, ErrNothing)
+		}
 		if len(ids) == 0 {
-			return table.Change{}, fmt.Errorf("confirm emergency %q: %w: no agency waits for it", emergency, ErrNothing)
+			return table.Change{Members: members, What: what}, nil
 		}
 		list, err := agencies(state, act, ids, func(a routing.Agency) (routing.Agency, error) { return a.Confirmed(emergency) })
-		return table.Change{Agencies: list, What: "confirm emergency " + string(emergency) + " of agency " + names(ids)}, err
+		return table.Change{Agencies: list, Members: members, What: what + " of agency " + names(ids)}, err
 	})
 	return c.result(ctx, ids, d, err)
 }

@@ -327,6 +327,11 @@ func TestNodesAreDrainedAttestedAndEvicted(t *testing.T) {
 		t.Errorf("drain of a stranger: %v", err)
 	}
 
+	// Time proves something only of a node whose clock goes on while its machine is stopped.
+	if err := b.Evict(t.Context(), b.act(), "one", 0); !errors.Is(err, table.ErrGuard) {
+		t.Errorf("evicted by time, though its clock may stand still: %v", err)
+	}
+	b.renew("one", func(r *table.Renewal) { r.Member.ClockRuns = true })
 	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if err := b.Evict(short, b.act(), "one", 0); !errors.Is(err, context.DeadlineExceeded) {
@@ -354,11 +359,46 @@ func TestNodesAreDrainedAttestedAndEvicted(t *testing.T) {
 	}
 }
 
+// One person attests in an emergency: it counts for emergencies at once, and keeps back
+// whatever rests on it until another one confirms it, also after the node has come back.
+func TestOnePersonAttestsInAnEmergency(t *testing.T) {
+	b := newBench(t)
+	b.add("health")
+	a := b.agency("health")
+	a.Phase, a.Epoch = routing.PhaseTarget, a.Epoch.Next()
+	b.put(a)
+	b.renew("one", nil)
+	if err := b.AttestAlone(t.Context(), b.act(), "one", "one-1", "attest-1"); err != nil {
+		t.Fatal(err)
+	}
+	if m, _ := b.Replica.State().Member("one"); m.Attested != "one-1" || m.Unconfirmed != "attest-1" {
+		t.Errorf("%+v", m)
+	}
+	b.renew("one", func(r *table.Renewal) { r.Member.Instance = "one-2" })
+	if _, err := b.Finalise(t.Context(), b.act(), []routing.AgencyID{"health"}); !errors.Is(err, routing.ErrUnconfirmed) {
+		t.Errorf("finalised before it is confirmed: %v", err)
+	}
+	if _, err := b.ConfirmEmergency(t.Context(), b.act(), "attest-2"); !errors.Is(err, ErrNothing) {
+		t.Errorf("confirmed another: %v", err)
+	}
+	if _, err := b.ConfirmEmergency(t.Context(), b.act(), "attest-1"); err != nil {
+		t.Fatal(err)
+	}
+	if m, _ := b.Replica.State().Member("one"); m.Unconfirmed != "" {
+		t.Errorf("%+v", m)
+	}
+	if _, err := b.Finalise(t.Context(), b.act(), []routing.AgencyID{"health"}); err != nil {
+		t.Error(err)
+	}
+}
+
 // The long fence: the lease is over, and the counter has stood still for the limit after
 // that. What one call has seen of it the next one needn't wait for again.
 func TestEvictWatchesASilentNode(t *testing.T) {
 	b := newBench(t)
-	silent := func(r *table.Renewal) { r.Short, r.Long = 50*time.Millisecond, 200*time.Millisecond }
+	silent := func(r *table.Renewal) {
+		r.Short, r.Long, r.Member.ClockRuns = 50*time.Millisecond, 200*time.Millisecond, true
+	}
 	began := time.Now()
 	b.renew("one", silent)
 	for tries := 1; ; tries++ {
@@ -392,7 +432,9 @@ func TestEvictWatchesAnewWhatHasRenewed(t *testing.T) {
 		return b.Evict(short, b.act(), "one", 300*time.Millisecond)
 	}
 	for end := time.Now().Add(900 * time.Millisecond); time.Now().Before(end); {
-		b.renew("one", func(r *table.Renewal) { r.Short, r.Long = time.Millisecond, time.Millisecond })
+		b.renew("one", func(r *table.Renewal) {
+			r.Short, r.Long, r.Member.ClockRuns = time.Millisecond, 2*time.Millisecond, true
+		})
 		if err := try(); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("evicted while it renews: %v", err)
 		}

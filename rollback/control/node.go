@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -30,6 +31,17 @@ func (c *Control) Drain(ctx context.Context, act Act, node routing.NodeID, drain
 // from the platforms: it can deliver no more. Operations then go on without it. Whoever
 // calls has asked enough people. The instance never gets a lease again; a new one does.
 func (c *Control) Attest(ctx context.Context, act Act, node routing.NodeID, instance routing.InstanceID) error {
+	return c.attest(ctx, act, node, instance, "")
+}
+
+// AttestAlone is Attest on one person's word, in an emergency of this id (a word): only
+// emergencies go on without the node by it. Until a second person has confirmed it
+// ([Control.ConfirmEmergency]), no other operation begins and no agency is finalised.
+func (c *Control) AttestAlone(ctx context.Context, act Act, node routing.NodeID, instance routing.InstanceID, emergency routing.OperationID) error {
+	return c.attest(ctx, act, node, instance, emergency)
+}
+
+func (c *Control) attest(ctx context.Context, act Act, node routing.NodeID, instance routing.InstanceID, emergency routing.OperationID) error {
 	_, err := c.change(ctx, act, "attest", func(state *routing.State) (table.Change, error) {
 		m, err := member(state, node)
 		switch {
@@ -39,16 +51,17 @@ func (c *Control) Attest(ctx context.Context, act Act, node routing.NodeID, inst
 		case m.Attested == instance:
 			err = fmt.Errorf("attest node %s: %w: it is attested", node, ErrNothing)
 		}
-		m.Attested = instance
+		m.Attested, m.Unconfirmed = instance, cmp.Or(emergency, m.Unconfirmed)
 		return table.Change{Members: []routing.Member{m}, What: "attest that node " + string(node) + " is dead", Guard: table.Guard{Rejoining: true}}, err
 	})
 	return err
 }
 
 // Evict takes a node out of the table: no operation waits for it any more, and it gets no
-// lease. It needs a fence: the node gave up its lease, or it is attested, or since Evict
-// first looked at it, its renewal counter has stood still for what its long lease had still
-// to go and the platform's limit after that. ctx bounds the wait in this call; a later one
+// lease. It needs a fence: the node gave up its lease, or it is attested, or its clock is
+// declared to go on while its machine is stopped, and since Evict first looked at it, its
+// renewal counter has stood still for what its long lease had still to go and the platform's
+// limit after that. ctx bounds the wait in this call; a later one
 // goes on where it ended.
 func (c *Control) Evict(ctx context.Context, act Act, node routing.NodeID, limit time.Duration) error {
 	fence, err := c.fence(ctx, node, limit)
@@ -112,6 +125,13 @@ func (c *Control) fence(ctx context.Context, node routing.NodeID, limit time.Dur
 		s := c.look(now, at, &n, &l)
 		still := now.Sub(s.since)
 		left := max(l.LongEnd.Sub(n.Time), s.lease+limit-still)
+		switch {
+		case l.GivenUp() && l.Instance == m.Instance && l.Server == n.Server:
+			left = l.LongEnd.Sub(n.Time) // so it said itself
+		case !m.ClockRuns:
+			return at, fmt.Errorf("fence of node %s: %w: it is silent for %s, and its clock isn't declared to go on while its machine is stopped, so no time proves that it can deliver no more: stop it orderly, or attest that it is off",
+				node, table.ErrGuard, still.Round(time.Second))
+		}
 		if left <= 0 {
 			return at, nil
 		}

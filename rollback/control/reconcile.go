@@ -91,6 +91,20 @@ func reconciled(state *routing.State, a routing.Agency) (routing.Agency, error) 
 	return next, nil
 }
 
+// NamesComplete takes people's word that the table has all names again: who isn't in it is
+// nobody's. Whoever calls has shown them that names were lost, and since when.
+func (c *Control) NamesComplete(ctx context.Context, act Act) error {
+	_, err := c.change(ctx, act, "names-complete", func(state *routing.State) (table.Change, error) {
+		d, ok := state.Document(routing.NamesLost)
+		if !ok {
+			return table.Change{}, fmt.Errorf("names are complete: %w: the table doesn't say that any were lost", ErrNothing)
+		}
+		d.Removed = true
+		return table.Change{Documents: []routing.Document{d}, What: "take the names as complete"}, nil
+	})
+	return err
+}
+
 // EndRejoin ends a rejoin on people's word that the table is as it should be, although
 // nodes are missing or have seen more.
 func (c *Control) EndRejoin(ctx context.Context, act Act) error {

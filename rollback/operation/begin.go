@@ -18,8 +18,8 @@ func (u *run) begin(ctx context.Context, deadline time.Duration) (done bool, err
 	if !u.op.Emergency {
 		u.op.Deadline = u.op.Started.Add(deadline)
 	}
-	u.stands = newStands(u.Leases, u.losingLimit())
-	w := wish{applied: u.op.Base}
+	u.stands = newStands(u.Leases)
+	w := u.wish()
 	for began := time.Now(); ; {
 		err := u.tryBegin(ctx, w)
 		patience := min(beginPatience, deadline)
@@ -98,10 +98,13 @@ func (u *run) confirmOthers(ctx context.Context) error {
 
 // beginChange computes the change that begins, and what it leads to.
 func (u *run) beginChange(s *routing.State, next *Operation, c *table.Change) error {
-	c.Guard = table.Guard{Applied: u.op.Base, Protocol: table.Protocol, Fenced: u.fences}
+	c.Guard = table.Guard{Applied: u.op.Base, Base: u.op.Base, Protocol: table.Protocol, Fenced: u.fences}
 	if u.op.Emergency {
 		c.Guard.Applied, c.Guard.Protocol = 0, 0 // the drain asks every node, whatever it speaks
 	} else {
+		if err := s.Unconfirmed(); err != nil {
+			return fmt.Errorf("begin %s: %w", u.op.Kind, err)
+		}
 		c.Guard.Unfrozen = u.op.Agencies
 	}
 	next.Begun = make(map[routing.AgencyID]routing.Epoch)

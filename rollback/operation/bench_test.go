@@ -144,6 +144,7 @@ type simNode struct {
 	after   routing.InstanceID // the node's former life
 	silent  bool
 	gaveUp  bool
+	runs    bool // its clock goes on while its machine is stopped
 	holding bool // it isn't drained of anything that is closed
 	doubts  []table.Doubt
 	counts  []table.Count
@@ -245,7 +246,7 @@ func (n *simNode) renew(ctx context.Context) {
 		n.mu.Lock()
 		r := table.Renewal{
 			Incarnation: n.replica.State().Position().Incarnation,
-			Member:      routing.Member{Node: n.id, Instance: n.instance, Protocol: table.Protocol, Build: "test"},
+			Member:      routing.Member{Node: n.id, Instance: n.instance, Protocol: table.Protocol, Build: "test", ClockRuns: n.runs},
 			After:       n.after, Short: n.options.Leases.Short, Long: n.options.Leases.Long, Lapsed: lapsed,
 			Doubts: slices.Clone(n.doubts), Counts: slices.Clone(n.counts), Above: slices.Clone(n.above),
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -143,25 +142,6 @@ func membersAnswer(p *Plan) error {
 		}
 	}
 	return joined(bad)
-}
-
-// loginsFenced tells what ends the login sessions of nodes that it would go on without;
-// nil: there are none.
-func loginsFenced(p *Plan) *Check {
-	if !slices.ContainsFunc(p.Nodes, func(v PlanNode) bool { return v.Fence != "" && v.Lease != "given up" }) {
-		return nil
-	}
-	c := Check{Name: "logins of silent nodes", Informs: true}
-	losing := p.Agencies[0].Losing
-	switch {
-	case slices.ContainsFunc(p.Hooks, func(h PlanHook) bool { return h.Point == PointClose && !h.Without }):
-		c.OK, c.Text = true, "the hook that closes the losing side ends them"
-	case slices.ContainsFunc(p.Platform, func(v PlanPlatform) bool { return v.ID == losing && v.Limit > 0 }):
-		c.OK, c.Text = true, fmt.Sprintf("%s ends them, by its connection limit", losing)
-	default:
-		c.Text = fmt.Sprintf("not fenced: %s has neither a connection limit nor a hook that closes it", losing)
-	}
-	return &c
 }
 
 func sameProtocol(p *Plan) error {

@@ -211,6 +211,11 @@ func TestManyTakeOver(t *testing.T) {
 	}
 }
 
+// logins are platforms that take logins, and end each after limit.
+func logins(limit time.Duration) func(routing.PlatformID) (time.Duration, bool) {
+	return func(routing.PlatformID) (time.Duration, bool) { return limit, true }
+}
+
 // A silent member: how the operation goes on without it, or doesn't.
 func TestSilentMembers(t *testing.T) {
 	t.Parallel()
@@ -218,7 +223,8 @@ func TestSilentMembers(t *testing.T) {
 		for name, test := range map[string]struct {
 			before, during func(c *cluster, b *simNode)
 			request        Request
-			running        bool // clocks go on
+			running        bool // its clock goes on
+			options        func(*Options)
 			want           Step
 			fenced         string
 			atLeast        time.Duration
@@ -227,13 +233,37 @@ func TestSilentMembers(t *testing.T) {
 				during: func(_ *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }) },
 				want:   StepDone, fenced: "b: its short lease and the platform's limit are over", atLeast: testShort + testLimit + testMargin,
 			},
+			"logins that the platform ends later": {
+				during:  func(_ *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }) },
+				options: func(o *Options) { o.Logins = logins(testLimit + 300*time.Millisecond) },
+				want:    StepDone, fenced: "b: its short lease and the platform's limit are over; its logins ended by the platform's connection limit",
+				atLeast: testShort + testLimit + 300*time.Millisecond + testMargin,
+			},
+			"logins that nothing ends": {
+				during:  func(_ *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }) },
+				options: func(o *Options) { o.Logins = logins(0) },
+				want:    StepDone, fenced: "b: its short lease and the platform's limit are over; logins not fenced",
+			},
+			"logins that a hook ends": {
+				during: func(_ *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }) },
+				options: func(o *Options) {
+					o.Logins = logins(time.Hour)
+					o.Hooks = &stage{hooks: []Hook{&fakeHook{s: new(stage), name: "kick", point: PointClose}}}
+				},
+				want: StepDone, fenced: "b: its short lease and the platform's limit are over; its logins were ended by the hook that closes the losing side",
+			},
+			"logins of an attested node": {
+				during:  func(c *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }); c.attest("b") },
+				options: func(o *Options) { o.Logins = logins(0) },
+				want:    StepDone, fenced: "b: people said so; what it had under way is not known",
+			},
 			"the deadline is shorter": {
 				during:  func(_ *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }) },
 				request: Request{Deadline: 200 * time.Millisecond}, want: StepAborted,
 			},
 			"attested while it is waited for": {
 				during: func(c *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }); c.attest("b") },
-				want:   StepDone, fenced: "b: people said so",
+				want:   StepDone, fenced: "b: people said so; what it had under way is not known",
 			},
 			"has given up its lease": {
 				before: func(c *cluster, b *simNode) {
@@ -264,8 +294,10 @@ func TestSilentMembers(t *testing.T) {
 			tb := open(t)
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				c := newCluster(t, tb, 2, func(o *Options) { o.Leases.ClocksRun = test.running })
+				c := newCluster(t, tb, 2, test.options)
 				a, b := c.nodes[0], c.nodes[1]
+				b.set(func(n *simNode) { n.runs = test.running })
+				a.until("the clock", func() bool { m, _ := a.replica.State().Member("b"); return m.ClockRuns == test.running })
 				if test.before != nil {
 					test.before(c, b)
 				}
@@ -310,7 +342,8 @@ func TestFences(t *testing.T) {
 	for name, c := range map[string]struct {
 		lease   func(l *table.Lease)
 		member  func(m *routing.Member)
-		running bool                                 // clocks go on
+		running bool                                 // its clock goes on
+		alone   bool                                 // one person's word is enough
 		later   func(n *table.Nodes, l *table.Lease) // what else happens by 20 s
 		kind    table.FenceKind
 		at      time.Duration // from when it is there; 0: never
@@ -325,6 +358,9 @@ func TestFences(t *testing.T) {
 		"didn't know, but clocks go on":  {lease: func(l *table.Lease) { l.Applied = 99 }, running: true, kind: table.FenceLong, at: 92 * time.Second},
 		"another instance registered":    {member: func(m *routing.Member) { m.Instance = "i2" }},
 		"given up":                       {lease: func(l *table.Lease) { l.ShortEnd, l.LongEnd = time.Time{}, time.Time{} }, kind: table.FenceLong, at: 1},
+		"given up, but for a doubt":      {lease: func(l *table.Lease) { l.ShortEnd = began.Add(20 * time.Second); l.LongEnd = l.ShortEnd }, kind: table.FenceLong, at: 20500 * time.Millisecond},
+		"attested by one, no emergency":  {lease: func(l *table.Lease) { l.Applied = 99 }, member: func(m *routing.Member) { m.Attested, m.Unconfirmed = "i1", "e" }},
+		"attested by one":                {member: func(m *routing.Member) { m.Attested, m.Unconfirmed = "i1", "e" }, alone: true, kind: table.FenceAttested, at: 1},
 		"attested":                       {member: func(m *routing.Member) { m.Attested = "i1" }, kind: table.FenceAttested, at: 1},
 		"an older instance was attested": {member: func(m *routing.Member) { m.Attested = "i0" }, kind: table.FenceShort, at: 42 * time.Second},
 	} {
@@ -336,9 +372,8 @@ func TestFences(t *testing.T) {
 			if c.member != nil {
 				c.member(&m)
 			}
-			ls := leases
-			ls.ClocksRun = c.running
-			s := newStands(ls, limit)
+			m.ClockRuns = c.running
+			s := newStands(leases)
 			n := table.Nodes{Position: routing.Position{Term: 1}, Server: "s1", Members: []routing.Member{m}}
 			l.Server = n.Server
 			var at time.Duration
@@ -350,7 +385,7 @@ func TestFences(t *testing.T) {
 				now := began.Add(step)
 				n.Time, n.Leases = now, map[routing.NodeID]table.Lease{"b": l}
 				s.look(now, &n)
-				_, fences, ready := s.judge(now, &n, wish{applied: 100, drained: []table.AgencyEpoch{{Agency: "police"}}}, nil)
+				_, fences, ready := s.judge(now, &n, wish{applied: 150, base: 100, limit: limit, alone: c.alone, drained: []table.AgencyEpoch{{Agency: "police"}}}, nil)
 				if ready {
 					at, kind = max(step, 1), fences[0].Kind
 				}

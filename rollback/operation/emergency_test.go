@@ -140,6 +140,39 @@ func TestTargetDead(t *testing.T) {
 	})
 }
 
+// A node that stood still before the emergency began, and had seen that the agency is armed,
+// is passed when its short lease is over, without anybody's word: it can't have seen the
+// closing, and needn't have. What it had on its way to the dead platform isn't waited for.
+func TestTargetDeadAndASilentNode(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, open func(t *testing.T) table.Table) {
+		c := newCluster(t, open(t), 3, func(o *Options) {
+			o.Limit = func(routing.PlatformID) time.Duration { return time.Hour }
+			o.Logins = logins(0)
+		})
+		a, silent := c.nodes[0], c.nodes[2]
+		if _, err := a.run(Cutover, "police"); err != nil {
+			t.Fatal(err)
+		}
+		silent.until("the opening", func() bool {
+			n, _ := c.real.Nodes(t.Context())
+			return n.Leases["c"].Applied >= a.replica.State().Position().Revision
+		})
+		silent.set(func(n *simNode) { n.silent = true })
+		op, err := a.Run(t.Context(), Request{Kind: Rollback, Agency: "police", Who: "ben", Reason: "fire", Emergency: true, TargetDead: true})
+		if err != nil || op.Step != StepDone {
+			t.Fatalf("%+v, %v", op, err)
+		}
+		if got := strings.Join(op.Fenced, ","); got != "c: its short lease is over; its logins end with the platform" {
+			t.Errorf("fenced %q", got)
+		}
+		if took := op.ClosedFor(); took > deadGrace+testShort+testMargin+10*time.Second {
+			t.Errorf("closed for %s", took)
+		}
+		a.stands("police", routing.PhaseSource)
+	})
+}
+
 // An emergency has no deadline and outlives its runner: another node, or the next start,
 // goes on with it.
 func TestEmergencyOutlivesItsRunner(t *testing.T) {

@@ -34,10 +34,14 @@ const (
 // people; nothing rests on it.
 const silence = 3 * time.Second
 
-// wish is what an operation wants of every member.
+// wish is what an operation wants of every member, and what it takes for a fence.
 type wish struct {
 	drained []table.AgencyEpoch
-	applied routing.Revision // of its own only if drained is empty; else for the short fence
+	applied routing.Revision // looked at only if drained is empty
+
+	base  routing.Revision // who had it knew of the arming, so that the short fence counts
+	limit time.Duration    // for how long something may be on its way after the lease
+	alone bool             // one person's word that a node is dead is enough
 }
 
 func (w wish) granted(n *table.Nodes, m *routing.Member, l *table.Lease) bool {
@@ -64,7 +68,6 @@ func knows(n *table.Nodes, l *table.Lease, rev routing.Revision) bool {
 // eyes, on its monotonic clock. It belongs to one operation.
 type stands struct {
 	leases  Leases
-	limit   time.Duration // of the platform that an old dot could be on its way to
 	members map[routing.NodeID]*standing
 }
 
@@ -77,8 +80,8 @@ type standing struct {
 	long     time.Duration
 }
 
-func newStands(l Leases, limit time.Duration) *stands {
-	return &stands{leases: l, limit: limit, members: make(map[routing.NodeID]*standing)}
+func newStands(l Leases) *stands {
+	return &stands{leases: l, members: make(map[routing.NodeID]*standing)}
 }
 
 // look takes note of the members at this moment.
@@ -98,18 +101,21 @@ func (s *stands) look(now time.Time, n *table.Nodes) {
 
 // fence returns the fence of a silent member, or when there will be one: for how long its
 // counter has to stand still yet. ok is false if time alone proves nothing.
-func (s *stands) fence(now time.Time, n *table.Nodes, m *routing.Member, base routing.Revision) (f table.Fence, left time.Duration, ok bool) {
+func (s *stands) fence(now time.Time, n *table.Nodes, m *routing.Member, w wish) (f table.Fence, left time.Duration, ok bool) {
 	l, known := n.Leases[m.Node]
 	f = table.Fence{Node: m.Node, Instance: m.Instance, Counter: l.Counter}
 	switch {
-	case m.Attested != "" && m.Attested == m.Instance:
+	case m.Attested != "" && m.Attested == m.Instance && (w.alone || m.Unconfirmed == ""):
 		f.Kind = table.FenceAttested
 		return f, 0, true
 	case !known || l.Instance != m.Instance:
 		return f, 0, false // it has not renewed, or a table without its lease came back
-	case l.ShortEnd.IsZero() && l.LongEnd.IsZero():
+	case l.GivenUp() && l.Server == n.Server:
 		f.Kind = table.FenceLong
-		return f, 0, true
+		if more := l.LongEnd.Sub(n.Time); !l.LongEnd.IsZero() && more >= 0 {
+			left = more + time.Millisecond
+		}
+		return f, left, true
 	}
 	at := s.members[m.Node]
 	if at == nil {
@@ -117,13 +123,13 @@ func (s *stands) fence(now time.Time, n *table.Nodes, m *routing.Member, base ro
 	}
 	end, lease := l.ShortEnd, at.short
 	f.Kind = table.FenceShort
-	if !knows(n, &l, base) {
-		if !s.leases.ClocksRun {
+	if !knows(n, &l, w.base) {
+		if !m.ClockRuns {
 			return f, 0, false
 		}
 		end, lease, f.Kind = l.LongEnd, at.long, table.FenceLong
 	}
-	left = at.since.Add(lease + s.limit + s.leases.Margin).Sub(now)
+	left = at.since.Add(lease + w.limit + s.leases.Margin).Sub(now)
 	if more := end.Sub(n.Time); more >= 0 {
 		left = max(left, more+time.Millisecond)
 	}
@@ -162,11 +168,11 @@ func (s *stands) member(now time.Time, n *table.Nodes, m *routing.Member, w wish
 		one.State, one.ready = MemberReady, true
 		return one
 	}
-	fence, left, possible := s.fence(now, n, m, w.applied)
+	fence, left, possible := s.fence(now, n, m, w)
 	if possible && left == 0 {
 		one.State, one.Fence, one.fence, one.ready = MemberFenced, string(fence.Kind), &fence, true
-		one.Text = "can deliver no more: " + fenceText(fence.Kind)
-		if l.ShortEnd.IsZero() && fence.Kind == table.FenceLong {
+		one.Text = "can deliver no more: " + fenceText(fence.Kind, w.limit)
+		if l.GivenUp() && fence.Kind == table.FenceLong {
 			one.State, one.Text = MemberStopped, "has given up its lease"
 		}
 		return one
@@ -201,21 +207,34 @@ func (s *stands) member(now time.Time, n *table.Nodes, m *routing.Member, w wish
 	one.Text = fmt.Sprintf("silent for %s", still.Round(time.Second))
 	if possible {
 		one.Fence, one.Until = string(fence.Kind), now.Add(left)
-		one.Text += fmt.Sprintf(", fenced in %s (%s)", left.Round(time.Second), fenceText(fence.Kind))
+		one.Text += fmt.Sprintf(", fenced in %s (%s)", left.Round(time.Second), fenceText(fence.Kind, w.limit))
 	} else {
-		one.Text += "; no time proves that it can deliver no more: attest that it is off, or evict it"
+		one.Text += "; " + noFence(m)
 	}
 	return one
 }
 
-func fenceText(k table.FenceKind) string {
+// noFence says why time alone doesn't fence a silent member, and what does.
+func noFence(m *routing.Member) string {
+	if m.Unconfirmed != "" && m.Attested == m.Instance {
+		return fmt.Sprintf("one person alone attested that it is dead: a second one has to confirm %s", m.Unconfirmed)
+	}
+	return "no time proves that it can deliver no more: attest that it is off, or evict it"
+}
+
+// fenceText says what a fence rests on; limit is what was waited for after the lease.
+func fenceText(k table.FenceKind, limit time.Duration) string {
+	over := " lease and the platform's limit are over"
+	if limit == 0 {
+		over = " lease is over"
+	}
 	switch k {
 	case table.FenceShort:
-		return "its short lease and the platform's limit are over"
+		return "its short" + over
 	case table.FenceLong:
-		return "its long lease and the platform's limit are over"
+		return "its long" + over
 	default:
-		return "people said so"
+		return "people said so; what it had under way is not known"
 	}
 }
 

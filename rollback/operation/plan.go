@@ -61,6 +61,7 @@ type PlanAgency struct {
 	InDoubt   int                `json:"in_doubt"`       // likewise
 	Sessions  int                `json:"sessions"`       // login sessions on the node that made the plan; -1: not known
 	Locked    bool               `json:"locked"`         // stays so
+	PutOff    bool               `json:"put_off"`        // mail that comes while it is closed is put off, not held
 	Ends      string             `json:"ends,omitempty"` // operation that is ended by it
 }
 
@@ -102,6 +103,11 @@ type PlanPlatform struct {
 	ID    routing.PlatformID `json:"id"`
 	Limit time.Duration      `json:"limit_ns"` // after which it ends any connection; 0: not configured
 	Text  string             `json:"text,omitempty"`
+
+	// Logins says that it takes logins through the nodes, LoginLimit after how long it ends
+	// any of them; 0: not configured.
+	Logins     bool          `json:"logins,omitempty"`
+	LoginLimit time.Duration `json:"login_limit_ns,omitempty"`
 }
 
 // Plan makes the plan of a request and all its checks, and changes nothing but what
@@ -181,6 +187,7 @@ func (r *Runner) planAgency(s *routing.State, n *table.Nodes, op *Operation, id 
 	if op.Kind == Remap {
 		v.Next = op.Mappings[id]
 	}
+	v.PutOff = r.Puts != nil && r.Puts(id)
 	if op.Emergency && a.Operation != "" {
 		v.Ends = string(a.Operation)
 	}
@@ -216,6 +223,7 @@ func (r *Runner) planPlatforms(agencies []PlanAgency) []PlanPlatform {
 			seen[id] = true
 			limit, configured := r.limit(id)
 			v := PlanPlatform{ID: id}
+			v.LoginLimit, v.Logins = r.logins(id)
 			if configured {
 				v.Limit = limit
 			} else {
@@ -230,7 +238,7 @@ func (r *Runner) planPlatforms(agencies []PlanAgency) []PlanPlatform {
 // foreseen says how each member stands now, and which deadline that asks for.
 func (r *Runner) foreseen(n *table.Nodes, op *Operation) ([]PlanNode, time.Duration) {
 	u := &run{Runner: r, op: *op}
-	s := newStands(r.Leases, u.losingLimit())
+	s := newStands(r.Leases)
 	now := time.Now()
 	s.look(now, n)
 	deadline := DefaultDeadline
@@ -256,13 +264,13 @@ func (r *Runner) foreseen(n *table.Nodes, op *Operation) ([]PlanNode, time.Durat
 			v.Lease = "over"
 		}
 		if !valid {
-			f, left, ok := s.fence(now, n, m, op.Base)
+			f, left, ok := s.fence(now, n, m, u.wish())
 			switch {
 			case !ok:
-				v.Text = "no time proves that it can deliver no more: attest that it is off, or evict it"
+				v.Text = noFence(m)
 			default:
 				v.Fence, v.Fenced = string(f.Kind), left.Round(time.Second)
-				v.Text = "goes on without it: " + fenceText(f.Kind)
+				v.Text = "goes on without it: " + fenceText(f.Kind, u.wish().limit)
 				deadline = max(deadline, left+fenceSlack)
 			}
 		}
@@ -312,8 +320,25 @@ func (p *Plan) steps() []PlanStep {
 	return append(steps,
 		PlanStep{Step: StepCommit, Text: commit + "; from here on it can't be aborted"},
 		PlanStep{Step: StepPublish, Text: "confirm that this is on disk and on all replicas, and open"},
-		PlanStep{Step: StepSpread, Text: fmt.Sprintf("wait until each node with a lease has seen it, at most %s; held mail is delivered", spreadPatience)},
+		PlanStep{Step: StepSpread, Text: fmt.Sprintf("wait until each node with a lease has seen it, at most %s; %s", spreadPatience, p.afterwards())},
 	)
+}
+
+// afterwards says what becomes of the mail that came while the agencies were closed.
+func (p *Plan) afterwards() string {
+	var put []routing.AgencyID
+	for i := range p.Agencies {
+		if p.Agencies[i].PutOff {
+			put = append(put, p.Agencies[i].ID)
+		}
+	}
+	switch len(put) {
+	case 0:
+		return "held mail is delivered"
+	case len(p.Agencies):
+		return "mail that was put off comes when its senders try again"
+	}
+	return fmt.Sprintf("held mail is delivered; mail of %v was put off and comes when its senders try again", put)
 }
 
 // expected estimates how long the agencies are closed.

@@ -54,6 +54,12 @@ func (p *Plan) Text() string {
 		} else {
 			line("  %s: ends any connection after %s", v.ID, v.Limit)
 		}
+		switch {
+		case v.LoginLimit > 0:
+			line("      ends any login after %s", v.LoginLimit)
+		case v.Logins:
+			line("      no connection limit for logins is configured")
+		}
 	}
 	if len(p.Hooks) > 0 {
 		line("\nhooks")

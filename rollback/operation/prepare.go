@@ -188,6 +188,9 @@ func (r *Runner) admits(op *Operation, id routing.AgencyID, state *routing.State
 		}
 		return err
 	}
+	if err := state.Unconfirmed(); err != nil {
+		return fmt.Errorf("%s of agency %s: %w", op.Kind, id, err)
+	}
 	if f, ok := state.Frozen(id); ok {
 		return fmt.Errorf("%s of agency %s: %w since %s by %s: %s", op.Kind, id, ErrFrozen, f.Since.UTC().Format(time.RFC3339), f.Who, f.Reason)
 	}

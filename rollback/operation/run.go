@@ -127,7 +127,7 @@ func (u *run) goOn(ctx context.Context) (Operation, error) {
 	default:
 		left := time.Until(u.op.Deadline)
 		if u.again { // it may come from another node's clock
-			left = min(left, DefaultDeadline+max(u.Leases.Short, u.Leases.Long)+u.losingLimit()+u.Leases.Margin)
+			left = min(left, DefaultDeadline+max(u.Leases.Short, u.Leases.Long)+u.fenceLimit()+u.Leases.Margin)
 		}
 		end = time.Now().Add(left)
 	}
@@ -172,9 +172,9 @@ func (u *run) drain(ctx context.Context, end time.Time, first bool) error {
 		defer cancel()
 	}
 	if u.stands == nil {
-		u.stands = newStands(u.Leases, u.losingLimit())
+		u.stands = newStands(u.Leases)
 	}
-	w := wish{applied: u.op.Base}
+	w := u.wish()
 	for _, id := range u.op.Agencies {
 		w.drained = append(w.drained, table.AgencyEpoch{Agency: id, Epoch: u.op.Begun[id]})
 	}
@@ -182,7 +182,8 @@ func (u *run) drain(ctx context.Context, end time.Time, first bool) error {
 		return u.await(ctx, w)
 	}
 	// What is in doubt at a dead platform is listed: a moment to end, then it is enough
-	// that every node has seen the closing.
+	// that every node has seen the closing, or that its lease is over. What a silent node
+	// had on its way there isn't waited for either.
 	grace, done := context.WithTimeout(ctx, deadGrace)
 	err := u.await(grace, w)
 	done()
@@ -191,11 +192,55 @@ func (u *run) drain(ctx context.Context, end time.Time, first bool) error {
 	}
 	u.op.Listed = nil
 	for _, m := range u.op.Nodes {
-		if m.State == MemberWaits || m.State == MemberDoubts {
+		switch m.State {
+		case MemberWaits, MemberDoubts:
 			u.op.Listed = append(u.op.Listed, fmt.Sprintf("%s: %s", m.Node, m.Text))
+		case MemberSilent:
+			u.op.Listed = append(u.op.Listed, fmt.Sprintf("%s: silent; what it had under way is not known", m.Node))
 		}
 	}
-	return u.await(ctx, wish{applied: u.begunAt()})
+	w.drained, w.applied = nil, u.begunAt()
+	return u.await(ctx, w)
+}
+
+// wish is what the operation wants of every member before it begins; the drain adds to it.
+func (u *run) wish() wish {
+	w := wish{applied: u.op.Base, base: u.op.Base, limit: u.fenceLimit(), alone: u.op.Emergency}
+	if u.op.TargetDead {
+		w.limit = 0
+	}
+	return w
+}
+
+// fenceLimit is for how long mail, or a login session, of a silent node may go on after its
+// lease. A hook that closes the losing side ends the sessions there, after the drain.
+func (u *run) fenceLimit() time.Duration {
+	limit := u.losingLimit()
+	if u.op.closes() {
+		return limit
+	}
+	for _, id := range u.losing() {
+		of, _ := u.logins(id)
+		limit = max(limit, of)
+	}
+	return limit
+}
+
+// closes reports whether a hook is to end, or has ended, what goes on at the losing side.
+func (o *Operation) closes() bool {
+	return slices.ContainsFunc(o.Hooks, func(h HookState) bool { return h.Point == PointClose && h.Status != HookSkipped })
+}
+
+// losing are the platforms that have the operation's mailboxes.
+func (u *run) losing() []routing.PlatformID {
+	var all []routing.PlatformID
+	s := u.Replica.State()
+	for _, id := range u.op.Agencies {
+		if a, ok := s.Agency(id); ok && !slices.Contains(all, a.Platform()) {
+			all = append(all, a.Platform())
+		}
+	}
+	return all
 }
 
 // begunAt returns the revision of begin, or a later one.
@@ -216,12 +261,9 @@ const deadGrace = 3 * time.Second
 // losingLimit is the longest limit of the platforms that old dots could be on their way to.
 func (u *run) losingLimit() time.Duration {
 	var limit time.Duration
-	s := u.Replica.State()
-	for _, id := range u.op.Agencies {
-		if a, ok := s.Agency(id); ok {
-			d, _ := u.limit(a.Platform())
-			limit = max(limit, d)
-		}
+	for _, id := range u.losing() {
+		d, _ := u.limit(id)
+		limit = max(limit, d)
 	}
 	return limit
 }
@@ -234,7 +276,7 @@ func (u *run) commit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, commitPatience, fmt.Errorf("not committed within %s", commitPatience))
 	defer cancel()
 	_, err := u.change(ctx, StepCommit, func(s *routing.State, next *Operation, c *table.Change) error {
-		c.Guard = table.Guard{Applied: u.op.Base, Fenced: u.fences}
+		c.Guard = table.Guard{Applied: u.op.Base, Base: u.op.Base, Fenced: u.fences}
 		for _, id := range u.op.Agencies {
 			a, _ := s.Agency(id)
 			a = a.InTerm(s.Position().Term)
@@ -267,7 +309,7 @@ func (u *run) commit(ctx context.Context) error {
 		next.Step = StepPublish
 		next.Fenced = nil
 		for _, f := range u.fences {
-			next.Fenced = append(next.Fenced, fmt.Sprintf("%s: %s", f.Node, fenceText(f.Kind)))
+			next.Fenced = append(next.Fenced, fmt.Sprintf("%s: %s%s", f.Node, fenceText(f.Kind, u.wish().limit), u.sessionsText(f)))
 		}
 		slices.Sort(next.Fenced)
 		return nil

@@ -48,10 +48,6 @@ type Alarms interface {
 type Leases struct {
 	Short, Long time.Duration
 	Margin      time.Duration // added to each fence
-
-	// ClocksRun says that the nodes' monotonic clocks go on while their machines are
-	// stopped. Without it the end of a long lease proves nothing.
-	ClocksRun bool
 }
 
 // Options are what a runner works with. All of the first group are required.
@@ -69,6 +65,14 @@ type Options struct {
 	// Limit returns after how long a platform ends any connection; 0: not configured. Nil:
 	// none is.
 	Limit func(routing.PlatformID) time.Duration
+
+	// Logins returns whether a platform takes logins through the nodes, and after how long
+	// it ends any such connection, 0: not configured. Nil: none takes any.
+	Logins func(routing.PlatformID) (limit time.Duration, takes bool)
+
+	// Puts says of an agency whether its mail is put off while it is closed, instead of being
+	// held. Nil: all is held.
+	Puts func(routing.AgencyID) bool
 
 	Hooks    Hooks  // nil: none
 	Prober   Prober // nil: platforms are not probed

@@ -171,6 +171,7 @@ func nodeRecords(tx *bolt.Tx, u *routing.Update) error {
 	if err != nil {
 		return err
 	}
+	u.Base = book.Base
 	u.Members = slices.Collect(maps.Values(book.Members))
 	table.SortMembers(u.Members)
 	u.Above = slices.Collect(maps.Values(book.Above))
@@ -211,9 +212,14 @@ func (t *Table) Renew(ctx context.Context, r table.Renewal) (answer table.Renewe
 			return put(tx.Bucket(bucketMeta), keyBook, book)
 		}
 		noted = true
+		for _, d := range note.Documents {
+			if err := put(tx.Bucket(bucketDocument), []byte(d.Key), d); err != nil {
+				return err
+			}
+		}
 		return t.enter(tx, book, &entry{
 			Mapped: book.Position.Mapped, Term: book.Position.Term, ID: table.NoteID(book.Position), Time: now,
-			Who: string(r.Member.Node), What: note.What, Members: note.Members, Above: note.Above,
+			Who: string(r.Member.Node), What: note.What, Members: note.Members, Above: note.Above, Documents: note.Documents,
 		})
 	})
 	if err != nil {

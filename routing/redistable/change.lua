@@ -9,13 +9,15 @@
 --       18 term         19 may happen while rejoining 0/1      20 ends the rejoin 0/1
 --       21 revision that members have applied, 0: any          22 protocol, 0: any
 --       23 number of unfrozen agencies  24 of drained agencies 25 of fences
---       26 operations to remember that ended                  27 number of documents, then
+--       26 operations to remember that ended                  27 number of documents
+--       28 revision whose knowledge makes a short fence count, then
 --       per agency:     id, revision it was computed from, mapping's digest or "-",
 --                       epoch, answer, JSON
 --       per domain:     name, JSON or "" to remove it
 --       per fixed:      address, JSON or ""
 --       per member:     node, revision, instance, "in" or "evicted", protocol, attested
---                       or "-", draining 0/1, joined, JSON
+--                       or "-", draining 0/1, joined, whether its clock runs 0/1,
+--                       unconfirmed or "-", JSON
 --       per operation:  id, revision, "open" or "ended", JSON
 --       per freeze:     agency or "*", revision, JSON or ""
 --       per document:   key, revision, JSON or ""
@@ -51,14 +53,15 @@ end
 local agencies, domains, fixed = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 local members, operations, freezes = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])
 local inTerm, endRejoin, needApplied = tonumber(ARGV[18]), ARGV[20] == '1', tonumber(ARGV[21])
+local needKnown = tonumber(ARGV[28])
 local unfrozen, drained, fenced = tonumber(ARGV[23]), tonumber(ARGV[24]), tonumber(ARGV[25])
 local now = clock()
 
 -- Where each list begins.
-local atAgency = 28
+local atAgency = 29
 local atDomain = atAgency + 6 * agencies
 local atMember = atDomain + 2 * (domains + fixed)
-local atOperation = atMember + 9 * members
+local atOperation = atMember + 11 * members
 local atFreeze = atOperation + 4 * operations
 local atDocument = atFreeze + 3 * freezes
 local atUnfrozen = atDocument + 3 * tonumber(ARGV[27])
@@ -170,7 +173,7 @@ local function holds(fence, member, attested, need)
   if fence.kind == 'short' then
     return now > over(l, l.short) and (l.short == 0 and l.taken == term or hasApplied(l, need))
   end
-  return fence.kind == 'long' and now > over(l, l.long)
+  return fence.kind == 'long' and now > over(l, l.long) and proves(l, member)
 end
 local all, names = {}, {}
 if members > 0 or drained > 0 or needApplied > 0 or ARGV[22] ~= '0' then
@@ -187,7 +190,7 @@ if members > 0 or drained > 0 or needApplied > 0 or ARGV[22] ~= '0' then
   end
   table.sort(names)
 end
-for i = atMember, atOperation - 1, 9 do
+for i = atMember, atOperation - 1, 11 do
   local node, was = ARGV[i], all[ARGV[i]]
   local evicted = ARGV[i + 3] == 'evicted'
   if not was then
@@ -240,7 +243,7 @@ for i = 1, #names do
     end
     local why = (drained > 0 or needApplied > 0) and missing(node, m)
     local f = fences[node]
-    if why and not (f and holds(f, m, m.attested, needApplied)) then
+    if why and not (f and holds(f, m, m.attested, needKnown)) then
       return {'GUARD', 'node ' .. node .. ' ' .. why}
     end
   end
@@ -270,9 +273,8 @@ for i = 1, domains + fixed do
     redis.call('HSET', key, ARGV[at], new .. ' ' .. ARGV[at + 1])
   end
 end
-for i = atMember, atOperation - 1, 9 do
-  redis.call('HSET', KEYS[8], ARGV[i], new .. ' ' .. ARGV[i + 2] .. ' ' .. ARGV[i + 3] .. ' ' .. ARGV[i + 4] .. ' '
-    .. ARGV[i + 5] .. ' ' .. ARGV[i + 6] .. ' ' .. ARGV[i + 7] .. ' ' .. ARGV[i + 8])
+for i = atMember, atOperation - 1, 11 do
+  redis.call('HSET', KEYS[8], ARGV[i], new .. ' ' .. table.concat({unpack(ARGV, i + 2, i + 10)}, ' '))
 end
 for i = atOperation, atFreeze - 1, 4 do
   redis.call('HSET', KEYS[11], ARGV[i], new .. ' ' .. ARGV[i + 2] .. ' ' .. ARGV[i + 3])

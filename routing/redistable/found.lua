@@ -31,10 +31,10 @@ for i = 1, 15 do
 end
 local agencies, domains, fixed = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 local members, operations, freezes = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])
-local atAgency = 28
+local atAgency = 29
 local atDomain = atAgency + 6 * agencies
 local atMember = atDomain + 2 * (domains + fixed)
-local atOperation = atMember + 9 * members
+local atOperation = atMember + 11 * members
 local atFreeze = atOperation + 4 * operations
 local atDocument = atFreeze + 3 * freezes
 local atEnd = atDocument + 3 * tonumber(ARGV[27])
@@ -62,9 +62,8 @@ for i = 1, domains + fixed do
   local at = atDomain + 2 * (i - 1)
   redis.call('HSET', i <= domains and KEYS[3] or KEYS[4], ARGV[at], new .. ' ' .. ARGV[at + 1])
 end
-for i = atMember, atOperation - 1, 9 do
-  redis.call('HSET', KEYS[8], ARGV[i], new .. ' ' .. ARGV[i + 2] .. ' ' .. ARGV[i + 3] .. ' ' .. ARGV[i + 4] .. ' '
-    .. ARGV[i + 5] .. ' ' .. ARGV[i + 6] .. ' ' .. ARGV[i + 7] .. ' ' .. ARGV[i + 8])
+for i = atMember, atOperation - 1, 11 do
+  redis.call('HSET', KEYS[8], ARGV[i], new .. ' ' .. table.concat({unpack(ARGV, i + 2, i + 10)}, ' '))
 end
 for i = atOperation, atFreeze - 1, 4 do
   redis.call('HSET', KEYS[11], ARGV[i], new .. ' ' .. ARGV[i + 2] .. ' ' .. ARGV[i + 3])

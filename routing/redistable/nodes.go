@@ -74,7 +74,16 @@ func (t *Table) renewArgs(r *table.Renewal) ([]any, error) {
 		string(r.Incarnation), format, string(r.Member.Node), string(r.Member.Instance), orNone(string(r.After)),
 		r.Member.Protocol, member, r.Short.Microseconds(), r.Long.Microseconds(), flag(r.Lapsed),
 		decimal(r.Term), decimal(r.Applied), orNone(r.Replication), decimal(r.Sequence), lease, decimal(r.HighestTerm()),
-		t.o.LogLength, table.RejoinGrace.Microseconds(), len(r.Above),
+		t.o.LogLength, table.RejoinGrace.Microseconds(),
+		flag(r.Member.ClockRuns), orNone(string(r.Gone.Instance)), decimal(r.Gone.Counter), none, "", len(r.Above),
+	}
+	if r.NamesLost {
+		d := routing.NamesLostDocument(r.Member.Node)
+		b, err := json.Marshal(d)
+		if err != nil {
+			return nil, fmt.Errorf("encode document %s: %w", d.Key, err)
+		}
+		args[21], args[22] = d.Key, b
 	}
 	for _, a := range r.Above {
 		a.Revision = 0
@@ -233,16 +242,20 @@ func encodeMember(m *routing.Member) ([]byte, error) {
 
 // decodeMember parses a record of {mc}:member.
 func decodeMember(s string) (m routing.Member, err error) {
-	word := strings.SplitN(s, " ", 8) // revision, instance, state, protocol, attested, draining, joined, JSON
-	if len(word) != 8 {
-		return m, fmt.Errorf("record of a node, %.80q: want seven words and JSON", s)
+	// revision, instance, state, protocol, attested, draining, joined, clock, unconfirmed, JSON
+	word := strings.SplitN(s, " ", 10)
+	if len(word) != 10 {
+		return m, fmt.Errorf("record of a node, %.80q: want nine words and JSON", s)
 	}
 	var j memberJSON
-	if err := json.Unmarshal([]byte(word[7]), &j); err != nil {
+	if err := json.Unmarshal([]byte(word[9]), &j); err != nil {
 		return m, fmt.Errorf("record of a node: %w", err)
 	}
 	m = routing.Member{Node: j.Node, Build: j.Build, Address: j.Address, Instance: routing.InstanceID(word[1]),
-		Evicted: word[2] == "evicted", Draining: word[5] == "1"}
+		Evicted: word[2] == "evicted", Draining: word[5] == "1", ClockRuns: word[7] == "1"}
+	if word[8] != none {
+		m.Unconfirmed = routing.OperationID(word[8])
+	}
 	if word[4] != none {
 		m.Attested = routing.InstanceID(word[4])
 	}

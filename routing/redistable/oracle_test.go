@@ -51,7 +51,7 @@ func TestScriptsDoAsTheBook(t *testing.T) {
 	total := map[string]int{}
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			for outcome, n := range runOracle(t, seed, 300) {
+			for outcome, n := range runOracle(t, seed, 600) {
 				total[outcome] += n
 			}
 		})
@@ -74,7 +74,7 @@ func TestScriptsDoAsTheBook(t *testing.T) {
 			t.Errorf("never happened: renew %v", name)
 		}
 	}
-	for _, what := range []string{"rejoined", "behind", "above", "guarded", "fenced", "evicted"} {
+	for _, what := range []string{"rejoined", "behind", "above", "guarded", "fenced", "evicted", "names lost", "another instance"} {
 		if total[what] == 0 {
 			t.Errorf("never happened: %s", what)
 		}
@@ -179,9 +179,17 @@ func (o *oracle) renew() {
 		Term: o.book.Position.Term, Applied: o.book.Position.Revision, Replication: pick(o, o.server.Former, o.server.Replication, o.book.Prior, o.book.Replication, "", pick(o, "", "", "", "0123")),
 		Drained: o.epochs(90),
 	}
+	r.Member.ClockRuns = node != "n2" || o.often(50)
 	if o.often(40) {
 		r.After = o.book.Members[node].Instance
 	}
+	if o.often(50) {
+		r.Gone = table.Fence{Node: node, Instance: pick(o, o.book.Members[node].Instance, "other"), Counter: o.book.Leases[node].Counter, Kind: table.FenceLong}
+		if r.Gone.Instance == "" {
+			r.Gone = table.Fence{}
+		}
+	}
+	r.NamesLost = o.often(2)
 	if o.often(8) {
 		r.Short, r.Long = 0, 0
 	}
@@ -226,6 +234,12 @@ func (o *oracle) renew() {
 		}
 		if note != nil && len(note.Above) > 0 {
 			o.seen["above"]++
+		}
+		if note != nil && len(note.Documents) > 0 {
+			o.seen["names lost"]++
+		}
+		if was := o.book.Members[node].Instance; was != "" && was != r.Member.Instance && r.After != was {
+			o.seen["another instance"]++
 		}
 		o.book = after
 	}
@@ -284,6 +298,7 @@ func (o *oracle) change() {
 			m.Evicted = false
 		case 6:
 			m.Draining = !m.Draining
+			m.Unconfirmed = routing.OperationID(pick(o, "", "e1"))
 		case 7:
 			m.Instance = "other"
 		}
@@ -304,6 +319,9 @@ func (o *oracle) change() {
 	if o.often(30) {
 		g.Unfrozen = []routing.AgencyID{o.id()}
 	}
+	if o.often(30) {
+		g.Base = 1 + routing.Revision(o.rand.IntN(int(pos.Revision)))
+	}
 	if o.often(20) {
 		g.Applied = max(5, pos.Revision) - routing.Revision(o.rand.IntN(4))
 	}
@@ -314,7 +332,7 @@ func (o *oracle) change() {
 		g.Protocol = 1
 	}
 	for node, m := range o.book.Members {
-		if o.often(50) {
+		if o.often(80) {
 			if len(c.Members) == 1 && c.Members[0].Node == node && o.often(60) {
 				g.Fenced = append(g.Fenced, table.Fence{Node: node, Instance: m.Instance, Counter: o.book.Leases[node].Counter, Kind: table.FenceLong})
 				continue

@@ -103,10 +103,10 @@ local function agencyOf(text)
 end
 
 local function memberOf(text)
-  local rev, instance, state, protocol, attested, draining, joined, json =
-    string.match(text, '^(%d+) (%S+) (%a+) (%d+) (%S+) ([01]) (%d+) (.*)$')
+  local rev, instance, state, protocol, attested, draining, joined, runs, unconfirmed, json =
+    string.match(text, '^(%d+) (%S+) (%a+) (%d+) (%S+) ([01]) (%d+) ([01]) (%S+) (.*)$')
   return rev and {rev = rev, instance = instance, evicted = state == 'evicted', protocol = protocol,
-    attested = attested, draining = draining, joined = joined, json = json}
+    attested = attested, draining = draining, joined = joined, runs = runs, unconfirmed = unconfirmed, json = json}
 end
 
 local function leaseOf(text)
@@ -124,6 +124,16 @@ local function readLease(node)
     return {instance = '-', counter = '0', sequence = 0, short = 0, long = 0, taken = 0, term = 0, applied = 0}
   end
   return leaseOf(text)
+end
+
+-- proves: whether the end of a member's long lease proves anything. The clock of a machine
+-- that was stopped may have stood still, and the node go on after it; who gave the lease up
+-- (both ends are the same) doesn't.
+local function gaveUp(lease)
+  return lease.short == lease.long and lease.taken == term
+end
+local function proves(lease, member)
+  return member.runs == '1' or gaveUp(lease)
 end
 
 -- over returns when a lease is over for sure. The renewals of a server that is gone may be

@@ -89,7 +89,7 @@ func (t *Table) snapshot(ctx context.Context) (u routing.Update, err error) {
 	if err != nil {
 		return u, err
 	}
-	u.Position = book.Position
+	u.Position, u.Base = book.Position, book.Base
 	if u.Agencies, err = all(agencies.Val(), decodeAgency); err != nil {
 		return u, err
 	}

@@ -1,6 +1,7 @@
 package redistable
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -16,7 +17,7 @@ import (
 )
 
 // format is that of the keys. A program refuses tables of another one.
-const format = "2"
+const format = "3"
 
 var (
 	//go:embed prelude.lua
@@ -197,6 +198,7 @@ func (t *Table) changeArgs(c *table.Change) (keys []string, args []any, err erro
 		len(c.Agencies), len(c.Domains), len(c.Fixed), len(c.Members), len(c.Operations), len(c.Freezes),
 		decimal(c.Term), flag(c.Guard.Rejoining), flag(c.Guard.EndRejoin), decimal(c.Guard.Applied), c.Guard.Protocol,
 		len(c.Guard.Unfrozen), len(c.Guard.Drained), len(c.Guard.Fenced), t.keptOperations, len(c.Documents),
+		decimal(cmp.Or(c.Guard.Base, c.Guard.Applied)),
 	}
 	for i, a := range c.Agencies {
 		digest := noMapping
@@ -215,7 +217,7 @@ func (t *Table) changeArgs(c *table.Change) (keys []string, args []any, err erro
 	for i := range c.Members {
 		m := &c.Members[i]
 		args = append(args, string(m.Node), decimal(m.Revision), string(m.Instance), memberState(m), m.Protocol,
-			orNone(string(m.Attested)), flag(m.Draining), max(m.Joined.UnixMicro(), 0), r.members[i])
+			orNone(string(m.Attested)), flag(m.Draining), max(m.Joined.UnixMicro(), 0), flag(m.ClockRuns), orNone(string(m.Unconfirmed)), r.members[i])
 	}
 	for i := range c.Operations {
 		o := &c.Operations[i]

@@ -6,7 +6,9 @@
 --       10 lapsed 0/1   11 term        12 applied    13 replication or "-"
 --       14 sequence     15 the lease's JSON          16 highest term seen
 --       17 log length   18 grace of a rejoin, microseconds
---       19 number of records above, then per record: agency, epoch, answer, JSON; then
+--       19 clock runs 0/1                         20 fenced instance or "-"  21 its counter
+--       22 key of the document that says that names were lost, or "-"       23 its JSON
+--       24 number of records above, then per record: agency, epoch, answer, JSON; then
 --       per drained agency: id, epoch
 
 local bad = badType() or readMeta(ARGV[2])
@@ -19,7 +21,7 @@ end
 local node, instance, after, json = ARGV[3], ARGV[4], ARGV[5], ARGV[7]
 local short, long, lapsed = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10] == '1'
 local seenTerm, applied, came, sequence = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13], tonumber(ARGV[14])
-local highest, records = tonumber(ARGV[16]), tonumber(ARGV[19])
+local highest, records = tonumber(ARGV[16]), tonumber(ARGV[24])
 local now = clock()
 
 -- Who it is.
@@ -36,7 +38,8 @@ if was then
     if was.evicted or was.attested == instance then
       return {'EVICTED', node .. ' (instance ' .. instance .. ')'}
     end
-  elseif after ~= was.instance and not was.evicted and was.attested ~= was.instance and now <= over(old, old.long) then
+  elseif after ~= was.instance and not was.evicted and was.attested ~= was.instance
+    and not (now > over(old, old.long) and (gaveUp(old) or was.runs == '1' and ARGV[20] == was.instance and ARGV[21] == old.counter)) then
     return {'INSTANCE', node .. ' (instance ' .. was.instance .. ') has it until', whole(over(old, old.long))}
   end
 end
@@ -68,9 +71,10 @@ if term > 4294967295 then
 end
 
 -- The member's record.
-local member = {instance = instance, protocol = ARGV[6], attested = '-', draining = '0', joined = whole(now), json = json}
+local member = {instance = instance, protocol = ARGV[6], attested = '-', draining = '0', joined = whole(now),
+  runs = ARGV[19], unconfirmed = '-', json = json}
 if was then
-  member.draining = was.draining
+  member.draining, member.unconfirmed = was.draining, was.unconfirmed
   if was.instance == instance then
     member.attested, member.joined = was.attested, was.joined
   end
@@ -78,13 +82,13 @@ end
 local entered = not was or was.instance ~= instance
 if entered then
   note('join')
-elseif was.protocol ~= member.protocol or was.json ~= json then
+elseif was.protocol ~= member.protocol or was.runs ~= member.runs or was.json ~= json then
   entered = true
   note('member')
 end
 
 -- What it has seen and this table lost.
-local lost, at = {}, 20
+local lost, at = {}, 25
 for _ = 1, records do
   local id, epoch, answer = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local record, said = redis.call('HGET', KEYS[2], id), redis.call('HGET', KEYS[13], id)
@@ -109,6 +113,10 @@ for _ = 1, records do
     note('above')
   end
   at = at + 4
+end
+local namesLost = ARGV[22] ~= '-' and redis.call('HEXISTS', KEYS[15], ARGV[22]) == 0
+if namesLost then
+  note('names-lost')
 end
 local behind
 if applied == 0 then
@@ -175,7 +183,7 @@ if #what > 0 then
   local entry = {}
   if entered then
     local record = new .. ' ' .. member.instance .. ' in ' .. member.protocol .. ' ' .. member.attested .. ' '
-      .. member.draining .. ' ' .. member.joined .. ' ' .. json
+      .. member.draining .. ' ' .. member.joined .. ' ' .. member.runs .. ' ' .. member.unconfirmed .. ' ' .. json
     entry = {'member', node .. ' ' .. record}
     text = record
   end
@@ -186,7 +194,10 @@ if #what > 0 then
   redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[17], new .. '-0',
     'incarnation', incarnation, 'mapped', mapped, 'term', whole(term), 'id', 'renewal/' .. new, 'time', whole(now),
     'who', node, 'what', table.concat(what, ', '), 'reason', '',
-    'records', '{"above":[' .. table.concat(above, ',') .. ']}', unpack(entry))
+    'records', '{"above":[' .. table.concat(above, ',') .. '],"documents":[' .. (namesLost and ARGV[23] or '') .. ']}', unpack(entry))
+  if namesLost then
+    redis.call('HSET', KEYS[15], ARGV[22], new .. ' ' .. ARGV[23])
+  end
   if entered then
     redis.call('HSET', KEYS[8], node, text)
   end

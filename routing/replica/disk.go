@@ -47,6 +47,8 @@ type header struct {
 	// The highest position that was seen, which a table that went back is below.
 	HighTerm     uint32           `json:"high_term"`
 	HighRevision routing.Revision `json:"high_revision"`
+
+	LostNames bool `json:"lost_names,omitempty"` // names were seen that the table lost
 }
 
 // disk is the copy on disk: the records, the marks that follow them, and the mappings.
@@ -135,6 +137,7 @@ func (d *disk) read() (*routing.State, Marks, error) {
 	// follow them.
 	s, err := routing.NewState(routing.Position{}).Apply(routing.Update{Agencies: seen})
 	if err == nil {
+		u.LostNames = head.LostNames
 		s, err = s.Apply(u)
 	}
 	if err != nil {
@@ -318,6 +321,7 @@ func formatRecords(w io.Writer, s *routing.State, high Marks, number uint64) err
 	line("copy", header{
 		Format: diskFormat, Incarnation: pos.Incarnation, Revision: pos.Revision, Mapped: pos.Mapped, Term: pos.Term,
 		Records: all, Marks: number, HighTerm: high.Term, HighRevision: high.Revision,
+		LostNames: s.LostNames(),
 	})
 	for _, a := range agencies {
 		line("agency", a)

@@ -139,6 +139,7 @@ func (r *Replica) load(ctx context.Context) error {
 	if u.Mappings, err = r.loadMappings(ctx, base, u.Agencies); err != nil {
 		return err
 	}
+	u.LostNames = namesLost(base.Position(), &u)
 	next, err := base.Apply(u)
 	if err != nil {
 		return err
@@ -148,6 +149,9 @@ func (r *Replica) load(ctx context.Context) error {
 		return err
 	}
 	r.logState(next)
+	if next.LostNames() && !base.LostNames() {
+		r.log.Error("names were seen that the table lost: until people have looked, no name counts as unknown", "revision", u.Position.Revision)
+	}
 	r.asked, r.ahead = time.Time{}, 0 // of an earlier connection
 	r.contact(asked, u.Position)
 	r.caughtUp()
@@ -156,6 +160,17 @@ func (r *Replica) load(ctx context.Context) error {
 	r.mu.Unlock()
 	largePages(next, u.Mappings)
 	return nil
+}
+
+// namesLost reports whether a copy at ours had names that the table, read as a whole, lost:
+// they were changed where the table's present history is another. What a copy from before
+// the last term but one had in that one's past, it can't tell.
+func namesLost(ours routing.Position, u *routing.Update) bool {
+	common := u.Position.Revision
+	if ours.Term < u.Position.Term {
+		common = u.Base
+	}
+	return ours.Incarnation == u.Position.Incarnation && ours.Mapped > common
 }
 
 // apply puts one change on top of the State.

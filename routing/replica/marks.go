@@ -46,6 +46,10 @@ type Marks struct {
 
 	// Above are records that the table's don't follow: see [routing.State.Seen].
 	Above []routing.Agency
+
+	// LostNames says that names were seen in a change that the table lost, and that the
+	// table doesn't say so yet.
+	LostNames bool
 }
 
 // mark is one change in a marks file.
@@ -184,7 +188,7 @@ func (d *disk) knows(s *routing.State) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	was := d.marked
-	if d.journal.broken || was == nil || was.Position() != s.Position() || !slices.Equal(was.Agencies(), s.Agencies()) {
+	if d.journal.broken || was == nil || was.Position() != s.Position() || was.LostNames() != s.LostNames() || !slices.Equal(was.Agencies(), s.Agencies()) {
 		return false
 	}
 	regressed := s.Regressed()

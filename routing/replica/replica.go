@@ -299,6 +299,7 @@ func (r *Replica) Marks() Marks {
 	m := r.high
 	r.mu.Unlock()
 	s := r.State()
+	m.LostNames = s.LostNames()
 	for _, id := range s.Regressed() {
 		if seen, ok := s.Seen(id); ok {
 			m.Above = append(m.Above, seen)

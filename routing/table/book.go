@@ -36,6 +36,7 @@ type Book struct {
 	Began     time.Time        `json:"began"`    // when it began, by the table's clock
 	Longest   time.Duration    `json:"longest"`  // of all leases ever asked for
 	Rejoining bool             `json:"rejoining"`
+	NamesLost bool             `json:"names_lost,omitempty"` // there is the document
 
 	Members map[routing.NodeID]routing.Member   `json:"members"`
 	Leases  map[routing.NodeID]LeaseRecord      `json:"leases"`
@@ -52,9 +53,10 @@ type LeaseRecord struct {
 
 // Note is what a renewal alters for others: an entry of the log.
 type Note struct {
-	What    string
-	Members []routing.Member
-	Above   []routing.Agency
+	What      string
+	Members   []routing.Member
+	Above     []routing.Agency
+	Documents []routing.Document
 }
 
 // NewBook returns the book of a table that was just made.
@@ -114,6 +116,11 @@ func (b *Book) Renew(now time.Time, server Server, r *Renewal, agency func(routi
 			note.add("above")
 		}
 	}
+	if r.NamesLost && !b.NamesLost {
+		b.NamesLost = true
+		note.Documents = append(note.Documents, routing.NamesLostDocument(node))
+		note.add("names-lost")
+	}
 	behind := b.behind(r.Term, r.Applied)
 	b.lease(now, server, r, behind)
 	b.Longest = max(b.Longest, r.Long)
@@ -145,6 +152,9 @@ func (b *Book) Renew(now time.Time, server Server, r *Renewal, agency func(routi
 		note.Members[i].Revision = b.Position.Revision
 		b.Members[node] = note.Members[i]
 	}
+	for i := range note.Documents {
+		note.Documents[i].Revision = b.Position.Revision
+	}
 	answer.Position = b.Position
 	return answer, &note, nil
 }
@@ -166,10 +176,11 @@ func (b *Book) mayRenew(now time.Time, r *Renewal, was *routing.Member, known bo
 	case r.After == was.Instance, was.Evicted, was.Attested == was.Instance:
 		return nil
 	}
-	if end := b.longEnd(&lease); !now.After(end) {
-		return fmt.Errorf("%w: %s has it until %s", ErrInstance, was, end.UTC().Format(time.RFC3339))
+	end := b.longEnd(&lease)
+	if now.After(end) && (b.gaveUp(&lease) || was.ClockRuns && r.Gone.Instance == was.Instance && r.Gone.Counter == lease.Counter) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w: %s has it until %s, and is not fenced", ErrInstance, was, end.UTC().Format(time.RFC3339))
 }
 
 // HighestTerm is the highest term that r shows to have been seen.
@@ -227,9 +238,9 @@ func (b *Book) begin(now time.Time, after uint32, note *Note) {
 // enter makes the member's record, if it isn't as it was.
 func (b *Book) enter(now time.Time, r *Renewal, was *routing.Member, known bool, note *Note) {
 	m := r.Member
-	m.Evicted, m.Attested = false, ""
+	m.Evicted, m.Attested, m.Unconfirmed = false, "", ""
 	if known {
-		m.Joined, m.Draining, m.Revision = was.Joined, was.Draining, was.Revision
+		m.Joined, m.Draining, m.Unconfirmed, m.Revision = was.Joined, was.Draining, was.Unconfirmed, was.Revision
 		if was.Instance == m.Instance {
 			m.Attested = was.Attested
 		}

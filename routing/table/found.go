@@ -101,6 +101,9 @@ func (f *Foundation) Position() routing.Position {
 func FoundedBook(f *Foundation, server Server, now time.Time) *Book {
 	b := NewBook(f.Position(), server, now)
 	b.Previous, b.Base, b.Longest, b.Rejoining = f.Source.Term, f.Source.Revision, f.Longest, true
+	for _, d := range f.Documents {
+		b.NamesLost = b.NamesLost || d.Key == routing.NamesLost
+	}
 	for _, m := range f.Members {
 		m.Revision = b.Position.Revision
 		b.Members[m.Node] = m

@@ -83,6 +83,9 @@ func (g *Guard) fence(node routing.NodeID) *Fence {
 	return nil
 }
 
+// base is the revision whose knowledge makes a short fence count.
+func (g *Guard) base() routing.Revision { return cmp.Or(g.Base, g.Applied) }
+
 // guard looks at the conditions of c.Guard.
 func (b *Book) guard(now time.Time, c *Change, frozen func(routing.AgencyID) bool) error {
 	g := &c.Guard
@@ -105,7 +108,7 @@ func (b *Book) guard(now time.Time, c *Change, frozen func(routing.AgencyID) boo
 		if missing == "" {
 			continue
 		}
-		if f := g.fence(m.Node); f == nil || !b.holds(now, f, &m, g.Applied) {
+		if f := g.fence(m.Node); f == nil || !b.holds(now, f, &m, g.base()) {
 			return fmt.Errorf("%w: node %s %s", ErrGuard, m.Node, missing)
 		}
 	}
@@ -133,8 +136,9 @@ func (b *Book) applied(l *LeaseRecord, rev routing.Revision) bool {
 	return l.Term == b.Position.Term && l.Applied >= rev
 }
 
-// holds reports whether a fence of m holds at the moment now.
-func (b *Book) holds(now time.Time, f *Fence, m *routing.Member, applied routing.Revision) bool {
+// holds reports whether a fence of m holds at the moment now. base is the revision that
+// makes a short one count.
+func (b *Book) holds(now time.Time, f *Fence, m *routing.Member, base routing.Revision) bool {
 	if f.Instance != m.Instance {
 		return false
 	}
@@ -147,12 +151,19 @@ func (b *Book) holds(now time.Time, f *Fence, m *routing.Member, applied routing
 	}
 	switch f.Kind {
 	case FenceShort:
-		return now.After(b.shortEnd(&l)) && (l.ShortEnd.IsZero() && l.Taken == b.Position.Term || b.applied(&l, applied))
+		return now.After(b.shortEnd(&l)) && (l.ShortEnd.IsZero() && l.Taken == b.Position.Term || b.applied(&l, base))
 	case FenceLong:
-		return now.After(b.longEnd(&l))
+		return now.After(b.longEnd(&l)) && b.proves(&l, m)
 	}
 	return false
 }
+
+// proves reports whether the end of a member's long lease proves anything: the clock of a
+// machine that was stopped may have stood still, and the node go on after it. Who gave the
+// lease up doesn't.
+func (b *Book) proves(l *LeaseRecord, m *routing.Member) bool { return m.ClockRuns || b.gaveUp(l) }
+
+func (b *Book) gaveUp(l *LeaseRecord) bool { return l.GivenUp() && l.Taken == b.Position.Term }
 
 // Changed takes note of a change that happened, as the revision that Position has now.
 func (b *Book) Changed(now time.Time, c *Change) {
@@ -166,6 +177,11 @@ func (b *Book) Changed(now time.Time, c *Change) {
 	for _, m := range c.Members {
 		m.Revision = b.Position.Revision
 		b.Members[m.Node] = m
+	}
+	for i := range c.Documents {
+		if c.Documents[i].Key == routing.NamesLost {
+			b.NamesLost = !c.Documents[i].Removed
+		}
 	}
 	for i := range c.Agencies {
 		if above, ok := b.Above[c.Agencies[i].ID]; ok && c.Agencies[i].Epoch.Compare(above.Epoch) > 0 {

@@ -77,8 +77,8 @@ type AgencyEpoch struct {
 type Renewal struct {
 	Incarnation routing.Incarnation
 
-	// Member is who renews. Joined and Revision are the table's; Draining, Evicted and
-	// Attested are not set by a renewal.
+	// Member is who renews. Joined and Revision are the table's; Draining, Evicted, Attested
+	// and Unconfirmed are not set by a renewal.
 	Member routing.Member
 
 	// After is the instance that this one follows on the same data directory, which it
@@ -86,10 +86,15 @@ type Renewal struct {
 	// none, or its name is not known.
 	After routing.InstanceID
 
+	// Gone is the fence of another instance of this node that it can't name in After, as
+	// this process has seen it: of the kind long. The zero Fence: none.
+	Gone Fence
+
 	// Short and Long are for how long the node will decide for armed and for settled
-	// agencies after the moment of sending; both positive, or both 0: the node decides
-	// nothing from now on until it renews again (it stops, or is being drained). The table
-	// adds them to its own clock.
+	// agencies after the moment of sending; Long is longer. Both equal: the node decides
+	// nothing from now on until it renews again (it stops, or is being drained), and they
+	// are for how long something that it sent may still arrive, or 0. The table adds them
+	// to its own clock.
 	Short, Long time.Duration
 
 	// Sequence grows with each renewal of the instance, so that one that was on its way for
@@ -109,6 +114,11 @@ type Renewal struct {
 	// Above are records in the node's marks that the table's don't follow: of a higher
 	// epoch, or of the same with another answer (State.Regressed).
 	Above []routing.Agency
+
+	// NamesLost says that the node has seen names (mailboxes, fixed addresses, domains) in a
+	// change that the table lost, so that nobody knows any more which ones there are. The
+	// table keeps that as the document [routing.NamesLost], until people remove it.
+	NamesLost bool
 
 	// Replication is the replication id of the server that the node last renewed with;
 	// empty: none, or no Redis. After a failover it proves a promotion.
@@ -168,7 +178,8 @@ type Check struct {
 // MaxChecked is the number of agencies in one check.
 const MaxChecked = 1000
 
-// Lease is a node's lease as the table has it.
+// Lease is a node's lease as the table has it. Ends that are equal say that the node gave
+// it up: at once, or as soon as nothing that it sent can arrive any more.
 type Lease struct {
 	Node     routing.NodeID
 	Instance routing.InstanceID
@@ -186,6 +197,9 @@ type Lease struct {
 	Doubts  []Doubt
 	Counts  []Count
 }
+
+// GivenUp reports whether the node itself ended the lease.
+func (l *Lease) GivenUp() bool { return l.ShortEnd.Equal(l.LongEnd) }
 
 // Nodes is what the table knows of its nodes at one moment.
 type Nodes struct {
@@ -209,6 +223,10 @@ type Guard struct {
 	// Drained: each member has reported these agencies drained, at these epochs or later,
 	// to the server that takes the change.
 	Drained []AgencyEpoch
+
+	// Base, unless 0, is the revision that a member had to have applied for its short fence
+	// to count: who had it knew that the agencies are armed. 0: it is Applied.
+	Base routing.Revision
 
 	// Fenced are members that need not have applied or drained. A lease from before a
 	// takeover is over only as long after that as the longest lease ever granted lasts: the
@@ -244,9 +262,10 @@ type FenceKind string
 
 const (
 	// FenceShort rests on the end of the short lease. It counts for members that had
-	// applied Guard.Applied, so that they knew that the agencies are armed.
+	// applied Guard.Base, so that they knew that the agencies are armed.
 	FenceShort FenceKind = "short"
-	// FenceLong rests on the end of the long lease.
+	// FenceLong rests on the end of the long lease. It counts for members whose clocks go on
+	// while their machines are stopped, and for those that gave their leases up.
 	FenceLong FenceKind = "long"
 	// FenceAttested rests on people's word about this instance (Member.Attested).
 	FenceAttested FenceKind = "attested"
@@ -262,6 +281,8 @@ func (r *Renewal) Check() error {
 	switch {
 	case !word(string(r.Member.Instance)), r.After != "" && !word(string(r.After)):
 		return fmt.Errorf("%w: renewal of node %s: instance %q after %q: want words of at most 100 characters", ErrBadChange, node, r.Member.Instance, r.After)
+	case r.Gone != (Fence{}) && (r.Gone.Node != node || r.Gone.Kind != FenceLong || !word(string(r.Gone.Instance)) || r.Gone.Counter >= maxWhole):
+		return fmt.Errorf("%w: renewal of node %s: fence of instance %q of node %q: want a long one of the node itself", ErrBadChange, node, r.Gone.Instance, r.Gone.Node)
 	case r.Replication != "" && !word(r.Replication):
 		return fmt.Errorf("%w: renewal of node %s: replication %q: want a word", ErrBadChange, node, r.Replication)
 	case (r.Term == 0) != (r.Applied == 0):

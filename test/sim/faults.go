@@ -380,6 +380,9 @@ func (r *Run) splitBrain() {
 			}
 		}
 		r.after(r.evenly(500*time.Millisecond, 5*time.Second), "", func() {
+			if r.quiet {
+				return // healed meanwhile, perhaps with another primary
+			}
 			r.note("%s becomes a replica", r.servers[old].Name())
 			stay.view = next
 			if !r.servers[old].Down() && r.servers[old].Primary() {

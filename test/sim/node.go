@@ -220,6 +220,7 @@ func (l *life) open(disk *memdisk.Disk) (err error) {
 	l.keeper, err = node.OpenKeeper(node.KeeperOptions{
 		Table: l.table, Replica: l.replica, Node: m.id, Build: "sim", Lease: leases, Renew: renewEvery,
 		Dir: "/data/node", Disk: disk, Counts: l.counts, Logger: l.log, Now: m.monotonic,
+		ClockRuns: m.run.clocksRun, Limit: connectionLimit,
 	})
 	if err != nil {
 		return err
@@ -248,7 +249,7 @@ func (l *life) open(disk *memdisk.Disk) (err error) {
 	_, instance := l.keeper.Node()
 	l.runner = operation.New(operation.Options{
 		Node: m.id, Instance: instance, Table: l.table, Replica: l.replica, Folder: journal, Alarms: l.alarms, Logger: l.log,
-		Leases: operation.Leases{Short: leases.Armed, Long: leases.Settled, Margin: leases.Margin, ClocksRun: m.run.clocksRun},
+		Leases: operation.Leases{Short: leases.Armed, Long: leases.Settled, Margin: leases.Margin},
 		Limit:  func(routing.PlatformID) time.Duration { return connectionLimit },
 	})
 	l.control = control.New(control.Options{Table: l.table, Replica: l.replica, Logger: l.log})

@@ -93,13 +93,14 @@ func (r *Run) attend() {
 		return
 	}
 	l := at.life
+	nameless := r.nameless()
 	r.acts++
 	id := control.Act{ID: fmt.Sprintf("attend-%d", r.acts), Who: "anna and bert", Reason: "sim"}
 	r.ops++
 	at.ends.Go(func() {
 		ctx, cancel := context.WithTimeout(l.ctx, 10*time.Second)
 		defer cancel()
-		what, err := r.order(ctx, l, id)
+		what, err := r.order(ctx, l, id, nameless)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.ops--
@@ -110,8 +111,27 @@ func (r *Run) attend() {
 	})
 }
 
-func (r *Run) order(ctx context.Context, l *life, id control.Act) (string, error) {
+// nameless is a machine whose process can't have its name, since it doesn't know the
+// instance that had it; nil: there is none. That no such process runs people see. mu is held.
+func (r *Run) nameless() *machine {
+	for _, m := range r.machines {
+		if m.life != nil && m.life.keeper != nil && errors.Is(m.life.keeper.Status().Err, table.ErrInstance) {
+			return m
+		}
+	}
+	return nil
+}
+
+func (r *Run) order(ctx context.Context, l *life, id control.Act, nameless *machine) (string, error) {
 	state := l.replica.State()
+	if nameless != nil && !r.clocksRun {
+		if m, ok := state.Member(nameless.id); ok && !m.Evicted && m.Attested != m.Instance {
+			return "attest that an instance is gone", l.control.Attest(ctx, id, m.Node, m.Instance)
+		}
+	}
+	if state.NamesLost() {
+		return "say that all names are there", l.control.NamesComplete(ctx, id)
+	}
 	if lost := state.Regressed(); len(lost) > 0 {
 		_, err := l.control.Reconcile(ctx, id, lost)
 		return "reconcile", err

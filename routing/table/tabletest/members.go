@@ -131,15 +131,50 @@ func testInstances(t *testing.T, open opener) {
 	if err := tb.Check(t.Context(), check); !errors.Is(err, table.ErrNotMember) {
 		t.Errorf("check by nobody: %v", err)
 	}
-	// Who gave up, or whose long lease is over, can be followed by anybody.
-	other.r.Short, other.r.Long = 0, 0
+	// Who gave up can be followed by anybody, once what it sent can't arrive any more.
+	other.r.Short, other.r.Long = 100*time.Millisecond, 100*time.Millisecond
 	other.renew()
 	third := newNode(t, tb, pos, "n1")
-	third.r.Member.Instance, third.r.Short, third.r.Long = "n1-3", 10*time.Millisecond, 150*time.Millisecond
-	third.granted()
+	third.r.Member.Instance, third.r.Short, third.r.Long = "n1-3", 10*time.Millisecond, 20*time.Millisecond
+	if _, err := third.try(); !errors.Is(err, table.ErrInstance) {
+		t.Errorf("another instance while something may arrive: %v", err)
+	}
+	eventually(t, "renewal after it gave up", nil, func() error { _, err := third.try(); return err })
+
+	// Whose long lease is over has to be fenced by who follows, and its clock to run.
 	fourth := newNode(t, tb, pos, "n1")
-	fourth.r.Member.Instance = "n1-4"
-	eventually(t, "renewal after the long end", nil, func() error { _, err := fourth.try(); return err })
+	fourth.r.Member.Instance, fourth.r.Gone = "n1-4", third.fence(table.FenceLong)
+	time.Sleep(40 * time.Millisecond)
+	if _, err := fourth.try(); !errors.Is(err, table.ErrInstance) {
+		t.Errorf("another instance after one whose clock may have stood still: %v", err)
+	}
+	third.r.Member.ClockRuns = true
+	third.granted()
+	time.Sleep(40 * time.Millisecond)
+	if _, err := fourth.try(); !errors.Is(err, table.ErrInstance) {
+		t.Errorf("another instance with the fence of an earlier lease: %v", err)
+	}
+	gone := third.fence(table.FenceLong)
+	fourth.r.Gone = table.Fence{}
+	if _, err := fourth.try(); !errors.Is(err, table.ErrInstance) {
+		t.Errorf("another instance without a fence: %v", err)
+	}
+	fourth.r.Gone = gone
+	fourth.granted()
+	if m := fourth.member(); m.Instance != "n1-4" || m.ClockRuns || !m.Draining {
+		t.Errorf("member: %+v", m)
+	}
+
+	// One person's word that an instance is dead outlives it.
+	dead := fourth.member()
+	dead.Attested, dead.Unconfirmed = dead.Instance, "emergency-1"
+	change(t, tb, members(t, tb, "attest", table.Guard{Rejoining: true}, dead))
+	fifth := newNode(t, tb, pos, "n1")
+	fifth.r.Member.Instance = "n1-5"
+	fifth.granted()
+	if m := fifth.member(); m.Attested != "" || m.Unconfirmed != "emergency-1" {
+		t.Errorf("member after an attested one: %+v", m)
+	}
 }
 
 func testEvict(t *testing.T, open opener) {
@@ -185,10 +220,16 @@ func testEvict(t *testing.T, open opener) {
 		t.Errorf("another instance: %+v", m)
 	}
 
-	// A long lease that is over is a fence, unless it was renewed.
+	// A long lease that is over is a fence, unless it was renewed, or the clock may have
+	// stood still.
 	again.r.Short, again.r.Long = 10*time.Millisecond, 20*time.Millisecond
 	again.granted()
 	f := again.fence(table.FenceLong)
+	evicted = again.member()
+	evicted.Evicted = true
+	time.Sleep(40 * time.Millisecond)
+	refused(t, tb, members(t, tb, "clock", table.Guard{Fenced: []table.Fence{f}}, evicted), table.ErrGuard)
+	again.r.Member.ClockRuns = true
 	again.granted()
 	evicted = again.member()
 	evicted.Evicted = true
@@ -235,6 +276,15 @@ func testFences(t *testing.T, open opener) {
 	refused(t, tb, c(table.Guard{Drained: drained, Applied: armed, Fenced: []table.Fence{wrong}}), table.ErrGuard)
 	refused(t, tb, c(table.Guard{Drained: drained, Applied: armed, Fenced: []table.Fence{other}}), table.ErrGuard)
 	refused(t, tb, c(table.Guard{Drained: drained, Applied: armed}), table.ErrGuard)
+	// What has to be applied is one thing, what the fence rests on another: n2 knew of the
+	// arming, and not of what came after it.
+	later := change(t, tb, table.Change{ID: "later", Incarnation: pos.Incarnation, Term: pos.Term, Freezes: []routing.Freeze{{Agency: "health", Who: "x", Reason: "x"}}}).Revision
+	n1.follow()
+	n1.granted()
+	refused(t, tb, c(table.Guard{Applied: later, Fenced: []table.Fence{f}}), table.ErrGuard)
+	refused(t, tb, c(table.Guard{Applied: later, Base: later, Fenced: []table.Fence{f}}), table.ErrGuard)
+	change(t, tb, c(table.Guard{Applied: later, Base: armed, Fenced: []table.Fence{f}}))
+	next = current(t, tb, "health")
 	change(t, tb, c(table.Guard{Drained: drained, Applied: armed, Fenced: []table.Fence{f}}))
 	next = current(t, tb, "health")
 	// Reported too low, then given up: nothing to wait for.
