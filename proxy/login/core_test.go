@@ -112,11 +112,10 @@ type platform struct {
 	ln   net.Listener
 	done sync.WaitGroup
 
-	// step, if not nil, is called at "accept", "login" (read) and "yes" (about to be said); what it
-	// returns is said instead of the usual.
-	step func(at, line string) string
-
-	mu     sync.Mutex
+	mu sync.Mutex
+	// step, if not nil, is called at "accept" and "login", when it was read; what it returns is
+	// said instead of the usual.
+	step   func(at, line string) string
 	conns  map[net.Conn]bool
 	logins []string // "login secret"
 	heard  []string // lines after the login
@@ -165,8 +164,11 @@ func (p *platform) close() {
 }
 
 func (p *platform) say(nc net.Conn, at, line, usual string) bool {
-	if p.step != nil {
-		if s := p.step(at, line); s != "" {
+	p.mu.Lock()
+	step := p.step
+	p.mu.Unlock()
+	if step != nil {
+		if s := step(at, line); s != "" {
 			usual = s
 		}
 	}
@@ -206,6 +208,12 @@ func (p *platform) serve(nc net.Conn) {
 			return
 		}
 	}
+}
+
+func (p *platform) setStep(step func(at, line string) string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.step = step
 }
 
 func (p *platform) seen() []string {
@@ -568,9 +576,10 @@ func (p *peer) want(line string) {
 	}
 }
 
-// ends reads to the end, and returns what came.
+// ends reads to the end, returns what came, and closes.
 func (p *peer) ends() string {
 	b, _ := io.ReadAll(p.r)
+	_ = p.nc.Close()
 	return string(b)
 }
 
