@@ -39,7 +39,7 @@ func (u *unwilling) Error() string {
 // isn't known here proves nothing. So is BAD: it is about the command, which is ours.
 //
 // A refusal of a master user is our own setting's fault, whatever its code.
-func (p *platform) judge(a *login.Attempt, s status, text []byte) (login.Welcome, error) {
+func (p *platform) judge(s status, text []byte) (login.Welcome, error) {
 	code, _ := responseCode(text)
 	switch s {
 	case statusOK:
@@ -48,7 +48,7 @@ func (p *platform) judge(a *login.Attempt, s status, text []byte) (login.Welcome
 		}
 		return login.Welcome{Before: p.kept, Final: join("OK", text)}, nil
 	case statusNO:
-		if a.Master == nil && refuses(code) && !bytes.HasPrefix(text, []byte(exchangeUnavailable)) {
+		if p.a.Master == nil && refuses(code) && !bytes.HasPrefix(text, []byte(exchangeUnavailable)) {
 			return login.Welcome{}, &login.Rejection{Answer: join("NO", text)}
 		}
 		return login.Welcome{}, &unwilling{code: code}
@@ -56,6 +56,16 @@ func (p *platform) judge(a *login.Attempt, s status, text []byte) (login.Welcome
 		return login.Welcome{}, &unwilling{}
 	}
 	return login.Welcome{}, fmt.Errorf("%w: no answer to the login", errPlatform)
+}
+
+// early says what an answer means that came before the platform had all of the credentials: it
+// can't be about them.
+func early(s status, text []byte) error {
+	if s == statusOK {
+		return fmt.Errorf("%w: success before the credentials", errPlatform)
+	}
+	code, _ := responseCode(text)
+	return &unwilling{code: code}
 }
 
 // exchangeUnavailable begins the text with which Exchange's IMAP front end (2010 to 2019) says

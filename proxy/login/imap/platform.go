@@ -6,24 +6,28 @@ import (
 	"fmt"
 	"strconv"
 
+	"mailcutover/proxy/dial"
 	"mailcutover/proxy/login"
 	"mailcutover/proxy/login/sasl"
 )
 
 // Authenticate implements [login.Dialogue].
 func (Dialogue) Authenticate(l *login.Leg, a *login.Attempt) (login.Welcome, error) {
-	p := &platform{l: l}
-	welcome, err := p.authenticate(a)
+	p := &platform{l: l, a: a}
+	welcome, err := p.authenticate()
 	if errors.Is(err, login.ErrUnauthenticate) {
 		// It may have logged us in. The answer isn't waited for: the connection is closed.
 		l.Print(p.tag(), " LOGOUT\r\n")
 		_ = l.Flush()
 	}
-	return welcome, err
+	if rejection := (*login.Rejection)(nil); err == nil || p.lapsed || errors.As(err, &rejection) {
+		return welcome, err
+	}
+	return welcome, fmt.Errorf("IMAP at platform %s, %s: %w", l.Target().Platform, l.Target().Host, err)
 }
 
 // authenticate goes from the greeting to the platform's answer to the login.
-func (p *platform) authenticate(a *login.Attempt) (login.Welcome, error) {
+func (p *platform) authenticate() (login.Welcome, error) {
 	if err := p.greeting(); err != nil {
 		return login.Welcome{}, err
 	}
@@ -36,14 +40,21 @@ func (p *platform) authenticate(a *login.Attempt) (login.Welcome, error) {
 		return login.Welcome{}, err
 	}
 	if p.l.Target().Identity == login.IdentityID && p.can.id {
-		if err := p.identify(a); err != nil {
+		if err := p.identify(); err != nil {
 			return login.Welcome{}, err
 		}
 	}
 	if err := p.l.MaySend(); err != nil {
 		return login.Welcome{}, err
 	}
-	return p.prove(a)
+	return p.prove()
+}
+
+// last looks at the decision again.
+func (p *platform) last() error {
+	err := p.a.Last()
+	p.lapsed = err != nil
+	return err
 }
 
 // capabilities asks for them if the platform hasn't told them.
@@ -68,7 +79,7 @@ func (p *platform) startTLS() error {
 		return err
 	}
 	if !p.can.startTLS {
-		return fmt.Errorf("STARTTLS: %w: not offered", errPlatform)
+		return fmt.Errorf("%w: STARTTLS isn't offered", dial.ErrTLS)
 	}
 	s, _, err := p.ask("STARTTLS")
 	switch {
@@ -86,8 +97,8 @@ func (p *platform) startTLS() error {
 
 // identify tells the platform of the client (RFC 2971). What it answers says nothing about
 // the login.
-func (p *platform) identify(a *login.Attempt) error {
-	s, _, err := p.ask("ID (", string(identity(p.l.Target().Client, a.ID)), ")")
+func (p *platform) identify() error {
+	s, _, err := p.ask("ID (", string(identity(p.l.Target().Client, p.a.ID)), ")")
 	switch {
 	case err != nil:
 		return fmt.Errorf("ID: %w", err)
@@ -98,10 +109,10 @@ func (p *platform) identify(a *login.Attempt) error {
 }
 
 // prove logs in, by a mechanism, else by LOGIN.
-func (p *platform) prove(a *login.Attempt) (login.Welcome, error) {
-	proof, err := sasl.Prove(a, p.can.offers)
-	if errors.Is(err, sasl.ErrNoMechanism) && a.Mechanism == login.MechanismPassword {
-		return p.login(a)
+func (p *platform) prove() (login.Welcome, error) {
+	proof, err := sasl.Prove(p.a, p.can.offers)
+	if errors.Is(err, sasl.ErrNoMechanism) && p.a.Mechanism == login.MechanismPassword {
+		return p.login()
 	}
 	if err != nil {
 		return login.Welcome{}, err
@@ -112,7 +123,7 @@ func (p *platform) prove(a *login.Attempt) (login.Welcome, error) {
 	command := tag + " AUTHENTICATE " + proof.Mechanism()
 	if p.can.initial {
 		if msg := proof.Initial(); msg != nil {
-			if err := a.Last(); err != nil {
+			if err := p.last(); err != nil {
 				return login.Welcome{}, err
 			}
 			asked = true
@@ -127,15 +138,18 @@ func (p *platform) prove(a *login.Attempt) (login.Welcome, error) {
 		if err != nil {
 			return login.Welcome{}, fmt.Errorf("AUTHENTICATE: %w", err)
 		}
-		if s != statusGoOn {
-			return p.judge(a, s, text)
+		switch {
+		case s != statusGoOn && proof.Told():
+			return p.judge(s, text)
+		case s != statusGoOn:
+			return login.Welcome{}, early(s, text)
 		}
 		msg, ok := proof.Next()
 		if !ok {
 			return login.Welcome{}, fmt.Errorf("AUTHENTICATE: %w: a challenge too many", errPlatform)
 		}
 		if !asked {
-			if err := a.Last(); err != nil {
+			if err := p.last(); err != nil {
 				return login.Welcome{}, err
 			}
 			asked = true
@@ -146,22 +160,22 @@ func (p *platform) prove(a *login.Attempt) (login.Welcome, error) {
 }
 
 // login logs in by LOGIN.
-func (p *platform) login(a *login.Attempt) (login.Welcome, error) {
+func (p *platform) login() (login.Welcome, error) {
 	if p.can.loginDisabled {
-		return login.Welcome{}, fmt.Errorf("LOGIN: %w", sasl.ErrNoMechanism)
+		return login.Welcome{}, fmt.Errorf("LOGIN: %w: %w", login.ErrLacks, sasl.ErrNoMechanism)
 	}
-	id, err := sasl.Tell(a)
+	id, err := sasl.Tell(p.a)
 	if err != nil {
 		return login.Welcome{}, err
 	}
 	defer clear(id.Password)
 	if id.Authzid != "" {
-		return login.Welcome{}, fmt.Errorf("LOGIN as another user: %w", sasl.ErrNoMechanism)
+		return login.Welcome{}, fmt.Errorf("LOGIN as another user: %w: %w", login.ErrLacks, sasl.ErrNoMechanism)
 	}
 	if bytes.IndexByte(id.Password, 0) >= 0 || bytes.IndexByte([]byte(id.Name), 0) >= 0 {
 		return login.Welcome{}, fmt.Errorf("LOGIN: %w: NUL", sasl.ErrMalformed)
 	}
-	if err := a.Last(); err != nil {
+	if err := p.last(); err != nil {
 		return login.Welcome{}, err
 	}
 	p.keep = true
@@ -173,7 +187,7 @@ func (p *platform) login(a *login.Attempt) (login.Welcome, error) {
 			return login.Welcome{}, fmt.Errorf("LOGIN: %w", err)
 		}
 		if !done {
-			return p.judge(a, s, text)
+			return login.Welcome{}, early(s, text)
 		}
 	}
 	p.l.Print("\r\n")
@@ -184,7 +198,7 @@ func (p *platform) login(a *login.Attempt) (login.Welcome, error) {
 	case s == statusGoOn:
 		return login.Welcome{}, fmt.Errorf("LOGIN: %w: a request to go on", errPlatform)
 	}
-	return p.judge(a, s, text)
+	return p.judge(s, text)
 }
 
 // argument writes a blank and a string: quoted, else as a literal, for which the platform is

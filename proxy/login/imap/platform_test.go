@@ -33,7 +33,7 @@ func TestAuthenticate(t *testing.T) {
 		server, client := certificates(tr.t)
 		here, there := pair(tr.t)
 		options := login.LegOptions{Net: there, Answer: 10 * time.Second}
-		options.Target = login.Target{Platform: "exchange", Client: login.ClientInfo{
+		options.Target = login.Target{Platform: "exchange", Host: "ex:143", Client: login.ClientInfo{
 			Addr: "192.0.2.7", Port: "40000", Local: "192.0.2.1", LocalPort: "993", Session: "s-1",
 		}}
 		a := &login.Attempt{}

@@ -19,12 +19,14 @@ var errPlatform = errors.New("no proper IMAP")
 
 // platform is one connection to a platform until the client is logged in.
 type platform struct {
-	l     *login.Leg
-	can   abilities
-	heard int    // bytes so far
-	tags  int    // commands so far
-	keep  bool   // untagged responses are kept, for the client
-	kept  []byte // whole lines
+	l      *login.Leg
+	a      *login.Attempt
+	can    abilities
+	heard  int    // bytes so far
+	tags   int    // commands so far
+	lapsed bool   // the decision doesn't hold any more
+	keep   bool   // untagged responses are kept, for the client
+	kept   []byte // whole lines
 }
 
 // status is what a platform answered.

@@ -155,6 +155,10 @@ func (p *Proof) Next() ([]byte, bool) {
 	return nil, false
 }
 
+// Told reports whether all messages of the mechanism's own were taken. A success before that
+// isn't one of these credentials, and a refusal isn't one of them either.
+func (p *Proof) Told() bool { return p.at >= len(p.messages) }
+
 // Wipe overwrites the messages.
 func (p *Proof) Wipe() {
 	for _, m := range p.messages {

@@ -273,6 +273,9 @@ func TestProve(t *testing.T) {
 			t.Errorf("%s: an initial response twice, or of LOGIN", test.name)
 		}
 		for range 5 {
+			if told := len(messages) >= len(p.messages); p.Told() != told {
+				t.Errorf("%s: after %d messages told is %v", test.name, len(messages), p.Told())
+			}
 			msg, ok := p.Next()
 			if !ok {
 				break
