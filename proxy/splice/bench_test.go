@@ -88,6 +88,15 @@ func peersMain() {
 				ask(clients[0], "P", 2)
 			}
 			fmt.Println(time.Since(began).Nanoseconds() / int64(n))
+		case "leave": // each client goes when it has heard the end
+			var group sync.WaitGroup
+			for _, c := range clients {
+				group.Go(func() { io.Copy(io.Discard, c); c.Close() })
+			}
+			fmt.Println("ok")
+			group.Wait()
+			clients = nil
+			fmt.Println("ok")
 		case "close":
 			for _, c := range clients {
 				c.Close()
@@ -403,6 +412,53 @@ func BenchmarkIdle(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkEnd ends 9,000 idle pairs at once: until all platforms are gone, and until all is
+// done. It needs 18,000 descriptors here, and as many in the process of the peers.
+func BenchmarkEnd(b *testing.B) {
+	const pairs = 9000
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < 2*pairs+100 {
+		b.Fatalf("the limit of descriptors is %d, %v; it takes %d", limit.Cur, err, 2*pairs+100)
+	}
+	for b.Loop() {
+		c := newCompany(b)
+		e := engine(b, Options{}, newWatcher)
+		var gone, done sync.WaitGroup
+		joints := make(chan *Joint, pairs)
+		addr, cpu := accepting(b, c.platform, nil, Under, func(client, platform net.Conn) {
+			gone.Add(1)
+			done.Add(1)
+			j, err := e.Join(Pair{Client: client, Platform: platform, Owner: counted{gone: &gone, done: &done}})
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			j.Start()
+			joints <- j
+		})
+		c.do("open %s plain %d", addr, pairs)
+		c.do("leave 0")
+		before, used := time.Now(), cpu()
+		for range pairs {
+			(<-joints).EndClient(words("* BYE\r\n"), 0)
+		}
+		gone.Wait()
+		b.ReportMetric(float64(time.Since(before).Microseconds())/1000, "ms-gone")
+		done.Wait()
+		b.ReportMetric(float64(time.Since(before).Microseconds())/1000, "ms-done")
+		b.ReportMetric(float64((cpu()-used).Microseconds())/pairs, "cpu-µs/pair")
+		c.line()
+	}
+}
+
+type counted struct {
+	silent
+	gone, done *sync.WaitGroup
+}
+
+func (c counted) PlatformGone() { c.gone.Done() }
+func (c counted) Done(Ended)    { c.done.Done() }
 
 // pss returns this process' share of memory in KiB, when it shrinks no more.
 func pss(b *testing.B) float64 {

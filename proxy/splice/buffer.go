@@ -1,11 +1,8 @@
 package splice
 
 import (
-	"io"
 	"sync"
 	"sync/atomic"
-
-	"mailcutover/internal/nonblock"
 )
 
 // Classes of buffers. A chunk is what is read at once: a direction that fills one gets the next
@@ -58,19 +55,22 @@ func class(n int) int {
 	return c
 }
 
-// pool lends buffers. What is not lent is the garbage collector's.
-type pool [sizes]struct {
-	sync.Pool
-	lent atomic.Int64
+// pool lends buffers, and calls. What is not lent is the garbage collector's.
+type pool struct {
+	calls   calls
+	buffers [sizes]struct {
+		sync.Pool
+		lent atomic.Int64
+	}
 }
 
 // get lends a buffer of this class, or of a lower one.
 func (l *pool) get(class int) *buffer {
-	for class > small && l[class].lent.Load() >= lent[class] {
+	for class > small && l.buffers[class].lent.Load() >= lent[class] {
 		class--
 	}
-	l[class].lent.Add(1)
-	if b, ok := l[class].Get().(*buffer); ok {
+	l.buffers[class].lent.Add(1)
+	if b, ok := l.buffers[class].Get().(*buffer); ok {
 		return b
 	}
 	return &buffer{p: make([]byte, chunk[class]+slack), class: class}
@@ -83,18 +83,9 @@ func (l *pool) put(at **buffer) {
 	if b == nil || b.class == sizes {
 		return
 	}
-	l[b.class].lent.Add(-1)
+	l.buffers[b.class].lent.Add(-1)
 	if len(b.p) == chunk[b.class]+slack {
 		b.from, b.to = 0, 0
-		l[b.class].Put(b)
+		l.buffers[b.class].Put(b)
 	}
-}
-
-// receive reads what is there. io.EOF: the peer's end; EAGAIN: nothing.
-func receive(fd uintptr, p []byte) (int, error) {
-	n, err := nonblock.Read(fd, p)
-	if n == 0 && err == nil && len(p) > 0 {
-		err = io.EOF
-	}
-	return n, err
 }

@@ -287,9 +287,9 @@ func (j *Joint) close(s *side, f *flow, reset bool) {
 	s.closed = true
 	j.e.watch.remove(j, s)
 	if reset {
-		s.tcp.SetLinger(0) //nolint:errcheck // it is closed in any case
+		_ = s.tcp.SetLinger(0) // it is closed in any case
 	}
-	s.tcp.Close()
+	_ = s.tcp.Close()
 	j.e.pool.put(&f.buf)
 	if s.wire != nil {
 		s.wire.drop()

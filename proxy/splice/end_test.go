@@ -169,6 +169,69 @@ func TestResets(t *testing.T) {
 	})
 }
 
+// As long as the kernel has bytes for the platform, it isn't said to be gone.
+func TestUnsent(t *testing.T) {
+	for _, reads := range []bool{true, false} {
+		o := newOwner()
+		linger := patience
+		if !reads {
+			linger = 100 * time.Millisecond
+		}
+		e := engine(t, Options{Linger: linger}, newWatcher)
+		a, client := tcp(t)
+		b, platform := tcp(t)
+		if err := errors.Join(platform.SetReadBuffer(64<<10), b.SetWriteBuffer(1<<20)); err != nil {
+			t.Fatal(err)
+		}
+		j, err := e.Join(Pair{Client: a, Platform: b, Owner: o})
+		if err != nil {
+			t.Fatal(err)
+		}
+		j.Start()
+		p := bytes.Repeat([]byte("0123456789"), 40_000)
+		if err := platform.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		expectEnd(t, client)
+		if _, err := client.Write(p); err != nil {
+			t.Fatal(err)
+		}
+		client.Close()
+		until(t, "all is written", func() bool { return j.Stats().ToPlatform == int64(len(p)) })
+		if reads {
+			select {
+			case <-o.gone:
+				t.Error("the platform is gone before it has read anything")
+			case <-time.After(50 * time.Millisecond):
+			}
+			if got, err := io.ReadAll(platform); err != nil || !bytes.Equal(got, p) {
+				t.Errorf("the platform read %d bytes, %v", len(got), err)
+			}
+		} else {
+			<-o.gone
+			isReset(t, platform)
+		}
+		o.wait(t)
+	}
+}
+
+// An end without close_notify that comes with the last record is seen.
+func TestEndBehindARecord(t *testing.T) {
+	cert := certificate(t)
+	e := engine(t, Options{}, newWatcher)
+	for range 20 {
+		o := newOwner()
+		j, client, platform := pairOf(t, e, cert, false, true, Pair{Owner: o})
+		send(t, platform, "last")
+		platform.(*tls.Conn).NetConn().Close()
+		j.Start()
+		expect(t, client, "last")
+		expectEnd(t, client)
+		client.Close()
+		o.wait(t)
+	}
+}
+
 // A pair that nobody ends is ended by a limit.
 func TestLimits(t *testing.T) {
 	for _, c := range []struct {
@@ -405,8 +468,8 @@ func TestIdle(t *testing.T) {
 		owners, joints, clients = append(owners, o), append(joints, j), append(clients, client)
 	}
 	until(t, "no goroutine but the workers", func() bool { return runtime.NumGoroutine() <= before+2 })
-	for class := range e.pool {
-		until(t, "no buffer is lent", func() bool { return e.pool[class].lent.Load() == 0 })
+	for class := range e.pool.buffers {
+		until(t, "no buffer is lent", func() bool { return e.pool.buffers[class].lent.Load() == 0 })
 	}
 	if c := e.Counts(); c.Pairs != n || c.Active != 0 {
 		t.Errorf("counts %+v", c)

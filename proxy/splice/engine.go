@@ -220,15 +220,8 @@ func (e *Engine) each(f func(*Joint)) {
 	}
 }
 
-// push puts a pair into the queue, and has a worker take it.
-func (e *Engine) push(j *Joint) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.append(j)
-}
-
-// pushAll is push for several.
-func (e *Engine) pushAll(pairs []*Joint) {
+// push puts pairs into the queue, and has workers take them.
+func (e *Engine) push(pairs ...*Joint) {
 	if len(pairs) == 0 {
 		return
 	}
@@ -236,9 +229,17 @@ func (e *Engine) pushAll(pairs []*Joint) {
 	defer e.mu.Unlock()
 	for _, j := range pairs {
 		e.append(j)
+		switch {
+		case e.waiting > 0:
+			e.work.Signal()
+		case e.workers < e.o.Workers:
+			e.workers++
+			e.group.Go(e.serve)
+		}
 	}
 }
 
+// append puts a pair at the end of the queue. The lock is held.
 func (e *Engine) append(j *Joint) {
 	if e.last == nil {
 		e.first = j
@@ -247,13 +248,6 @@ func (e *Engine) append(j *Joint) {
 	}
 	e.last = j
 	e.active.Add(1)
-	switch {
-	case e.waiting > 0:
-		e.work.Signal()
-	case e.workers < e.o.Workers:
-		e.workers++
-		e.group.Go(e.serve)
-	}
 }
 
 // serve is a worker.
@@ -280,7 +274,7 @@ func (e *Engine) serve() {
 		e.active.Add(-1)
 		e.mu.Lock()
 		if more {
-			e.append(j)
+			e.append(j) // this worker goes on with what is first
 		}
 	}
 }

@@ -24,11 +24,10 @@ func rest(p []byte) flow {
 	return flow{buf: &buffer{p: p, to: len(p), class: sizes}}
 }
 
-// pump moves what it can from one side to the other, up to a bound, and says whether
-// anything changed. mayWrite is asked before each write; write does it, and is false if it may
-// not begin.
-func (j *Joint) pump(f *flow, src, dst *side) (moved bool) {
-	for rounds := 0; rounds < 8; rounds++ {
+// pump moves what it can from one side to the other, in so many steps at most, and says
+// whether anything changed.
+func (j *Joint) pump(f *flow, src, dst *side, steps int) (moved bool) {
+	for range steps {
 		switch {
 		case j.suspended || j.isCut():
 			return moved

@@ -184,14 +184,18 @@ func (j *Joint) run(brief bool) (more bool) {
 			j.mu.Unlock()
 			return false
 		}
-		if brief && (n&^sockets != 0 || rounds > 0) || rounds > 4 {
+		if rounds > 0 && brief || rounds > 1 || brief && n&^sockets != 0 {
 			j.mu.Unlock()
 			return true // still scheduled, with the news kept
 		}
 		j.news = 0
 		j.mu.Unlock()
 		j.hear(n)
-		again := j.move()
+		steps := 8
+		if brief {
+			steps = 4
+		}
+		again := j.move(steps)
 		switch {
 		case !brief:
 			j.settle(n)
@@ -243,13 +247,13 @@ func (s *side) hear(in, out, hup bool) {
 }
 
 // move pumps both directions, or drops what the client sends after the cut.
-func (j *Joint) move() (again news) {
+func (j *Joint) move(steps int) (again news) {
 	if j.isCut() || j.platform.closed {
 		return 0
 	}
-	for range 4 {
-		up := j.pump(&j.up, &j.client, &j.platform)
-		down := j.pump(&j.down, &j.platform, &j.client)
+	for range 2 { // reading from one side can give TLS something to say to it
+		up := j.pump(&j.up, &j.client, &j.platform, steps)
+		down := j.pump(&j.down, &j.platform, &j.client, steps)
 		if !up && !down {
 			return 0
 		}

@@ -60,8 +60,8 @@ func TestRandom(t *testing.T) {
 			}
 			group.Wait()
 			until(t, "no pair is left", func() bool { return e.Counts().Pairs == 0 })
-			for class := range e.pool {
-				if n := e.pool[class].lent.Load(); n != 0 {
+			for class := range e.pool.buffers {
+				if n := e.pool.buffers[class].lent.Load(); n != 0 {
 					t.Errorf("%d buffers of class %d are still lent", n, class)
 				}
 			}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"net"
 	"syscall"
-
-	"mailcutover/internal/nonblock"
 )
 
 // side is one peer's connection. It belongs to whoever runs the pair.
@@ -14,7 +12,8 @@ type side struct {
 	tcp    *net.TCPConn
 	tls    *tls.Conn // nil: plain
 	wire   *wire     // beneath tls
-	fd     uintptr
+	fd     socket
+	pool   *pool
 	ready  bool // there may be something to read, in the socket or in tls
 	open   bool // the socket may take more
 	hup    bool // the peer's end was announced
@@ -30,14 +29,11 @@ func newSide(nc net.Conn, p *pool) (side, error) {
 	if err := tcp.SetKeepAlive(true); err != nil {
 		return side{}, err
 	}
-	raw, err := tcp.SyscallConn()
+	fd, err := socketOf(tcp)
 	if err != nil {
 		return side{}, err
 	}
-	s := side{tcp: tcp, tls: t, wire: w, ready: true, open: true}
-	if err := raw.Control(func(fd uintptr) { s.fd = fd }); err != nil {
-		return side{}, err
-	}
+	s := side{tcp: tcp, tls: t, wire: w, fd: fd, pool: p, ready: true, open: true}
 	if w != nil {
 		w.fd, w.in, w.pool = s.fd, true, p
 	}
@@ -47,7 +43,7 @@ func newSide(nc net.Conn, p *pool) (side, error) {
 // read reads what is there into b, which has room.
 func (s *side) read(b *buffer) (int, error) {
 	if s.tls == nil {
-		n, err := receive(s.fd, b.room())
+		n, err := s.fd.receive(&s.pool.calls, b.room())
 		switch {
 		case err == syscall.EAGAIN:
 			s.ready = false
@@ -83,7 +79,7 @@ func (s *side) write(b *buffer) (int, error) {
 	if s.tls == nil {
 		n := 0
 		for b.from < b.to {
-			k, err := nonblock.Write(s.fd, b.bytes())
+			k, err := s.fd.send(&s.pool.calls, b.bytes())
 			n += k
 			b.from += k
 			if err == syscall.EAGAIN {
@@ -97,7 +93,7 @@ func (s *side) write(b *buffer) (int, error) {
 		return n, nil
 	}
 	if s.wire.out == nil {
-		s.wire.out = s.wire.pool.get(class(b.to - b.from))
+		s.wire.out = s.pool.get(class(b.to - b.from))
 	}
 	n, err := s.tls.Write(b.bytes())
 	b.from += n
@@ -125,7 +121,7 @@ func (s *side) holds() bool { return s.wire != nil && s.wire.out != nil }
 // discard reads what is there and forgets it, without TLS. It returns false at the end.
 func (s *side) discard(b *buffer) (more bool) {
 	for rounds := 0; s.ready && rounds < 16; rounds++ {
-		n, err := receive(s.fd, b.p)
+		n, err := s.fd.receive(&s.pool.calls, b.p)
 		switch {
 		case err == syscall.EAGAIN:
 			s.ready = false

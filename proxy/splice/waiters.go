@@ -45,15 +45,11 @@ func (w *waiters) await(j *Joint) {
 		if x.c || x.s.closed {
 			continue
 		}
-		raw, err := x.s.tcp.SyscallConn()
-		if err != nil {
-			continue
-		}
 		w.mu.Lock()
 		_, already := w.waits[wait{j, x.n}]
 		if !already {
 			w.waits[wait{j, x.n}] = struct{}{}
-			w.group.Go(func() { w.wait(wait{j, x.n}, raw) })
+			w.group.Go(func() { w.wait(wait{j, x.n}, x.s.fd) })
 		}
 		w.mu.Unlock()
 	}

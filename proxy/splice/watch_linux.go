@@ -44,11 +44,12 @@ func (p *epoll) add(j *Joint) error {
 	for i, s := range []*side{&j.client, &j.platform} {
 		// What comes back with an event: the place, the side, the turn.
 		ev := unix.EpollEvent{Events: interest & (1<<32 - 1), Fd: int32(j.slot<<1 | uint32(i)), Pad: int32(j.turn)}
-		if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, int(s.fd), &ev); err != nil {
+		err := p.control(s, unix.EPOLL_CTL_ADD, &ev)
+		if err != nil {
 			if i == 1 {
 				p.remove(j, &j.client)
 			}
-			return fmt.Errorf("watch a socket: %w", os.NewSyscallError("epoll_ctl", err))
+			return fmt.Errorf("watch a socket: %w", err)
 		}
 	}
 	return nil
@@ -60,7 +61,15 @@ func (p *epoll) await(*Joint) {}
 // remove is needed where a child of this process has the socket too, for a moment: it would
 // stay in the set.
 func (p *epoll) remove(_ *Joint, s *side) {
-	unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, int(s.fd), nil) //nolint:errcheck // it is closed next
+	_ = p.control(s, unix.EPOLL_CTL_DEL, nil) // it is closed next
+}
+
+func (p *epoll) control(s *side, op int, ev *unix.EpollEvent) error {
+	var err error
+	if used := s.fd.Control(func(fd uintptr) { err = unix.EpollCtl(p.fd, op, int(fd), ev) }); used != nil {
+		return used
+	}
+	return os.NewSyscallError("epoll_ctl", err)
 }
 
 // close ends poll and waits for it.
@@ -92,7 +101,7 @@ func (p *epoll) poll(raw syscall.RawConn) {
 		if len(pairs) == 0 {
 			continue
 		}
-		p.e.pushAll(pairs[1:])
+		p.e.push(pairs[1:]...)
 		j := pairs[0]
 		p.e.active.Add(1)
 		more := j.run(true)

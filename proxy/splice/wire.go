@@ -4,8 +4,6 @@ import (
 	"net"
 	"syscall"
 	"time"
-
-	"mailcutover/internal/nonblock"
 )
 
 // Under returns what has to be put beneath a *tls.Conn, in nc's place, so that the TLS
@@ -37,7 +35,7 @@ func (l listener) Accept() (net.Conn, error) {
 type wire struct {
 	*net.TCPConn
 	pool  *pool // nil: not joined
-	fd    uintptr
+	fd    socket
 	in    bool    // the socket may have something to read
 	hup   bool    // and its end may be near: a short read doesn't mean that it has no more
 	ahead bool    // the last read filled what it was given
@@ -90,7 +88,7 @@ func (w *wire) take(p []byte) int {
 }
 
 func (w *wire) receive(p []byte) (int, error) {
-	n, err := receive(w.fd, p)
+	n, err := w.fd.receive(&w.pool.calls, p)
 	switch {
 	case err == syscall.EAGAIN:
 		w.in, w.ahead = false, false
@@ -119,7 +117,7 @@ func (w *wire) Write(p []byte) (int, error) {
 // flush sends what was written; blocked says that some of it remains.
 func (w *wire) flush() (blocked bool, err error) {
 	for w.out != nil {
-		n, err := nonblock.Write(w.fd, w.out.bytes())
+		n, err := w.fd.send(&w.pool.calls, w.out.bytes())
 		if w.out.from += n; w.out.from == w.out.to {
 			w.pool.put(&w.out)
 		}
