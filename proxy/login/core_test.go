@@ -583,12 +583,21 @@ func (p *peer) ends() string {
 	return string(b)
 }
 
-// logIn returns a client that has logged in.
+// logIn returns a client that has logged in, and is joined.
 func (w *world) logIn(name string) *peer {
 	w.t.Helper()
 	p := w.dial()
 	p.send("LOGIN " + name + " s3cret")
 	p.want("yes")
+	w.until("it is joined", func() bool {
+		list, _ := w.proxy.Sessions(Filter{}, 0)
+		for _, s := range list {
+			if s.Client.String() == p.nc.LocalAddr().String() {
+				return s.State != StateOpening
+			}
+		}
+		return false
+	})
 	return p
 }
 

@@ -364,7 +364,9 @@ func TestAThousandSessions(t *testing.T) {
 	for range 20 {
 		group.Go(func() {
 			for i := range next {
-				peers[i] = w.logIn("anna")
+				peers[i] = w.dial()
+				peers[i].send("LOGIN anna s3cret")
+				peers[i].want("yes")
 			}
 		})
 	}

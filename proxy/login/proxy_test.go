@@ -1,0 +1,511 @@
+package login
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"mailcutover/internal/platformtest"
+	"mailcutover/node"
+	"mailcutover/proxy/dial"
+	"mailcutover/routing"
+)
+
+func TestOperatorCloses(t *testing.T) {
+	w := newWorld(t, nil)
+	anna, bert := w.logIn("anna"), w.logIn("bert")
+	list, total := w.proxy.Sessions(Filter{}, 1)
+	if total != 2 || len(list) != 1 || list[0].Login != `AMT\anna` {
+		t.Errorf("%d sessions, the first %+v", total, list)
+	}
+	for name, f := range map[string]Filter{
+		"id":       {ID: list[0].ID},
+		"login":    {Login: `amt\anna`},
+		"mailbox":  {Mailbox: routing.MailboxID{1}},
+		"all":      {Login: `AMT\anna`, Agency: "health", Platform: "exchange", Protocol: "toy", Address: netip.MustParseAddr("127.0.0.1")},
+		"nothing":  {Agency: "works"},
+		"address":  {Address: netip.MustParseAddr("127.0.0.2")},
+		"platform": {Platform: "ox"},
+		"protocol": {Protocol: "imap"},
+		"another":  {ID: list[0].ID, Login: "bert"},
+	} {
+		want := 1
+		switch name {
+		case "nothing", "address", "platform", "protocol", "another":
+			want = 0
+		}
+		if got, _ := w.proxy.Sessions(f, 0); len(got) != want {
+			t.Errorf("%s: %d sessions, want %d", name, len(got), want)
+		}
+	}
+	began := time.Now()
+	if n := w.proxy.CloseSessions(Filter{Login: `AMT\anna`}, "phone lost"); n != 1 {
+		t.Errorf("%d closed", n)
+	}
+	anna.want("bye operator true")
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("after %s", d)
+	}
+	_ = anna.nc.Close()
+	bert.send("ping")
+	bert.want("exchange: ping")
+	w.until("it is logged", func() bool { return strings.Contains(w.log.String(), `note="phone lost"`) })
+}
+
+func TestALoginUnderWayIsClosedByTheOperator(t *testing.T) {
+	w := newWorld(t, nil)
+	w.exchange.setStep(func(at, _ string) string {
+		if at == "accept" {
+			w.proxy.CloseSessions(Filter{}, "")
+		}
+		return ""
+	})
+	p := w.dial()
+	p.send("LOGIN anna s3cret")
+	p.want("no operator")
+	if n := len(w.exchange.seen()); n != 0 {
+		t.Error("credentials were sent")
+	}
+}
+
+func TestSessionLimits(t *testing.T) {
+	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.SessionsPerMailbox, o.SessionsPerAddress = 1, 2 })
+	anna := w.logIn("anna")
+	p := w.dial()
+	p.send("LOGIN a.berg@health.example s3cret")
+	p.want("no limit")
+	p.send("LOGIN bert s3cret")
+	p.want("yes")
+	q := w.dial()
+	q.send("LOGIN info@health.example s3cret")
+	q.want("no limit")
+	_ = anna.nc.Close()
+	w.until("a place is free", func() bool { return w.proxy.Counts().Joined == 1 })
+	q.send("LOGIN info@health.example s3cret")
+	q.want("yes")
+}
+
+func TestFailuresAreHeldBack(t *testing.T) {
+	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) {
+		o.Failures = Failures{Delay: 100 * time.Millisecond, MaxDelay: 100 * time.Millisecond, PerName: 2, Window: time.Hour}
+	})
+	p, q := w.dial(), w.dial()
+	began := time.Now()
+	p.send("LOGIN anna wrong")
+	w.until("the platform has said no", func() bool { return w.observed.get(func(o *observer) int { return o.causes["wrong"] }) == 1 })
+	q.send("LOGIN bert s3cret") // isn't held back by anna
+	q.want("yes")
+	p.want("no wrong")
+	if d := time.Since(began); d < 100*time.Millisecond {
+		t.Errorf("after %s already", d)
+	}
+	p.send("LOGIN a.berg@health.example wrong") // the same mailbox
+	p.want("no wrong")
+	p.send("LOGIN anna s3cret")
+	p.want("no limit")
+	if n := len(w.exchange.seen()); n != 3 {
+		t.Errorf("%d logins at the platform, want 3", n)
+	}
+}
+
+func TestTrustedNetsAreNotCounted(t *testing.T) {
+	w := newWorld(t, func(o *Options, l *Listener, _ []Endpoint) {
+		o.Failures = Failures{Delay: time.Hour, PerName: 1, PerNet: 1}
+		l.TrustedNets = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	p := w.dial()
+	for range 3 {
+		p.send("LOGIN anna wrong")
+		p.want("no wrong")
+		p.send("LOGIN nobody wrong")
+		p.want("no no-such-name")
+	}
+}
+
+// What is said of a name that isn't known goes to no platform, and the name into no log.
+func TestUnknownNames(t *testing.T) {
+	w := newWorld(t, nil)
+	p := w.dial()
+	for name, want := range map[string]string{
+		"s3cretAsName": "no no-such-name", "anna*master": "no name", "anna%x": "no name", "*)(uid=*": "no name", `HEALTH\anna`: "no no-such-name",
+	} {
+		p.send("LOGIN " + name + " x")
+		p.want(want)
+	}
+	if n := len(w.exchange.seen()) + len(w.ox.seen()); n != 0 {
+		t.Errorf("%d platforms were asked", n)
+	}
+	if strings.Contains(w.log.String(), "s3cretAsName") || !strings.Contains(w.log.String(), "login=unknown-") {
+		t.Errorf("log:\n%s", w.log)
+	}
+}
+
+func TestDelegates(t *testing.T) {
+	w := newWorld(t, func(_ *Options, _ *Listener, e []Endpoint) { e[0].Delegate = `\` })
+	p := w.logIn("anna/info@health.example")
+	p.send("ping")
+	p.want("exchange: ping")
+	if got := w.exchange.seen(); got[0] != `AMT\anna\AMT\info s3cret` {
+		t.Errorf("the platform was told %q", got)
+	}
+	if l, _ := w.proxy.Sessions(Filter{Mailbox: routing.MailboxID{2}}, 0); len(l) != 1 {
+		t.Errorf("sessions of the mailbox: %+v", l)
+	}
+	q := w.dial()
+	q.send("LOGIN anna s3cret info@health.example")
+	q.want("yes")
+	w.begin()
+	w.publish()
+	r := w.dial()
+	r.send("LOGIN anna/info@health.example s3cret") // ox has no such form
+	r.want("no name")
+	if n := len(w.ox.seen()); n != 0 {
+		t.Error("ox was asked")
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.Spread = 50 * time.Millisecond })
+	session, idle, waits := w.logIn("anna"), w.dial(), w.dial()
+	w.begin()
+	session.want("bye moved true")
+	_ = session.nc.Close()
+	waits.send("LOGIN anna s3cret")
+	w.until("it waits", func() bool { return w.proxy.Counts().Waiting == 1 })
+	done := make(chan error, 1)
+	go func() { done <- w.server.Shutdown(t.Context()) }()
+	idle.want("bye drain false")
+	waits.want("no drain")
+	waits.want("bye drain false")
+	_, _ = idle.nc.Close(), waits.nc.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestShutdownEndsSessions(t *testing.T) {
+	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.Spread = 100 * time.Millisecond })
+	var peers []*peer
+	for range 10 {
+		peers = append(peers, w.logIn("anna"))
+	}
+	done := make(chan error, 1)
+	go func() { done <- w.server.Shutdown(t.Context()) }()
+	for _, p := range peers {
+		p.want("bye drain true")
+		_ = p.nc.Close()
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestShutdownCuts(t *testing.T) {
+	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.Spread = time.Hour })
+	p := w.logIn("anna")
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- w.server.Shutdown(ctx) }()
+	p.want("bye drain true")
+	_ = p.nc.Close()
+	if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestMaintenance(t *testing.T) {
+	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.Spread = 50 * time.Millisecond })
+	p := w.logIn("anna")
+	w.rights.set(func(r *rights) { r.rest = true })
+	w.begin() // news
+	p.want("bye moved true")
+	_ = p.nc.Close()
+	w.rights.set(func(r *rights) { r.rest = false })
+	w.abort()
+	p = w.logIn("anna")
+	w.rights.set(func(r *rights) { r.rest = true })
+	// Another agency's news: the session is ended for the maintenance.
+	old := w.source.State()
+	rec, err := routing.NewAgency("works", "exchange", "ox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := old.Apply(routing.Update{Agencies: []routing.Agency{rec}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.gate.Update(old, now)
+	p.want("bye drain true")
+	_ = p.nc.Close()
+	w.until("nothing is under way", func() bool { return w.gate.Load("health") == node.Load{} })
+}
+
+func TestAnotherHostIsTried(t *testing.T) {
+	bad := newPlatform(t, "bad")
+	bad.setStep(func(at, _ string) string { return strings.Repeat("x", 200) })
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = closed.Close()
+	w := newWorld(t, func(_ *Options, _ *Listener, e []Endpoint) {
+		e[0].Way.Hosts = []string{bad.ln.Addr().String(), closed.Addr().String(), e[0].Way.Hosts[0]}
+	})
+	p := w.logIn("anna")
+	p.send("ping")
+	p.want("exchange: ping")
+	if s := w.proxy.HostStats()["exchange"]["toy"]; len(s) != 3 || s[0].Healthy || s[1].Healthy || !s[2].Healthy {
+		t.Errorf("hosts: %+v", s)
+	}
+}
+
+// Once credentials may have been taken, they are not told to another host.
+func TestCredentialsAreSentOnce(t *testing.T) {
+	second := newPlatform(t, "second")
+	w := newWorld(t, func(_ *Options, _ *Listener, e []Endpoint) {
+		e[0].Way.Hosts = append(e[0].Way.Hosts, second.ln.Addr().String())
+	})
+	w.exchange.setStep(func(at, _ string) string {
+		if at == "login" {
+			return "s3cret? what?"
+		}
+		return ""
+	})
+	p := w.dial()
+	p.send("LOGIN anna s3cret")
+	p.want("no platform")
+	if n := len(second.seen()); n != 0 {
+		t.Error("a second host has them")
+	}
+	if !strings.Contains(w.log.String(), "[secret]? what?") {
+		t.Errorf("log:\n%s", w.log)
+	}
+}
+
+func TestPlatformDown(t *testing.T) {
+	w := newWorld(t, nil)
+	w.exchange.close()
+	p := w.dial()
+	for range 2 {
+		p.send("LOGIN anna s3cret")
+		p.want("no platform")
+	}
+}
+
+func TestEndpointsAreReplaced(t *testing.T) {
+	w := newWorld(t, nil)
+	p := w.logIn("anna")
+	way := func(p *platform) dial.Endpoint {
+		return dial.Endpoint{Hosts: []string{p.ln.Addr().String()}, TLS: dial.TLS{Policy: dial.TLSNone}}
+	}
+	before := w.proxy.endpoint("ox", "toy")
+	if err := w.proxy.SetEndpoints([]Endpoint{
+		{Platform: "exchange", Protocol: "toy", Way: way(w.ox)}, {Platform: "ox", Protocol: "toy", Way: way(w.ox)},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if w.proxy.endpoint("ox", "toy") != before {
+		t.Error("one that didn't change forgot what is known of its hosts")
+	}
+	p.send("ping")
+	p.want("exchange: ping")
+	q := w.logIn("anna")
+	q.send("ping")
+	q.want("ox: ping")
+	for what, bad := range map[string][]Endpoint{
+		"twice":    {{Platform: "a", Protocol: "toy", Way: way(w.ox)}, {Platform: "a", Protocol: "toy", Way: way(w.ox)}},
+		"no hosts": {{Platform: "a", Protocol: "toy"}},
+		"master":   {{Platform: "a", Protocol: "toy", Way: way(w.ox), Master: &Master{User: "m"}}},
+	} {
+		if err := w.proxy.SetEndpoints(bad); err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+	if err := w.proxy.SetEndpoints(nil); err != nil {
+		t.Fatal(err)
+	}
+	r := w.dial()
+	r.send("LOGIN anna s3cret")
+	r.want("no platform")
+}
+
+func TestUnauthenticate(t *testing.T) {
+	w := newWorld(t, nil)
+	ep := w.proxy.endpoint("exchange", "toy")
+	tr := &try{p: w.proxy}
+	tr.alarm(ep, fmt.Errorf("at: %w", ErrUnauthenticate))
+	if got := w.alarms.keys(); got != "login-unauthenticate:exchange:toy" {
+		t.Errorf("alarms: %q", got)
+	}
+	w.logIn("anna")
+	if got := w.alarms.keys(); got != "" {
+		t.Errorf("after a login: %q", got)
+	}
+}
+
+// TestTLS is about both sides, and about a platform that can't be trusted.
+func TestTLS(t *testing.T) {
+	ca, err := platformtest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := ca.ServerConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	platformTLS := newPlatform(t, "secure")
+	front, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// TLS before the platform, by hand.
+	platformTLS.done.Go(func() {
+		for {
+			nc, err := front.Accept()
+			if err != nil {
+				return
+			}
+			platformTLS.done.Go(func() {
+				defer nc.Close()
+				c := tls.Server(nc, server)
+				_ = nc.SetDeadline(time.Now().Add(patience))
+				if c.Handshake() == nil {
+					platformTLS.serve(c)
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { _ = front.Close() })
+	w := newWorld(t, func(o *Options, l *Listener, e []Endpoint) {
+		l.TLS, l.Implicit, l.RequireTLS = func() *tls.Config { return server }, true, true
+		e[0].Way.Hosts = []string{front.Addr().String()}
+		e[0].Way.TLS = dial.TLS{Policy: dial.TLSVerified, Implicit: true, ServerName: "localhost", CA: ca.Pool()}
+		e[1].Way.Hosts = []string{front.Addr().String()}
+		e[1].Way.TLS = dial.TLS{Policy: dial.TLSVerified, Implicit: true, ServerName: "other.example", CA: ca.Pool()}
+	})
+	nc, err := tls.Dial("tcp", w.addr, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	p := &peer{t: t, nc: nc, r: bufio.NewReader(nc)}
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	p.want("hello")
+	p.send("LOGIN anna s3cret")
+	p.want("yes")
+	p.send("ping")
+	p.want("secure: ping")
+	if !strings.Contains(w.log.String(), `tls="TLS1.3 TLS_`) {
+		t.Errorf("log:\n%s", w.log)
+	}
+	w.begin()
+	p.want("bye moved true")
+	if _, err := p.r.ReadByte(); err != io.EOF {
+		t.Errorf("want the end in order, got %v", err)
+	}
+	_ = nc.Close()
+	w.publish()
+	nc, err = tls.Dial("tcp", w.addr, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	p = &peer{t: t, nc: nc, r: bufio.NewReader(nc)}
+	p.want("hello")
+	p.send("LOGIN anna s3cret")
+	p.want("no platform")
+	if got := platformTLS.seen(); len(got) != 1 {
+		t.Errorf("credentials went to a platform with another's certificate: %q", got)
+	}
+	if got := w.alarms.keys(); got != "login-tls:ox:toy" {
+		t.Errorf("alarms: %q", got)
+	}
+}
+
+func TestPrivacy(t *testing.T) {
+	w := newWorld(t, func(_ *Options, l *Listener, _ []Endpoint) { l.RequireTLS = true })
+	p := w.dial()
+	p.send("LOGIN anna s3cret")
+	p.want("no privacy")
+	if n := len(w.exchange.seen()); n != 0 {
+		t.Error("credentials went on")
+	}
+}
+
+// A PROXY header of a peer that may send none ends the connection without a word more.
+func TestStrangeProxyHeaders(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, header := range []string{
+		"PROXY TCP4 192.0.2.1 127.0.0.1 1 143\r\n",
+		"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x7f\x00\x00\x01\x7f\x00\x00\x01\x00\x01\x00\x8f",
+	} {
+		p := w.dial()
+		if _, err := io.WriteString(p.nc, header+"LOGIN anna s3cret\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if rest := p.ends(); rest != "" {
+			t.Errorf("%q: got %q", header, rest)
+		}
+	}
+}
+
+func TestClientsThatNeverLogIn(t *testing.T) {
+	w := newWorld(t, func(_ *Options, l *Listener, _ []Endpoint) { l.Login = 50 * time.Millisecond })
+	p := w.dial()
+	p.want("bye idle false")
+	if rest := p.ends(); rest != "" {
+		t.Errorf("and then %q", rest)
+	}
+}
+
+func TestConnectionLimit(t *testing.T) {
+	w := newWorld(t, func(_ *Options, l *Listener, _ []Endpoint) { l.Connections = 1 })
+	w.logIn("anna") // counts while it is joined
+	nc, err := net.Dial("tcp", w.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	b, _ := io.ReadAll(nc)
+	if string(b) != "bye limit false\r\n" {
+		t.Errorf("got %q", b)
+	}
+}
+
+// A dialogue that panics leaves nothing behind; its session neither.
+func TestPanic(t *testing.T) {
+	w := newWorld(t, nil)
+	w.dialogue.told = func() { panic("on purpose") }
+	p := w.dial()
+	p.send("LOGIN anna s3cret")
+	if got := p.ends(); got != "" {
+		t.Errorf("got %q", got)
+	}
+	w.until("nothing is left", func() bool { return w.proxy.Counts() == Counts{} && w.gate.Load("health") == node.Load{} })
+	w.until("the platform's end", func() bool { return w.exchange.opened.Load() == 0 })
+}
+
+func TestBadOptions(t *testing.T) {
+	w := newWorld(t, nil)
+	if _, err := New(Options{Wait: -1, Domains: []Domain{{}}}); err == nil || strings.Count(err.Error(), "\n") != 3 {
+		t.Errorf("got %v, want four mistakes", err)
+	}
+	for name, l := range map[string]Listener{
+		"no dialogue": {ID: "a"}, "no id": {Dialogue: w.dialogue}, "implicit": {ID: "a", Dialogue: w.dialogue, Implicit: true},
+	} {
+		if _, err := w.proxy.NewServer(l); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
