@@ -22,8 +22,9 @@ type abilities struct {
 // read takes a capability list, instead of the one before.
 func (a *abilities) read(list []byte) error {
 	*a = abilities{known: true, literal: -1}
+	var space [maxWord]byte
 	for word := range bytes.FieldsSeq(list) {
-		switch string(bytes.ToUpper(word)) {
+		switch string(upper(&space, word)) {
 		case "UNAUTHENTICATE":
 			return login.ErrUnauthenticate
 		case "STARTTLS":
@@ -67,4 +68,22 @@ func (a *abilities) offers(mechanism string) bool {
 		return a.xoauth2
 	}
 	return false
+}
+
+// maxWord is the longest word that upper takes: no word of the protocol that matters here
+// has more.
+const maxWord = 32
+
+// upper returns a word in upper case, in space. What is too long is returned as it is.
+func upper(space *[maxWord]byte, word []byte) []byte {
+	if len(word) > maxWord {
+		return word
+	}
+	for i, c := range word {
+		if c >= 'a' && c <= 'z' {
+			c -= 'a' - 'A'
+		}
+		space[i] = c
+	}
+	return space[:len(word)]
 }

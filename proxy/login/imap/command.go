@@ -49,10 +49,11 @@ func (cmd *command) parse(line []byte) error {
 	for n < len(rest) && isLetter(rest[n]) {
 		n++
 	}
-	if n == 0 || n > 32 || n < len(rest) && rest[n] != ' ' {
+	if n == 0 || n > maxWord || n < len(rest) && rest[n] != ' ' {
 		return fmt.Errorf("%w: no command", errSyntax)
 	}
-	cmd.verb = string(bytes.ToUpper(rest[:n]))
+	var space [maxWord]byte
+	cmd.verb = string(upper(&space, rest[:n]))
 	cmd.line = rest[n:]
 	return nil
 }

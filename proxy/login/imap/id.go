@@ -51,6 +51,9 @@ func (cmd *command) parameters() ([]byte, error) {
 			if err := cmd.space(); err != nil {
 				return nil, err
 			}
+			if cmd.next(')') { // a blank too many: there are clients that send it
+				break
+			}
 		}
 		key, err := cmd.string(maxKey)
 		if err != nil {

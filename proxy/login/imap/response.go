@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"mailcutover/proxy/login"
 )
@@ -145,7 +146,7 @@ func (p *platform) ask(command ...string) (status, []byte, error) {
 // tag returns the tag of the next command.
 func (p *platform) tag() string {
 	p.tags++
-	return fmt.Sprintf("m%d", p.tags)
+	return "m" + strconv.Itoa(p.tags)
 }
 
 // answer reads until the platform answers the command with this tag, or asks for more. text
@@ -170,7 +171,8 @@ func (p *platform) answer(tag string) (s status, text []byte, err error) {
 			return statusNone, nil, fmt.Errorf("%w: a foreign tag", errPlatform)
 		}
 		word, rest, _ := bytes.Cut(text, []byte{' '})
-		switch string(bytes.ToUpper(word)) {
+		var space [maxWord]byte
+		switch string(upper(&space, word)) {
 		case "OK":
 			return statusOK, rest, p.learn(rest)
 		case "NO":
@@ -185,7 +187,8 @@ func (p *platform) answer(tag string) (s status, text []byte, err error) {
 // untagged takes an untagged response.
 func (p *platform) untagged(line []byte) error {
 	word, rest, _ := bytes.Cut(line[len("* "):], []byte{' '})
-	switch string(bytes.ToUpper(word)) {
+	var space [maxWord]byte
+	switch string(upper(&space, word)) {
 	case "BYE":
 		if !p.keep { // nothing that it could hold was sent yet
 			return fmt.Errorf("%w: %.120q", errPlatform, line)
@@ -226,8 +229,9 @@ func responseCode(text []byte) (code string, arguments []byte) {
 	}
 	inner, _, ok := bytes.Cut(text[1:], []byte{']'})
 	word, arguments, _ := bytes.Cut(inner, []byte{' '})
-	if !ok || len(word) == 0 || len(word) > 32 || !all(word, isAstringChar) {
+	if !ok || len(word) == 0 || len(word) > maxWord || !all(word, isAstringChar) {
 		return "?", nil
 	}
-	return string(bytes.ToUpper(word)), arguments
+	var space [maxWord]byte
+	return string(upper(&space, word)), arguments
 }

@@ -32,18 +32,22 @@ func (Dialogue) Serve(c *login.Conn) (*login.Session, error) {
 // capabilities are what this side of the proxy can do now. LITERAL- and not LITERAL+: with the
 // latter a client may send a literal of any size without asking.
 func (cl *client) capabilities() string {
-	list := "IMAP4rev1 LITERAL- SASL-IR ID"
-	if cl.startTLS() {
-		list += " STARTTLS"
+	switch {
+	case cl.startTLS() && cl.private():
+		return abilitiesOfOurs + " STARTTLS LOGINDISABLED"
+	case cl.startTLS():
+		return abilitiesOfOurs + " STARTTLS" + mechanisms
+	case cl.private():
+		return abilitiesOfOurs + " LOGINDISABLED"
 	}
-	if cl.private() {
-		return list + " LOGINDISABLED"
-	}
-	for _, m := range sasl.Announced() {
-		list += " AUTH=" + m
-	}
-	return list
+	return abilitiesOfOurs + mechanisms
 }
+
+const abilitiesOfOurs = "IMAP4rev1 LITERAL- SASL-IR ID"
+
+// mechanisms are announced where credentials are taken.
+const mechanisms = " AUTH=" + sasl.NamePlain + " AUTH=" + sasl.NameLogin +
+	" AUTH=" + sasl.NameOAuthBearer + " AUTH=" + sasl.NameXOAuth2
 
 // startTLS tells whether STARTTLS is offered.
 func (cl *client) startTLS() bool { return cl.front.TLS && !cl.c.Secure() }
