@@ -102,6 +102,8 @@ func Authenticate(t testing.TB, d login.Dialogue, o AuthenticateOptions, a *logi
 	result.Rest = l.Rest()
 	if result.Err != nil {
 		_ = there.Close()
+	} else if c, ok := there.(*net.TCPConn); ok {
+		_ = c.CloseWrite() // the platform may still have something to say
 	}
 	<-played
 	_ = there.Close()
