@@ -7,6 +7,6 @@
 //
 // It promises to read, write and wait as the socket's own methods do, with their
 // deadlines. It refuses nothing. An error is an *os.SyscallError, or the one with which
-// package net ends a wait. Its callers are proxy/smtp and proxy/relay, for sockets only:
-// never for files or pipes, which block.
+// package net ends a wait. Its callers are proxy/smtp, proxy/relay and proxy/splice,
+// for sockets only: never for files or pipes, which block.
 package nonblock
