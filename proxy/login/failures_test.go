@@ -91,7 +91,7 @@ func TestFailuresAreBounded(t *testing.T) {
 	for range testFailures.PerName {
 		f.failed("anna", net)
 	}
-	for i := range 3 * buckets * ways {
+	for i := range buckets * ways {
 		f.failed(fmt.Sprint("name", i), net4(byte(i>>8), byte(i)))
 	}
 	if !f.refused("anna", net) {

@@ -53,7 +53,7 @@ func (t *try) log(s *Session, err error) {
 	c := h.c.Client()
 	attrs := []any{
 		"session", c.Session, "listener", c.Listener, "protocol", protocol, "client", c.Addr,
-		"mechanism", t.a.Mechanism, "tls", c.TLS, "login", name, "agency", d.Agency, "epoch", d.Epoch, "platform", d.Platform,
+		"mechanism", t.a.Mechanism.String(), "tls", c.TLS, "login", name, "agency", d.Agency, "epoch", d.Epoch, "platform", d.Platform,
 		"seconds", took.Seconds(), "reason", cause,
 	}
 	if why != "" {

@@ -153,6 +153,8 @@ func (t *try) ask(s *Session, ep *endpoint, raw net.Conn, host string) (*Leg, We
 		_ = raw.Close()
 		return nil, Welcome{}, errEnded
 	}
+	stop := context.AfterFunc(s.ctx, func() { _ = raw.Close() }) // ends what waits for it
+	defer stop()
 	way := &ep.Way
 	if ep.Identity == IdentityProxyV2 {
 		if err := raw.SetWriteDeadline(time.Now().Add(ep.Answer)); err != nil {
@@ -188,6 +190,9 @@ func (t *try) ask(s *Session, ep *endpoint, raw net.Conn, host string) (*Leg, We
 	}
 	leg = NewLeg(o)
 	welcome, err := s.dialogue.Authenticate(leg, t.a)
+	if err != nil {
+		leg.Rest() // wipes what was read
+	}
 	return leg, welcome, err
 }
 

@@ -509,3 +509,34 @@ func TestBadOptions(t *testing.T) {
 		}
 	}
 }
+
+// A platform that says nothing keeps nobody who has to end.
+func TestShutdownDuringALogin(t *testing.T) {
+	w := newWorld(t, nil)
+	silent := make(chan struct{})
+	t.Cleanup(func() { close(silent) })
+	w.exchange.setStep(func(at, _ string) string {
+		if at == "login" {
+			<-silent
+		}
+		return ""
+	})
+	p := w.dial()
+	p.send("LOGIN anna s3cret")
+	w.until("the platform has the credentials", func() bool { return len(w.exchange.seen()) == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	began := time.Now()
+	if err := w.server.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if d := time.Since(began); d > cutPatience {
+		t.Errorf("after %s", d)
+	}
+	if l := w.gate.Load("health"); l.Open+l.Dotted != 0 {
+		t.Errorf("left: %+v", l)
+	}
+}
+
+// cutPatience is far below the time that a platform may take.
+const cutPatience = 5 * time.Second

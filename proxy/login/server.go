@@ -143,6 +143,7 @@ func (s *Server) handle(conn *listen.Conn) (kept bool) {
 		} else {
 			s.p.logConnection(h, err)
 		}
+		h.c.Rest() // wipes what was read
 		_ = h.c.nc.Close()
 		return false
 	}
