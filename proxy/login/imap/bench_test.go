@@ -19,13 +19,13 @@ func BenchmarkServe(b *testing.B) {
 }
 
 func BenchmarkAuthenticate(b *testing.B) {
-	input := []byte("* OK [CAPABILITY IMAP4rev1 SASL-IR LOGIN-REFERRALS ID ENABLE IDLE LITERAL+ AUTH=PLAIN AUTH=LOGIN] Dovecot ready.\r\n" +
+	input := []byte("* OK [CAPABILITY IMAP4rev1 SASL-IR LOGIN-REFERRALS ID ENABLE IDLE LITERAL+ AUTH=PLAIN AUTH=LOGIN] Dovecot ready.\r\n\x1e" +
 		"* CAPABILITY IMAP4rev1 SASL-IR LOGIN-REFERRALS ID ENABLE IDLE SORT THREAD=REFERENCES CONDSTORE QRESYNC\r\nm1 OK Logged in\r\n")
 	a := &login.Attempt{Login: "anna@health.example", Secret: []byte("secret"), Mechanism: login.MechanismPassword}
 	a.SetLast(func() error { return nil })
 	b.ReportAllocs()
 	for b.Loop() {
-		l := login.NewLeg(login.LegOptions{Net: &tape{in: bytes.NewReader(input)}})
+		l := login.NewLeg(login.LegOptions{Net: &tape{in: bytes.NewReader(input), turns: true}})
 		if _, err := (Dialogue{}).Authenticate(l, a); err != nil {
 			b.Fatal(err)
 		}

@@ -152,6 +152,9 @@ func (p *platform) tag() string {
 // answer reads until the platform answers the command with this tag, or asks for more. text
 // is what follows the status; it is valid until the next read.
 func (p *platform) answer(tag string) (s status, text []byte, err error) {
+	if err := p.settle(); err != nil {
+		return statusNone, nil, err
+	}
 	for {
 		line, err := p.response()
 		if err != nil {
@@ -182,6 +185,27 @@ func (p *platform) answer(tag string) (s status, text []byte, err error) {
 		}
 		return statusNone, nil, fmt.Errorf("%w: no status", errPlatform)
 	}
+}
+
+// settle takes what came before the last command went out, and sends it. None of that can be an
+// answer, however it is tagged: our tags can be guessed.
+func (p *platform) settle() error {
+	keep := p.keep
+	p.keep = false
+	for end := p.heard + p.l.Buffered(); p.heard < end; {
+		line, err := p.response()
+		if err != nil {
+			return err
+		}
+		if !bytes.HasPrefix(line, []byte("* ")) {
+			return fmt.Errorf("%w: an answer before the question", errPlatform)
+		}
+		if err := p.untagged(line); err != nil {
+			return err
+		}
+	}
+	p.keep = keep
+	return p.l.Flush()
 }
 
 // untagged takes an untagged response.
