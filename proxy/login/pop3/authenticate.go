@@ -186,27 +186,42 @@ func (p *platform) login(a *login.Attempt) (login.Welcome, error) {
 	if err := p.l.MaySend(); err != nil {
 		return login.Welcome{}, p.fail("AUTH", err)
 	}
-	if err := a.Last(); err != nil {
-		return login.Welcome{}, err
+	// The mechanism's first message goes with the command if there is one and it fits; else it
+	// is the answer to the first challenge. told: the secret was sent.
+	command, msg, told := "AUTH "+proof.Mechanism(), proof.Initial(), false
+	if n := base64.StdEncoding.EncodedLen(len(msg)); n > 0 && len(command)+1+n <= maxInitial {
+		if err := a.Last(); err != nil {
+			return login.Welcome{}, err
+		}
+		p.l.Print(command, " ")
+		p.send(msg)
+		msg, told = nil, true
+	} else {
+		p.l.Print(command, "\r\n")
 	}
-	unsent := p.begin(proof)
 	for {
 		line, err := p.l.ReadLine(maxLine)
 		if err != nil {
 			return login.Welcome{}, p.fail("AUTH", err)
 		}
 		if !bytes.HasPrefix(line, []byte("+ ")) && string(line) != "+" {
-			return p.result(a, line)
+			return p.result(a, line, told)
 		}
-		msg, ok := unsent, true
+		ok := true
 		if msg == nil {
 			msg, ok = proof.Next()
 		}
 		if !ok {
 			return login.Welcome{}, p.fail("AUTH", fmt.Errorf("%w: the platform goes on asking", errProtocol))
 		}
-		unsent = nil
+		if !told && proof.Told() {
+			if err := a.Last(); err != nil {
+				return login.Welcome{}, err
+			}
+			told = true
+		}
 		p.send(msg)
+		msg = nil
 	}
 }
 
@@ -218,20 +233,6 @@ func (p *platform) offers(mechanism string) bool {
 		}
 	}
 	return false
-}
-
-// begin sends AUTH, with the mechanism's first message if it has one to begin with and that
-// fits. It returns the one that doesn't; it is the answer to the first challenge.
-func (p *platform) begin(proof *sasl.Proof) (unsent []byte) {
-	command := "AUTH " + proof.Mechanism()
-	first := proof.Initial()
-	if n := base64.StdEncoding.EncodedLen(len(first)); n > 0 && len(command)+1+n <= maxInitial {
-		p.l.Print(command, " ")
-		p.send(first)
-		return nil
-	}
-	p.l.Print(command, "\r\n")
-	return first
 }
 
 // send sends a message in base64.
@@ -261,7 +262,7 @@ func (p *platform) userPass(a *login.Attempt) (login.Welcome, error) {
 	case err != nil:
 		return login.Welcome{}, err
 	case !ok:
-		return login.Welcome{}, p.refused(a, line)
+		return login.Welcome{}, p.refused(a, line, false)
 	}
 	if err := a.Last(); err != nil {
 		return login.Welcome{}, err
@@ -273,29 +274,29 @@ func (p *platform) userPass(a *login.Attempt) (login.Welcome, error) {
 	if err != nil {
 		return login.Welcome{}, p.fail("PASS", err)
 	}
-	return p.result(a, line)
+	return p.result(a, line, true)
 }
 
-// result takes the final answer.
-func (p *platform) result(a *login.Attempt, line []byte) (login.Welcome, error) {
-	switch word, _, _ := bytes.Cut(line, []byte{' '}); string(word) {
-	case answerOKPrefix:
+// result takes the final answer. told: the secret was sent.
+func (p *platform) result(a *login.Attempt, line []byte, told bool) (login.Welcome, error) {
+	switch word, _, _ := bytes.Cut(line, []byte{' '}); {
+	case string(word) == answerOKPrefix && told:
 		return login.Welcome{Final: clean(line, maxText)}, nil
-	case answerErrPrefix:
-		return login.Welcome{}, p.refused(a, line)
+	case string(word) == answerErrPrefix:
+		return login.Welcome{}, p.refused(a, line, told)
 	}
 	return login.Welcome{}, p.fail("login", fmt.Errorf("%w: malformed answer", errProtocol))
 }
 
 // refused judges a -ERR by its code. Its text is in no error: it may repeat what the platform
-// got.
-func (p *platform) refused(a *login.Attempt, line []byte) error {
+// got. A refusal of the master user, or before the secret was sent, says nothing about the
+// client.
+func (p *platform) refused(a *login.Attempt, line []byte, told bool) error {
 	code := responseCode(line)
 	switch {
 	case code == "IN-USE", code == "LOGIN-DELAY", code == "SYS/TEMP":
 		return p.fail("login", &putOff{answer: clean(line, maxText), code: code})
-	case a.Master != nil: // says nothing about the client
-	case code == "AUTH", code == "" && !p.has("AUTH-RESP-CODE"):
+	case told && a.Master == nil && (code == "AUTH" || code == "" && !p.has("AUTH-RESP-CODE")):
 		return &login.Rejection{Answer: clean(line, maxText)}
 	}
 	if code == "" {

@@ -45,8 +45,10 @@ func (s *server) readLine() ([]byte, error) {
 	switch {
 	case errors.Is(err, login.ErrLineTooLong):
 		s.c.Print(replyTooLong)
+		return nil, s.end(err)
 	case errors.Is(err, login.ErrBareLineEnd):
 		s.c.Print(replyLineEnd)
+		return nil, s.end(err)
 	}
 	return line, err
 }

@@ -236,15 +236,16 @@ func (p *platform) authenticate(a *login.Attempt) (final []byte, err error) {
 	if err := p.l.MaySend(); err != nil {
 		return nil, p.fail(doing, err)
 	}
-	if err := a.Last(); err != nil {
-		return nil, err
-	}
-	p.l.Print("AUTHENTICATE \"", proof.Mechanism(), "\"")
+	told := false // the secret was sent
 	if first := proof.Initial(); len(first) > 0 {
-		p.l.Print(" ")
+		if err := a.Last(); err != nil {
+			return nil, err
+		}
+		told = true
+		p.l.Print("AUTHENTICATE \"", proof.Mechanism(), "\" ")
 		p.send(first)
 	} else {
-		p.l.Print("\r\n")
+		p.l.Print("AUTHENTICATE \"", proof.Mechanism(), "\"\r\n")
 	}
 	for {
 		final, _, err := p.read(doing)
@@ -256,14 +257,20 @@ func (p *platform) authenticate(a *login.Attempt) (final []byte, err error) {
 			if !ok {
 				return nil, p.fail(doing, fmt.Errorf("%w: the platform goes on asking", errProtocol))
 			}
+			if !told && proof.Told() {
+				if err := a.Last(); err != nil {
+					return nil, err
+				}
+				told = true
+			}
 			p.send(msg)
-		case final.status == "OK":
+		case final.status == "OK" && told:
 			return final.line(), nil
-		case final.status == "NO" && final.code == "" && a.Master == nil:
+		case final.status == "NO" && final.code == "" && told && a.Master == nil:
 			return nil, &login.Rejection{Answer: final.line()}
 		default:
 			// The text is left out: it may repeat what the platform got. A refusal of the
-			// master user says nothing about the client.
+			// master user, or before the secret was sent, says nothing about the client.
 			return nil, p.fail(doing, fmt.Errorf("answered %s (%s)", final.status, cut(final.code, 40)))
 		}
 	}

@@ -56,8 +56,10 @@ func (s *server) read() ([]token, error) {
 	switch {
 	case errors.Is(err, login.ErrLineTooLong):
 		s.c.Print(byeTooLong)
+		return nil, s.end(err)
 	case errors.Is(err, login.ErrBareLineEnd):
 		s.c.Print(byeLineEnd)
+		return nil, s.end(err)
 	case errors.Is(err, errLiteral):
 		s.c.Print(byeLiteral)
 		return nil, s.end(&login.Refusal{Cause: login.CauseErrors, Err: err})

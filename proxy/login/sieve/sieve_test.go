@@ -219,6 +219,8 @@ func TestAuthenticate(t *testing.T) {
 		"another's mailbox":               {attempt: &login.Attempt{Login: "a", Shared: "b"}, want: "no form", silent: true},
 		"wrong password":                  {script: with(auth, []string{try, `S: NO "Authentication \"failed\"."`}), want: `rejected NO "Authentication \"failed\"."`},
 		"wrong password, in a literal":    {script: with(auth, []string{try, "S: NO {3+}", "S: x\ty"}), want: `rejected NO "x?y"`},
+		"OK too early":                    {script: with(open(`"SASL" "LOGIN"`), []string{`C: AUTHENTICATE "LOGIN"`, `S: ""`, `C: "` + b64("anna@ox.example") + `"`, "S: OK"}), want: "answered OK", silent: true},
+		"NO too early":                    {script: with(open(`"SASL" "LOGIN"`), []string{`C: AUTHENTICATE "LOGIN"`, "S: NO"}), want: "answered NO", silent: true},
 		"later":                           {script: with(auth, []string{try, `S: NO (TRYLATER) "Later"`}), want: "answered NO (TRYLATER)"},
 		"too weak":                        {script: with(auth, []string{try, `S: NO (AUTH-TOO-WEAK) "x"`}), want: "answered NO (AUTH-TOO-WEAK)"},
 		"BYE":                             {script: with(auth, []string{try, `S: BYE (REFERRAL "sieve://x") "x"`}), want: "answered BYE (REFERRAL)"},

@@ -123,50 +123,50 @@ func (p *platform) auth(a *login.Attempt) (login.Welcome, error) {
 	if err := p.l.MaySend(); err != nil {
 		return login.Welcome{}, p.fail("AUTH", err)
 	}
-	if err := a.Last(); err != nil {
-		return login.Welcome{}, err
+	// The mechanism's first message goes with the command if there is one and it fits; else it
+	// is the answer to the first challenge. told: the secret was sent.
+	command, msg, told := "AUTH "+proof.Mechanism(), proof.Initial(), false
+	if n := base64.StdEncoding.EncodedLen(len(msg)); n > 0 && len(command)+1+n <= maxInitial {
+		if err := a.Last(); err != nil {
+			return login.Welcome{}, err
+		}
+		p.l.Print(command, " ")
+		p.send(msg)
+		msg, told = nil, true
+	} else {
+		p.l.Print(command, "\r\n")
 	}
-	unsent := p.begin(proof)
 	for {
 		r, err := readReply(p.l)
 		if err != nil {
 			return login.Welcome{}, p.fail("AUTH", err)
 		}
 		switch {
-		case r.code == 235:
+		case r.code == 235 && told:
 			return login.Welcome{Final: []byte(r.line("2.7.0"))}, nil
-		case r.code == 334:
-			msg, ok := unsent, true
-			if msg == nil {
-				msg, ok = proof.Next()
-			}
-			if !ok {
-				return login.Welcome{}, p.fail("AUTH", fmt.Errorf("%w: the platform goes on asking", errProtocol))
-			}
-			unsent = nil
-			p.send(msg)
-		case r.code == 535 && a.Master == nil:
+		case r.code == 535 && told && a.Master == nil:
 			return login.Welcome{}, &login.Rejection{Answer: []byte(r.line("5.7.8"))}
-		default:
-			// The text is left out: it may repeat what it got. A refusal of the master user
-			// says nothing about the client.
+		case r.code != 334:
+			// The text is left out: it may repeat what it got. A refusal of the master user, or
+			// before the secret was sent, says nothing about the client.
 			return login.Welcome{}, p.fail("AUTH", fmt.Errorf("answered %d", r.code))
 		}
+		ok := true
+		if msg == nil {
+			msg, ok = proof.Next()
+		}
+		if !ok {
+			return login.Welcome{}, p.fail("AUTH", fmt.Errorf("%w: the platform goes on asking", errProtocol))
+		}
+		if !told && proof.Told() {
+			if err := a.Last(); err != nil {
+				return login.Welcome{}, err
+			}
+			told = true
+		}
+		p.send(msg)
+		msg = nil
 	}
-}
-
-// begin sends AUTH, with the mechanism's first message if it has one to begin with and that
-// fits. It returns the one that doesn't; it is the answer to the first challenge.
-func (p *platform) begin(proof *sasl.Proof) (unsent []byte) {
-	command := "AUTH " + proof.Mechanism()
-	first := proof.Initial()
-	if n := base64.StdEncoding.EncodedLen(len(first)); n > 0 && len(command)+1+n <= maxInitial {
-		p.l.Print(command, " ")
-		p.send(first)
-		return nil
-	}
-	p.l.Print(command, "\r\n")
-	return first
 }
 
 // send sends a message in base64.

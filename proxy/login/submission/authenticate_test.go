@@ -75,6 +75,8 @@ func TestAuthenticate(t *testing.T) {
 			script:  append(auth, "C: AUTH PLAIN", "S: 334 ", "C: "+plain("", "anna@ox.example", string(long.Secret)), "S: 235 2.7.0 Hello"),
 			want:    "welcome 235 2.7.0 Hello",
 		},
+		"a success before the secret": {attempt: long, script: append(auth, "C: AUTH PLAIN", "S: 235 2.7.0 Hello"), want: "answered 235", silent: true},
+		"a refusal before the secret": {script: append(open("250-SIZE", "250 AUTH LOGIN"), "C: AUTH LOGIN", "S: 334 VXNlcm5hbWU6", "C: "+b64("anna@ox.example"), "S: 535 5.7.8 No"), want: "answered 535", silent: true},
 		"a master user": {
 			attempt: &login.Attempt{Login: "anna@ox.example", Mechanism: login.MechanismOAuthBearer, Secret: []byte("x"), Master: &login.Master{User: "m", Password: func() (string, error) { return "mp", nil }}},
 			script:  append(auth, "C: AUTH PLAIN "+plain("anna@ox.example", "m", "mp"), "S: 235 2.7.0 Hello"),

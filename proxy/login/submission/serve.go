@@ -49,10 +49,12 @@ func (s *server) readLine() ([]byte, error) {
 	switch {
 	case errors.Is(err, login.ErrLineTooLong):
 		s.c.Print(replyTooLong)
+		return nil, s.end(err)
 	case errors.Is(err, login.ErrBareLineEnd):
 		// Whoever is between might take another byte for the line's end: nothing
 		// behind it is certain.
 		s.c.Print(replyLineEnd)
+		return nil, s.end(err)
 	}
 	return line, err
 }
@@ -65,7 +67,7 @@ func (s *server) command(line []byte) (*login.Session, error) {
 	verb := strings.ToUpper(string(word[:min(len(word), 16)]))
 	if s.commands++; s.commands > maxCommands {
 		s.c.Print(replyErrors)
-		return nil, &login.Refusal{Cause: login.CauseErrors, Err: errors.New("too many commands before AUTH")}
+		return nil, s.end(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("too many commands before AUTH")})
 	}
 	if verb != "AUTH" && len(line)+2 > s.front.LineBytes {
 		return nil, s.mistake(replyTooLong)
