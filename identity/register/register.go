@@ -1,0 +1,249 @@
+package register
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"mailcutover/identity/list"
+	"mailcutover/routing"
+)
+
+// Standing is how far a list has come.
+type Standing string
+
+const (
+	Approved  Standing = "approved"  // others have agreed; the mapping isn't changed yet
+	Active    Standing = "active"    // it is part of the agency's mapping
+	Withdrawn Standing = "withdrawn" // it counts no more; kept for comparison
+)
+
+// Entry is a list that was approved.
+type Entry struct {
+	List     *list.List
+	Standing Standing
+	Check    routing.Digest // of the check's result that the approvers saw
+	Checked  time.Time      // when the directory was read for it
+	Proposal string         // its id
+	Approved []string       // persons
+	Since    time.Time      // of the standing
+}
+
+// head is the first document of an entry.
+type head struct {
+	ID       string           `json:"id"`
+	Agency   routing.AgencyID `json:"agency"`
+	Number   int              `json:"number"`
+	Made     time.Time        `json:"made"`
+	By       string           `json:"by"`
+	Foreign  bool             `json:"foreign,omitempty"`
+	Source   string           `json:"source,omitempty"`
+	Digest   routing.Digest   `json:"digest"`
+	Rows     int              `json:"rows"`
+	Standing Standing         `json:"standing"`
+	Check    routing.Digest   `json:"check"`
+	Checked  time.Time        `json:"checked"`
+	Proposal string           `json:"proposal"`
+	Approved []string         `json:"approved"`
+	Since    time.Time        `json:"since"`
+}
+
+const (
+	prefix   = "list/"
+	partRows = 400 // of some 90 bytes; a document has 64 KiB
+)
+
+// key returns the key of an entry's part; the head is part 0.
+func key(agency routing.AgencyID, id string, part int) string {
+	return fmt.Sprintf("%s%s/%s/%03d", prefix, agency, id, part)
+}
+
+// Documents returns an entry as the table keeps it, to be stored in the place of what it was
+// read from. Rows of a list don't change, so only the head does, after the first time.
+func (e *Entry) Documents(s *routing.State) ([]routing.Document, error) {
+	l := e.List
+	if l.ID == "" || l.Agency == "" || len(l.Rows) == 0 {
+		return nil, fmt.Errorf("keep list %q of %q: it has %d rows", l.ID, l.Agency, len(l.Rows))
+	}
+	text, err := json.Marshal(head{
+		ID: l.ID, Agency: l.Agency, Number: l.Number, Made: l.Made, By: l.By, Foreign: l.Foreign, Source: l.Source, Digest: l.Digest(), Rows: len(l.Rows),
+		Standing: e.Standing, Check: e.Check, Checked: e.Checked, Proposal: e.Proposal, Approved: e.Approved, Since: e.Since,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("keep list %s: %w", l.ID, err)
+	}
+	out := []routing.Document{document(s, key(l.Agency, l.ID, 0), string(text))}
+	part := 0
+	for rows := range slices.Chunk(l.Rows, partRows) {
+		part++
+		k := key(l.Agency, l.ID, part)
+		if _, kept := s.Document(k); kept {
+			continue
+		}
+		var b strings.Builder
+		for i := range rows {
+			fmt.Fprintf(&b, "%s %s %s\n", rows[i].ID, rows[i].Address, strconv.Quote(rows[i].Account))
+		}
+		out = append(out, document(s, k, b.String()))
+	}
+	return out, nil
+}
+
+// document returns a document to be stored in the place of the one that s has.
+func document(s *routing.State, key, text string) routing.Document {
+	d := routing.Document{Key: key, Text: text}
+	if was, ok := s.Document(key); ok {
+		d.Revision = was.Revision
+	}
+	return d
+}
+
+// errEntry is for documents that are not what was stored.
+var errEntry = errors.New("list can't be read")
+
+// Lists returns an agency's entries, the newest first, and those that can't be read as errors.
+// An empty agency means all.
+func Lists(s *routing.State, agency routing.AgencyID) (entries []Entry, unreadable []error) {
+	under := prefix
+	if agency != "" {
+		under += string(agency) + "/"
+	}
+	var parts []routing.Document
+	flush := func() {
+		if len(parts) == 0 {
+			return
+		}
+		e, err := read(parts)
+		if err != nil {
+			unreadable = append(unreadable, err)
+		} else {
+			entries = append(entries, e)
+		}
+		parts = nil
+	}
+	for _, d := range s.Documents(under) {
+		if strings.HasSuffix(d.Key, "/000") {
+			flush()
+		}
+		parts = append(parts, d)
+	}
+	flush()
+	slices.SortStableFunc(entries, func(a, b Entry) int {
+		if c := cmp.Compare(a.List.Agency, b.List.Agency); c != 0 {
+			return c
+		}
+		return b.List.Made.Compare(a.List.Made)
+	})
+	return entries, unreadable
+}
+
+// Find returns the entry of a list's id; ok is false if there is none.
+func Find(s *routing.State, id string) (e Entry, ok bool, err error) {
+	for _, d := range s.Documents(prefix) {
+		if rest, found := strings.CutSuffix(d.Key, "/"+id+"/000"); found {
+			parts := s.Documents(rest + "/" + id + "/")
+			e, err = read(parts)
+			return e, err == nil, err
+		}
+	}
+	return Entry{}, false, nil
+}
+
+// read returns the entry of its documents, in the order of their keys.
+func read(parts []routing.Document) (Entry, error) {
+	refuse := func(format string, args ...any) (Entry, error) {
+		return Entry{}, fmt.Errorf("%w: %s: %s", errEntry, parts[0].Key, fmt.Sprintf(format, args...))
+	}
+	var h head
+	if err := json.Unmarshal([]byte(parts[0].Text), &h); err != nil {
+		return refuse("%v", err)
+	}
+	l := &list.List{ID: h.ID, Agency: h.Agency, Number: h.Number, Made: h.Made, By: h.By, Foreign: h.Foreign, Source: h.Source}
+	for i, d := range parts {
+		if d.Key != key(h.Agency, h.ID, i) {
+			return refuse("part %d is %s", i, d.Key)
+		}
+		if i == 0 {
+			continue
+		}
+		for line := range strings.Lines(d.Text) {
+			row, err := readRow(strings.TrimSuffix(line, "\n"), h.Agency)
+			if err != nil {
+				return refuse("%v", err)
+			}
+			l.Rows = append(l.Rows, row)
+		}
+	}
+	if len(l.Rows) != h.Rows || l.Digest() != h.Digest {
+		return refuse("%d rows with the digest %s, want %d with %s", len(l.Rows), l.Digest(), h.Rows, h.Digest)
+	}
+	return Entry{
+		List: l, Standing: h.Standing, Check: h.Check, Checked: h.Checked, Proposal: h.Proposal, Approved: h.Approved, Since: h.Since,
+	}, nil
+}
+
+func readRow(line string, agency routing.AgencyID) (list.Row, error) {
+	id, rest, _ := strings.Cut(line, " ")
+	address, account, _ := strings.Cut(rest, " ")
+	row := list.Row{Agency: agency}
+	var err error
+	if row.ID, err = routing.ParseMailboxID(id); err != nil {
+		return row, err
+	}
+	if address != "" {
+		if row.Address, err = routing.ParseAddress(address); err != nil {
+			return row, err
+		}
+	}
+	row.Account, err = strconv.Unquote(account)
+	return row, err
+}
+
+// Gap is a mailbox of an agency that no approved list covers.
+type Gap struct {
+	Mailbox routing.MailboxID
+	Address routing.Address // that it has in the mapping
+	Listed  routing.Address // that the newest list gives it; empty: none names it
+	List    string          // that list's id
+}
+
+// Gaps returns the mailboxes of an agency's mapping that no list in force names with one of
+// their addresses, by address. The newest list that names a mailbox counts.
+func Gaps(s *routing.State, agency routing.AgencyID, entries []Entry) []Gap {
+	m := s.Mapping(agency)
+	if m == nil {
+		return nil
+	}
+	type listed struct {
+		address routing.Address
+		list    string
+	}
+	named := make(map[routing.MailboxID]listed)
+	for i := range entries {
+		e := &entries[i]
+		if e.List.Agency != agency || e.Standing != Active {
+			continue
+		}
+		for j := range e.List.Rows {
+			r := &e.List.Rows[j]
+			if _, newer := named[r.ID]; !newer {
+				named[r.ID] = listed{address: r.Address, list: e.List.ID}
+			}
+		}
+	}
+	var out []Gap
+	for row := range m.Rows() {
+		l, ok := named[row.Mailbox]
+		if ok && slices.Contains(row.Addresses, l.address) {
+			continue
+		}
+		out = append(out, Gap{Mailbox: row.Mailbox, Address: row.Addresses[0], Listed: l.address, List: l.list})
+	}
+	slices.SortFunc(out, func(a, b Gap) int { return cmp.Compare(a.Address, b.Address) })
+	return out
+}
