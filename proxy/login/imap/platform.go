@@ -118,6 +118,9 @@ func (p *platform) prove() (login.Welcome, error) {
 		return login.Welcome{}, err
 	}
 	defer proof.Wipe()
+	if err := p.settle(); err != nil {
+		return login.Welcome{}, fmt.Errorf("AUTHENTICATE: %w", err)
+	}
 	p.keep = true
 	asked, tag := false, p.tag()
 	command := tag + " AUTHENTICATE " + proof.Mechanism()
@@ -148,6 +151,9 @@ func (p *platform) prove() (login.Welcome, error) {
 		if !ok {
 			return login.Welcome{}, fmt.Errorf("AUTHENTICATE: %w: a challenge too many", errPlatform)
 		}
+		if err := p.settle(); err != nil {
+			return login.Welcome{}, fmt.Errorf("AUTHENTICATE: %w", err)
+		}
 		if !asked {
 			if err := p.last(); err != nil {
 				return login.Welcome{}, err
@@ -174,6 +180,9 @@ func (p *platform) login() (login.Welcome, error) {
 	}
 	if bytes.IndexByte(id.Password, 0) >= 0 || bytes.IndexByte([]byte(id.Name), 0) >= 0 {
 		return login.Welcome{}, fmt.Errorf("LOGIN: %w: NUL", sasl.ErrMalformed)
+	}
+	if err := p.settle(); err != nil {
+		return login.Welcome{}, fmt.Errorf("LOGIN: %w", err)
 	}
 	if err := p.last(); err != nil {
 		return login.Welcome{}, err
@@ -218,6 +227,9 @@ func (p *platform) argument(tag string, argument []byte) (done bool, s status, t
 		p.l.Print(" {", size, "}\r\n")
 		if s, text, err = p.answer(tag); err != nil || s != statusGoOn {
 			return false, s, text, err
+		}
+		if err := p.settle(); err != nil {
+			return false, statusNone, nil, err
 		}
 	}
 	p.l.Write(argument)

@@ -136,6 +136,9 @@ func (p *platform) learn(text []byte) error {
 
 // ask sends a command and returns the platform's answer, for which see answer.
 func (p *platform) ask(command ...string) (status, []byte, error) {
+	if err := p.settle(); err != nil {
+		return statusNone, nil, err
+	}
 	tag := p.tag()
 	p.l.Print(tag, " ")
 	p.l.Print(command...)
@@ -152,9 +155,6 @@ func (p *platform) tag() string {
 // answer reads until the platform answers the command with this tag, or asks for more. text
 // is what follows the status; it is valid until the next read.
 func (p *platform) answer(tag string) (s status, text []byte, err error) {
-	if err := p.settle(); err != nil {
-		return statusNone, nil, err
-	}
 	for {
 		line, err := p.response()
 		if err != nil {
@@ -187,12 +187,12 @@ func (p *platform) answer(tag string) (s status, text []byte, err error) {
 	}
 }
 
-// settle takes what came before the last command went out, and sends it. None of that can be an
-// answer, however it is tagged: our tags can be guessed.
+// settle takes what came before anything else is sent. None of that can be an answer to it,
+// however it is tagged: our tags can be guessed.
 func (p *platform) settle() error {
 	keep := p.keep
 	p.keep = false
-	for end := p.heard + p.l.Buffered(); p.heard < end; {
+	for p.l.Buffered() > 0 {
 		line, err := p.response()
 		if err != nil {
 			return err
@@ -205,7 +205,7 @@ func (p *platform) settle() error {
 		}
 	}
 	p.keep = keep
-	return p.l.Flush()
+	return nil
 }
 
 // untagged takes an untagged response.
