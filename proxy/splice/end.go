@@ -17,10 +17,17 @@ func (j *Joint) settle(n news) {
 	if n&silence != 0 {
 		j.listen()
 	}
+	if n&expired != 0 {
+		j.limit() // a byte may have moved since
+	}
 	if n&expired != 0 && j.late() {
-		j.because(ByLimit, nil)
-		j.shutAll()
-		return
+		if j.by != ByUnknown || j.isCut() || j.blocked() {
+			j.because(ByLimit, nil)
+			j.shutAll()
+			return
+		}
+		j.because(ByLimit, nil) // idle: both may end in order
+		j.setCut()
 	}
 	switch {
 	case j.isCut():
@@ -96,7 +103,7 @@ func (j *Joint) part() {
 		p := j.parting
 		j.mu.Unlock()
 		switch wait := time.Until(p.at); {
-		case !p.asked && !ended:
+		case !p.asked && !ended && j.by != ByLimit:
 			return
 		case p.asked && wait > 0 && !ended:
 			j.after(wait)
@@ -193,9 +200,8 @@ func (j *Joint) listen() {
 	j.mu.Lock()
 	q := j.quiet
 	j.mu.Unlock()
-	waiting := j.up.buf != nil || j.down.buf != nil || j.client.holds() || j.platform.holds()
 	left := min(q.until.Sub(now), q.silence-now.Sub(j.Stats().Last))
-	if waiting {
+	if j.blocked() {
 		left = min(q.until.Sub(now), max(q.silence, 10*time.Millisecond))
 	}
 	if left <= 0 {
@@ -237,7 +243,7 @@ func (j *Joint) limit() {
 	case j.stage != joined, j.platform.closed, j.client.closed, j.platform.failed, j.client.failed, j.up.shut && j.down.shut:
 		d = j.e.o.Linger
 	case j.suspended:
-	case j.up.buf != nil, j.down.buf != nil, j.client.holds(), j.platform.holds():
+	case j.blocked():
 		d = j.e.o.Write
 	case j.up.shut, j.down.shut:
 		d = j.e.o.HalfOpen
@@ -251,6 +257,11 @@ func (j *Joint) limit() {
 	j.deadline.Store(j.last.Load() + int64(d))
 }
 
+// blocked reports whether bytes wait for a peer that takes none.
+func (j *Joint) blocked() bool {
+	return j.up.buf != nil || j.down.buf != nil || j.client.holds() || j.platform.holds()
+}
+
 // late reports whether the deadline is over.
 func (j *Joint) late() bool {
 	d := j.deadline.Load()
@@ -259,9 +270,7 @@ func (j *Joint) late() bool {
 
 // shutAll ends both sides without more ado.
 func (j *Joint) shutAll() {
-	j.gate.Lock()
-	j.cut = true
-	j.gate.Unlock()
+	j.setCut()
 	j.torn()
 	j.closePlatform(true)
 	j.closeClient()

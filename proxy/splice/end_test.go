@@ -260,6 +260,17 @@ func TestLimits(t *testing.T) {
 		{"one direction ended", Options{HalfOpen: 30 * time.Millisecond}, func(t *testing.T, _ *Joint, client, _ peer) { client.CloseWrite() }, ByClient},
 		{"cut, and no EndClient", Options{HalfOpen: 30 * time.Millisecond}, func(t *testing.T, j *Joint, _, _ peer) { j.CutPlatform() }, ByOwner},
 		{"a client that stays", Options{Linger: 30 * time.Millisecond}, func(t *testing.T, j *Joint, _, _ peer) { j.EndClient(words("BYE"), 0) }, ByOwner},
+		{"a platform that sends on after the client broke", Options{Linger: 300 * time.Millisecond}, func(t *testing.T, _ *Joint, client, platform peer) {
+			go func() {
+				for {
+					if _, err := platform.Write(make([]byte, 1<<16)); err != nil {
+						return
+					}
+				}
+			}()
+			expect(t, client, "\x00")
+			sever(client)
+		}, ByClient},
 		{"a client that stays after the platform broke", Options{Linger: 30 * time.Millisecond}, func(t *testing.T, j *Joint, _, platform peer) {
 			sever(platform)
 		}, ByPlatform},
@@ -275,6 +286,32 @@ func TestLimits(t *testing.T) {
 			}
 			client.Close()
 			platform.Close()
+		})
+	}
+}
+
+// A pair that was idle for too long ends in order; its owner may have the last word.
+func TestIdleForTooLong(t *testing.T) {
+	for _, last := range []string{"", "* BYE Autologout\r\n"} {
+		everywhere(t, Options{Idle: 20 * time.Millisecond}, func(t *testing.T, _ *Engine, pair func(Pair) (*Joint, peer, peer)) {
+			o := newOwner()
+			j, client, platform := pair(Pair{Owner: o})
+			o.onGone = func() {
+				if by := j.By(); by != ByLimit {
+					t.Errorf("by %s", by)
+				}
+				if last != "" {
+					j.EndClient(words(last), 0)
+				}
+			}
+			j.Start()
+			isReset(t, platform)
+			expect(t, client, last)
+			expectEnd(t, client)
+			client.Close()
+			if e := o.wait(t); e.By != ByLimit || e.Words != (last != "") {
+				t.Errorf("ended %+v", e)
+			}
 		})
 	}
 }

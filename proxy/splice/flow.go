@@ -74,7 +74,8 @@ func (j *Joint) read(f *flow, src *side) {
 	case n == 0:
 		j.e.pool.put(&f.buf)
 	}
-	if n > 0 && j.touch() > pause {
+	// What will be dropped doesn't keep the pair alive.
+	if n > 0 && !f.dead && j.touch() > pause {
 		f.class = small
 	}
 	switch {

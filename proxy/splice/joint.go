@@ -146,6 +146,9 @@ func (j *Joint) EndClient(words func() []byte, after time.Duration) {
 	j.post(parted)
 }
 
+// By returns what ended the pair. It is for Owner.PlatformGone only; Done is told.
+func (j *Joint) By() By { return j.by }
+
 // Stats returns the counts until now.
 func (j *Joint) Stats() Stats {
 	return Stats{ToPlatform: j.toPlatform.Load(), ToClient: j.toClient.Load(), Last: j.e.born.Add(time.Duration(j.last.Load()))}
@@ -300,6 +303,11 @@ func (j *Joint) refused(err error) {
 		return
 	}
 	j.because(ByFlow, err)
+	j.setCut()
+}
+
+// setCut is what CutPlatform does, for run itself.
+func (j *Joint) setCut() {
 	j.gate.Lock()
 	j.cut = true
 	j.gate.Unlock()

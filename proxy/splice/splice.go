@@ -24,7 +24,8 @@ type Options struct {
 	// Workers is how many goroutines may move bytes at once. 0: two for each processor.
 	Workers int
 	// Idle is how long a pair may be silent in both directions. 0: for ever; TCP's keepalive
-	// finds peers that are gone.
+	// finds peers that are gone. Then the platform is cut and the client's side ended, with
+	// last words if Owner.PlatformGone calls EndClient.
 	Idle time.Duration
 	// Write is how long a peer may take no byte while one waits for it. 0: 5 minutes.
 	Write time.Duration
