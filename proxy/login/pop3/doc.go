@@ -8,7 +8,8 @@
 // A platform's -ERR means wrong credentials only with [AUTH] (RFC 3206), or without any code
 // where the platform doesn't announce that it gives one. [IN-USE], [LOGIN-DELAY] and
 // [SYS/TEMP] are passed on with the platform's words; every other failure is [SYS/TEMP]
-// (docs/architecture/promises.md, P5). [AUTH] is never said but in the platform's words.
+// (docs/architecture/promises.md, P5). [AUTH] is only said of
+// credentials that were looked at and refused; if a platform did that, in its own words.
 //
 // A session that ends because its agency closes gets no last word: POP3 has no answer that
 // nobody asked for, and what client and platform say of a message's length can't be followed from

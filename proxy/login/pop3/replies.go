@@ -27,7 +27,7 @@ const (
 	replyMechanism  = "-ERR Unknown authentication mechanism\r\n"
 	replyCancelled  = "-ERR Authentication cancelled\r\n"
 	replyMalformed  = "-ERR Malformed authentication message\r\n"
-	replyWrong      = "-ERR Authentication failed\r\n"
+	replyWrong      = "-ERR [AUTH] Authentication failed\r\n"
 	replyName       = "-ERR This name can't be used to log in\r\n"
 	replyTemporary  = "-ERR [SYS/TEMP] Temporary failure, try again later\r\n"
 	replyClosed     = "-ERR [SYS/TEMP] The mailbox can't be reached for the moment, try again soon\r\n"

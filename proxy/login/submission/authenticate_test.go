@@ -234,9 +234,38 @@ func TestSilentPlatform(t *testing.T) {
 	checkResult(t, got, "timeout")
 }
 
-func TestFewerOffers(t *testing.T) {
-	caps := parseCapabilities([]string{"ox.example", "size 5000", "8BITMIME", "CHUNKING", "x"})
-	if got, want := caps.offers(), (login.Offers{Size: 5000, EightBitMIME: true, Chunking: true}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
+func TestOffers(t *testing.T) {
+	for lines, want := range map[string]login.Offers{
+		"ox.example,size 5000,8BITMIME,CHUNKING,x": {Size: 5000, EightBitMIME: true, Chunking: true},
+		"ox.example,SIZE,pipelining":               {Pipelining: true},
+		"ox.example,SIZE 0":                        {},
+		"ox.example,DSN":                           {Size: -1, DSN: true},
+		"ox.example":                               {Size: -1},
+	} {
+		caps := parseCapabilities(strings.Split(lines, ","))
+		got := caps.offers()
+		if got != want {
+			t.Errorf("%s: got %+v, want %+v", lines, got, want)
+		}
+		if missing := caps.missing(&got); len(missing) > 0 {
+			t.Errorf("%s: lacks %v of its own", lines, missing)
+		}
+	}
+}
+
+// A platform that closes within its words has taken no login, and refused none.
+func TestClosedAnywhere(t *testing.T) {
+	stream := "220 ox.example\r\n250-ox.example\r\n250-SIZE\r\n250 AUTH PLAIN\r\n235 2.7.0 Hello\r\n"
+	for n := range len(stream) + 1 {
+		got := logintest.Authenticate(t, Dialogue{}, logintest.AuthenticateOptions{}, attempt(), func(p *logintest.Peer) {
+			p.Offer(stream[:n])
+			p.CloseWrite()
+			p.All()
+		})
+		if n == len(stream) {
+			checkResult(t, got, "welcome 235 2.7.0 Hello")
+		} else {
+			checkResult(t, got, "EOF")
+		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // keywords are the extensions that are offered in the name of all platforms, and how
-// [login.Offers] has them. SIZE is always offered, and stands apart.
+// [login.Offers] has them. SIZE has a number, and stands apart.
 var keywords = [...]struct {
 	name string
 	of   func(*login.Offers) bool
@@ -63,7 +63,7 @@ func (c capabilities) missing(offered *login.Offers) []string {
 			missing = append(missing, k.name)
 		}
 	}
-	if !c.has("SIZE") {
+	if offered.Size >= 0 && !c.has("SIZE") {
 		missing = append(missing, "SIZE")
 	}
 	return missing
@@ -76,6 +76,9 @@ func (c capabilities) offers() login.Offers {
 		if c.has(k.name) {
 			k.set(&o)
 		}
+	}
+	if !c.has("SIZE") {
+		o.Size = -1
 	}
 	if words := c["SIZE"]; len(words) > 0 {
 		// 0 and nonsense mean that no limit is known.

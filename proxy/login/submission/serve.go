@@ -150,9 +150,10 @@ func (s *server) hello(extended bool, name []byte) error {
 			lines = append(lines, k.name)
 		}
 	}
-	if offers.Size > 0 {
+	switch {
+	case offers.Size > 0:
 		lines = append(lines, "SIZE "+strconv.FormatInt(offers.Size, 10))
-	} else {
+	case offers.Size == 0:
 		lines = append(lines, "SIZE")
 	}
 	if s.canStartTLS() {
@@ -161,10 +162,13 @@ func (s *server) hello(extended bool, name []byte) error {
 	if s.c.Secure() || !s.front.RequireTLS {
 		lines = append(lines, "AUTH "+strings.Join(sasl.Announced(), " "))
 	}
-	for _, line := range lines[:len(lines)-1] {
-		s.c.Print("250-", line, "\r\n")
+	for i, line := range lines {
+		if i < len(lines)-1 {
+			s.c.Print("250-", line, "\r\n")
+		} else {
+			s.c.Print("250 ", line, "\r\n")
+		}
 	}
-	s.c.Print("250 ", lines[len(lines)-1], "\r\n")
 	return nil
 }
 

@@ -54,6 +54,11 @@ func TestServe(t *testing.T) {
 				"250-SIZE 1000", "250 AUTH PLAIN LOGIN OAUTHBEARER XOAUTH2"), "C: QUIT", "S: 221 ..."),
 			wants: login.ErrQuit,
 		},
+		"next to nothing": {
+			front:  login.Front{RequireTLS: true, Offers: func() login.Offers { return login.Offers{Size: -1} }},
+			script: []string{greeting, "C: EHLO x", "S: 250 mx.example", "C: QUIT", "S: 221 ..."},
+			wants:  login.ErrQuit,
+		},
 		"PLAIN with an initial response": {
 			secure: true,
 			script: append(short, "C: auth plain "+plain("", "anna", "secret"), "S: 235 2.7.0 Hello Anna"),
