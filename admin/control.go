@@ -33,9 +33,11 @@ type Control interface {
 
 	Drain(ctx context.Context, act control.Act, node routing.NodeID, drain bool) error
 	Attest(ctx context.Context, act control.Act, node routing.NodeID, instance routing.InstanceID) error
+	AttestAlone(ctx context.Context, act control.Act, node routing.NodeID, instance routing.InstanceID, emergency routing.OperationID) error
 	Evict(ctx context.Context, act control.Act, node routing.NodeID, limit time.Duration) error
 	Reconcile(ctx context.Context, act control.Act, ids []routing.AgencyID) (control.Result, error)
 	EndRejoin(ctx context.Context, act control.Act) error
+	NamesComplete(ctx context.Context, act control.Act) error
 	Foundation() (control.Foundation, error)
 	Bootstrap(ctx context.Context, act control.Act, digest routing.Digest) (routing.Position, error)
 }
@@ -75,6 +77,7 @@ type Freezes struct {
 type Emergency struct {
 	ID       string     `json:"id"`
 	Agencies []string   `json:"agencies"`
+	Nodes    []string   `json:"nodes" doc:"That were attested dead"`
 	Person   string     `json:"person,omitempty" doc:"Absent: the table doesn't know any more"`
 	What     string     `json:"what,omitempty"`
 	Reason   string     `json:"reason,omitempty"`
@@ -150,6 +153,7 @@ func (s *Server) registerControl(api huma.API) {
 	})
 	s.registerFreezes(api)
 	s.registerDrain(api)
+	s.registerAttest(api)
 }
 
 // freezeCall names what is frozen or no longer.
@@ -376,6 +380,9 @@ func confirmedLongAgo(state *routing.State, now time.Time) []routing.Document {
 	for _, a := range state.Agencies() {
 		open[a.Unconfirmed] = true
 	}
+	for _, m := range state.Members() {
+		open[m.Unconfirmed] = true
+	}
 	var gone []routing.Document
 	for _, d := range state.Documents(emergencyPrefix) {
 		var e emergencyRecord
@@ -398,7 +405,12 @@ func (s *Server) emergencies(ctx context.Context) []Emergency {
 			list[i].Agencies = append(list[i].Agencies, string(a.ID))
 			continue
 		}
-		list = append(list, Emergency{ID: string(a.Unconfirmed), Agencies: []string{string(a.ID)}})
+		list = append(list, Emergency{ID: string(a.Unconfirmed), Agencies: []string{string(a.ID)}, Nodes: []string{}})
+	}
+	for _, m := range state.Members() {
+		if m.Unconfirmed != "" {
+			list = append(list, Emergency{ID: string(m.Unconfirmed), Agencies: []string{}, Nodes: []string{string(m.Node)}})
+		}
 	}
 	var ended []routing.Operation
 	asked := false
@@ -457,7 +469,7 @@ func (s *Server) confirmEmergency(ctx context.Context, id, why string) (*reply[E
 	case e.Person != "" && approval.Person(e.Person) == approval.Person(who.person) && s.Approval != "none":
 		return nil, problem(http.StatusForbidden, "somebody else has to look at it", "%s did this, and doesn't confirm it", e.Person)
 	}
-	if err := s.record(ctx, audit.Entry{Subject: "emergency " + id + " of agency " + strings.Join(e.Agencies, ", "), Reason: reason, Before: "by " + e.Person + ": " + e.Reason, Operation: id}); err != nil {
+	if err := s.record(ctx, audit.Entry{Subject: "emergency " + id + " of agency " + strings.Join(append(slices.Clone(e.Agencies), e.Nodes...), ", "), Reason: reason, Before: "by " + e.Person + ": " + e.Reason, Operation: id}); err != nil {
 		return nil, err
 	}
 	if _, err := s.Control.ConfirmEmergency(ctx, s.act(ctx, "confirm/"+uuid.NewString(), reason), routing.OperationID(id)); err != nil {

@@ -55,6 +55,7 @@ func kinds() []*kind {
 		nodeKind("attest", "take two people's word that a node's process is powered off or cut off from the platforms: operations go on without it", useAttest),
 		reconcileKind(),
 		rejoinKind(),
+		namesKind(),
 	}
 }
 

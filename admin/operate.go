@@ -15,8 +15,9 @@ import (
 
 // PlanRequest says for what a plan is made.
 type PlanRequest struct {
-	Kind       string   `json:"kind" enum:"cutover,rollback"`
-	Agency     string   `json:"agency" minLength:"1" maxLength:"63"`
+	Kind       string   `json:"kind" enum:"cutover,rollback,remap"`
+	Agency     string   `json:"agency,omitempty" maxLength:"63" doc:"Required, but of a remap"`
+	Proposal   string   `json:"proposal,omitempty" maxLength:"64" doc:"Of a remap: the proposal that has its mappings"`
 	Without    []string `json:"without,omitempty" maxItems:"50" doc:"Hooks that are left out"`
 	Emergency  bool     `json:"emergency,omitempty"`
 	TargetDead bool     `json:"target_dead,omitempty"`
@@ -45,9 +46,7 @@ type PlanCheck struct {
 
 type planCall struct{ Body PlanRequest }
 
-func (in *planCall) scope() []routing.AgencyID {
-	return []routing.AgencyID{routing.AgencyID(in.Body.Agency)}
-}
+func (*planCall) looksItself() {}
 
 // operationAct is a call about one operation; the call's own code looks at its agencies.
 type operationAct struct {
@@ -75,17 +74,15 @@ func (s *Server) registerOperate(api huma.API) {
 	tags := []string{"operations"}
 	handle(s, api, huma.Operation{
 		OperationID: "plan-operation", Method: http.MethodPost, Path: "/v1/plans", Tags: tags,
-		Summary: "What a cutover or a rollback would do: the dry run", Description: "All checks are made, and both platforms take a probe where probes are configured. Nothing is changed.",
+		Summary: "What a cutover, a rollback or a proposed remap would do: the dry run", Description: "All checks are made, and both platforms take a probe where probes are configured. Nothing is changed.",
 	}, func(ctx context.Context, in *planCall) (*reply[Plan], error) {
 		ctx, cancel := context.WithTimeout(ctx, startTimeout)
 		defer cancel()
-		if _, ok := s.Replica.State().Agency(routing.AgencyID(in.Body.Agency)); !ok {
-			return nil, noAgency(in.Body.Agency)
+		req, err := s.planned(ctx, &in.Body)
+		if err != nil {
+			return nil, err
 		}
-		p, err := s.Runner.Plan(ctx, operation.Request{
-			Kind: operation.Kind(in.Body.Kind), Agency: routing.AgencyID(in.Body.Agency), Who: callerOf(ctx).person, Reason: "a plan",
-			Without: in.Body.Without, Emergency: in.Body.Emergency, TargetDead: in.Body.TargetDead,
-		})
+		p, err := s.Runner.Plan(ctx, req)
 		if err != nil {
 			return nil, err
 		}
@@ -174,6 +171,43 @@ func (c *Client) Abort(ctx context.Context, id, reason string) (Operation, error
 // Tell says that an external step of an operation is done.
 func (c *Client) Tell(ctx context.Context, id, hook, receipt string) (Operation, error) {
 	return post[Operation](ctx, c, "/v1/operations/"+url.PathEscape(id)+"/hooks/"+url.PathEscape(hook)+"/tell", map[string]string{"reason": receipt})
+}
+
+// planned is what a plan is asked for.
+func (s *Server) planned(ctx context.Context, in *PlanRequest) (operation.Request, error) {
+	req := operation.Request{
+		Kind: operation.Kind(in.Kind), Agency: routing.AgencyID(in.Agency), Who: callerOf(ctx).person, Reason: "a plan",
+		Without: in.Without, Emergency: in.Emergency, TargetDead: in.TargetDead,
+	}
+	state := s.Replica.State()
+	if req.Kind != operation.Remap {
+		if in.Proposal != "" {
+			return req, problem(http.StatusBadRequest, "leave it out", "the plan of a %s is made of no proposal", in.Kind)
+		}
+		if err := s.within(ctx, []routing.AgencyID{req.Agency}); err != nil {
+			return req, err
+		}
+		if _, ok := state.Agency(req.Agency); !ok {
+			return req, noAgency(in.Agency)
+		}
+		return req, nil
+	}
+	if in.Proposal == "" {
+		return req, problem(http.StatusBadRequest, "mailcutover mailbox import FILE.csv --remap proposes one", "the plan of a remap needs the proposal that has its mappings")
+	}
+	p, err := s.proposal(state, in.Proposal)
+	if err == nil {
+		err = s.within(ctx, concerns(&p))
+	}
+	if err != nil {
+		return req, err
+	}
+	if p.Kind != string(operation.Remap) || in.Agency != "" && p.Agency != req.Agency {
+		return req, problem(http.StatusBadRequest, "see mailcutover operation list", "proposal %s is of the kind %s for agency %s", p.ID, p.Kind, p.Agency)
+	}
+	with, err := remapOf(&p)
+	req.Agency, req.Mappings = p.Agency, with.Next
+	return req, err
 }
 
 // RollbackEmergency brings an agency back on one person's word.

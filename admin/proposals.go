@@ -132,7 +132,7 @@ func (s *Server) registerProposals(api huma.API) {
 	}, func(_ context.Context, in *ProposalID) (*reply[Proposal], error) {
 		state := s.Replica.State()
 		p, err := s.proposal(state, in.ID)
-		return &reply[Proposal]{Body: standing(state, &p)}, err
+		return &reply[Proposal]{Body: standing(state, &p, s.needed())}, err
 	})
 	handle(s, api, huma.Operation{
 		OperationID: "approve-proposal", Method: http.MethodPost, Path: proposalsPath + "/{id}/approve", Tags: tags,
@@ -196,11 +196,12 @@ func concerns(p *approval.Proposal) []routing.AgencyID {
 	return ids
 }
 
-func proposalView(p *approval.Proposal) Proposal {
+// proposalView shows a proposal where today so many approvals are needed.
+func proposalView(p *approval.Proposal, needed int) Proposal {
 	v := Proposal{
 		ID: p.ID, Kind: p.Kind, Agency: string(p.Agency), Node: string(p.Node), Digest: p.Digest().String(), Text: strings.Join(p.Text, "\n"),
-		Person: p.Person, Reason: p.Reason, Created: p.Created, Expires: p.Expires, Needed: p.Needed, Missing: p.Missing(),
-		Approvals: []Approval{}, State: string(p.State(time.Now())), Why: p.Why, Operation: string(p.Operation),
+		Person: p.Person, Reason: p.Reason, Created: p.Created, Expires: p.Expires, Needed: p.Wants(needed), Missing: p.Missing(needed),
+		Approvals: []Approval{}, State: string(p.State(time.Now(), needed)), Why: p.Why, Operation: string(p.Operation),
 	}
 	for _, id := range concerns(p) {
 		if e, ok := p.Epochs[id]; ok {
@@ -225,8 +226,8 @@ func proposalView(p *approval.Proposal) Proposal {
 
 // standing is proposalView as things are now: a proposal for other epochs than the agencies
 // have can't be used any more, though nobody has tried.
-func standing(state *routing.State, p *approval.Proposal) Proposal {
-	v := proposalView(p)
+func standing(state *routing.State, p *approval.Proposal, needed int) Proposal {
+	v := proposalView(p, needed)
 	if v.State != string(approval.Open) && v.State != string(approval.Approved) {
 		return v
 	}
@@ -244,7 +245,7 @@ func (s *Server) proposals(open bool) Proposals {
 	all, unreadable := approval.List(state)
 	out := Proposals{Proposals: []Proposal{}}
 	for i := range all {
-		v := standing(state, &all[i])
+		v := standing(state, &all[i], s.needed())
 		if !open || v.State == string(approval.Open) || v.State == string(approval.Approved) {
 			out.Proposals = append(out.Proposals, v)
 		}
@@ -328,12 +329,12 @@ func (s *Server) proposeContent(ctx context.Context, k *kind, content approval.C
 		err = s.mayUse(ctx, k, &p)
 	}
 	if err != nil || dryRun {
-		return &reply[Proposal]{Body: proposalView(&p)}, err
+		return &reply[Proposal]{Body: proposalView(&p, s.needed())}, err
 	}
 	err = s.store(ctx, "propose "+p.Kind, reason, func(state *routing.State) (approval.Proposal, []routing.Document, error) {
 		return p, approval.Outdated(state, now), nil
 	})
-	return &reply[Proposal]{Body: proposalView(&p)}, err
+	return &reply[Proposal]{Body: proposalView(&p, s.needed())}, err
 }
 
 // store stores a proposal as next computes it, with other documents' removals.
@@ -345,8 +346,8 @@ func (s *Server) store(ctx context.Context, what, reason string, next func(*rout
 			return c, nil, err
 		}
 		entry = audit.Entry{
-			Subject: "proposal " + p.ID, Before: string(beforeOf(state, &p)),
-			After:   fmt.Sprintf("%s: %s, %d of %d approvals", p.Kind, p.State(time.Now()), len(p.Approvals), p.Needed),
+			Subject: "proposal " + p.ID, Before: string(beforeOf(state, &p, s.needed())),
+			After:   fmt.Sprintf("%s: %s, %d of %d approvals", p.Kind, p.State(time.Now(), s.needed()), len(p.Approvals), p.Wants(s.needed())),
 			Digests: []string{p.Digest().String()}, Proposal: p.ID, Operation: string(p.Operation),
 		}
 		if e, ok := p.Epochs[p.Agency]; ok {
@@ -359,9 +360,9 @@ func (s *Server) store(ctx context.Context, what, reason string, next func(*rout
 	return err
 }
 
-func beforeOf(state *routing.State, p *approval.Proposal) approval.State {
+func beforeOf(state *routing.State, p *approval.Proposal, needed int) approval.State {
 	if was, ok, err := approval.Find(state, p.ID); ok && err == nil {
-		return was.State(time.Now())
+		return was.State(time.Now(), needed)
 	}
 	return ""
 }
@@ -387,7 +388,7 @@ func (s *Server) approve(ctx context.Context, id, digest, note string) (*reply[P
 		}
 		return p, nil, err
 	})
-	return &reply[Proposal]{Body: proposalView(&p)}, err
+	return &reply[Proposal]{Body: proposalView(&p, s.needed())}, err
 }
 
 // notAdmin refuses an approval by a person who has the role admin, by whichever token:
@@ -423,7 +424,7 @@ func (s *Server) withdraw(ctx context.Context, id, why string) (*reply[Proposal]
 		}
 		return p, nil, err
 	})
-	return &reply[Proposal]{Body: proposalView(&p)}, err
+	return &reply[Proposal]{Body: proposalView(&p, s.needed())}, err
 }
 
 // startProposal uses a proposal. It is marked as used before anything happens, so that it
@@ -481,7 +482,7 @@ func (s *Server) startProposal(ctx context.Context, id string) (*startedProposal
 	if err != nil {
 		return nil, err
 	}
-	out.Proposal = proposalView(&p)
+	out.Proposal = proposalView(&p, s.needed())
 	answer := &startedProposal{Body: *out}
 	if out.Operation != nil {
 		answer.Location = "/v1/operations/" + out.Operation.ID

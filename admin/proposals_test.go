@@ -9,6 +9,8 @@ import (
 
 	"mailcutover/admin"
 	"mailcutover/admin/admintest"
+	"mailcutover/routing"
+	"mailcutover/routing/table"
 )
 
 func required(o *admin.Options) { o.Approval = "required" }
@@ -137,7 +139,18 @@ func TestTwoApprovals(t *testing.T) {
 	path := "/v1/proposals/" + p.ID
 	want[admin.Proposal](t, n, 200, "POST", path+"/approve", approved(p), asBen...)
 	want[admin.Problem](t, n, 403, "POST", path+"/start", `{}`)
-	want[admin.Proposal](t, n, 200, "POST", path+"/approve", approved(p), asCarla...)
+	if v := want[admin.Proposal](t, n, 200, "POST", path+"/approve", approved(p), asCarla...); v.State != "approved" {
+		t.Errorf("%+v", v)
+	}
+	needed = 3
+	if v := want[admin.Proposal](t, n, 200, "GET", path, ""); v.State != "open" || v.Missing != 1 || v.Needed != 3 {
+		t.Errorf("more are needed today: %+v", v)
+	}
+	want[admin.Problem](t, n, 403, "POST", path+"/start", `{}`)
+	needed = 1
+	if v := want[admin.Proposal](t, n, 200, "GET", path, ""); v.State != "approved" || v.Needed != 2 {
+		t.Errorf("fewer are needed today, and it was made for two: %+v", v)
+	}
 	want[admin.Started](t, n, 202, "POST", path+"/start", `{}`)
 }
 
@@ -226,6 +239,45 @@ func TestEmergency(t *testing.T) {
 	want[admin.Problem](t, n, 404, "POST", path, `{"reason":"I looked"}`, asCarla...)
 	if a := want[admin.Agency](t, n, 200, "GET", "/v1/agencies/health", ""); a.Unconfirmed != "" || !a.Locked {
 		t.Errorf("%+v", a)
+	}
+}
+
+// One person's word that a node is dead is known at once, and waits for a second one's.
+func TestAttestedAlone(t *testing.T) {
+	n := admintest.Start(t, func(o *admin.Options) { required(o); withApproverAnna(o) })
+	addHealth(t, n)
+	other := routing.Member{Node: "mx9.example", Instance: "mx9-1", Protocol: table.Protocol}
+	pos, err := n.Table.Position(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed, err := n.Table.Renew(t.Context(), table.Renewal{Incarnation: pos.Incarnation, Member: other, Lapsed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Replica.Wait(t.Context(), renewed.Position); err != nil {
+		t.Fatal(err)
+	}
+	const path = "/v1/nodes/mx9.example/attest"
+	want[admin.Problem](t, n, 409, "POST", path, `{"reason":"burnt","instance":"mx9-0"}`)
+	done := want[admin.AttestedAlone](t, n, 200, "POST", path, `{"reason":"burnt"}`)
+	if done.Instance != "mx9-1" || done.Emergency == "" {
+		t.Fatalf("%+v", done)
+	}
+	if m, _ := n.Replica.State().Member("mx9.example"); m.Attested != "mx9-1" || string(m.Unconfirmed) != done.Emergency {
+		t.Errorf("%+v", m)
+	}
+	list := want[admin.Emergencies](t, n, 200, "GET", "/v1/emergencies", "")
+	if len(list.Emergencies) != 1 || list.Emergencies[0].Person != "Anna Berg" || list.Emergencies[0].Nodes[0] != "mx9.example" {
+		t.Fatalf("%+v", list)
+	}
+	armed(t, n, "health")
+	want[admin.Problem](t, n, 409, "POST", "/v1/proposals", `{"kind":"cutover","agency":"health","expected_epoch":"1.1","reason":"r"}`)
+	confirm := "/v1/emergencies/" + done.Emergency + "/confirm"
+	want[admin.Problem](t, n, 403, "POST", confirm, `{"reason":"I looked"}`, asAnna2...)
+	want[admin.Emergency](t, n, 200, "POST", confirm, `{"reason":"I looked"}`, asCarla...)
+	if m, _ := n.Replica.State().Member("mx9.example"); m.Unconfirmed != "" || m.Attested != "mx9-1" {
+		t.Errorf("%+v", m)
 	}
 }
 

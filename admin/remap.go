@@ -215,7 +215,7 @@ func (s *Server) proposedAlready(content *approval.Content) (Proposal, bool) {
 	state := s.Replica.State()
 	all, _ := approval.List(state) // those that can't be read are listed elsewhere
 	for i := range all {
-		v := standing(state, &all[i])
+		v := standing(state, &all[i], s.needed())
 		if (v.State == string(approval.Open) || v.State == string(approval.Approved)) && all[i].Content.Digest() == content.Digest() {
 			return v, true
 		}

@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -77,6 +78,13 @@ func TestRemapWithinAgency(t *testing.T) {
 	if again := remapList[admin.Remapping](t, n, 201, "", deskToBen()); again.Proposal.ID != p.ID {
 		t.Errorf("proposed twice: %+v", again.Proposal)
 	}
+	plan := want[admin.Plan](t, n, 200, "POST", "/v1/plans", fmt.Sprintf(`{"kind":"remap","proposal":%q}`, p.ID))
+	if plan.Kind != "remap" || plan.Digest != p.Plan || !strings.Contains(plan.Text, "plan: remap of agency health") {
+		t.Errorf("%+v", plan)
+	}
+	want[admin.Problem](t, n, 400, "POST", "/v1/plans", `{"kind":"remap","agency":"health"}`)
+	want[admin.Problem](t, n, 400, "POST", "/v1/plans", fmt.Sprintf(`{"kind":"cutover","agency":"health","proposal":%q}`, p.ID))
+	want[admin.Problem](t, n, 400, "POST", "/v1/plans", fmt.Sprintf(`{"kind":"remap","agency":"tax","proposal":%q}`, p.ID))
 	path := "/v1/proposals/" + p.ID
 	want[admin.Problem](t, n, 403, "POST", path+"/start", `{}`)
 	want[admin.Problem](t, n, 403, "POST", path+"/approve", approved(*p), asAnna2...)

@@ -69,7 +69,7 @@ var rights = map[string]right{
 	"arm-agency": mayOperate, "settle-agency": mayOperate, "lock-agency": mayOperate, "lock-agency-locally": mayOperate, "freeze": mayOperate,
 	"cutover": mayOperate, "rollback": mayOperate, "remap-mailboxes": mayOperate, "abort-operation": mayOperate, "tell-operation": mayOperate,
 	"hold-spooled": mayOperate, "release-spooled": mayOperate, "retry-spooled": mayOperate, "drop-spooled": mayOperate,
-	"close-sessions": mayOperate, "set-spool-rate": mayOperate, "resume-spool": mayOperate, "clear-alarm": mayOperate,
+	"attest-node": mayOperate, "close-sessions": mayOperate, "set-spool-rate": mayOperate, "resume-spool": mayOperate, "clear-alarm": mayOperate,
 
 	"propose": mayPropose, "withdraw-proposal": mayPropose, "start-proposal": mayPropose,
 	"approve-proposal": mayApprove, "confirm-emergency": mayApprove,

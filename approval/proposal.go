@@ -131,22 +131,26 @@ func (p *Proposal) Digest() routing.Digest {
 	return digest("proposal", bound)
 }
 
-// State returns how far it is at a moment.
-func (p *Proposal) State(now time.Time) State {
+// State returns how far it is at a moment. needed is how many approvals are wanted today, if
+// that is more than when it was proposed.
+func (p *Proposal) State(now time.Time, needed int) State {
 	switch {
 	case p.End != "":
 		return p.End
 	case now.After(p.Expires):
 		return Expired
-	case len(p.Approvals) < p.Needed:
+	case p.Missing(needed) > 0:
 		return Open
 	default:
 		return Approved
 	}
 }
 
+// Wants returns how many approvals it needs, where today so many are wanted of a new one.
+func (p *Proposal) Wants(needed int) int { return max(p.Needed, needed) }
+
 // Missing returns how many approvals it lacks.
-func (p *Proposal) Missing() int { return max(0, p.Needed-len(p.Approvals)) }
+func (p *Proposal) Missing(needed int) int { return max(0, p.Wants(needed)-len(p.Approvals)) }
 
 // Person returns a person's name in the form in which two names are compared: who is
 // "Anna Berg" in one token and "anna  berg" in another is one person, and so is who has an
@@ -159,7 +163,7 @@ func Person(name string) string {
 // read it.
 func (p Proposal) Approve(by Vote, seen routing.Digest) (Proposal, error) {
 	who := Person(by.Person)
-	switch s := p.State(by.Time); {
+	switch s := p.State(by.Time, 0); {
 	case who == "":
 		return p, fmt.Errorf("approve proposal %s: a person is required", p.ID)
 	case s != Open && s != Approved:
@@ -177,7 +181,7 @@ func (p Proposal) Approve(by Vote, seen routing.Digest) (Proposal, error) {
 
 // Withdraw ends a proposal that was not used.
 func (p Proposal) Withdraw(by Vote) (Proposal, error) {
-	switch s := p.State(by.Time); {
+	switch s := p.State(by.Time, 0); {
 	case s == Used || s == Withdrawn:
 		return p, fmt.Errorf("withdraw proposal %s: %w: it is %s", p.ID, ErrEnded, s)
 	case Person(by.Person) != Person(p.Person):
@@ -192,14 +196,14 @@ func (p Proposal) Withdraw(by Vote) (Proposal, error) {
 // it was proposed. With an ErrVoid, the proposal that is returned is void, and is worth
 // storing; with every other error it is as it was.
 func (p Proposal) Use(by Vote, now *Content, needed int, operation routing.OperationID) (Proposal, error) {
-	if s := p.State(by.Time); s != Open && s != Approved {
+	if s := p.State(by.Time, needed); s != Open && s != Approved {
 		return p, fmt.Errorf("use proposal %s: %w: it is %s", p.ID, ErrEnded, s)
 	}
 	if why := p.differs(now); why != "" {
 		p.End, p.Ended, p.Why = Void, by, why
 		return p, fmt.Errorf("use proposal %s: %w: %s", p.ID, ErrVoid, why)
 	}
-	if need := max(p.Needed, needed); len(p.Approvals) < need {
+	if need := p.Wants(needed); len(p.Approvals) < need {
 		return p, fmt.Errorf("use proposal %s: %w: %d of %d", p.ID, ErrNotApproved, len(p.Approvals), need)
 	}
 	p.End, p.Ended, p.Operation = Used, by, operation

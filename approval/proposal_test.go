@@ -105,7 +105,7 @@ func TestNeeded(t *testing.T) {
 func TestOnce(t *testing.T) {
 	p := approve(t, propose(t, 1), "Ben Roth")
 	used, err := use(p, "Carla Diaz")
-	if err != nil || used.State(noon) != Used || used.Operation != "op" {
+	if err != nil || used.State(noon, 0) != Used || used.Operation != "op" {
 		t.Fatalf("%+v, %v", used, err)
 	}
 	if _, err := use(used, "Anna Berg"); !errors.Is(err, ErrEnded) {
@@ -121,7 +121,7 @@ func TestOnce(t *testing.T) {
 		t.Error("another operation gave it back")
 	}
 	back, err := used.Return("op")
-	if err != nil || back.State(noon) != Approved {
+	if err != nil || back.State(noon, 0) != Approved {
 		t.Fatalf("%+v, %v", back, err)
 	}
 	if _, err := use(back, "Anna Berg"); err != nil {
@@ -151,7 +151,7 @@ func TestVoid(t *testing.T) {
 			c := content()
 			change(&c)
 			void, err := p.Use(by("Anna Berg", time.Minute), &c, 0, "op")
-			if !errors.Is(err, ErrVoid) || void.State(noon) != Void || void.Why == "" {
+			if !errors.Is(err, ErrVoid) || void.State(noon, 0) != Void || void.Why == "" {
 				t.Fatalf("%+v, %v", void, err)
 			}
 			if _, err := use(void, "Anna Berg"); !errors.Is(err, ErrEnded) {
@@ -171,7 +171,7 @@ func TestTime(t *testing.T) {
 	if _, err := p.Approve(late, p.Digest()); !errors.Is(err, ErrEnded) {
 		t.Error(err)
 	}
-	if s := p.State(late.Time); s != Expired {
+	if s := p.State(late.Time, 0); s != Expired {
 		t.Error(s)
 	}
 }
@@ -182,7 +182,7 @@ func TestWithdraw(t *testing.T) {
 		t.Error(err)
 	}
 	gone, err := p.Withdraw(by("anna berg", 0))
-	if err != nil || gone.State(noon) != Withdrawn {
+	if err != nil || gone.State(noon, 0) != Withdrawn {
 		t.Fatalf("%+v, %v", gone, err)
 	}
 	if _, err := use(gone, "Anna Berg"); !errors.Is(err, ErrEnded) {

@@ -88,10 +88,10 @@ func newNodeProposal(c *connection, kind string, cmd *cobra.Command, check func(
 }
 
 func newFence(c *connection) *cobra.Command {
-	var attested bool
+	var attested, emergency bool
 	cmd := newNodeProposal(c, "attest", &cobra.Command{
 		Use: "fence NODE --attested", Short: "Say that a node is powered off or cut off from the platforms: propose it, or start what others have approved",
-		Long: "Say that a node's process is powered off, or cut off from the platforms, so that it can\ndeliver no more. Operations then go on without it. If that isn't true, mail may go to the\nwrong side. A silent node is fenced without it, once its lease and the platform's limit\nare over.",
+		Long: "Say that a node's process is powered off, or cut off from the platforms, so that it can\ndeliver no more. Operations then go on without it. If that isn't true, mail may go to the\nwrong side. A silent node is fenced without it, once its lease and the platform's limit\nare over. With --emergency one person says it, at once: emergencies alone go on without\nthe node, and nothing else begins until a second one has confirmed it.",
 	}, func() error {
 		if !attested {
 			return errors.New("say --attested: only people's word is given here; by time a node is fenced without a command")
@@ -99,6 +99,37 @@ func newFence(c *connection) *cobra.Command {
 		return nil
 	})
 	cmd.Flags().BoolVar(&attested, "attested", false, "I have made sure that it is powered off or cut off")
+	cmd.Flags().BoolVar(&emergency, "emergency", false, "on one person's word, which a second one has to confirm afterwards")
+	proposes := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !emergency || !attested {
+			return proposes(cmd, args)
+		}
+		client, err := c.client()
+		if err != nil {
+			return err
+		}
+		reason, _ := cmd.Flags().GetString("reason")
+		a, err := client.AttestAlone(cmd.Context(), args[0], reason)
+		if err != nil {
+			return err
+		}
+		return c.show(cmd, a, func(w io.Writer) {
+			fmt.Fprintf(w, "node %s (instance %s) is attested dead, on your word alone\na second person: mailcutover emergency confirm %s --reason ...\n", a.Node, a.Instance, a.Emergency)
+		})
+	}
+	return cmd
+}
+
+func newNamesComplete(c *connection) *cobra.Command {
+	p := admin.NewProposal{Kind: "names-complete"}
+	cmd := c.command(&cobra.Command{
+		Use: "names-complete", Short: "Take people's word that the table has all names again: propose it, or start what others have approved", Args: cobra.NoArgs,
+		Long: "Take people's word that the table, which lost names, has all of them again. Until then\nunknown names are answered 451. Import first what was imported after the backup, or was\nlost in the failover.",
+	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+		return c.propose(cmd, client, p, unasked)
+	})
+	addReason(cmd, &p.Reason)
 	return cmd
 }
 

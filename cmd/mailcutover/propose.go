@@ -17,8 +17,8 @@ import (
 func newPlan(c *connection) *cobra.Command {
 	var r admin.PlanRequest
 	cmd := c.command(&cobra.Command{
-		Use: "plan KIND", Short: "What a cutover or rollback would do: the dry run", Args: cobra.ExactArgs(1),
-		Long:    "What a cutover or rollback would do, with all checks. Nothing is changed.",
+		Use: "plan KIND", Short: "What a cutover, rollback or proposed remap would do: the dry run", Args: cobra.ExactArgs(1),
+		Long:    "What a cutover, a rollback or a proposed remap would do, with all checks. Nothing is\nchanged.",
 		Example: "  mailcutover operation plan cutover --agency health",
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
 		r.Kind = args[0]
@@ -35,10 +35,11 @@ func newPlan(c *connection) *cobra.Command {
 		return nil
 	})
 	cmd.Flags().StringVar(&r.Agency, "agency", "", "agency that it is for")
+	cmd.Flags().StringVar(&r.Proposal, "proposal", "", "of a remap: the proposal that has its mappings")
 	cmd.Flags().StringSliceVar(&r.Without, "without", nil, "hook that is left out; may be repeated")
 	cmd.Flags().BoolVar(&r.Emergency, "emergency", false, "as an emergency")
 	cmd.Flags().BoolVar(&r.TargetDead, "target-dead", false, "with --emergency: the target can't answer any more")
-	require(cmd, "agency")
+	cmd.MarkFlagsOneRequired("agency", "proposal")
 	return cmd
 }
 
@@ -47,7 +48,7 @@ func newPropose(c *connection) *cobra.Command {
 	cmd := c.command(&cobra.Command{
 		Use: "propose KIND", Short: "Propose something that others have to approve", Args: cobra.ExactArgs(1),
 		Long: "Propose something that others have to approve: cutover, rollback, unlock, finalise,\n" +
-			"publish, without-hook, drop-spooled, evict, attest, reconcile, end-rejoin. A remap is\n" +
+			"publish, without-hook, drop-spooled, evict, attest, reconcile, end-rejoin,\nnames-complete. A remap is " +
 			"proposed with its list: mailcutover mailbox import --remap.",
 		Example: "  mailcutover operation propose cutover --agency health --reason 'wave 3'",
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {

@@ -11,6 +11,7 @@ import (
 // Alarms about names. Each is in the list as long as its reason is there.
 const (
 	conflictAlarm   = "names-claimed-twice"
+	namesLostAlarm  = "names-lost"
 	postmasterAlarm = "no-postmaster"
 )
 
@@ -22,6 +23,7 @@ type names struct {
 	mu       sync.Mutex
 	conflict string // text of the alarm; empty: none
 	master   string
+	lost     string
 }
 
 // watchNames raises an alarm when a State is the first that has a name which two claim,
@@ -40,6 +42,11 @@ func (d *Daemon) watchNames(s *routing.State) {
 		*was = text
 	}
 	say(conflictAlarm, &d.names.conflict, conflicts(s))
+	lost := ""
+	if s.NamesLost() {
+		lost = "The table lost names that nodes have seen: mailboxes, fixed addresses or domains. Until people have looked, unknown names are answered 451 everywhere, not 550. Import again what was imported after the backup, or lost in the failover; then: mailcutover table names-complete --reason ..."
+	}
+	say(namesLostAlarm, &d.names.lost, lost)
 	master := ""
 	if a := d.postmaster(); a != "" && s.Mailboxes() > 0 {
 		switch why := s.DecideAddress(a, d.config.Load().Routing.Separator); why.Reason {

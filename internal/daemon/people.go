@@ -175,6 +175,13 @@ func (d *Daemon) showEmergencies(state *routing.State, raised map[routing.Operat
 		}
 	}
 	now := map[routing.OperationID]bool{}
+	for _, m := range state.Members() {
+		if id := m.Unconfirmed; id != "" {
+			if now[id] = true; !raised[id] {
+				d.alarms.Raise("emergency/"+string(id), fmt.Sprintf("One person alone attested that node %s was dead. A second one has to look, and confirm it: mailcutover emergency confirm %s --reason ... Until then no operation begins but emergencies.", m.Node, id))
+			}
+		}
+	}
 	for id, agencies := range open {
 		now[id] = true
 		if !raised[id] {
