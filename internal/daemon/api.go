@@ -3,12 +3,15 @@ package daemon
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 
 	"mailcutover/admin"
+	"mailcutover/admin/peer"
 	"mailcutover/internal/config"
 )
 
@@ -40,6 +43,12 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return cert.config.Load(), nil },
 		})
 	}
+	roots, err := peerRoots(cfg)
+	if err != nil {
+		_ = socket.Close()
+		return err
+	}
+	d.peerRoots.Store(roots)
 	adopter := &adopter{Daemon: d}
 	interrupted := adopter.interrupted() // before the API can begin others
 	o := admin.Options{
@@ -56,6 +65,11 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 		Separator: cfg.Routing.Separator, Approval: string(cfg.Approval), Lab: cfg.Lab,
 		Version: d.version, Logger: d.logger,
 	}
+	d.peers = peer.New(peer.Options{Settings: d.peerSettings})
+	o.Peers, o.PeerSecret = d.peers, func() string { return d.config.Load().Admin.Peer.Secret.Reveal() }
+	if d.loginProxy != nil {
+		o.Sessions, o.Login = loginSessions{d.loginProxy}, d.loginProxy.Decide
+	}
 	if err := d.openPeople(cfg, &o); err != nil {
 		_ = socket.Close()
 		return err
@@ -65,6 +79,37 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 	d.admin = &adminServer{server: server, socket: socket}
 	d.part("admin API", func() error { return server.Serve(socket) })
 	return nil
+}
+
+// peerAddress returns the host:port by which other nodes reach the API.
+func (d *Daemon) peerAddress(cfg *config.Config) string {
+	if a := cfg.Admin.Peer.Address; a != "" {
+		return a
+	}
+	addr := d.AdminAddr().String()
+	host, port, err := net.SplitHostPort(addr)
+	if ip, parsed := netip.ParseAddr(host); err == nil && parsed == nil && ip.IsUnspecified() {
+		return net.JoinHostPort(cfg.Node, port)
+	}
+	return addr
+}
+
+// peerRoots returns what the other nodes' certificates are checked against; nil: the system's.
+func peerRoots(cfg *config.Config) (*x509.CertPool, error) {
+	if cfg.Admin.Peer.CAFile == "" {
+		return nil, nil
+	}
+	pool, err := certificates(cfg.Admin.Peer.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("admin.peer.ca_file: %w", err)
+	}
+	return pool, nil
+}
+
+// peerSettings returns how the other nodes are called now.
+func (d *Daemon) peerSettings() peer.Settings {
+	a := &d.config.Load().Admin
+	return peer.Settings{Secret: a.Peer.Secret.Reveal(), TLS: a.TLS.CertFile != "", Roots: d.peerRoots.Load()}
 }
 
 // AdminAddr returns the address of the API.
@@ -89,7 +134,7 @@ func (d *Daemon) platformHealth() []admin.Platform {
 	ways := d.platforms.Load()
 	for _, p := range ways.list {
 		view := admin.Platform{ID: string(p.ID), Ready: true}
-		if err := ways.ready(p.ID); err != nil {
+		if err := errors.Join(ways.ready(p.ID), d.loginWays.Load().ready(p.ID)); err != nil {
 			view.Ready, view.Error = false, err.Error()
 		}
 		list = append(list, view)
@@ -146,8 +191,23 @@ func (d *Daemon) takeOver(next *config.Config) error {
 			return fmt.Errorf("listener %s: %w", l.ID, err)
 		}
 	}
+	for i := range next.Logins.Listeners {
+		l := &next.Logins.Listeners[i]
+		if err := read(l.ID, l.TLS.CertFile, l.TLS.KeyFile); err != nil {
+			return fmt.Errorf("listener %s: %w", l.ID, err)
+		}
+	}
+	if a := next.Logins.Autoconfig; a.Address != "" {
+		if err := read(autoconfigCertificate, a.CertFile, a.KeyFile); err != nil {
+			return fmt.Errorf("autoconfiguration: %w", err)
+		}
+	}
 	if err := read(adminCertificate, next.Admin.TLS.CertFile, next.Admin.TLS.KeyFile); err != nil {
 		return fmt.Errorf("admin API: %w", err)
+	}
+	roots, err := peerRoots(next)
+	if err != nil {
+		return err
 	}
 	old := d.platforms.Load()
 	pools, err := d.openPlatforms(next, old)
@@ -159,6 +219,11 @@ func (d *Daemon) takeOver(next *config.Config) error {
 		pools.closeExcept(old)
 		return err
 	}
+	if err := d.takeOverLogins(next); err != nil { // the last that can fail, and whole or not at all
+		pools.closeExcept(old)
+		return err
+	}
+	d.peerRoots.Store(roots)
 	for key, cert := range fresh {
 		d.certificates[key].config.Store(cert.config.Load())
 	}

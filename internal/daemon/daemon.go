@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"mailcutover/admin"
+	"mailcutover/admin/peer"
 	"mailcutover/internal/alarm"
 	"mailcutover/internal/config"
 	"mailcutover/internal/durable"
@@ -20,6 +22,7 @@ import (
 	"mailcutover/ledger"
 	"mailcutover/node"
 	"mailcutover/proxy/deliver"
+	"mailcutover/proxy/login"
 	"mailcutover/proxy/smtp"
 	"mailcutover/proxy/transfer"
 	"mailcutover/rollback/control"
@@ -73,7 +76,14 @@ type Daemon struct {
 	admin    *adminServer
 
 	listeners    []*listener
-	certificates map[string]*certificate // by listener id; and that of the admin API
+	certificates map[string]*certificate // by listener id; and those of the admin API and of autoconfiguration
+
+	loginProxy     *login.Proxy // nil: no logins go through this node
+	loginListeners []*loginListener
+	loginWays      atomic.Pointer[loginWays]
+	autoconfig     *autoconfigServer // nil: none
+	peers          *peer.Group
+	peerRoots      atomic.Pointer[x509.CertPool] // of admin.peer.ca_file; nil: the system's
 
 	reloading sync.Mutex
 	config    atomic.Pointer[config.Config]
@@ -167,6 +177,10 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 			return err
 		}
 	}
+	if err := d.startLogins(ctx, cfg); err != nil {
+		return err
+	}
+	d.serveLogins()
 	for _, l := range d.listeners {
 		d.part("listener "+l.id, func() error {
 			if err := l.server.Serve(d.ctx, l.socket); !errors.Is(err, smtp.ErrServerClosed) {
@@ -182,7 +196,7 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	if err := d.startAdmin(cfg); err != nil {
 		return err
 	}
-	d.keeper.SetAddress(d.AdminAddr().String())
+	d.keeper.SetAddress(d.peerAddress(cfg))
 	return nil
 }
 
@@ -278,6 +292,11 @@ func (d *Daemon) Addr(id string) net.Addr {
 			return l.socket.Addr()
 		}
 	}
+	for _, l := range d.loginListeners {
+		if l.id == id {
+			return l.socket.Addr()
+		}
+	}
 	return nil
 }
 
@@ -300,8 +319,9 @@ func (d *Daemon) stop(ctx context.Context) error {
 	// ledger names it at the next start.
 	defer context.AfterFunc(ctx, d.giveUp)()
 	var draining sync.WaitGroup
-	drained := make([]error, len(d.listeners)+1)
+	drained := make([]error, len(d.listeners)+2)
 	draining.Go(func() { drained[len(d.listeners)] = d.stopOperations(ctx) })
+	draining.Go(func() { drained[len(d.listeners)+1] = d.stopLogins(ctx) })
 	for i, l := range d.listeners {
 		draining.Go(func() {
 			drained[i] = l.server.Shutdown(ctx)
@@ -313,6 +333,12 @@ func (d *Daemon) stop(ctx context.Context) error {
 	errs := drained
 	d.parts.Wait()
 	d.giveUp()
+	if d.loginProxy != nil {
+		d.loginProxy.Close()
+	}
+	if d.peers != nil {
+		d.peers.Close()
+	}
 	errs = append(errs, d.stopKeeping())
 	if p := d.platforms.Load(); p != nil {
 		p.closeExcept(nil)

@@ -33,6 +33,8 @@ type bench struct {
 	a, b *platformtest.Platform
 	api  *admin.Client
 	log  *lines
+
+	onA, onB string // more settings of the platforms
 }
 
 // lines is a log that a test may read while it is written.
@@ -64,12 +66,12 @@ lab: true
 listeners:
   - {id: mx, address: "127.0.0.1:0"}
 platforms:
-  - {id: exchange, outside: {hosts: ["%s"]}}
-  - {id: ox, outside: {hosts: ["%s"]}}
+  - {id: exchange, outside: {hosts: ["%s"]}%s}
+  - {id: ox, outside: {hosts: ["%s"]}%s}
 routing: {postmaster: anna@health.example}
 admin: {address: "127.0.0.1:0", tokens: [{name: test, person: tester, sha256: "%x"}]}
 %s
-`, filepath.Join(filepath.Dir(b.path), "data"), host, b.b.Addr(), hash[:], more)
+`, filepath.Join(filepath.Dir(b.path), "data"), host, b.onA, b.b.Addr(), b.onB, hash[:], more)
 	if err := os.WriteFile(b.path, []byte(text), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
@@ -80,7 +82,13 @@ func newBench(t *testing.T) *bench { return newBenchWith(t, "") }
 // newBenchWith has more settings.
 func newBenchWith(t *testing.T, more string) *bench {
 	t.Helper()
-	b := &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines)}
+	return (&bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines)}).begin(more)
+}
+
+// begin starts the node with more settings, and gives it an agency with one mailbox.
+func (b *bench) begin(more string) *bench {
+	t := b.t
+	t.Helper()
 	for _, p := range []**platformtest.Platform{&b.a, &b.b} {
 		var err error
 		if *p, err = platformtest.Start(platformtest.Options{}); err != nil {

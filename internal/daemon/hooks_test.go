@@ -246,14 +246,14 @@ func TestOperationsCallDovecotsHooks(t *testing.T) {
 		if kind == operation.Rollback {
 			want = "a NO"
 		}
-		if got := login(t, d.IMAP, "anna@health.example"); !strings.HasPrefix(got, want) {
+		if got := loggedIn(t, d.IMAP, "anna@health.example"); !strings.HasPrefix(got, want) {
 			t.Errorf("after the %s a login is answered %q", kind, got)
 		}
 	}
 }
 
-// login tries to log in by IMAP and returns the answer.
-func login(t *testing.T, address, user string) string {
+// loggedIn tries to log in by IMAP and returns the answer.
+func loggedIn(t *testing.T, address, user string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
 	if err != nil {

@@ -104,6 +104,19 @@ var (
 	agenciesUnusable = Desc{"mailcutover_agencies_unusable", Gauge, nil,
 		"Agencies that are closed because their mapping is missing or their record went back.", "Above 0: look at the alarms."}
 
+	logins = Desc{"mailcutover_logins_total", Counter, []string{"protocol", "platform", "cause"},
+		"Logins by how they ended: ok, or why not; platform is empty where none was found.", "wrong is what platforms say of passwords. platform: it can't be reached or used. table: this node may not decide. closed and moved are normal during a switch. limit: too many sessions, attempts or waiting logins."}
+	loginSeconds = Desc{"mailcutover_login_seconds", Histogram, []string{"protocol"},
+		"How long logins took, from the credentials to the answer, waiting for a closed agency and the delay of failures included.", ""}
+	loginSessions = Desc{"mailcutover_login_sessions", Gauge, []string{"protocol", "platform"},
+		"Sessions of logins.", "After a switch those of the losing platform go to 0 within seconds, by agency: session list."}
+	loginSessionsEnded = Desc{"mailcutover_login_sessions_ended_total", Counter, []string{"protocol", "platform", "by"},
+		"Sessions that ended, by what ended them: one side, a limit, a switch (moved), a person (operator), this node (drain, table).", "table: sessions stood still for longer than logins.suspend."}
+	loginSuspended = Desc{"mailcutover_login_sessions_suspended_total", Counter, []string{"protocol"},
+		"How often a session stood still since this node had no right to decide.", "Above 0: the table was away for longer than lease.armed."}
+	loginBytes = Desc{"mailcutover_login_bytes_total", Counter, []string{"protocol", "platform", "direction"},
+		"Bytes of sessions after the login, counted at their end: to-platform, to-client.", ""}
+
 	alarms = Desc{"mailcutover_alarms", Gauge, nil,
 		"Alarms in the list.", "Above 0: somebody has to look."}
 	alarmsRaised = Desc{"mailcutover_alarms_raised_total", Counter, nil,
@@ -119,6 +132,7 @@ func All() []Desc {
 		decisions, deliveries, spooled, inDoubtTotal,
 		attempts, notices, quarantined, spoolRecipients, spoolMessages, spoolBytes,
 		platformConnections, platformDials, platformDialSeconds, platformWaits, platformWaitSeconds, platformAnswers, platformClosed,
+		logins, loginSeconds, loginSessions, loginSessionsEnded, loginSuspended, loginBytes,
 		inFlight, inDoubt,
 		tableRevision, tableAge, tableUsable, leaseSeconds, leaseRenewals, checksTotal, localLocks, mailboxes, agencies, agenciesLocked, agenciesArmed, agenciesUnusable,
 		alarms, alarmsRaised,

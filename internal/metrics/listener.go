@@ -3,6 +3,7 @@ package metrics
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"mailcutover/proxy/listen"
 	"mailcutover/proxy/smtp"
 )
 
@@ -32,53 +33,65 @@ var verbs = []string{"HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RS
 // refusals are the reasons with which a listener refuses connections.
 var refusals = []string{"connections", "connections-per-address", "proxy-header", "tls"}
 
-// Listener counts what one listener does.
+// connections counts those of one listener, whatever it speaks.
+type connections struct {
+	open     prometheus.Gauge
+	opened   prometheus.Counter
+	refused  lookup[string, prometheus.Counter] // by reason
+	refusals func(reason string) prometheus.Counter
+}
+
+var _ listen.Observer = (*connections)(nil)
+
+func newConnections(v *listenerVecs, id string) *connections {
+	c := &connections{open: v.connections.WithLabelValues(id), opened: v.connectionsTotal.WithLabelValues(id)}
+	c.refusals = func(reason string) prometheus.Counter { return v.refused.WithLabelValues(id, reason) }
+	for _, reason := range refusals {
+		c.refusal(reason) // so that each is there, at 0, from the start
+	}
+	return c
+}
+
+// ConnectionOpened implements listen.Observer.
+func (c *connections) ConnectionOpened() {
+	c.opened.Inc()
+	c.open.Inc()
+}
+
+// ConnectionClosed implements listen.Observer.
+func (c *connections) ConnectionClosed() { c.open.Dec() }
+
+// ConnectionRefused implements listen.Observer.
+func (c *connections) ConnectionRefused(reason string) { c.refusal(reason).Inc() }
+
+func (c *connections) refusal(reason string) prometheus.Counter {
+	return c.refused.get(reason, func() prometheus.Counter { return c.refusals(reason) })
+}
+
+// Listener counts what one listener for mail does.
 type Listener struct {
-	open                                prometheus.Gauge
-	opened, complete, cut, octets, bare prometheus.Counter
-	refused                             lookup[string, prometheus.Counter] // by reason
-	refusals                            func(reason string) prometheus.Counter
-	commands                            map[string]prometheus.Counter
-	replies                             *codeCounters
+	*connections
+	complete, cut, octets, bare prometheus.Counter
+	commands                    map[string]prometheus.Counter
+	replies                     *codeCounters
 }
 
 var _ smtp.Observer = (*Listener)(nil)
 
 func newListener(v *listenerVecs, id string) *Listener {
 	l := &Listener{
-		open:     v.connections.WithLabelValues(id),
-		opened:   v.connectionsTotal.WithLabelValues(id),
-		complete: v.messages.WithLabelValues(id, "complete"),
-		cut:      v.messages.WithLabelValues(id, "cut"),
-		octets:   v.bytes.WithLabelValues(id),
-		bare:     v.bare.WithLabelValues(id),
-		commands: make(map[string]prometheus.Counter),
-		replies:  newCodeCounters(v.replies, id),
-	}
-	l.refusals = func(reason string) prometheus.Counter { return v.refused.WithLabelValues(id, reason) }
-	for _, reason := range refusals {
-		l.refusal(reason) // so that each is there, at 0, from the start
+		connections: newConnections(v, id),
+		complete:    v.messages.WithLabelValues(id, "complete"),
+		cut:         v.messages.WithLabelValues(id, "cut"),
+		octets:      v.bytes.WithLabelValues(id),
+		bare:        v.bare.WithLabelValues(id),
+		commands:    make(map[string]prometheus.Counter),
+		replies:     newCodeCounters(v.replies, id),
 	}
 	for _, verb := range verbs {
 		l.commands[verb] = v.commands.WithLabelValues(id, verb)
 	}
 	return l
-}
-
-// ConnectionOpened implements smtp.Observer.
-func (l *Listener) ConnectionOpened() {
-	l.opened.Inc()
-	l.open.Inc()
-}
-
-// ConnectionClosed implements smtp.Observer.
-func (l *Listener) ConnectionClosed() { l.open.Dec() }
-
-// ConnectionRefused implements smtp.Observer.
-func (l *Listener) ConnectionRefused(reason string) { l.refusal(reason).Inc() }
-
-func (l *Listener) refusal(reason string) prometheus.Counter {
-	return l.refused.get(reason, func() prometheus.Counter { return l.refusals(reason) })
 }
 
 // Command implements smtp.Observer.

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"mailcutover/mail"
+	"mailcutover/proxy/listen"
 	"mailcutover/routing"
 )
 
@@ -21,6 +22,7 @@ type Metrics struct {
 	platform platformVecs
 	transfer *Transfer
 	queue    *Queue
+	logins   *Logins
 
 	mu        sync.Mutex
 	listeners map[string]*Listener
@@ -47,6 +49,7 @@ func New(version string, from Sources) *Metrics {
 	m.platform = newPlatformVecs(m.registry)
 	m.transfer = newTransfer(m.registry)
 	m.queue = newQueue(m.registry)
+	m.logins = newLogins(m.registry)
 	return m
 }
 
@@ -81,6 +84,12 @@ func (m *Metrics) Transfer() *Transfer { return m.transfer }
 
 // Queue returns the observer of the spool's queue.
 func (m *Metrics) Queue() *Queue { return m.queue }
+
+// Logins returns the observer of the proxy for logins.
+func (m *Metrics) Logins() *Logins { return m.logins }
+
+// LoginListener returns the observer of connections of the listener for logins with this id.
+func (m *Metrics) LoginListener(id string) listen.Observer { return newConnections(&m.listener, id) }
 
 // Handler serves the metrics to Prometheus.
 func (m *Metrics) Handler() http.Handler {

@@ -115,6 +115,17 @@ func busy(t *testing.T) *Metrics {
 	q.Attempted("exchange", false, queue.InDoubt)
 	q.Notified(dsn.Failed)
 	q.Quarantined()
+	g := m.Logins()
+	g.LoginEnded("imap", "ok", "ox", time.Second)
+	g.LoginEnded("imap", "wrong", "ox", 2*time.Second)
+	g.LoginEnded("pop3", "no-such-name", "", time.Millisecond)
+	g.SessionOpened("imap", "ox")
+	g.SessionOpened("imap", "ox")
+	g.SessionSuspended("imap")
+	g.SessionEnded("imap", "ox", "moved", 100, 2000, time.Hour)
+	c := m.LoginListener("imaps")
+	c.ConnectionOpened()
+	c.ConnectionRefused("tls")
 	return m
 }
 
@@ -142,6 +153,16 @@ func TestWhatIsScraped(t *testing.T) {
 		`mailcutover_spool_attempts_total{kind="retry",platform="exchange",result="in-doubt"} 1`,
 		`mailcutover_notices_total{kind="failed"} 1`,
 		`mailcutover_quarantined_total 1`,
+		`mailcutover_logins_total{cause="ok",platform="ox",protocol="imap"} 1`,
+		`mailcutover_logins_total{cause="no-such-name",platform="",protocol="pop3"} 1`,
+		`mailcutover_login_seconds_sum{protocol="imap"} 3`,
+		`mailcutover_login_sessions{platform="ox",protocol="imap"} 1`,
+		`mailcutover_login_sessions_ended_total{by="moved",platform="ox",protocol="imap"} 1`,
+		`mailcutover_login_sessions_suspended_total{protocol="imap"} 1`,
+		`mailcutover_login_bytes_total{direction="to-client",platform="ox",protocol="imap"} 2000`,
+		`mailcutover_listener_connections{listener="imaps"} 1`,
+		`mailcutover_listener_refused_total{listener="imaps",reason="tls"} 1`,
+		`mailcutover_listener_refused_total{listener="imaps",reason="proxy-header"} 0`,
 		`mailcutover_spool_recipients{state="held"} 5`,
 		`mailcutover_spool_recipients{state="waiting"} 0`,
 		`mailcutover_spool_messages 3`,

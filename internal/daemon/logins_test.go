@@ -1,0 +1,310 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mailcutover/admin"
+	"mailcutover/internal/platformtest"
+	"mailcutover/proxy/login"
+	"mailcutover/rollback/operation"
+	"mailcutover/test/peers"
+)
+
+const anna = "anna@health.example"
+
+// dialed is a client's connection.
+type dialed struct {
+	net.Conn
+	in *bufio.Reader
+	t  *testing.T
+}
+
+func dialNode(t *testing.T, addr net.Addr) *dialed {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return &dialed{Conn: conn, in: bufio.NewReader(conn), t: t}
+}
+
+// say sends a line, unless it is empty, and returns what comes up to the line that begins with one of
+// the endings.
+func (d *dialed) say(line string, endings ...string) string {
+	d.t.Helper()
+	if line != "" {
+		if _, err := io.WriteString(d, line+"\r\n"); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	var all strings.Builder
+	for {
+		text, err := d.in.ReadString('\n')
+		if all.WriteString(text); err != nil {
+			d.t.Fatalf("after %q came %q, and then %v", line, all.String(), err)
+		}
+		if slices.ContainsFunc(endings, func(e string) bool { return strings.HasPrefix(text, e) }) {
+			return all.String()
+		}
+	}
+}
+
+// plain is the initial response of SASL PLAIN.
+func plain(user, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
+}
+
+// logIn logs anna in by a protocol, and returns the connection.
+func (b *bench) logIn(t *testing.T, protocol, password string) (*dialed, string) {
+	t.Helper()
+	c := dialNode(t, b.Addr(protocol))
+	switch protocol {
+	case "imap":
+		c.say("", "* OK")
+		return c, c.say(fmt.Sprintf("a LOGIN %s %s", anna, password), "a ")
+	case "pop3":
+		c.say("", "+OK")
+		c.say("USER "+anna, "+OK")
+		return c, c.say("PASS "+password, "+OK", "-ERR")
+	case "submission":
+		c.say("", "220 ")
+		c.say("EHLO client.example", "250 ")
+		return c, c.say("AUTH PLAIN "+plain(anna, password), "235", "4", "5")
+	default:
+		c.say("", "OK")
+		return c, c.say(`AUTHENTICATE "PLAIN" "`+plain(anna, password)+`"`, "OK", "NO")
+	}
+}
+
+var protocols = []string{"imap", "submission", "pop3", "sieve"}
+
+// newLoginBench is a node with two Dovecots as platforms, and a listener for each protocol.
+func newLoginBench(t *testing.T, more string) (*bench, [2]*peers.Dovecot) {
+	t.Helper()
+	b := &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines)}
+	var platforms [2]*peers.Dovecot
+	for i, settings := range []*string{&b.onA, &b.onB} {
+		d := peers.StartDovecot(t, peers.DovecotOptions{Logins: true, Relay: "127.0.0.1:1"})
+		platforms[i] = d
+		for protocol, host := range map[string]string{"imap": d.IMAP, "submission": d.Submission, "pop3": d.POP3, "sieve": d.Sieve} {
+			*settings += fmt.Sprintf(`, %s: {hosts: ["%s"], tls: {policy: none}}`, protocol, host)
+		}
+	}
+	text := "logins:\n  spread: 200ms\n  wait: 3s\n" + more + "  listeners:\n"
+	for _, protocol := range protocols {
+		text += fmt.Sprintf("    - {id: %[1]s, protocol: %[1]s, address: \"127.0.0.1:0\", tls: {mode: none, required: false}}\n", protocol)
+	}
+	return b.begin(text), platforms
+}
+
+// all returns the sessions of the moment.
+func (b *bench) all() []admin.Session {
+	b.t.Helper()
+	s, err := b.api.Sessions(b.t.Context(), admin.SessionFilter{}, false, "", 0)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return s.Sessions
+}
+
+// until waits for what has to come.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within 20 s", what)
+		}
+	}
+}
+
+// A client of each protocol is logged in where its mailbox is, is told when it moves, and comes
+// back at the other platform. Sessions can be seen and ended.
+func TestLogins(t *testing.T) {
+	t.Parallel()
+	b, _ := newLoginBench(t, "")
+	for _, protocol := range protocols {
+		if _, answer := b.logIn(t, protocol, "wrong"); strings.Contains(answer, "OK") || strings.HasPrefix(answer, "235") {
+			t.Errorf("%s: a wrong password is answered %q", protocol, answer)
+		}
+	}
+	open := make(map[string]*dialed)
+	for _, protocol := range protocols {
+		c, answer := b.logIn(t, protocol, "secret")
+		if !strings.Contains(answer, "OK") && !strings.HasPrefix(answer, "235") {
+			t.Fatalf("%s: the right password is answered %q", protocol, answer)
+		}
+		open[protocol] = c
+	}
+	list := b.all()
+	if len(list) != 4 {
+		t.Fatalf("sessions are %+v", list)
+	}
+	for _, s := range list {
+		if s.Platform != "exchange" || s.Agency != "health" || s.Login != anna || s.State != "joined" || s.Node != "mx1.example" || s.Epoch == "" ||
+			!strings.HasPrefix(s.Client, "127.0.0.1:") || s.Listener != s.Protocol {
+			t.Errorf("session is %+v", s)
+		}
+	}
+	if r, err := b.api.RouteLogin(t.Context(), strings.ToUpper(anna)); err != nil || !r.Open || r.Platform != "exchange" {
+		t.Errorf("route is %+v, %v", r, err)
+	}
+	open["imap"].say("b SELECT INBOX", "b OK")
+	open["imap"].say("c IDLE", "+")
+
+	b.arm()
+	if op, err := b.operate(operation.Cutover); err != nil {
+		t.Fatalf("cutover: %+v, %v", op, err)
+	}
+	if bye := open["imap"].say("", "* BYE"); !strings.Contains(bye, "UNAVAILABLE") {
+		t.Errorf("the IMAP client is told %q", bye)
+	}
+	until(t, "sessions of the losing side end", func() bool { return len(b.all()) == 0 })
+	c, answer := b.logIn(t, "imap", "secret")
+	if list := b.all(); !strings.Contains(answer, "OK") || len(list) != 1 || list[0].Platform != "ox" {
+		t.Fatalf("after the cutover: %q, %+v", answer, list)
+	}
+
+	// By a person.
+	if done, err := b.api.CloseSessions(t.Context(), admin.SessionFilter{Address: "127.0.0.0/8", Protocol: "pop3"}, false, false, "test"); err != nil || done.Closed != 0 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if done, err := b.api.CloseSessions(t.Context(), admin.SessionFilter{Address: "127.0.0.0/8", Mailbox: anna}, false, false, "test"); err != nil || done.Closed != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	c.say("", "* BYE")
+	until(t, "the closed session ends", func() bool { return len(b.all()) == 0 })
+
+	// The node takes leave of its clients when it stops.
+	c, _ = b.logIn(t, "imap", "secret")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := b.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	c.say("", "* BYE")
+	if strings.Contains(b.log.String(), "secret") {
+		t.Error("the log has a password")
+	}
+}
+
+// A platform that takes no logins of a protocol shows in /readyz; a reload with another
+// address mends it.
+func TestLoginEndpointThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	b, platforms := newLoginBench(t, "")
+	good := b.onA
+	b.onA = strings.Replace(good, platforms[0].IMAP, "127.0.0.1:1", 1)
+	text, err := os.ReadFile(b.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := string(text)
+	reload := func(settings string) {
+		t.Helper()
+		if err := os.WriteFile(b.path, []byte(strings.Replace(file, good, settings, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ready := func() bool {
+		all, err := b.api.Platforms(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[0].ID == "exchange" && all[0].Ready
+	}
+	until(t, "the platform is ready", ready)
+	reload(b.onA)
+	until(t, "a dead endpoint shows", func() bool { return !ready() })
+	if _, answer := b.logIn(t, "imap", "secret"); !strings.HasPrefix(answer, "a NO [UNAVAILABLE]") {
+		t.Errorf("with a dead endpoint a login is answered %q", answer)
+	}
+	reload(good)
+	until(t, "the platform is ready again", ready)
+	if _, answer := b.logIn(t, "imap", "secret"); !strings.Contains(answer, "a OK") {
+		t.Errorf("after the reload a login is answered %q", answer)
+	}
+	// What all platforms of submission announce is announced.
+	c := dialNode(t, b.Addr("submission"))
+	c.say("", "220 ")
+	if ehlo := c.say("EHLO client.example", "250 "); !strings.Contains(ehlo, "8BITMIME") || !strings.Contains(ehlo, "AUTH PLAIN") {
+		t.Errorf("announced is %q", ehlo)
+	}
+}
+
+// A node that is taken out for maintenance sends its sessions away, and takes no login.
+func TestMaintenanceEndsSessions(t *testing.T) {
+	t.Parallel()
+	b, _ := newLoginBench(t, "")
+	c, _ := b.logIn(t, "imap", "secret")
+	if _, err := b.api.DrainNode(t.Context(), "mx1.example", true, "test"); err != nil {
+		t.Fatal(err)
+	}
+	c.say("", "* BYE")
+	until(t, "its sessions end", func() bool { return len(b.all()) == 0 })
+	if _, answer := b.logIn(t, "imap", "secret"); !strings.HasPrefix(answer, "a NO [UNAVAILABLE]") {
+		t.Errorf("in maintenance a login is answered %q", answer)
+	}
+}
+
+func TestAutoconfig(t *testing.T) {
+	t.Parallel()
+	ca, err := platformtest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, _, err := ca.WriteFiles(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines)}
+	b.onA, b.onB = `, imap: {hosts: ["127.0.0.1:1"], tls: {policy: none}}`, `, imap: {hosts: ["127.0.0.1:1"], tls: {policy: none}}`
+	b.begin(fmt.Sprintf(`logins:
+  listeners: [{id: imaps, protocol: imap, address: "127.0.0.1:0", tls: {mode: implicit, cert_file: "%s", key_file: "%s"}}]
+  autoconfig: {address: "127.0.0.1:0", servers: [{listener: imaps, host: mail.example.org, port: 993}]}
+`, cert, key))
+	for query, want := range map[string]int{"anna@health.example": 200, "nobody@health.example": 200, "anna@other.example": 404} {
+		res, err := http.Get("http://" + b.AutoconfigAddr().String() + "/mail/config-v1.1.xml?emailaddress=" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(res.Body)
+		if res.Body.Close(); err != nil || res.StatusCode != want || want == 200 && !strings.Contains(string(text), "<socketType>SSL</socketType>") {
+			t.Errorf("%s: %d, %v\n%s", query, res.StatusCode, err, text)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestCommonOffers(t *testing.T) {
+	a := login.Offers{Size: 100, Pipelining: true, EightBitMIME: true, DSN: true, Sieve: "fileinto reject vacation"}
+	o := login.Offers{Size: 50, Pipelining: true, SMTPUTF8: true, DSN: true, Chunking: true, Enhanced: true, Sieve: "vacation fileinto"}
+	if got, want := common(a, o), (login.Offers{Size: 50, Pipelining: true, DSN: true, Sieve: "fileinto vacation"}); got != want || common(o, a).Size != 50 {
+		t.Errorf("common is %+v, want %+v", got, want)
+	}
+	o.Size = 0
+	if got := common(a, o).Size; got != 100 {
+		t.Errorf("size %d, want the only limit that is known", got)
+	}
+}
