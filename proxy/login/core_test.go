@@ -186,6 +186,7 @@ func (p *platform) serve(nc net.Conn) {
 		return
 	}
 	line = strings.TrimRight(line, "\r\n")
+	who, _, _ := strings.Cut(strings.TrimPrefix(line, "LOGIN "), " ")
 	p.mu.Lock()
 	p.logins = append(p.logins, strings.TrimPrefix(line, "LOGIN "))
 	p.mu.Unlock()
@@ -204,7 +205,11 @@ func (p *platform) serve(nc net.Conn) {
 		p.mu.Lock()
 		p.heard = append(p.heard, strings.TrimRight(line, "\r\n"))
 		p.mu.Unlock()
-		if _, err := io.WriteString(nc, p.name+": "+line); err != nil {
+		said := p.name + ": " + line
+		if line == "whoami\r\n" {
+			said = who + "\r\n"
+		}
+		if _, err := io.WriteString(nc, said); err != nil {
 			return
 		}
 	}

@@ -73,8 +73,8 @@ func TestNames(t *testing.T) {
 		{"info@health.example", "", `AMT\info`}, // a shared mailbox by itself: its platform decides
 		{"nobody@health.example", "", unknown},
 		{"anna@elsewhere.example", "", unknown},
-		{"odd/name", "", `AMT\dora`},   // listed: not taken apart
-		{`w\x\listed`, "", `AMT\dora`}, // listed: not taken apart
+		{"odd/name", "", `AMT\dora`},     // listed: not taken apart
+		{`w\x\listed`, "", `AMT\dora`},   // listed: not taken apart
 		{"anna@ox.example", "", unknown}, // a platform's own name for it is no login
 
 		// Delegates.

@@ -102,6 +102,13 @@ func (s *Session) info() SessionInfo {
 	return i
 }
 
+// isJoined reports whether bytes may flow, or stand still.
+func (s *Session) isJoined() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.phase == phaseJoined && s.cause == CauseUnknown
+}
+
 // causeOf returns why the session is ended by us.
 func (s *Session) causeOf() Cause {
 	s.mu.Lock()
@@ -297,7 +304,7 @@ func (s *Session) suspend() bool {
 		s.mu.Unlock()
 		return false
 	}
-	first := s.stalled.IsZero()
+	first := s.stalled.IsZero() // not by the warden, or the engine, already
 	if first {
 		s.stalled = time.Now()
 	}

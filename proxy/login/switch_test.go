@@ -171,13 +171,13 @@ func TestAClientThatDoesNotRead(t *testing.T) {
 // TestEndingWhenSilent is about submission: a message under way may end.
 func TestEndingWhenSilent(t *testing.T) {
 	w := newWorld(t, nil)
-	w.dialogue.ending = Ending{Silence: 100 * time.Millisecond, Within: 5 * time.Second}
+	const silence = 500 * time.Millisecond // longer than a busy machine pauses
+	w.dialogue.ending = Ending{Silence: silence, Within: patience}
 	p := w.logIn("anna")
 	w.begin()
-	for range 20 { // longer than the silence, and never silent for as long
+	for began := time.Now(); time.Since(began) < silence*5/4; { // never silent for as long
 		p.send("part")
 		p.want("exchange: part")
-		time.Sleep(10 * time.Millisecond)
 	}
 	if len(w.gate.Drained()) != 0 {
 		t.Error("drained while bytes flow")
@@ -352,6 +352,51 @@ func TestSuspended(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A silent session doesn't ask by itself whether it may go on.
+func TestSilentSessionsAreSuspended(t *testing.T) {
+	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.Suspend = 0 })
+	p := w.logIn("anna")
+	w.rights.set(func(r *rights) { r.right.Armed = false })
+	p.want("bye table true")
+	_ = p.nc.Close()
+	w.until("nothing is under way", func() bool { return w.gate.Load("health").Dotted == 0 })
+}
+
+// TestSessionsDoNotMix logs in as many at once: each is with its own mailbox, whatever moves.
+func TestSessionsDoNotMix(t *testing.T) {
+	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.Spread = 0 })
+	mailboxes := map[string][2]string{
+		"anna": {`AMT\anna`, "anna@ox.example"}, "info@health.example": {`AMT\info`, "info@ox.example"}, "bert": {"bert", "bert"},
+	}
+	var group sync.WaitGroup
+	for name, is := range mailboxes {
+		for range 10 {
+			group.Go(func() {
+				for range 10 {
+					p := w.dial()
+					_, _ = io.WriteString(p.nc, "LOGIN "+name+" s3cret\r\nwhoami\r\n")
+					if got := p.line(); got != "yes" && got != "no limit" {
+						t.Errorf("%s: got %q", name, got)
+					}
+					if got := p.line(); got != is[0] && got != is[1] && got != "bye moved true" && !strings.HasPrefix(got, "(") {
+						t.Errorf("%s: is with %q", name, got)
+					}
+					_ = p.nc.Close()
+				}
+			})
+		}
+	}
+	for range 5 {
+		time.Sleep(5 * time.Millisecond) // not to settle: to spread the changes over the logins
+		w.begin()
+		w.until("drained", func() bool { return len(w.gate.Drained()) == 1 })
+		w.abort()
+	}
+	w.begin()
+	w.publish()
+	group.Wait()
 }
 
 // TestAThousandSessions closes them all by an epoch change, and looks for what is left.

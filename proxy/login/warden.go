@@ -30,6 +30,9 @@ const (
 	// resumePause is after which time a session is asked about again where the right seems to
 	// be there and the table gave no answer.
 	resumePause = time.Second
+	// roundPause is how often all sessions are looked at: one that is silent doesn't notice
+	// that the right has lapsed.
+	roundPause = time.Second
 )
 
 func newWarden(p *Proxy) *warden {
@@ -63,7 +66,7 @@ func (w *warden) remove(s *Session) {
 
 func (w *warden) run() {
 	resting := false
-	timer := time.NewTimer(time.Hour)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		// Taken before the look: what happens since then closes it.
@@ -74,7 +77,8 @@ func (w *warden) run() {
 				w.rest()
 			}
 		}
-		timer.Reset(w.look())
+		w.round()
+		timer.Reset(min(w.look(), roundPause))
 		select {
 		case <-news:
 		case <-w.kick:
@@ -94,6 +98,15 @@ func (w *warden) rest() {
 	}
 }
 
+// round suspends the sessions that have lapsed and are silent.
+func (w *warden) round() {
+	for _, s := range w.p.all(&Filter{}) {
+		if s.isJoined() && s.ticket.Flows() == node.ErrLapsed { // bare: it wraps ErrClosed
+			s.suspend()
+		}
+	}
+}
+
 // look resumes or ends what is suspended, and returns when it has to be done again if nothing
 // happens.
 func (w *warden) look() time.Duration {
@@ -104,7 +117,7 @@ func (w *warden) look() time.Duration {
 	}
 	w.mu.Unlock()
 	if len(all) == 0 {
-		return time.Hour
+		return roundPause
 	}
 	var group sync.WaitGroup
 	work := make(chan *Session)
