@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -54,6 +55,7 @@ func TestRandom(t *testing.T) {
 	for _, w := range watchers {
 		t.Run(w.name, func(t *testing.T) {
 			e := engine(t, Options{Workers: 3, Linger: 2 * time.Second}, w.make)
+			before := descriptors(t)
 			var group sync.WaitGroup
 			for i := range 24 {
 				r := rand.New(rand.NewPCG(seed, uint64(i)))
@@ -61,6 +63,7 @@ func TestRandom(t *testing.T) {
 			}
 			group.Wait()
 			until(t, "no pair is left", func() bool { return e.Counts().Pairs == 0 })
+			until(t, "no descriptor is left", func() bool { return descriptors(t) <= before })
 			for class := range e.pool.buffers {
 				if n := e.pool.buffers[class].lent.Load(); n != 0 {
 					t.Errorf("%d buffers of class %d are still lent", n, class)
@@ -68,6 +71,16 @@ func TestRandom(t *testing.T) {
 			}
 		})
 	}
+}
+
+// descriptors returns how many this process has.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/dev/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
 }
 
 func randomPair(t *testing.T, e *Engine, cert tls.Certificate, r *rand.Rand) {

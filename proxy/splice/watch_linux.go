@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,9 @@ func newWatcher(e *Engine) (watcher, error) {
 	}
 	p := &epoll{e: e, file: os.NewFile(uintptr(fd), "epoll"), fd: fd}
 	raw, err := p.file.SyscallConn()
+	if err == nil {
+		err = p.file.SetDeadline(time.Time{}) // refused if it isn't in the runtime's poller
+	}
 	if err != nil {
 		return nil, errors.Join(err, p.file.Close())
 	}
