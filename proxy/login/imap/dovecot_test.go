@@ -18,10 +18,27 @@ import (
 	"mailcutover/test/peers"
 )
 
+// ready waits until addr listens: a Dovecot opens its ports one after the other.
+func ready(t *testing.T, addr string) {
+	t.Helper()
+	for until := time.Now().Add(20 * time.Second); ; {
+		nc, err := net.DialTimeout("tcp", addr, 10*time.Second)
+		if err == nil {
+			_ = nc.Close()
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // door takes one client, logs it in at a platform and joins both, as the core does it, but
 // without its questions. It returns the client's end, and what follows the platform's bytes.
 func door(t *testing.T, platform string, prepare func(*login.Attempt)) (client net.Conn, tracker func() bool) {
 	t.Helper()
+	ready(t, platform)
 	here, there := pair(t)
 	var mu sync.Mutex
 	follow := Dialogue{}.Tracker()
@@ -48,6 +65,7 @@ func door(t *testing.T, platform string, prepare func(*login.Attempt)) (client n
 				return new(login.Session), w, nil
 			}
 			_ = out.Close()
+			t.Logf("Authenticate: %v", err)
 			if rejection := (*login.Rejection)(nil); errors.As(err, &rejection) {
 				return nil, login.Welcome{}, &login.Refusal{Cause: login.CauseWrong, Err: err, Answer: rejection.Answer}
 			}
