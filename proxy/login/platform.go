@@ -23,6 +23,11 @@ var ErrUnauthenticate = errors.New("the platform announces UNAUTHENTICATE")
 // name of all platforms (Offers). It raises an alarm.
 var ErrLacks = errors.New("the platform lacks what clients are offered")
 
+// ErrReauthenticate is for Authenticate to wrap when a platform announces behind a login what
+// would let the client begin anew there as another user, over the first one's route. It
+// raises an alarm.
+var ErrReauthenticate = errors.New("the platform lets a client begin anew behind its login")
+
 // errNoEndpoint is for a platform without an endpoint for this protocol.
 var errNoEndpoint = errors.New("the platform takes no logins of this protocol")
 
@@ -167,7 +172,7 @@ func (t *try) ask(s *Session, ep *endpoint, raw net.Conn, host string) (*Leg, We
 	nc := splice.Under(raw)
 	o := LegOptions{
 		Net: nc, Greeting: ep.Greeting, Answer: ep.Answer, Login: ep.Login, Write: ep.Answer,
-		Handshake: ep.dialer.Endpoint().HandshakeTimeout, Ended: s.ended,
+		Handshake: ep.dialer.Endpoint().HandshakeTimeout, Ended: s.ended, pool: &t.p.buffers,
 		Target: Target{
 			Platform: string(ep.Platform), Host: host, Helo: t.p.o.Hostname, Identity: ep.Identity, Client: t.clientInfo(),
 		},
@@ -252,6 +257,9 @@ func (t *try) alarm(ep *endpoint, err error) {
 	case errors.Is(err, ErrUnauthenticate):
 		ep.alarmed.Store(true)
 		t.p.o.Alarms.Raise(ep.alarmKey("unauthenticate"), "logins at "+of+" are refused: it announces UNAUTHENTICATE, and a second user could use the first one's route")
+	case errors.Is(err, ErrReauthenticate):
+		ep.alarmed.Store(true)
+		t.p.o.Alarms.Raise(ep.alarmKey("reauthenticate"), "logins at "+of+" are refused: "+err.Error())
 	case errors.Is(err, ErrLacks):
 		ep.alarmed.Store(true)
 		t.p.o.Alarms.Raise(ep.alarmKey("offers"), "logins at "+of+" are refused: "+err.Error())
@@ -268,6 +276,7 @@ func (n *endpoint) alarmKey(what string) string {
 func (t *try) calm(ep *endpoint) {
 	if ep.alarmed.Load() && ep.alarmed.Swap(false) {
 		t.p.o.Alarms.Clear(ep.alarmKey("unauthenticate"))
+		t.p.o.Alarms.Clear(ep.alarmKey("reauthenticate"))
 		t.p.o.Alarms.Clear(ep.alarmKey("offers"))
 		t.p.o.Alarms.Clear(ep.alarmKey("tls"))
 	}

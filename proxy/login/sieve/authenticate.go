@@ -63,6 +63,11 @@ func (Dialogue) Authenticate(l *login.Leg, a *login.Attempt) (login.Welcome, err
 	if err := p.capabilities("CAPABILITY"); err != nil {
 		return login.Welcome{}, err
 	}
+	for _, name := range []string{"XCLIENT", "STARTTLS"} {
+		if _, ok := p.caps[name]; ok {
+			return login.Welcome{}, p.fail("CAPABILITY", fmt.Errorf("%w: by %s", login.ErrReauthenticate, name))
+		}
+	}
 	return login.Welcome{Final: final}, nil
 }
 

@@ -228,6 +228,7 @@ func TestAuthenticate(t *testing.T) {
 		"asks for ever":                   {script: with(auth, []string{try, `S: ""`}), want: "goes on asking"},
 		"closed in AUTHENTICATE":          {script: with(auth, []string{try}), want: "EOF"},
 		"UNAUTHENTICATE behind the login": {script: with(auth, ok, []string{"C: CAPABILITY", `S: "UNAUTHENTICATE"`, "S: OK"}), want: "UNAUTHENTICATE"},
+		"XCLIENT behind the login":        {script: with(auth, ok, []string{"C: CAPABILITY", `S: "XCLIENT"`, "S: OK"}), want: login.ErrReauthenticate.Error()},
 		"closed behind the login":         {script: with(auth, ok, []string{"C: CAPABILITY"}), want: "EOF"},
 
 		"UNAUTHENTICATE at once": {script: open(`"unauthenticate"`), want: "UNAUTHENTICATE", silent: true},

@@ -19,6 +19,7 @@ const maxInitial = 510
 type platform struct {
 	l    *login.Leg
 	to   login.Target
+	name string // what it was told by EHLO
 	caps capabilities
 }
 
@@ -39,7 +40,30 @@ func (Dialogue) Authenticate(l *login.Leg, a *login.Attempt) (login.Welcome, err
 	if missing := p.caps.missing(a.Offered); len(missing) > 0 {
 		return login.Welcome{}, p.fail("EHLO", fmt.Errorf("%w: %s", login.ErrLacks, strings.Join(missing, ", ")))
 	}
-	return p.auth(a)
+	welcome, err := p.auth(a)
+	if err != nil {
+		return login.Welcome{}, err
+	}
+	return welcome, p.settled()
+}
+
+// settled makes sure that the client can't become another user behind its login: by XCLIENT, which
+// Postfix takes at any time from whom it trusts, with a LOGIN too; or by STARTTLS, behind which
+// all begins anew (RFC 3207 section 4.2). It asks only where one of them was announced
+// before: Dovecot 2.3 takes them no more.
+func (p *platform) settled() error {
+	if !p.caps.has("XCLIENT") && !p.caps.has("STARTTLS") {
+		return nil
+	}
+	if err := p.ehlo(p.name); err != nil {
+		return err
+	}
+	for _, keyword := range []string{"XCLIENT", "STARTTLS"} {
+		if p.caps.has(keyword) {
+			return p.fail("EHLO", fmt.Errorf("%w: by %s, which has to be used before it, or not offered to this node", login.ErrReauthenticate, keyword))
+		}
+	}
+	return nil
 }
 
 // Probe asks a platform what can be offered in its name, from its greeting on, and takes leave.
@@ -109,7 +133,7 @@ func (p *platform) ehlo(name string) error {
 	if err != nil {
 		return err
 	}
-	p.caps = parseCapabilities(r.lines)
+	p.name, p.caps = name, parseCapabilities(r.lines)
 	return nil
 }
 

@@ -139,6 +139,18 @@ func TestAuthenticate(t *testing.T) {
 				"S: 220 ox.example", "C: EHLO mx.example", "S: 250-ox.example", "S: 250-SIZE", "S: 250 AUTH PLAIN", "C: AUTH PLAIN "+proof, "S: 235 2.7.0 Hello"),
 			want: "welcome 235 2.7.0 Hello",
 		},
+		"XCLIENT behind the login": {
+			script: append(open("250-SIZE", "250-XCLIENT LOGIN", "250 AUTH PLAIN"), "C: AUTH PLAIN "+proof, "S: 235 2.7.0 Hello", "C: EHLO mx.example", "S: 250-ox.example", "S: 250 XCLIENT LOGIN"),
+			want:   login.ErrReauthenticate.Error(),
+		},
+		"STARTTLS behind the login": {
+			script: append(open("250-SIZE", "250-STARTTLS", "250 AUTH PLAIN"), "C: AUTH PLAIN "+proof, "S: 235 2.7.0 Hello", "C: EHLO mx.example", "S: 250-ox.example", "S: 250 STARTTLS"),
+			want:   login.ErrReauthenticate.Error(),
+		},
+		"neither behind the login": {
+			script: append(open("250-SIZE", "250-STARTTLS", "250-XCLIENT ADDR", "250 AUTH PLAIN"), "C: AUTH PLAIN "+proof, "S: 235 2.7.0 Hello", "C: EHLO mx.example", "S: 250-ox.example", "S: 250 SIZE"),
+			want:   "welcome 235 2.7.0 Hello",
+		},
 		"XCLIENT not offered": {target: login.Target{Identity: login.IdentityXCLIENT, Client: client}, script: auth, want: "XCLIENT: not announced", silent: true},
 		"XCLIENT refused": {
 			target: login.Target{Identity: login.IdentityXCLIENT, Client: client}, script: append(open("250-XCLIENT ADDR", "250 AUTH PLAIN"), "C: XCLIENT ADDR=192.0.2.7", "S: 550 5.7.0 No"),

@@ -16,6 +16,9 @@ import (
 // what a failed login of a client that pipelined a message for a hundred recipients leaves.
 const maxCommands = 200
 
+// maxChunk is the longest BDAT that is read to be refused, in bytes.
+const maxChunk = 1 << 20
+
 // server speaks with a client before its login.
 type server struct {
 	c        *login.Conn
@@ -203,6 +206,10 @@ func (s *server) chunk(arg []byte) error {
 	if err != nil || size[0] < '0' || size[0] > '9' || len(last) > 0 && !bytes.EqualFold(last, []byte("LAST")) {
 		s.c.Print(replyArgument)
 		return s.end(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("malformed BDAT: where commands go on isn't known")})
+	}
+	if n > maxChunk {
+		s.c.Print(s.first())
+		return s.end(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("a chunk too big to be read for nothing")})
 	}
 	if err := s.c.Skip(n); err != nil {
 		return err

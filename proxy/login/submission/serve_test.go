@@ -154,6 +154,11 @@ func TestServe(t *testing.T) {
 			script: append(short, "C: BDAT x", "S: 501 5.5.4 ..."),
 			wants:  &login.Refusal{},
 		},
+		"a chunk without bounds": {
+			secure: true,
+			script: append(short, "C: BDAT 9223372036854775807", "S: 530 5.7.0 ..."),
+			wants:  &login.Refusal{},
+		},
 		"names that are none": {
 			front: login.Front{Errors: 20}, secure: true,
 			script: []string{greeting, "C: EHLO", "S: 501 5.5.4 ...", "C: EHLO a b", "S: 501 5.5.4 ...", "C: EHLO a\x0b", "S: 501 5.5.4 ...",
