@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // group makes jobs durable together. It is the order of writes that doc.go states.
@@ -26,7 +27,10 @@ func (s *Store) group(jobs []*job) {
 		// Not under the lock: outcomes go on being written while the disk works. Only
 		// this goroutine replaces the file.
 		if dirty {
-			if err = file.Sync(); err != nil {
+			began := time.Now()
+			err = file.Sync()
+			s.synced = time.Since(began)
+			if err != nil {
 				s.fail(fmt.Errorf("fsync the journal: %w", err))
 				err = diskError("spool: fsync the journal", err)
 				s.abandon()

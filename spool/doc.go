@@ -82,9 +82,9 @@
 // stands in the segment as it came, and grep -a finds it. Larger bodies cost the disk
 // more than the fsync, and would be copied in compaction; they keep their files.
 //
-// The committer steps aside for a moment while more messages have begun than have come:
-// without, the first of many would have an fsync for itself, and 20 connections got 6,300
-// messages per second.
+// The committer waits for a moment while more messages have begun than have come, as long
+// as the last fsync took and a millisecond at most: without, the first of many would have
+// an fsync for itself.
 //
 // Memory holds some 120 bytes for a held message of one recipient at a million, in rows
 // without pointers, beside 90 for each mailbox or address that has any; what can be read

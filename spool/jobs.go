@@ -3,7 +3,6 @@ package spool
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -39,7 +38,9 @@ const (
 	maxGroup      = 512     // jobs of one fsync
 	maxGroupBytes = 8 << 20 // of bodies and heads
 	keptRecords   = 1 << 20 // bytes of memory that are kept from one group for the next, and from one head
-	maxIdle       = 4       // times that the committer steps aside in vain
+
+	// maxPatience is how long a group waits for messages that are under way.
+	maxPatience = time.Millisecond
 )
 
 // do lets the committer do a job and waits for the end.
@@ -63,6 +64,8 @@ func (s *Store) do(j *job) error {
 type jobQueue struct {
 	mu    sync.Mutex
 	jobs  []*job
+	full  chan struct{} // closed when there are want of them; nil: nobody waits for that
+	want  int
 	ended bool
 }
 
@@ -72,14 +75,24 @@ func (q *jobQueue) put(j *job) bool {
 	defer q.mu.Unlock()
 	if !q.ended {
 		q.jobs = append(q.jobs, j)
+		if q.full != nil && len(q.jobs) >= q.want {
+			close(q.full)
+			q.full = nil
+		}
 	}
 	return !q.ended
 }
 
-func (q *jobQueue) len() int {
+// await returns what is closed when n jobs wait; nil if none does, or n already do.
+func (q *jobQueue) await(n int) <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.jobs)
+	q.full, q.want = nil, n
+	if len(q.jobs) == 0 || len(q.jobs) >= n {
+		return nil
+	}
+	q.full = make(chan struct{})
+	return q.full
 }
 
 // take returns the first jobs, as many as go together: moves of records may not be mixed
@@ -145,24 +158,21 @@ func (s *Store) committer() {
 // gather returns jobs to be done together; none if none waits.
 //
 // Those who were told of the last group's end are about to come back with their next
-// messages: without letting them run first, the first of them would have an fsync for
-// itself. So as long as more messages have begun than have come, it steps aside, until
-// that brings nobody any more. It doesn't look at a clock: what else wants to run gets the
-// processor, and if nothing does, the fsync begins.
+// messages: without waiting for them the first would have an fsync for itself. So as long
+// as more messages have begun than have come, it waits for them, as long as the last fsync
+// took and [maxPatience] at most: a sender may take minutes for a message.
 func (s *Store) gather() []*job {
-	for waiting, idle := s.jobs.len(), 0; waiting > 0 && waiting < maxGroup && idle < maxIdle; {
-		s.mu.Lock()
-		coming := s.coming
-		s.mu.Unlock()
-		if waiting >= coming {
-			break
+	s.mu.Lock()
+	coming := s.coming
+	s.mu.Unlock()
+	if full := s.jobs.await(min(coming, maxGroup)); full != nil {
+		timer := time.NewTimer(min(s.synced, maxPatience))
+		select {
+		case <-full:
+		case <-timer.C:
+		case <-s.stop:
 		}
-		runtime.Gosched()
-		if now := s.jobs.len(); now > waiting {
-			waiting, idle = now, 0
-		} else {
-			idle++
-		}
+		timer.Stop()
 	}
 	return s.jobs.take()
 }

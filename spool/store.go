@@ -65,6 +65,7 @@ type Store struct {
 
 	jobs    jobQueue
 	arrived chan struct{} // a job is in the queue
+	synced  time.Duration // what the last fsync took; the committer's
 	dirty   chan struct{} // something waits for an fsync
 	compact chan struct{} // a segment may be worth compacting
 	stop    chan struct{}
