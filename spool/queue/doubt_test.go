@@ -247,3 +247,39 @@ func TestAddedFrom(t *testing.T) {
 		w.stop()
 	})
 }
+
+// What is set aside and released while it is in doubt rests until its platform's limit has
+// passed, be it held or waiting.
+func TestDoubtOutlivesTheOperator(t *testing.T) {
+	for _, state := range []spool.State{spool.StateHeld, spool.StateWaiting} {
+		t.Run(state.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, nil)
+				w.open("ox", "health", 1)
+				began := time.Now()
+				id := w.put(state, "a@out.example", 1)
+				w.behave = func(*Delivery, *Recipient) Result {
+					if time.Since(began) < time.Minute {
+						return lost(10 * time.Minute)
+					}
+					return Result{}
+				}
+				w.run()
+				time.Sleep(time.Minute)
+				for _, act := range []func(Subject, string) (Acted, error){w.q.Hold, w.q.Release} {
+					if a, err := act(Subject{Transaction: id}, "looks odd"); err != nil || a.Changed != 1 {
+						t.Fatalf("%+v, %v", a, err)
+					}
+					time.Sleep(time.Minute)
+				}
+				time.Sleep(time.Until(began.Add(10*time.Minute - time.Second)))
+				synctest.Wait()
+				if got := w.store.state(id, 0); got != spool.StateHeld {
+					t.Errorf("%s within the platform's limit", got)
+				}
+				w.settle(time.Minute, "it goes when the limit has passed", func() bool { return w.store.state(id, 0) == spool.StateDelivered })
+				w.stop()
+			})
+		})
+	}
+}

@@ -160,8 +160,10 @@ func (q *Queue) change(entries []spool.Entry, prefix, reason string, to func(*sp
 	}
 	q.mu.Unlock()
 	done := acts{q: q}
+	var read *spool.Message
 	for i := range outcomes {
 		done.message(outcomes[i].Transaction)
+		read = q.keepDoubt(read, &outcomes[i])
 		e := q.o.Store.Set(outcomes[i])
 		if errors.Is(e, spool.ErrUnknown) {
 			continue
@@ -190,6 +192,28 @@ func (q *Queue) change(entries []spool.Entry, prefix, reason string, to func(*sp
 	}
 	q.signal()
 	return a, err
+}
+
+// keepDoubt lets a recipient rest on that is in doubt: nothing that a person does makes an
+// earlier copy of the message known. read is the message that was read last, if any; it
+// returns that for the next call.
+func (q *Queue) keepDoubt(read *spool.Message, o *spool.Outcome) *spool.Message {
+	if o.State != spool.StateQuarantined && o.State != spool.StateHeld {
+		return read
+	}
+	if read == nil || read.Transaction != o.Transaction {
+		var err error
+		if read, err = q.o.Store.Get(o.Transaction); err != nil {
+			q.log.Warn("whether a message is in doubt can't be read", "transaction", o.Transaction, "error", err)
+			return nil
+		}
+	}
+	if o.Recipient < len(read.Recipients) {
+		if last := &read.Recipients[o.Recipient].Last; last.Cause == spool.CauseDoubt {
+			o.Cause, o.Platform, o.Epoch, o.Attempts, o.Next = last.Cause, last.Platform, last.Epoch, last.Attempts, last.Next
+		}
+	}
+	return read
 }
 
 // forget takes a reference out of a box of which nothing is under way. q.mu is held.
