@@ -47,13 +47,15 @@ type ConnOptions struct {
 
 	// Login does what [Conn.Login] says.
 	Login func(*Attempt) (*Session, Welcome, error)
+
+	pool *buffers // nil: none
 }
 
 // NewConn returns a connection for a dialogue. It is for the core, and for tests of
 // dialogues (logintest).
 func NewConn(o ConnOptions) *Conn {
 	c := &Conn{o: o, secure: o.Secure, wire: wire{
-		nc: o.Net, write: orDefault(o.Write), ended: o.Ended, deadline: waitFor(o.Idle, o.Until),
+		nc: o.Net, pool: o.pool, write: orDefault(o.Write), ended: o.Ended, deadline: waitFor(o.Idle, o.Until),
 	}}
 	if o.Strangers {
 		c.first = noProxyHeader

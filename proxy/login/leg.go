@@ -39,12 +39,14 @@ type LegOptions struct {
 	// MaySend says whether credentials may go over a connection that is encrypted by TLS,
 	// or isn't. nil: they may.
 	MaySend func(encrypted bool) error
+
+	pool *buffers // nil: none
 }
 
 // NewLeg returns a leg for a dialogue. It is for the core, and for tests of dialogues
 // (logintest).
 func NewLeg(o LegOptions) *Leg {
-	l := &Leg{o: o, encrypted: o.Encrypted, wire: wire{nc: o.Net, write: orDefault(o.Write), ended: o.Ended}}
+	l := &Leg{o: o, encrypted: o.Encrypted, wire: wire{nc: o.Net, pool: o.pool, write: orDefault(o.Write), ended: o.Ended}}
 	l.deadline = func() time.Time {
 		wait := orDefault(o.Answer)
 		switch {

@@ -2,6 +2,7 @@ package login
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -51,19 +52,22 @@ func (t *try) log(s *Session, err error) {
 		name = t.p.names.unknown(t.a.Name)
 	}
 	c := h.c.Client()
-	attrs := []any{
-		"session", c.Session, "listener", c.Listener, "protocol", protocol, "client", c.Addr,
-		"mechanism", t.a.Mechanism.String(), "tls", c.TLS, "login", name, "agency", d.Agency, "epoch", d.Epoch, "platform", d.Platform,
-		"seconds", took.Seconds(), "reason", cause,
-	}
-	if why != "" {
-		attrs = append(attrs, "error", withoutSecret(why, t.a.Secret))
-	}
 	level := slog.LevelInfo
-	if cause == "platform" || cause == "unknown" {
+	if cause == CausePlatform.String() || cause == CauseUnknown.String() {
 		level = slog.LevelWarn
 	}
-	t.p.log.Log(h.conn.Context(), level, "login", attrs...)
+	attrs := [...]slog.Attr{
+		slog.String("session", c.Session), slog.String("listener", c.Listener), slog.String("protocol", protocol),
+		slog.String("client", c.Addr.String()), slog.String("mechanism", t.a.Mechanism.String()), slog.String("tls", c.TLS),
+		slog.String("login", name), slog.String("agency", string(d.Agency)), slog.String("epoch", d.Epoch.String()),
+		slog.String("platform", string(d.Platform)), slog.Float64("seconds", took.Seconds()), slog.String("reason", cause),
+		slog.String("error", withoutSecret(why, t.a.Secret)),
+	}
+	n := len(attrs)
+	if why == "" {
+		n--
+	}
+	t.p.log.LogAttrs(h.conn.Context(), level, "login", attrs[:n]...)
 }
 
 // withoutSecret returns text without the secret: a platform may repeat what it got.
@@ -80,18 +84,23 @@ func withoutSecret(text string, secret []byte) string {
 
 // logSession writes the one line of a session's end. by is what ended it, in one word.
 func (p *Proxy) logSession(s *Session, by, reason string, e splice.Ended, lasted time.Duration) {
-	attrs := []any{
-		"session", s.id, "listener", s.client.Listener, "protocol", s.dialogue.Protocol(), "client", s.client.Addr,
-		"login", s.login, "agency", s.d.Agency, "epoch", s.d.Epoch, "platform", s.d.Platform,
-		"to_platform", e.Stats.ToPlatform, "to_client", e.Stats.ToClient, "seconds", lasted.Seconds(), "reason", by,
+	attrs := [14]slog.Attr{
+		slog.String("session", s.id), slog.String("listener", s.client.Listener), slog.String("protocol", s.dialogue.Protocol()),
+		slog.String("client", s.client.Addr.String()), slog.String("login", s.login), slog.String("agency", string(s.d.Agency)),
+		slog.String("epoch", s.d.Epoch.String()), slog.String("platform", string(s.d.Platform)),
+		slog.Int64("to_platform", e.Stats.ToPlatform), slog.Int64("to_client", e.Stats.ToClient),
+		slog.Float64("seconds", lasted.Seconds()), slog.String("reason", by),
 	}
+	n := 12
 	if reason != "" {
-		attrs = append(attrs, "note", reason)
+		attrs[n] = slog.String("note", reason)
+		n++
 	}
 	if e.Err != nil {
-		attrs = append(attrs, "error", e.Err)
+		attrs[n] = slog.String("error", e.Err.Error())
+		n++
 	}
-	p.log.Info("session ended", attrs...)
+	p.log.LogAttrs(context.Background(), slog.LevelInfo, "session ended", attrs[:n]...)
 }
 
 // logConnection writes the one line of a connection that ended before a login.

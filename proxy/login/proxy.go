@@ -29,6 +29,7 @@ type Proxy struct {
 	endpoints atomic.Pointer[map[endpointKey]*endpoint]
 	waiting   atomic.Int64
 	warden    *warden
+	buffers   buffers
 
 	mu        sync.Mutex
 	sessions  map[string]*Session // by id; one that is opening has its place already

@@ -111,7 +111,7 @@ func (s *Server) handle(conn *listen.Conn) (kept bool) {
 	})
 	o := ConnOptions{
 		Net: nc, Client: conn.Client(), Secure: conn.Secure(), Until: h.since.Add(s.l.Login),
-		Write: s.l.Write, Handshake: s.l.Handshake, Ended: h.ended, Login: h.login, Strangers: !conn.Proxied(),
+		Write: s.l.Write, Handshake: s.l.Handshake, Ended: h.ended, Login: h.login, Strangers: !conn.Proxied(), pool: &s.p.buffers,
 	}
 	if s.l.Implicit {
 		t, err := h.handshake(nc)

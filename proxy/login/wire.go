@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -30,7 +31,8 @@ var (
 // goroutine. Its buffers come with the first byte and are given up by Rest.
 type wire struct {
 	nc       net.Conn
-	in       []byte // unread: in[at:]
+	pool     *buffers // nil: none
+	in       []byte   // unread: in[at:]
 	at       int
 	out      []byte
 	deadline func() time.Time   // of the next read; zero time: none
@@ -42,6 +44,28 @@ type wire struct {
 
 // readSize is what is read at once.
 const readSize = 4096
+
+// buffers are those of wires that have read what they wanted. They are wiped.
+type buffers struct{ sync.Pool }
+
+// get returns an empty buffer of readSize.
+func (b *buffers) get() []byte {
+	if b != nil {
+		if p, ok := b.Get().(*[readSize]byte); ok {
+			return p[:0]
+		}
+	}
+	return make([]byte, 0, readSize)
+}
+
+// put takes a buffer back that nobody uses any more.
+func (b *buffers) put(p []byte) {
+	p = p[:cap(p)]
+	clear(p)
+	if b != nil && len(p) == readSize {
+		b.Put((*[readSize]byte)(p))
+	}
+}
 
 // ReadLine returns the next line without its CRLF; it is valid until the next read. What was
 // written is flushed before it waits. max is the longest line in bytes, with CRLF.
@@ -113,10 +137,13 @@ func (w *wire) fill() error {
 		clear(w.in[n:])
 		w.in, w.at = w.in[:n], 0
 	}
-	if cap(w.in)-len(w.in) < readSize/4 {
+	switch {
+	case cap(w.in) == 0:
+		w.in = w.pool.get()
+	case cap(w.in)-len(w.in) < readSize/4:
 		grown := make([]byte, len(w.in), 2*cap(w.in)+readSize)
 		copy(grown, w.in)
-		clear(w.in)
+		w.pool.put(w.in)
 		w.in = grown
 	}
 	var until time.Time
@@ -219,8 +246,10 @@ func (w *wire) upgrade(make func(net.Conn) *tls.Conn, within time.Duration) (*tl
 // written by this wire any more. It is for whoever goes on with the connection.
 func (w *wire) Rest() []byte {
 	p := bytes.Clone(w.in[w.at:])
-	clear(w.in[:cap(w.in)])
 	clear(w.out[:cap(w.out)])
+	if cap(w.in) > 0 {
+		w.pool.put(w.in)
+	}
 	w.in, w.at, w.out = nil, 0, nil
 	return p
 }
