@@ -461,3 +461,33 @@ func TestBitFlips(t *testing.T) {
 		}
 	}
 }
+
+// TestAPowerCutRightAfterAStart wants a power cut to show, however soon after a start it
+// comes, the first one and the one after an orderly end.
+func TestAPowerCutRightAfterAStart(t *testing.T) {
+	for _, loss := range memdisk.Losses() {
+		if loss == memdisk.LoseNothing {
+			continue
+		}
+		disk := memdisk.New()
+		for starts := range 2 {
+			l, err := open(options(disk, fmt.Sprint("boot ", starts)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.Intend(newTraffic(1).intent()); err != nil {
+				t.Fatal(err)
+			}
+			after, err := open(options(disk.Restart(loss), "another boot"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, unknown := after.Unknown(); !unknown {
+				t.Errorf("%s, start %d: nothing is unknown", loss, starts)
+			}
+			if err := l.finish(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

@@ -182,7 +182,12 @@ func open(o Options) (*Ledger, error) {
 	l.begin(o.Now())
 	b := l.batch()
 	l.mu.Unlock()
-	_ = l.flush(b) // a disk that takes no writes is Intend's to tell
+	// Durable before the first intent: else a power cut in the first second would leave the
+	// ledger as it was closed, or none, and nobody would know that there was one since. A
+	// disk that takes no writes is Intend's to tell.
+	if l.flush(b) == nil {
+		_ = l.sync(kindMark)
+	}
 	return l, nil
 }
 
