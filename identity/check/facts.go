@@ -77,6 +77,12 @@ func account(name string) string {
 // Len returns the number of objects.
 func (f *Facts) Len() int { return len(f.facts) }
 
+// Knows reports whether some object has an address.
+func (f *Facts) Knows(a routing.Address) bool {
+	_, ok := f.names[string(a)]
+	return ok
+}
+
 // found is the outcome of a look-up.
 type found uint8
 

@@ -1,0 +1,180 @@
+package watch
+
+import (
+	"cmp"
+	"slices"
+
+	"mailcutover/identity/model"
+	"mailcutover/identity/register"
+	"mailcutover/routing"
+)
+
+// Kind is how the directory and the table differ.
+type Kind string
+
+const (
+	Gone       Kind = "gone"        // the directory doesn't know the mailbox any more
+	Moved      Kind = "moved"       // the directory counts it to another agency, or to none
+	Disabled   Kind = "disabled"    // its account is disabled
+	Readdress  Kind = "readdressed" // the address that it was listed with is not its own any more
+	Repaired   Kind = "repaired"    // that address is another mailbox's now
+	Unlisted   Kind = "unlisted"    // a mailbox of the agency that no list in force names
+	NewName    Kind = "new-name"    // the directory gives it an address that the table doesn't have
+	LostName   Kind = "lost-name"   // the table gives it an address that the directory doesn't
+	Unreadable Kind = "unreadable"  // an object of the agency that no row can be made of
+)
+
+// Blocks reports whether it keeps an agency from being cut over until a new list is approved.
+// New names enter by themselves, and a name that is gone stays until a list takes it away:
+// both are only told.
+func (k Kind) Blocks() bool { return k != NewName && k != LostName }
+
+// Drift is one difference between the directory and what was approved or is routed.
+type Drift struct {
+	Kind    Kind              `json:"kind"`
+	Agency  routing.AgencyID  `json:"agency"`
+	Mailbox routing.MailboxID `json:"mailbox"`
+	Address routing.Address   `json:"address,omitempty"` // concerned
+	Owner   routing.MailboxID `json:"owner,omitzero"`    // of Repaired: whose it is now
+	To      routing.AgencyID  `json:"to,omitempty"`      // of Moved
+	Text    string            `json:"text,omitempty"`    // of Unreadable
+}
+
+// Compare returns how the directory differs from the mapping of an agency and from its lists
+// in force, by address.
+func Compare(v *View, m *model.Model, s *routing.State, agency routing.AgencyID, entries []register.Entry) []Drift {
+	record, known := s.Agency(agency)
+	mapping := s.Mapping(agency)
+	if !known || mapping == nil {
+		return nil
+	}
+	var out []Drift
+	add := func(d Drift) {
+		d.Agency = agency
+		out = append(out, d)
+	}
+	listed := make(map[routing.MailboxID]routing.Address)
+	for _, e := range slices.Backward(entries) { // the newest last
+		if e.Standing == register.Active && e.List.Agency == agency {
+			for _, r := range e.List.Rows {
+				listed[r.ID] = r.Address
+			}
+		}
+	}
+	owners := make(map[routing.Address]routing.MailboxID)
+	for i := range v.seen {
+		for _, a := range v.seen[i].object.Addresses {
+			owners[a] = v.seen[i].object.ID
+		}
+	}
+	for row := range mapping.Rows() {
+		o, ok := v.object(row.Mailbox)
+		if !ok {
+			add(Drift{Kind: Gone, Mailbox: row.Mailbox, Address: row.Addresses[0]})
+			continue
+		}
+		if o.agency != agency {
+			add(Drift{Kind: Moved, Mailbox: row.Mailbox, Address: row.Addresses[0], To: o.agency})
+			continue
+		}
+		if !o.object.Enabled && row.Kind == routing.KindUser {
+			add(Drift{Kind: Disabled, Mailbox: row.Mailbox, Address: row.Addresses[0]})
+		}
+		was, isListed := listed[row.Mailbox]
+		if !isListed {
+			add(Drift{Kind: Unlisted, Mailbox: row.Mailbox, Address: row.Addresses[0]})
+		} else if was != "" && !slices.Contains(o.object.Addresses, was) {
+			if owner, taken := owners[was]; taken {
+				add(Drift{Kind: Repaired, Mailbox: row.Mailbox, Address: was, Owner: owner})
+			} else {
+				add(Drift{Kind: Readdress, Mailbox: row.Mailbox, Address: was})
+			}
+		}
+		wanted, err := m.Row(&o.object, &record)
+		if err != nil {
+			add(Drift{Kind: Unreadable, Mailbox: row.Mailbox, Address: row.Addresses[0], Text: err.Error()})
+			continue
+		}
+		for _, a := range wanted.Addresses {
+			if !slices.Contains(row.Addresses, a) {
+				add(Drift{Kind: NewName, Mailbox: row.Mailbox, Address: a})
+			}
+		}
+		for _, a := range row.Addresses {
+			if a != was && !slices.Contains(wanted.Addresses, a) {
+				add(Drift{Kind: LostName, Mailbox: row.Mailbox, Address: a})
+			}
+		}
+	}
+	for i := range v.seen {
+		o := &v.seen[i]
+		if o.agency != agency || !o.object.Kind.Mailbox() {
+			continue
+		}
+		if _, routed := mapping.Mailbox(o.object.ID); !routed {
+			add(Drift{Kind: Unlisted, Mailbox: o.object.ID, Address: o.object.Primary()})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Drift) int {
+		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.Kind, b.Kind))
+	})
+	return out
+}
+
+// Additions returns the rows of an agency with what the directory has more than its mapping:
+// new mailboxes of the agency, and new names of known ones. Nothing is taken from anybody;
+// what another mailbox has, in the table or in the directory, isn't among them.
+func Additions(v *View, m *model.Model, s *routing.State, agency routing.AgencyID) (rows []routing.Row, refused []error) {
+	record, known := s.Agency(agency)
+	if !known {
+		return nil, nil
+	}
+	mapping := s.Mapping(agency)
+	free := func(name string, id routing.MailboxID) bool {
+		for _, c := range s.Claims(name) {
+			if c.Mailbox != id || c.Agency != agency {
+				return false
+			}
+		}
+		return true
+	}
+	for i := range v.seen {
+		o := &v.seen[i]
+		if o.agency != agency || !o.object.Kind.Mailbox() {
+			continue
+		}
+		wanted, err := m.Row(&o.object, &record)
+		if err != nil {
+			refused = append(refused, err)
+			continue
+		}
+		now, routed := routing.Row{}, false
+		if mapping != nil {
+			now, routed = mapping.Mailbox(o.object.ID)
+		}
+		if !routed {
+			now = wanted
+			now.Addresses, now.Logins = nil, nil
+		}
+		before := len(now.Addresses) + len(now.Logins)
+		now.Addresses, now.Logins = slices.Clone(now.Addresses), slices.Clone(now.Logins)
+		for _, a := range wanted.Addresses {
+			if !slices.Contains(now.Addresses, a) && free(string(a), o.object.ID) {
+				now.Addresses = append(now.Addresses, a)
+			}
+		}
+		for _, l := range wanted.Logins {
+			if !slices.Contains(now.Logins, l) && free(string(l), o.object.ID) {
+				now.Logins = append(now.Logins, l)
+			}
+		}
+		switch {
+		case len(now.Addresses)+len(now.Logins) == before:
+		case !routed && (len(now.Addresses) == 0 || now.Addresses[0] != wanted.Addresses[0]):
+			// Its own address is somebody else's in the table: that needs a list.
+		default:
+			rows = append(rows, now)
+		}
+	}
+	return rows, refused
+}

@@ -1,0 +1,234 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"mailcutover/identity/directory"
+	"mailcutover/identity/model"
+	"mailcutover/routing"
+)
+
+// Options are what a watch needs.
+type Options struct {
+	Source directory.Directory // whose word counts
+	Target directory.Directory // nil: there is none
+	Model  *model.Model
+
+	Every time.Duration // between two readings; 0: only on demand
+	// ProofAge is how old a reading may be for "nobody has this address"; 0 is an hour.
+	ProofAge time.Duration
+	// Rate is how many questions a second may be asked at RCPT; 0 is 20.
+	Rate float64
+	// AskTimeout is how long one of them may take; 0 is 2 s.
+	AskTimeout time.Duration
+
+	// Read is called after each reading that came to its end, by the watch's goroutine.
+	Read func(ctx context.Context, source, target *View)
+	// Failed is called after one that didn't.
+	Failed func(err error)
+
+	Logger *slog.Logger
+	Now    func() time.Time // nil is time.Now
+}
+
+// Watch reads directories. Its methods are safe for concurrent use; [Watch.Run] is called
+// once.
+type Watch struct {
+	o    Options
+	log  *slog.Logger
+	now  func() time.Time
+	rate *rate.Limiter
+
+	source, target atomic.Pointer[View]
+	due            chan struct{}
+
+	mu      sync.Mutex
+	waiting []chan error // for the next reading to end
+
+	absent answers
+}
+
+// New returns a watch that has read nothing yet.
+func New(o Options) (*Watch, error) {
+	if o.Source == nil || o.Model == nil {
+		return nil, errors.New("watch directories: want a source and a model")
+	}
+	if o.ProofAge == 0 {
+		o.ProofAge = time.Hour
+	}
+	if o.Rate == 0 {
+		o.Rate = 20
+	}
+	if o.AskTimeout == 0 {
+		o.AskTimeout = 2 * time.Second
+	}
+	w := &Watch{o: o, log: o.Logger, now: o.Now, rate: rate.NewLimiter(rate.Limit(o.Rate), int(max(o.Rate, 1))), due: make(chan struct{}, 1)}
+	if w.log == nil {
+		w.log = slog.New(slog.DiscardHandler)
+	}
+	if w.now == nil {
+		w.now = time.Now
+	}
+	return w, nil
+}
+
+// Views returns the last reading of each directory; nil where there is none.
+func (w *Watch) Views() (source, target *View) { return w.source.Load(), w.target.Load() }
+
+// Run reads at once, then on schedule and when it is asked to, until ctx ends.
+func (w *Watch) Run(ctx context.Context) error {
+	var tick <-chan time.Time
+	if w.o.Every > 0 {
+		t := time.NewTicker(w.o.Every)
+		defer t.Stop()
+		tick = t.C
+	}
+	for {
+		w.mu.Lock()
+		waiting := w.waiting
+		w.waiting = nil
+		w.mu.Unlock()
+		err := w.read(ctx)
+		for _, c := range waiting {
+			c <- err
+		}
+		select {
+		case <-tick:
+		case <-w.due:
+		case <-ctx.Done():
+			return fmt.Errorf("watch directories: %w", ctx.Err())
+		}
+	}
+}
+
+// Refresh reads the directories now, and returns when a reading that began after the call has
+// ended.
+func (w *Watch) Refresh(ctx context.Context) error {
+	c := make(chan error, 1)
+	w.mu.Lock()
+	w.waiting = append(w.waiting, c)
+	w.mu.Unlock()
+	select {
+	case w.due <- struct{}{}:
+	default: // is asked for already
+	}
+	select {
+	case err := <-c:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("read directories: %w", ctx.Err())
+	}
+}
+
+// read reads both directories and takes both over, or neither.
+func (w *Watch) read(ctx context.Context) error {
+	source, err := w.view(ctx, w.o.Source)
+	var target *View
+	if err == nil && w.o.Target != nil {
+		target, err = w.view(ctx, w.o.Target)
+	}
+	if err != nil {
+		w.log.Error("directories were not read", "error", err)
+		if w.o.Failed != nil && ctx.Err() == nil {
+			w.o.Failed(err)
+		}
+		return err
+	}
+	w.source.Store(source)
+	w.target.Store(target)
+	w.log.Info("directories read", "directory", source.Snapshot.Directory, "objects", source.Snapshot.Objects, "problems", len(source.Problems),
+		"seconds", source.Snapshot.Ended.Sub(source.Snapshot.Began).Seconds())
+	if w.o.Read != nil {
+		w.o.Read(ctx, source, target)
+	}
+	return nil
+}
+
+func (w *Watch) view(ctx context.Context, d directory.Directory) (*View, error) {
+	b := newBuilder(d.Name(), w.o.Model, w.now())
+	snapshot, err := d.Read(ctx, b.add)
+	if err != nil {
+		return nil, err
+	}
+	b.view.Snapshot = snapshot
+	return b.view, nil
+}
+
+// ErrUnproven is wrapped by the error of [Watch.Absent] where nothing is proven.
+var ErrUnproven = errors.New("it isn't proven that nobody has the address")
+
+// Absent returns nil if it is certain that nobody has an address: the last whole reading of the
+// source's directory is young enough and doesn't know it, and the directory, asked now,
+// doesn't either (docs/architecture/promises.md, P5). Every other outcome is an error. It
+// waits for AskTimeout at most.
+func (w *Watch) Absent(ctx context.Context, a routing.Address) error {
+	v := w.source.Load()
+	switch {
+	case v == nil:
+		return fmt.Errorf("%w: %w", ErrUnproven, errNever)
+	case w.now().Sub(v.Snapshot.Began) > w.o.ProofAge:
+		return fmt.Errorf("%w: %s was last read at %s", ErrUnproven, v.Snapshot.Directory, v.Snapshot.Began.Format(time.RFC3339))
+	case v.Facts.Knows(a):
+		return fmt.Errorf("%w: %s had it when it was read", ErrUnproven, v.Snapshot.Directory)
+	case w.absent.lately(a, w.now()):
+		return nil
+	case !w.rate.Allow():
+		return fmt.Errorf("%w: too many questions at once", ErrUnproven)
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.o.AskTimeout)
+	defer cancel()
+	found, err := w.o.Source.Find(ctx, directory.Query{Address: a})
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrUnproven, err)
+	case len(found) > 0:
+		return fmt.Errorf("%w: %s has it", ErrUnproven, w.o.Source.Name())
+	}
+	w.absent.note(a, w.now())
+	return nil
+}
+
+// X500 returns the mailbox of an X.500 name, as the last reading has it.
+func (w *Watch) X500(name string) (routing.MailboxID, bool) {
+	v := w.source.Load()
+	if v == nil {
+		return routing.MailboxID{}, false
+	}
+	return v.X500(name)
+}
+
+// answers remembers for a short time what the directory has denied, so that a sender who tries
+// again and again doesn't ask it each time.
+type answers struct {
+	mu     sync.Mutex
+	denied map[routing.Address]time.Time
+}
+
+const (
+	deniedFor = 30 * time.Second
+	mostKept  = 10_000
+)
+
+func (n *answers) lately(a routing.Address, now time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	at, ok := n.denied[a]
+	return ok && now.Sub(at) < deniedFor
+}
+
+func (n *answers) note(a routing.Address, now time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.denied == nil || len(n.denied) >= mostKept {
+		n.denied = make(map[routing.Address]time.Time)
+	}
+	n.denied[a] = now
+}
