@@ -26,6 +26,10 @@ const (
 	maxInitial = 253
 )
 
+// exchangeUnavailable begins what Exchange says, without a code, when the mailbox's server
+// can't be reached.
+const exchangeUnavailable = answerErrPrefix + " Server Unavailable"
+
 // errProtocol is for a platform that doesn't keep to the protocol.
 var errProtocol = errors.New("protocol error")
 
@@ -296,6 +300,7 @@ func (p *platform) refused(a *login.Attempt, line []byte, told bool) error {
 	switch {
 	case code == "IN-USE", code == "LOGIN-DELAY", code == "SYS/TEMP":
 		return p.fail("login", &putOff{answer: clean(line, maxText), code: code})
+	case bytes.HasPrefix(line, []byte(exchangeUnavailable)):
 	case told && a.Master == nil && (code == "AUTH" || code == "" && !p.has("AUTH-RESP-CODE")):
 		return &login.Rejection{Answer: clean(line, maxText)}
 	}
