@@ -22,6 +22,7 @@ type host struct {
 	dead   bool
 	halted func() bool   // it has died at a write to its disk, and nobody has noticed yet
 	paused chan struct{} // closed when it goes on; nil: it isn't paused
+	eager  bool          // after a pause, what arrived meanwhile is read though its deadline is over
 	conns  []*conn
 	serial int
 }
@@ -29,7 +30,7 @@ type host struct {
 // pause stops whatever the host sends or receives until resume. mu is held.
 func (h *host) pause() {
 	if h.paused == nil {
-		h.paused = make(chan struct{})
+		h.paused, h.eager = make(chan struct{}), h.w.chance(0.5)
 	}
 }
 
@@ -40,14 +41,17 @@ func (h *host) resume() {
 	}
 }
 
-// running waits until the host isn't paused. mu is held, and let go meanwhile.
-func (h *host) running() {
+// running waits until the host isn't paused, and reports whether it was. mu is held, and
+// let go meanwhile.
+func (h *host) running() (paused bool) {
 	for h.paused != nil && !h.dead {
+		paused = true
 		ch := h.paused
 		h.w.mu.Unlock()
 		<-ch
 		h.w.mu.Lock()
 	}
+	return paused
 }
 
 // fate is what becomes of the segments of a killed process that are on their way.
@@ -159,8 +163,12 @@ func (c *conn) Read(p []byte) (int, error) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
 	for {
-		c.host.running()
+		paused := c.host.running()
 		switch {
+		case paused && c.host.eager && len(c.in) > 0 && !c.ended && !c.host.dead:
+			n := copy(p, c.in)
+			c.in = c.in[n:]
+			return n, nil
 		case c.err != nil:
 			return 0, c.failed("read", c.err)
 		case c.rd.over():

@@ -199,7 +199,7 @@ func (l *life) open(disk *memdisk.Disk) (err error) {
 	if err != nil {
 		return err
 	}
-	l.spool, err = spool.Open(spool.Options{Disk: disk, Dir: "/data/spool", Node: m.name, Alarms: l.alarms, Logger: l.log, Now: m.wall, SegmentBytes: 256 << 10})
+	l.spool, err = spool.Open(spool.Options{Disk: disk, Dir: "/data/spool", Node: string(m.id), Alarms: l.alarms, Logger: l.log, Now: m.wall, SegmentBytes: 256 << 10})
 	if err != nil {
 		return err
 	}
@@ -259,7 +259,7 @@ func (l *life) open(disk *memdisk.Disk) (err error) {
 	l.part(l.tend)
 	return l.listen(transfer.New(transfer.Options{
 		Gate: l.gate, Platforms: platforms, Spool: l.spool, Added: l.added, Ledger: book,
-		Node: m.name + ".example", Installation: "sim", HopLimit: 50, OwnLimit: 5,
+		Node: string(m.id) + ".example", Installation: "sim", HopLimit: 50, OwnLimit: 5,
 		Answers: l.ctx, Alarms: l.alarms, Observer: nobody{}, Logger: l.log,
 	}))
 }

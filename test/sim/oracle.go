@@ -33,6 +33,8 @@ type oracle struct {
 	backlog  map[boxOf][]*held
 	opened   map[routing.AgencyID]int
 	shut     map[routing.AgencyID]bool   // everybody was told that it is locked
+	intended map[string]intended         // by transaction: the last intent
+	local    map[markOf]time.Time        // since when a node itself has locked an agency
 	said     map[routing.AgencyID]string // platform of the last success
 	accepts  int
 	twice    int
@@ -80,6 +82,12 @@ type markOf struct {
 	agency routing.AgencyID
 }
 
+// intended is a node that is about to write a dot.
+type intended struct {
+	node string
+	at   time.Time
+}
+
 type boxOf struct {
 	node string
 	key  spool.Key
@@ -98,6 +106,7 @@ func newOracle(r *Run) *oracle {
 		mail: map[string]map[string]*copies{}, named: map[string]int{}, of: map[string]string{}, unnamed: map[string]bool{},
 		sent: map[string][]string{}, chain: map[routing.AgencyID]*chain{}, answers: map[version]string{}, marks: map[markOf]routing.Epoch{},
 		backlog: map[boxOf][]*held{}, opened: map[routing.AgencyID]int{}, shut: map[routing.AgencyID]bool{}, said: map[routing.AgencyID]string{},
+		intended: map[string]intended{}, local: map[markOf]time.Time{},
 	}
 	for _, a := range r.agencies {
 		o.chain[a.id] = &chain{at: -1, current: a.source}
@@ -156,6 +165,11 @@ func (o *oracle) takes(a accepted) {
 func (o *oracle) delivered(id routing.AgencyID, a accepted) {
 	if o.shut[id] {
 		o.w.violated("lock", "%s took %s (transaction %s) for agency %s, of which all nodes said that it is locked", a.platform, a.message, a.transaction, id)
+	}
+	if by, known := o.intended[a.transaction]; known {
+		if since, is := o.local[markOf{by.node, id}]; is && by.at.After(since) {
+			o.w.violated("lock", "%s brought %s (transaction %s) to %s after it had locked agency %s itself", by.node, a.message, a.transaction, a.platform, id)
+		}
 	}
 	c := o.chain[id]
 	if c.current == a.platform {
@@ -223,9 +237,19 @@ func (o *oracle) success(id routing.AgencyID, platform string, op operation.Oper
 // have been opened before it. mu is held.
 func (o *oracle) locked(id routing.AgencyID, opened int) { o.shut[id] = o.opened[id] == opened }
 
+// lockedHere is a lock that a node has told as its own. mu is held.
+func (o *oracle) lockedHere(node string, id routing.AgencyID) {
+	o.local[markOf{node, id}] = time.Now()
+}
+
 // opening is what may open an agency that was locked. mu is held.
 func (o *oracle) opening(id routing.AgencyID) {
 	o.shut[id] = false
+	for m := range o.local {
+		if m.agency == id {
+			delete(o.local, m)
+		}
+	}
 	o.opened[id]++
 }
 
@@ -279,8 +303,27 @@ func (o *oracle) published(node string, s *routing.State) {
 	}
 }
 
+// passedOn is a platform's 250 that a node passes on, for all recipients or the n-th (I4).
+// A node whose clock stood still can't know better. It is called by the node.
+func (o *oracle) passedOn(node string, in *ledger.Intent, n, answers int) {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	for i, r := range in.Recipients {
+		c := o.chain[r.Agency]
+		if c == nil || answers > 1 && i != n || !o.run.clocksRun || c.current == string(in.Platform) {
+			continue
+		}
+		o.w.violated("I4", "%s passes on the 250 of %s for %s (transaction %s) while it is on %s", node, in.Platform, r.Agency, in.Transaction, c.current)
+	}
+}
+
 // forget is a node whose disk is gone. mu is held.
 func (o *oracle) forget(node string) {
+	for m := range o.local {
+		if m.node == node {
+			delete(o.local, m)
+		}
+	}
 	for m := range o.marks {
 		if m.node == node {
 			delete(o.marks, m)
@@ -404,7 +447,7 @@ type intents struct {
 	*ledger.Ledger
 	run  *Run
 	node string
-	open map[ledger.Ticket]mail.TransactionID
+	open map[ledger.Ticket]*ledger.Intent
 }
 
 // Intend implements transfer.Ledger.
@@ -415,9 +458,12 @@ func (i *intents) Intend(in *ledger.Intent) (ledger.Ticket, error) {
 	defer w.mu.Unlock()
 	if err == nil {
 		if i.open == nil {
-			i.open = map[ledger.Ticket]mail.TransactionID{}
+			i.open = map[ledger.Ticket]*ledger.Intent{}
 		}
-		i.open[t] = in.Transaction
+		kept := *in
+		kept.Recipients = slices.Clone(in.Recipients)
+		i.open[t] = &kept
+		i.run.oracle.intended[string(in.Transaction)] = intended{i.node, time.Now()}
 		i.run.oracle.sent[i.node] = append(i.run.oracle.sent[i.node], string(in.Transaction))
 		w.note("%s intends %s to %s, epoch %s", i.node, in.Transaction, in.Platform, in.Recipients[0].Epoch)
 	}
@@ -429,12 +475,18 @@ func (i *intents) Outcome(t ledger.Ticket, answers ...ledger.Answer) {
 	i.Ledger.Outcome(t, answers...)
 	w := i.run.World
 	w.mu.Lock()
-	id := i.open[t]
+	in := i.open[t]
 	delete(i.open, t)
 	w.mu.Unlock()
-	for _, a := range answers {
+	if in == nil {
+		return
+	}
+	for n, a := range answers {
+		if a.Result == ledger.ResultDelivered {
+			i.run.oracle.passedOn(i.node, in, n, len(answers))
+		}
 		if a.Result == ledger.ResultInDoubt || a.Result == ledger.ResultNotAcknowledged {
-			i.run.oracle.doubt(string(id), i.node+" says "+a.Result.String())
+			i.run.oracle.doubt(string(in.Transaction), i.node+" says "+a.Result.String())
 			return
 		}
 	}

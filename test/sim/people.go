@@ -40,8 +40,13 @@ var acts = []act{
 		_, err := c.Unlock(ctx, a, []routing.AgencyID{ag.id})
 		return err
 	}},
-	{"lock on a node", func(_ context.Context, _ *Run, l *life, _ *control.Control, _ control.Act, ag *agency) error {
+	{"lock on a node", func(_ context.Context, r *Run, l *life, _ *control.Control, _ control.Act, ag *agency) error {
 		_, err := l.keeper.LockLocal(ag.id, "anna", "sim")
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if err == nil && !l.host.dead {
+			r.oracle.lockedHere(l.m.name, ag.id)
+		}
 		return err
 	}},
 	{"settle", func(ctx context.Context, _ *Run, _ *life, c *control.Control, a control.Act, ag *agency) error {
@@ -185,13 +190,32 @@ func (r *Run) operate(ag *agency, emergency bool) {
 		return
 	}
 	m := up[r.rng.IntN(len(up))]
-	l := m.life
 	abort := r.chance(0.1)
 	patience := r.evenly(0, 2*time.Second)
+	if !abort {
+		patience = 0
+	}
+	r.operateAt(m, ag, emergency, patience)
+}
+
+// switching is an operation that somebody has begun.
+type switching struct {
+	op    operation.Operation
+	err   error
+	ended bool
+}
+
+func (s *switching) done() bool { return s.ended && s.err == nil && s.op.Step == operation.StepDone }
+
+// operateAt switches an agency at a node that runs. Who began it waits for so long before
+// it is aborted; 0: until it ends. mu is held.
+func (r *Run) operateAt(m *machine, ag *agency, emergency bool, patience time.Duration) *switching {
+	l := m.life
+	s := new(switching)
 	r.ops++
 	m.ends.Go(func() {
 		ctx := l.ctx
-		if abort {
+		if patience > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, patience)
 			defer cancel()
@@ -209,12 +233,13 @@ func (r *Run) operate(ag *agency, emergency bool) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.ops--
+		s.op, s.err, s.ended = op, err, true
 		r.note("%s of %s on %s ends: %s, %v", req.Kind, ag.id, m.name, op.Step, err)
 		if l.host.dead {
 			return // nobody hears of it
 		}
 		switch {
-		case err == nil && op.Step == operation.StepDone:
+		case s.done():
 			r.done[string(req.Kind)+" done"]++
 			r.oracle.success(ag.id, winner, op)
 		case op.Step == operation.StepAborted:
@@ -225,4 +250,5 @@ func (r *Run) operate(ag *agency, emergency bool) {
 			r.done[string(req.Kind)+" refused, or left"]++
 		}
 	})
+	return s
 }

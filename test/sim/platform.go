@@ -17,6 +17,8 @@ type platform struct {
 
 	down    bool
 	slow    time.Duration // that a dot's answer takes at most
+	exactly time.Duration // that it takes; 0: drawn
+	dots    int           // so far
 	refuse  float64       // how many dots are answered 451
 	drop    float64       // how many dots get no answer; half of them are taken
 	putOff  float64       // how many RCPTs are answered 450
@@ -153,7 +155,11 @@ func (i *inbound) dot(c *conn, body string) {
 	if t := transactionID.FindStringSubmatch(body); t != nil {
 		transaction = t[1]
 	}
+	p.dots++
 	work := p.w.between(0, max(p.slow, 2*time.Millisecond))
+	if p.exactly > 0 {
+		work = p.exactly
+	}
 	if p.slow > 0 {
 		p.w.fault("platform is slow")
 	}

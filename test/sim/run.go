@@ -41,6 +41,7 @@ type Run struct {
 	lostDisk  map[string]bool // nodes whose disk was lost with mail on it
 	byHand    bool            // only people can open what is closed
 	clocksRun bool            // nodes' clocks go on while their machines are stopped
+	scene     *scene          // that is played; nil: all is drawn
 
 	messages int
 	toSend   int
@@ -86,15 +87,34 @@ const (
 
 // newRun draws the world of a seed.
 func newRun(seed uint64, log io.Writer) *Run {
-	r := &Run{World: newWorld(seed, log), Seed: seed, boxes: map[spool.Key]string{}, lostDisk: map[string]bool{}, done: map[string]int{}}
+	r := emptyRun(seed, log)
 	r.clocksRun = r.chance(0.7)
-	for i := range 2 + r.rng.IntN(2) {
-		a := &agency{id: routing.AgencyID(fmt.Sprintf("agency%d", i+1)), source: "exchange", target: "ox", armed: r.chance(0.6)}
-		for n := range 2 + r.rng.IntN(2) {
-			a.addresses = append(a.addresses, fmt.Sprintf("m%d@%s.example", n, a.id))
+	for range 2 + r.rng.IntN(2) {
+		a := r.addAgency(r.chance(0.6))
+		for range 2 + r.rng.IntN(2) {
+			a.addAddress()
 		}
-		r.agencies = append(r.agencies, a)
 	}
+	r.build(2 + r.rng.IntN(3))
+	return r
+}
+
+func emptyRun(seed uint64, log io.Writer) *Run {
+	return &Run{World: newWorld(seed, log), Seed: seed, boxes: map[spool.Key]string{}, lostDisk: map[string]bool{}, done: map[string]int{}}
+}
+
+func (r *Run) addAgency(armed bool) *agency {
+	a := &agency{id: routing.AgencyID(fmt.Sprintf("agency%d", len(r.agencies)+1)), source: "exchange", target: "ox", armed: armed}
+	r.agencies = append(r.agencies, a)
+	return a
+}
+
+func (a *agency) addAddress() {
+	a.addresses = append(a.addresses, fmt.Sprintf("m%d@%s.example", len(a.addresses), a.id))
+}
+
+// build makes the world around the agencies, with so many nodes.
+func (r *Run) build(nodes int) {
 	r.oracle = newOracle(r)
 	for _, name := range []string{"exchange", "ox"} {
 		r.platforms = append(r.platforms, &platform{w: r.World, name: name, limit: connectionLimit, takes: r.oracle.takes})
@@ -102,19 +122,24 @@ func newRun(seed uint64, log io.Writer) *Run {
 	r.drawServers(3)
 	r.adminLink = r.newLink()
 	r.admin = &host{w: r.World, name: "admin", addr: netip.MustParseAddr("192.0.2.99")}
-	for i := range 2 + r.rng.IntN(3) {
-		name := fmt.Sprintf("mx%d", i+1)
-		m := &machine{
-			host: &host{w: r.World, name: name, addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}, run: r, id: routing.NodeID(name),
-			disk: newDisk(), front: r.newLink(), redis: r.newLink(), platforms: map[string]*link{},
-		}
-		for _, p := range r.platforms {
-			m.platforms[p.name] = r.newLink()
-		}
-		r.machines = append(r.machines, m)
+	for i := range nodes {
+		r.addMachine(fmt.Sprintf("mx%d", i+1), routing.NodeID(fmt.Sprintf("mx%d", i+1)))
 	}
 	r.senders = &sender{w: r.World, addr: netip.MustParseAddr("198.51.100.7"), pick: r.anyNode, told: r.oracle.told, lost: r.oracle.lost}
-	return r
+}
+
+// addMachine makes another machine, for a process of a node, which is not started yet.
+func (r *Run) addMachine(name string, id routing.NodeID) *machine {
+	addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(len(r.machines) + 1)})
+	m := &machine{
+		host: &host{w: r.World, name: name, addr: addr}, run: r, id: id,
+		disk: newDisk(), front: r.newLink(), redis: r.newLink(), platforms: map[string]*link{},
+	}
+	for _, p := range r.platforms {
+		m.platforms[p.name] = r.newLink()
+	}
+	r.machines = append(r.machines, m)
+	return m
 }
 
 // newDisk returns an empty disk with the directory that an installation makes.
@@ -265,9 +290,15 @@ func (r *Run) happen() error {
 	}
 	r.mu.Lock()
 	r.note("all nodes serve")
-	r.plan()
+	if r.scene == nil {
+		r.plan()
+	}
 	r.mu.Unlock()
-	r.run(loadTime+2*time.Second, nil)
+	if r.scene == nil {
+		r.run(loadTime+2*time.Second, nil)
+	} else {
+		r.scene.play(&stage{r})
+	}
 	r.mu.Lock()
 	r.heal()
 	r.healedAt = time.Now()

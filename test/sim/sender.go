@@ -15,6 +15,7 @@ var errRefused = error(syscall.ECONNREFUSED)
 type message struct {
 	id    string
 	rcpts []string // still to be delivered
+	first *machine // that is tried first; nil: any
 	tries int
 }
 
@@ -61,6 +62,9 @@ func (s *sender) send(m *message) {
 func (s *sender) try(m *message) {
 	m.tries++
 	n := s.pick()
+	if m.tries == 1 && m.first != nil {
+		n = m.first
+	}
 	if n == nil {
 		s.again(m)
 		return
