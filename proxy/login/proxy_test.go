@@ -540,3 +540,41 @@ func TestShutdownDuringALogin(t *testing.T) {
 
 // cutPatience is far below the time that a platform may take.
 const cutPatience = 5 * time.Second
+
+// TestAddresses is about who the client is: behind a load balancer, and towards the platform.
+func TestAddresses(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	w := newWorld(t, func(o *Options, l *Listener, e []Endpoint) {
+		l.ProxyNets = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		e[0].Way.Hosts, e[0].Identity = []string{ln.Addr().String()}, IdentityProxyV2
+	})
+	nc, err := net.Dial("tcp", w.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(nc, "PROXY TCP4 192.0.2.1 192.0.2.9 4711 143\r\nLOGIN anna s3cret\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	platform, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer platform.Close()
+	_ = platform.SetDeadline(time.Now().Add(patience))
+	header := make([]byte, 28)
+	if _, err := io.ReadFull(platform, header); err != nil {
+		t.Fatal(err)
+	}
+	if want := dial.AppendProxyV2(nil, netip.MustParseAddrPort("192.0.2.1:4711"), netip.MustParseAddrPort("192.0.2.9:143")); string(header) != string(want) {
+		t.Errorf("the platform got the header %x, want %x", header, want)
+	}
+	if l, _ := w.proxy.Sessions(Filter{Address: netip.MustParseAddr("192.0.2.1")}, 0); len(l) != 1 || l[0].Client.Port() != 4711 {
+		t.Errorf("sessions: %+v", l)
+	}
+}

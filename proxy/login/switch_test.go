@@ -1,16 +1,19 @@
 package login
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"mailcutover/node"
+	"mailcutover/proxy/dial"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
 )
@@ -25,6 +28,9 @@ func TestClosingAtEachStep(t *testing.T) {
 		want   string // what the client hears
 		losing bool   // the losing platform saw the credentials
 	}{
+		{"dial", "", "publish", "yes", false},
+		{"dial", "", "abort", "yes", false},
+		{"dial", "", "lock", "no locked", false},
 		{"accept", "", "publish", "yes", false},
 		{"accept", "", "abort", "yes", false},
 		{"accept", "", "lock", "no locked", false},
@@ -38,6 +44,19 @@ func TestClosingAtEachStep(t *testing.T) {
 		t.Run(fmt.Sprintf("%s, %q, %s", test.at, test.answer, test.end), func(t *testing.T) {
 			w := newWorld(t, nil)
 			var once sync.Once
+			dialed := make(chan struct{})
+			w.hookDial("exchange", func(ctx context.Context) {
+				if test.at == "dial" {
+					once.Do(func() {
+						w.begin()
+						if test.end == "lock" {
+							w.lock()
+						}
+						<-ctx.Done() // the cut reaches it
+						close(dialed)
+					})
+				}
+			})
 			w.exchange.setStep(func(at, _ string) string {
 				answer := ""
 				if at == test.at {
@@ -58,6 +77,9 @@ func TestClosingAtEachStep(t *testing.T) {
 				if l := w.gate.Load("health"); l.Open+l.Dotted != 0 {
 					t.Errorf("the drain waits for %+v while the login does", l)
 				}
+			}
+			if test.at == "dial" {
+				<-dialed
 			}
 			w.until("the losing platform's connection is closed", func() bool { return w.exchange.opened.Load() == 0 })
 			losing := len(w.exchange.seen())
@@ -403,6 +425,7 @@ func TestSessionsDoNotMix(t *testing.T) {
 func TestAThousandSessions(t *testing.T) {
 	const sessions, spread = 1000, time.Second
 	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.Spread = spread })
+	before := descriptors(t)
 	peers := make([]*peer, sessions)
 	var group sync.WaitGroup
 	next := make(chan int)
@@ -424,6 +447,9 @@ func TestAThousandSessions(t *testing.T) {
 	for _, p := range peers {
 		_ = p.nc.SetDeadline(time.Now().Add(patience))
 	}
+	if open := descriptors(t); open != 0 && open < 4*sessions {
+		t.Errorf("%d descriptors for %d sessions: they are not counted right", open, sessions)
+	}
 	began := time.Now()
 	w.begin()
 	w.until("drained", func() bool { return len(w.gate.Drained()) == 1 })
@@ -439,6 +465,8 @@ func TestAThousandSessions(t *testing.T) {
 	told := time.Since(began)
 	w.until("all have left", func() bool { return w.proxy.Counts() == Counts{} && w.server.Connections() == 0 })
 	w.until("the platform has none", func() bool { return w.exchange.opened.Load() == 0 })
+	// The listener's epoll set and the like come with the first session.
+	w.until("the descriptors are closed", func() bool { return descriptors(t) <= before+8 })
 	t.Logf("drained after %s, all told after %s", drained, told)
 	if early == sessions {
 		t.Error("all were told at once")
@@ -446,4 +474,28 @@ func TestAThousandSessions(t *testing.T) {
 	if told > spread+5*time.Second { // the machine may be busy
 		t.Errorf("told after %s, want within %s", told, spread)
 	}
+}
+
+// descriptors returns how many this process has; 0 where that can't be said.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(all)
+}
+
+// hookDial has before called before each dial of a platform, with the dial's context.
+func (w *world) hookDial(platform routing.PlatformID, before func(context.Context)) {
+	w.t.Helper()
+	ep := w.proxy.endpoint(platform, "toy")
+	dialer, err := dial.New(ep.Way, dial.Options{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		before(ctx)
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ep.dialer = dialer // nobody has logged in yet
 }
