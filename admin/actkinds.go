@@ -115,7 +115,7 @@ func dropKind() *kind {
 			if err != nil {
 				return c, nil, err
 			}
-			what.DryRun, what.Expected = false, &counted.Body.Named
+			what.DryRun, what.Expected, what.Digest = false, &counted.Body.Named, counted.Body.Digest
 			c = approval.Content{Kind: in.Kind, Node: routing.NodeID(s.Node), Agency: routing.AgencyID(what.Agency)}
 			c.Parameters, err = parameters(in.Kind, what)
 			return c, []string{fmt.Sprintf("drop %d recipients from the spool of node %s: %s", counted.Body.Named, s.Node, what.subject()), "nobody is told, and nothing brings that mail back"}, err
@@ -124,7 +124,7 @@ func dropKind() *kind {
 			if p.Node != routing.NodeID(s.Node) {
 				return p.Content, problem(http.StatusConflict, "say it to node "+string(p.Node), "proposal %s is for the spool of node %s, this is %s", p.ID, p.Node, s.Node)
 			}
-			return p.Content, nil // the number of recipients is compared when it is done
+			return p.Content, nil // which recipients they are is compared when it is done
 		},
 		use: func(s *Server, ctx context.Context, p *approval.Proposal) (*Started, error) {
 			var what SpoolAct

@@ -181,7 +181,13 @@ func TestSpoolActs(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	act(412, "drop", `{"agency":"health","reason":"r","expected_recipients":2}`)
-	body := fmt.Sprintf(`{"message":%q,"reason":"spam","expected_recipients":1}`, first)
+	one := act(200, "drop", fmt.Sprintf(`{"message":%q,"reason":"r","dry_run":true}`, first))
+	other := act(200, "drop", fmt.Sprintf(`{"message":%q,"reason":"r","dry_run":true}`, second))
+	if one.Named != 1 || other.Named == 0 || one.Digest == other.Digest {
+		t.Errorf("%+v and %+v", one, other)
+	}
+	act(412, "drop", fmt.Sprintf(`{"message":%q,"reason":"r","expected_digest":%q}`, first, other.Digest)) // of as many, but others
+	body := fmt.Sprintf(`{"message":%q,"reason":"spam","expected_recipients":1,"expected_digest":%q}`, first, one.Digest)
 	if got := act(200, "drop", body, "Idempotency-Key", "k"); got.Changed != 1 || got.Act != "drop" {
 		t.Errorf("%+v", got)
 	}

@@ -2,8 +2,11 @@ package admin
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io/fs"
 	"net/http"
 	"path/filepath"
@@ -30,6 +33,7 @@ type SpoolAct struct {
 	Reason   string `json:"reason" minLength:"1" maxLength:"300"`
 	DryRun   bool   `json:"dry_run,omitempty" doc:"Only count"`
 	Expected *int   `json:"expected_recipients,omitempty" minimum:"0" doc:"412 if another number of recipients is named"`
+	Digest   string `json:"expected_digest,omitempty" maxLength:"64" doc:"Of an earlier answer: 412 if other messages or recipients are named"`
 }
 
 // SpoolActed is what it did.
@@ -39,6 +43,7 @@ type SpoolActed struct {
 	Changed int    `json:"changed" doc:"Recipients; of a retry, waiting ones and mailboxes that paused"`
 	Busy    int    `json:"busy" doc:"Recipients that were left, because a delivery is under way for them or their mailbox"`
 	DryRun  bool   `json:"dry_run,omitempty"`
+	Digest  string `json:"digest,omitempty" doc:"Of which messages and recipients were named; present if they were counted beforehand"`
 }
 
 // SpoolRate is how many messages a second go to a platform.
@@ -175,13 +180,20 @@ func (s *Server) spoolActs(ctx context.Context, a *act, in SpoolAct) (*reply[Spo
 		}
 	}
 	out := &reply[SpoolActed]{Body: SpoolActed{Act: a.name, DryRun: in.DryRun}}
-	if in.DryRun || in.Expected != nil {
+	what := queue.Subject{Transaction: f.Transaction, Agency: f.Agency, Key: f.Key, State: f.State, All: in.All}
+	if in.DryRun || in.Expected != nil || in.Digest != "" {
+		n := newNamed()
 		s.Spool.Each(f, func(e spool.Entry) bool {
 			if a.changes(e.State) {
-				out.Body.Named++
+				n.add(&e)
 			}
 			return true
 		})
+		what.Only = n.has // mail that comes meanwhile isn't what was looked at
+		out.Body.Named, out.Body.Digest = len(n.all), n.digest()
+		if in.Digest != "" && in.Digest != out.Body.Digest {
+			return nil, problem(http.StatusPreconditionFailed, "look at it again: mailcutover spool list", "%s names other messages or recipients than were expected, %d recipients now", a.name, out.Body.Named)
+		}
 		if in.Expected != nil && *in.Expected != out.Body.Named {
 			return nil, problem(http.StatusPreconditionFailed, "look at it again: mailcutover spool list", "%s names %d recipients now, expected were %d", a.name, out.Body.Named, *in.Expected)
 		}
@@ -193,7 +205,7 @@ func (s *Server) spoolActs(ctx context.Context, a *act, in SpoolAct) (*reply[Spo
 	if err := s.record(ctx, audit.Entry{Subject: in.subject(), Reason: reason}); err != nil {
 		return nil, err
 	}
-	done, err := a.do(queue.Subject{Transaction: f.Transaction, Agency: f.Agency, Key: f.Key, State: f.State, All: in.All}, fmt.Sprintf("%s (%s)", reason, who))
+	done, err := a.do(what, fmt.Sprintf("%s (%s)", reason, who))
 	s.Logger.InfoContext(ctx, "spool changed by a person", "request", requestOf(ctx).id, "act", a.name, "person", who, "reason", reason,
 		"transaction", f.Transaction, "agency", f.Agency, "mailbox", f.Key.String(), "state", in.State, "all", in.All, "changed", done.Changed, "busy", done.Busy, "error", err)
 	if err != nil {
@@ -204,6 +216,34 @@ func (s *Server) spoolActs(ctx context.Context, a *act, in SpoolAct) (*reply[Spo
 	out.Body.Named = max(out.Body.Named, done.Changed+done.Busy)
 	return out, nil
 }
+
+// named are recipients of messages in the spool that an act names.
+type named struct {
+	all map[spooledRecipient]struct{}
+	sum hash.Hash // of all, in order of acceptance
+}
+
+// spooledRecipient is one of a message: no two messages have the same sequence.
+type spooledRecipient struct {
+	sequence  uint64
+	recipient int
+}
+
+func newNamed() *named {
+	return &named{all: make(map[spooledRecipient]struct{}), sum: sha256.New()}
+}
+
+func (n *named) add(e *spool.Entry) {
+	n.all[spooledRecipient{e.Sequence, e.Recipient}] = struct{}{}
+	fmt.Fprintf(n.sum, "%s %d\n", e.Transaction, e.Recipient)
+}
+
+func (n *named) has(e *spool.Entry) bool {
+	_, ok := n.all[spooledRecipient{e.Sequence, e.Recipient}]
+	return ok
+}
+
+func (n *named) digest() string { return hex.EncodeToString(n.sum.Sum(nil)) }
 
 func (a *act) changes(s spool.State) bool {
 	if a.states == nil {

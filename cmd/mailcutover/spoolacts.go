@@ -48,7 +48,7 @@ func newSpoolAct(c *connection, act, short string) *cobra.Command {
 					return err
 				}
 			}
-			what.Expected = &would.Named
+			what.Expected, what.Digest = &would.Named, would.Digest
 			if approval, _ := client.Approval(); approval != "none" {
 				what.Expected = nil // the proposal counts itself
 				return c.propose(cmd, client, admin.NewProposal{Kind: "drop-spooled", Spool: &what, Reason: what.Reason}, unasked)

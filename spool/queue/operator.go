@@ -21,12 +21,15 @@ type Subject struct {
 	Key         spool.Key // a mailbox or fixed address
 	State       spool.State
 	All         bool // needed if no transaction, agency or key is given
+
+	// Only says which of that are meant. It must not block. nil: all.
+	Only func(*spool.Entry) bool
 }
 
 func (s *Subject) filter(reason string) (spool.Filter, error) {
 	named := s.Transaction != "" || s.Agency != "" || s.Key != ""
 	if named == s.All || reason == "" {
-		return spool.Filter{}, fmt.Errorf("subject %+v, reason %q: %w", *s, reason, ErrNoSubject)
+		return spool.Filter{}, fmt.Errorf("agency %q, mailbox %q, message %q, all %t, reason %q: %w", s.Agency, s.Key, s.Transaction, s.All, reason, ErrNoSubject)
 	}
 	return spool.Filter{Transaction: s.Transaction, Agency: s.Agency, Key: s.Key, State: s.State}, nil
 }
@@ -73,6 +76,9 @@ func (q *Queue) Retry(s Subject, reason string) (Acted, error) {
 	due := make(map[ref]struct{})
 	keys := make(map[spool.Key]struct{})
 	q.o.Store.Each(filter, func(e spool.Entry) bool {
+		if s.Only != nil && !s.Only(&e) {
+			return true
+		}
 		switch e.State {
 		case spool.StateWaiting:
 			due[refOf(&e)] = struct{}{}
@@ -121,7 +127,7 @@ func (q *Queue) act(s Subject, reason, prefix string, to func(*spool.Entry) spoo
 		return err
 	}
 	q.o.Store.Each(filter, func(e spool.Entry) bool {
-		if to(&e) != spool.StateUnknown {
+		if to(&e) != spool.StateUnknown && (s.Only == nil || s.Only(&e)) {
 			entries = append(entries, e)
 		}
 		if len(entries) >= 256 {

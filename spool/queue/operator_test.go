@@ -119,3 +119,16 @@ func TestRetryEndsPauses(t *testing.T) {
 		w.stop()
 	})
 }
+
+// TestOnlyWhatIsMeant: mail that came after somebody looked is left, though it fits.
+func TestOnlyWhatIsMeant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		meant := w.put(spool.StateHeld, "a@out.example", 1)
+		later := w.put(spool.StateHeld, "a@out.example", 1)
+		a, err := w.q.Drop(Subject{All: true, Only: func(e *spool.Entry) bool { return e.Transaction == meant }}, "a test")
+		if err != nil || a.Changed != 1 || w.store.state(meant, 0) != spool.StateDropped || w.store.state(later, 0) != spool.StateHeld {
+			t.Errorf("%+v, %v: %s and %s", a, err, w.store.state(meant, 0), w.store.state(later, 0))
+		}
+	})
+}
