@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"mailcutover/internal/platformtest"
 	"mailcutover/mail"
 	"mailcutover/proxy/login"
 )
@@ -28,6 +29,7 @@ type ThroughOptions struct {
 	Platform string                   // host:port
 	Target   login.Target             // as in [AuthenticateOptions]; its client is filled in unless it has an address
 	Login    func(name string) string // what the platform is told; nil: the name as it came
+	TLS      *tls.Config              // not nil: STARTTLS at the platform
 }
 
 // StartThrough starts a proxy, which ends with the test.
@@ -115,7 +117,17 @@ func (p *Through) serve(d login.Dialogue, o ThroughOptions, nc net.Conn, server 
 		if a.Login = a.Name; o.Login != nil {
 			a.Login = o.Login(a.Name)
 		}
-		leg = login.NewLeg(login.LegOptions{Net: platform, Target: target})
+		legOptions := login.LegOptions{Net: platform, Target: target}
+		if o.TLS != nil {
+			legOptions.Target.TLS = login.LegStartTLS
+			legOptions.TLS = func(nc net.Conn) *tls.Conn {
+				t := tls.Client(nc, o.TLS)
+				platform = t
+				return t
+			}
+			legOptions.MaySend = mayIf
+		}
+		leg = login.NewLeg(legOptions)
 		w, err := d.Authenticate(leg, a)
 		var rejected *login.Rejection
 		switch {
@@ -139,6 +151,28 @@ func (p *Through) serve(d login.Dialogue, o ThroughOptions, nc net.Conn, server 
 	return join(client, platform, c.Rest(), leg.Rest())
 }
 
+func mayIf(encrypted bool) error {
+	if !encrypted {
+		return ErrPlain
+	}
+	return nil
+}
+
+// PlatformFiles makes a certificate for a real platform: the files of it and of its key, and
+// what a client trusts it by.
+func PlatformFiles(t testing.TB) (certFile, keyFile string, client *tls.Config) {
+	t.Helper()
+	ca, err := platformtest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	certFile, keyFile, _, err = ca.WriteFiles(t.TempDir(), "localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certFile, keyFile, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}
+}
+
 // join copies both ways, the rests first, until the platform has closed.
 func join(client, platform net.Conn, toPlatform, toClient []byte) error {
 	if _, err := platform.Write(toPlatform); err != nil {
@@ -151,8 +185,8 @@ func join(client, platform net.Conn, toPlatform, toClient []byte) error {
 	go func() {
 		defer close(done)
 		_, _ = io.Copy(platform, client)
-		if t, ok := platform.(*net.TCPConn); ok {
-			_ = t.CloseWrite()
+		if c, ok := platform.(interface{ CloseWrite() error }); ok {
+			_ = c.CloseWrite()
 		}
 	}()
 	_, err := io.Copy(client, platform)

@@ -13,9 +13,14 @@ import (
 
 // Real clients log in at Dovecot, through the dialogue.
 func TestPeers(t *testing.T) {
-	dovecot := peers.StartDovecot(t, peers.DovecotOptions{Logins: true, Users: map[string]string{"anna@ox.example": "se cret"}})
+	cert, key, trust := logintest.PlatformFiles(t)
+	dovecot := peers.StartDovecot(t, peers.DovecotOptions{Logins: true, Extra: "ssl = yes\nssl_cert = <" + cert + "\nssl_key = <" + key + "\n", Users: map[string]string{"anna@ox.example": "se cret"}})
 	for _, identity := range []login.Identity{login.IdentityNone, login.IdentityXCLIENT} {
+		if identity == login.IdentityXCLIENT {
+			trust = nil // and in plain text
+		}
 		through := logintest.StartThrough(t, Dialogue{}, logintest.ThroughOptions{
+			TLS:      trust,
 			Platform: dovecot.POP3,
 			Front:    login.Front{TLS: true},
 			Target:   login.Target{Identity: identity, Client: login.ClientInfo{Addr: "192.0.2.77", Port: "4711", Session: "s-1"}},

@@ -13,9 +13,14 @@ import (
 
 // A client's words go to Dovecot's Pigeonhole, through the dialogue.
 func TestPeers(t *testing.T) {
-	dovecot := peers.StartDovecot(t, peers.DovecotOptions{Logins: true, Users: map[string]string{"anna@ox.example": "secret"}})
+	cert, key, trust := logintest.PlatformFiles(t)
+	dovecot := peers.StartDovecot(t, peers.DovecotOptions{Logins: true, Extra: "ssl = yes\nssl_cert = <" + cert + "\nssl_key = <" + key + "\n", Users: map[string]string{"anna@ox.example": "secret"}})
 	for _, identity := range []login.Identity{login.IdentityNone, login.IdentityXCLIENT} {
+		if identity == login.IdentityXCLIENT {
+			trust = nil // and in plain text
+		}
 		through := logintest.StartThrough(t, Dialogue{}, logintest.ThroughOptions{
+			TLS:      trust,
 			Platform: dovecot.Sieve,
 			Front:    login.Front{TLS: true, RequireTLS: true},
 			Target:   login.Target{Identity: identity, Client: login.ClientInfo{Addr: "192.0.2.77", Port: "4711", Session: "s-1"}},

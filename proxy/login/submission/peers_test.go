@@ -1,6 +1,7 @@
 package submission
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"strconv"
@@ -18,14 +19,18 @@ var anyone = login.ClientInfo{Addr: "192.0.2.77", Port: "4711", Session: "s-1"}
 
 // Real clients log in at real platforms, through the dialogue.
 func TestPeers(t *testing.T) {
+	cert, key, trust := logintest.PlatformFiles(t)
 	sink := peers.StartSink(t)
 	authPort := strconv.Itoa(peers.Port(t))
 	dovecot := peers.StartDovecot(t, peers.DovecotOptions{
 		Logins: true, Relay: sink.Addr,
 		Users: map[string]string{"anna@ox.example": "secret"},
-		Extra: "auth_mechanisms = plain login\nservice auth {\n inet_listener {\n  address = 127.0.0.1\n  port = " + authPort + "\n }\n}\n",
+		Extra: "ssl = yes\nssl_cert = <" + cert + "\nssl_key = <" + key + "\nauth_mechanisms = plain login\nservice auth {\n inet_listener {\n  address = 127.0.0.1\n  port = " + authPort + "\n }\n}\n",
 	})
 	postfix := peers.StartPostfixPlatform(t, peers.PostfixPlatformOptions{Settings: map[string]string{
+		"smtpd_tls_security_level":       "may",
+		"smtpd_tls_cert_file":            cert,
+		"smtpd_tls_key_file":             key,
 		"smtpd_sasl_auth_enable":         "yes",
 		"smtpd_sasl_type":                "dovecot",
 		"smtpd_sasl_path":                "inet:127.0.0.1:" + authPort,
@@ -42,28 +47,25 @@ func TestPeers(t *testing.T) {
 		{"Postfix", postfix.Addr, postfix.Log, "client=unknown[192.0.2.77]", login.Offers{EightBitMIME: true, Pipelining: true, Chunking: true, Enhanced: true, DSN: true, SMTPUTF8: true}},
 	} {
 		t.Run(platform.name, func(t *testing.T) {
-			through := func(identity login.Identity) *logintest.Through {
+			through := func(identity login.Identity, trust *tls.Config) *logintest.Through {
 				return logintest.StartThrough(t, Dialogue{}, logintest.ThroughOptions{
-					Platform: platform.addr,
-					Front:    login.Front{TLS: true, Offers: func() login.Offers { return platform.offers }},
-					Target:   login.Target{Identity: identity, Client: anyone},
-					Login:    func(string) string { return "anna@ox.example" },
+					Platform: platform.addr, TLS: trust,
+					Front:  login.Front{TLS: true, Offers: func() login.Offers { return platform.offers }},
+					Target: login.Target{Identity: identity, Client: anyone},
+					Login:  func(string) string { return "anna@ox.example" },
 				})
 			}
-			unknown := through(login.IdentityNone)
 			if platform.name == "Dovecot" {
-				useCurl(t, unknown.Addr)
+				useCurl(t, through(login.IdentityNone, nil).Addr)
 			} else {
-				// It would let the client say XCLIENT, in our name.
-				_, status := peers.Curl(t, "-k", "-u", "anna:secret", "smtp://"+unknown.Addr)
-				if errs := unknown.Errors(); status != 67 || len(errs) == 0 || !errors.Is(errs[0], login.ErrReauthenticate) {
-					t.Errorf("curl: exit status %d; errors %v, want %v", status, errs, login.ErrReauthenticate)
-				}
+				// It would let the client say XCLIENT in our name, or begin anew by STARTTLS.
+				useless(t, through(login.IdentityNone, trust))
+				useless(t, through(login.IdentityNone, nil))
 			}
 			if strings.Contains(platform.log(), platform.seen) {
 				t.Errorf("the platform was told of the client: %s", platform.log())
 			}
-			useClients(t, through(login.IdentityXCLIENT).Addr)
+			useClients(t, through(login.IdentityXCLIENT, trust).Addr)
 			peers.WaitFor(t, 10*time.Second, "log of the client's address", func() bool { return strings.Contains(platform.log(), platform.seen) })
 			leg := legTo(t, platform.addr)
 			got, err := Dialogue{}.Probe(leg)
@@ -71,6 +73,15 @@ func TestPeers(t *testing.T) {
 				t.Errorf("probe: got %+v, %v, want %+v", got, err, platform.offers)
 			}
 		})
+	}
+}
+
+// useless tries a login, which has to be refused by reason of what is possible behind it.
+func useless(t *testing.T, through *logintest.Through) {
+	t.Helper()
+	_, status := peers.Curl(t, "-k", "-u", "anna:secret", "smtp://"+through.Addr)
+	if errs := through.Errors(); status != 67 || len(errs) == 0 || !errors.Is(errs[0], login.ErrReauthenticate) {
+		t.Errorf("curl: exit status %d; errors %v, want %v", status, errs, login.ErrReauthenticate)
 	}
 }
 
