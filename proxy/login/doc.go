@@ -29,5 +29,11 @@
 // client is told within the configured spread (docs/architecture/switch.md, node rule 6).
 // While the node has no right to decide, sessions of armed agencies are suspended.
 //
-// A connection has a goroutine until it is joined, and none while it is idle after that.
+// A platform that can't be reached, a table that can't be asked, a dialogue that panics: each
+// ends that login, and nothing of it is left behind, neither a ticket nor a socket.
+//
+// A [Proxy] is what all listeners of a node share: sessions, limits, endpoints. A [Server] is
+// one listener of it. A connection has a goroutine until it is joined, and none while it
+// is idle after that; one goroutine of the proxy looks after sessions that are suspended. The
+// caller is internal/daemon; docs/architecture/login.md has the way of a login.
 package login
