@@ -4,6 +4,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -97,6 +100,23 @@ type ClientInfo struct {
 	Session       string // the session's id
 	Helo          string
 	EncryptedLine string // "TLS1.3 TLS_AES_128_GCM_SHA256"; empty: plain text
+}
+
+// XCLIENT returns the attributes of the command as Dovecot 2.3 takes them in POP3 and
+// ManageSieve, which know no encoding. Empty: the client's address isn't known.
+func (i ClientInfo) XCLIENT() string {
+	addr, err := netip.ParseAddr(i.Addr)
+	if err != nil {
+		return ""
+	}
+	line := "ADDR=" + addr.Unmap().WithZone("").String()
+	if port, err := strconv.ParseUint(i.Port, 10, 16); err == nil && port > 0 {
+		line += " PORT=" + i.Port
+	}
+	if i.Session != "" && !strings.ContainsFunc(i.Session, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"\\(){}", r) }) {
+		line += " SESSION=" + i.Session
+	}
+	return line
 }
 
 // Target returns the endpoint's settings.

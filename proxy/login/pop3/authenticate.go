@@ -169,11 +169,11 @@ func (p *platform) xclient() error {
 	if !p.xclientKnown && !p.has("XCLIENT") {
 		return p.fail("XCLIENT", errors.New("not announced, though configured: the platform would take its clients for this node"))
 	}
-	line := "XCLIENT ADDR=" + p.to.Client.Addr + " PORT=" + p.to.Client.Port
-	if p.to.Client.Session != "" {
-		line += " SESSION=" + p.to.Client.Session
+	attributes := p.to.Client.XCLIENT()
+	if attributes == "" {
+		return nil
 	}
-	return p.command(line)
+	return p.command("XCLIENT " + attributes)
 }
 
 // login proves who the client is: by AUTH, or by USER and PASS where the platform has no

@@ -244,6 +244,11 @@ func TestAuthenticate(t *testing.T) {
 			script: []string{"S: +OK [XCLIENT] Dovecot ready.", "C: CAPA", "S: -ERR", "C: XCLIENT ADDR=2001:db8::7 PORT=4711 SESSION=s-1", "S: +OK Updated", "C: USER anna@ox.example", "S: +OK", "C: PASS secret", "S: +OK"},
 			want:   "welcome +OK",
 		},
+		"XCLIENT of nobody": {target: login.Target{Identity: login.IdentityXCLIENT}, script: append(open("XCLIENT", "SASL PLAIN"), "C: AUTH PLAIN "+proof, "S: +OK"), want: "welcome +OK"},
+		"XCLIENT with a zone": {
+			target: login.Target{Identity: login.IdentityXCLIENT, Client: login.ClientInfo{Addr: "fe80::1%eth0", Port: "0", Session: "s 1"}}, script: append(open("XCLIENT"), "C: XCLIENT ADDR=fe80::1", "S: -ERR No"),
+			want: "XCLIENT: answered", silent: true,
+		},
 		"XCLIENT not offered": {target: login.Target{Identity: login.IdentityXCLIENT, Client: client}, script: sasl, want: "XCLIENT: not announced", silent: true},
 		"XCLIENT refused":     {target: login.Target{Identity: login.IdentityXCLIENT, Client: client}, script: append(open("XCLIENT"), "C: XCLIENT ADDR=2001:db8::7 PORT=4711 SESSION=s-1", "S: -ERR You are not trusted"), want: "XCLIENT: answered", silent: true},
 	}
