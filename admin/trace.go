@@ -51,7 +51,7 @@ type Trace struct {
 // TraceEvent is one thing that happened to a message.
 type TraceEvent struct {
 	Time       time.Time `json:"time"`
-	What       string    `json:"what" enum:"accepted,handed over,delivered,not acknowledged,refused,in doubt,not sent,pending,expired,notice sent,no notice,quarantined,released,dropped,unknown"`
+	What       string    `json:"what" enum:"accepted,handed over,delivered,not acknowledged,refused,in doubt,not sent,pending,expired,notice sent,no notice,quarantined,released,dropped,put off,unknown"`
 	Text       string    `json:"text" doc:"In words"`
 	Platform   string    `json:"platform,omitempty"`
 	Host       string    `json:"host,omitempty" doc:"Of the platform"`
@@ -460,6 +460,8 @@ func became(r *ledger.Record, result ledger.Result) string {
 		return "taken out of quarantine by a person"
 	case ledger.ResultDropped:
 		return "dropped by a person"
+	case ledger.ResultPutOff:
+		return "put off by " + string(r.Platform) + ", or it couldn't be reached; it is tried again"
 	}
 	return "what became of it is not known"
 }

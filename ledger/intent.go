@@ -88,12 +88,15 @@ const (
 	ResultReleased
 	// ResultDropped: a person removed it from the spool.
 	ResultDropped
+	// ResultPutOff: an attempt from the spool failed for now. Of attempts in a row that end
+	// alike there is the first.
+	ResultPutOff
 
 	numResults
 )
 
 var resultNames = [numResults]string{"unknown", "pending", "delivered", "not acknowledged", "refused", "in doubt", "not sent",
-	"accepted", "expired", "notice sent", "no notice", "quarantined", "released", "dropped"}
+	"accepted", "expired", "notice sent", "no notice", "quarantined", "released", "dropped", "put off"}
 
 // String returns the word for r that logs and the CLI show.
 func (r Result) String() string {

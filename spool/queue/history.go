@@ -74,6 +74,29 @@ func (q *Queue) ended(m *spool.Message, outcomes []spool.Outcome, cause func(n i
 	}
 }
 
+// putOffs writes into the ledger that an attempt failed for now, where the one before it didn't
+// end alike: a platform may put a message off for days.
+func (q *Queue) putOffs(m *spool.Message, outcomes []spool.Outcome, results []Result) {
+	if q.o.Ledger == nil {
+		return
+	}
+	var endings []ending
+	var platform routing.PlatformID
+	for n := range outcomes {
+		o, r := &outcomes[n], &results[n]
+		if o.State != spool.StateHeld && o.State != spool.StateWaiting || r.Status != Deferred && r.Status != Unavailable || r.Noted {
+			continue
+		}
+		last := &m.Recipients[o.Recipient].Last
+		if last.Attempts > 0 && last.Platform == o.Platform && last.Code == o.Code && last.Cause == o.Cause {
+			continue
+		}
+		platform = o.Platform // one attempt is to one platform
+		endings = append(endings, ending{rcpt: o.Recipient, epoch: o.Epoch, answer: ledger.Answer{Result: ledger.ResultPutOff, Code: o.Code, Text: o.Reason}})
+	}
+	q.history(m, platform, endings...)
+}
+
 // cause says why the attempts for a recipient end with this result, as ended wants it.
 func (r *Result) cause() ledger.Result {
 	switch {

@@ -61,6 +61,7 @@ func TestHistory(t *testing.T) {
 		from  string
 		o     gosmtp.RcptOptions
 		state spool.State
+		open  bool // also for held mail
 		does  Result
 		acts  []func(*Queue, Subject) (Acted, error)
 		want  []string
@@ -72,9 +73,10 @@ func TestHistory(t *testing.T) {
 		{name: "refused, of a null sender", does: refused, want: []string{"refused by ox 550: 5.1.1 no such user", "quarantined by ox: 5.1.1 no such user"}},
 		{name: "came in as refused", from: "a@out.example", state: spool.StateFailed, want: []string{"notice sent: failed notice, transaction NOTICE"}},
 		{name: "came in as refused, and nobody wants to know", from: "a@out.example", o: notify(gosmtp.DSNNotifyNever), state: spool.StateFailed, want: []string{"no notice"}},
-		{name: "too old", from: "a@out.example", does: later, want: []string{"expired by ox 452: 4.2.2 over quota", "notice sent: failed notice, transaction NOTICE"}},
-		{name: "too old, and nobody wants to know", from: "a@out.example", o: notify(gosmtp.DSNNotifyNever), does: later, want: []string{"expired by ox 452: 4.2.2 over quota", "no notice by ox"}},
-		{name: "too old, and its platform away", from: "a@out.example", does: Result{Status: Unavailable, Err: errDown}, want: []string{"expired by ox: connection refused", "notice sent: failed notice, transaction NOTICE"}},
+		{name: "too old", from: "a@out.example", does: later, want: []string{"put off by ox 452: 4.2.2 over quota", "expired by ox 452: 4.2.2 over quota", "notice sent: failed notice, transaction NOTICE"}},
+		{name: "too old, and nobody wants to know", from: "a@out.example", o: notify(gosmtp.DSNNotifyNever), does: later, want: []string{"put off by ox 452: 4.2.2 over quota", "expired by ox 452: 4.2.2 over quota", "no notice by ox"}},
+		{name: "too old, and its platform away", from: "a@out.example", does: Result{Status: Unavailable, Err: errDown}, want: []string{"put off by ox: connection refused", "expired by ox: connection refused", "notice sent: failed notice, transaction NOTICE"}},
+		{name: "put off, held", from: "a@out.example", state: spool.StateHeld, open: true, does: later, want: []string{"put off by ox 452: 4.2.2 over quota", "expired by ox 452: 4.2.2 over quota", "notice sent: failed notice, transaction NOTICE"}},
 		{name: "damaged", from: "a@out.example", does: Result{Status: Damaged, Err: spool.ErrDamaged}, want: []string{"quarantined by ox: " + spool.ErrDamaged.Error()}},
 		{name: "relayed", from: "a@out.example", o: notify(gosmtp.DSNNotifySuccess), does: Result{Status: Delivered, Silent: true}, want: []string{"notice sent: relayed notice, transaction NOTICE"}},
 		{
@@ -90,7 +92,7 @@ func TestHistory(t *testing.T) {
 				if c.state == spool.StateUnknown {
 					c.state = spool.StateWaiting
 				}
-				if c.state == spool.StateHeld {
+				if c.state == spool.StateHeld && !c.open {
 					w.shut("health", 1)
 				}
 				w.behave = func(d *Delivery, _ *Recipient) Result {

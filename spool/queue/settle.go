@@ -28,6 +28,7 @@ func (s *shipment) settle(results []Result) {
 	all := make([]spool.Outcome, len(s.parts))
 	recorded := make([]spool.Outcome, 0, len(s.parts))
 	causes := make([]ledger.Result, 0, len(s.parts))
+	putOff := false
 	for i := range s.parts {
 		o := &all[i]
 		*o = s.outcome(i, &results[i])
@@ -35,8 +36,12 @@ func (s *shipment) settle(results []Result) {
 			recorded = append(recorded, *o)
 			causes = append(causes, results[i].cause())
 		}
+		putOff = putOff || results[i].Status == Deferred || results[i].Status == Unavailable
 		q.obs.Attempted(s.lane.platform, s.parts[i].box != nil, results[i].Status)
 		s.logResult(i, &results[i], o)
+	}
+	if putOff {
+		q.putOffs(s.m, all, results)
 	}
 	q.ended(s.m, recorded, func(n int) ledger.Result { return causes[n] })
 	q.record(recorded)
