@@ -1,48 +1,73 @@
 // Command mutants leaves out one rule of the switch after the other and looks whether the
-// simulation notices (docs/testing.md). It changes no file: each mutant is an overlay of
-// the Go build.
+// simulation notices (docs/testing.md, docs/architecture/mutants.md). It changes no file:
+// each mutant is an overlay of the Go build.
 //
-// Usage: go run ./test/sim/mutants [-seeds N] [-only TEXT]. It prints a table and fails if
-// a mutant survives that isn't expected to, or if its text is no longer found.
+// Usage: go run ./test/sim/mutants [-only TEXT] [-time 30m] [-seeds N] [-again] [-page].
+// Each mutant has the scenes first; then the test that the list names for it, or, where the
+// simulation has to notice, seeds. What was found is kept, and counts as long as no source
+// file changes: so a run that ended by -time is gone on with by the next.
+//
+// It prints a table and fails if a mutant survives, if its text is no longer found, or if
+// the time was over.
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 )
 
 var (
-	seeds = flag.Int("seeds", 1500, "seeds that each mutant gets at most")
-	only  = flag.String("only", "", "mutants whose name has this in it")
+	seeds = flag.Int("seeds", 300, "seeds that a mutant gets that no scene notices")
+	only  = flag.String("only", "", "mutants whose rule and name have this in it")
+	limit = flag.Duration("time", 30*time.Minute, "after which no further mutant is begun")
+	again = flag.Bool("again", false, "forget what was found before")
+	at    = flag.Int("procs", runtime.NumCPU(), "mutants at a time")
+	page  = flag.Bool("page", false, "write docs/architecture/mutants.md and do nothing else")
 )
 
 func main() {
 	flag.Parse()
-	if err := run(); err != nil {
+	err := run()
+	if *page {
+		err = os.WriteFile("docs/architecture/mutants.md", []byte(text()), 0o644)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
 }
 
+func (m *mutant) String() string { return m.rule + ": " + m.name }
+
 // result is what became of a mutant.
 type result struct {
-	killed bool
-	seed   string
-	by     string
-	took   time.Duration
-	err    error
+	By    string        `json:"by"` // what noticed; empty: nothing
+	Took  time.Duration `json:"took"`
+	error error
 }
 
 func run() error {
+	if *page {
+		return nil
+	}
+	memory, err := recall()
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
 		return err
@@ -63,119 +88,264 @@ func run() error {
 	}
 	var list []mutant
 	for _, m := range mutants {
-		if strings.Contains(m.name, *only) {
+		if strings.Contains(m.String(), *only) {
 			list = append(list, m)
 		}
 	}
-	results := make([]result, len(list))
+	began := time.Now()
+	results := make([]*result, len(list))
 	next := make(chan int)
 	var workers sync.WaitGroup
-	for range max(1, runtime.NumCPU()) {
+	for range max(1, *at) {
 		workers.Go(func() {
 			for i := range next {
-				results[i] = try(&list[i], filepath.Join(dir, fmt.Sprint(i)), base)
-				print(&list[i], &results[i])
+				r := try(&list[i], filepath.Join(dir, fmt.Sprint(i)), base)
+				results[i] = &r
+				memory.keep(&list[i], r)
+				print(&list[i], &r)
 			}
 		})
 	}
 	for i := range list {
-		next <- i
+		if r, known := memory.of(&list[i]); known {
+			results[i] = &r
+			print(&list[i], &r)
+		} else if time.Since(began) < *limit {
+			next <- i
+		}
 	}
 	close(next)
 	workers.Wait()
-	bad, killed := 0, 0
+	return judge(list, results)
+}
+
+func judge(list []mutant, results []*result) error {
+	var simulated, tested, survived, left int
 	for i := range list {
-		switch r := &results[i]; {
-		case r.err != nil, !r.killed && list[i].survives == "":
-			bad++
-		case r.killed:
-			killed++
+		switch r := results[i]; {
+		case r == nil:
+			left++
+		case r.error != nil || r.By == "":
+			survived++
+		case strings.HasPrefix(r.By, "test "):
+			tested++
+		default:
+			simulated++
 		}
 	}
-	fmt.Printf("%d mutants, %d noticed\n", len(list), killed)
-	if bad > 0 {
-		return fmt.Errorf("%d mutants were not noticed, or could not be tried", bad)
+	fmt.Printf("%d mutants: %d noticed by the simulation, %d by a test that docs/architecture/mutants.md explains\n", len(list), simulated, tested)
+	switch {
+	case survived > 0:
+		return fmt.Errorf("%d mutants were not noticed, or could not be tried", survived)
+	case left > 0:
+		return fmt.Errorf("the time is over, %d mutants are left: the next run goes on", left)
 	}
 	return nil
 }
 
 func print(m *mutant, r *result) {
 	switch {
-	case r.err != nil:
-		fmt.Printf("%-60s  ERROR %v\n", m.name, r.err)
-	case r.killed:
-		fmt.Printf("%-60s  seed %-6s %-5s %4.0f s\n", m.name, r.seed, r.by, r.took.Seconds())
+	case r.error != nil:
+		fmt.Printf("%-75s  ERROR %v\n", m, r.error)
+	case r.By == "":
+		fmt.Printf("%-75s  NOT NOTICED, %.0f s\n", m, r.Took.Seconds())
 	default:
-		fmt.Printf("%-60s  NOT NOTICED in %d seeds, %.0f s: %s\n", m.name, *seeds, r.took.Seconds(), m.survives)
+		fmt.Printf("%-75s  %s, %.0f s\n", m, r.By, r.Took.Seconds())
 	}
 }
 
+// memory is what earlier runs found, for these very source files.
+type memory struct {
+	mu      sync.Mutex
+	path    string
+	Sources string            `json:"sources"`
+	Found   map[string]result `json:"found"`
+}
+
+func recall() (*memory, error) {
+	home, err := os.UserCacheDir()
+	if err != nil {
+		home = os.TempDir()
+	}
+	m := &memory{path: filepath.Join(home, "mailcutover", "mutants.json")}
+	sources, err := digest()
+	if err != nil {
+		return nil, err
+	}
+	if b, err := os.ReadFile(m.path); err == nil && !*again {
+		_ = json.Unmarshal(b, m) // what can't be read is found anew
+	}
+	if m.Sources != sources || m.Found == nil {
+		m.Sources, m.Found = sources, map[string]result{}
+	}
+	return m, os.MkdirAll(filepath.Dir(m.path), 0o755)
+}
+
+func (m *memory) of(of *mutant) (result, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, known := m.Found[of.String()]
+	return r, known && r.By != ""
+}
+
+func (m *memory) keep(of *mutant, r result) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.Found[of.String()] = r
+	if b, err := json.Marshal(m); err == nil {
+		_ = os.WriteFile(m.path, b, 0o644) // else the next run begins anew
+	}
+}
+
+// digest is over all source files.
+func digest() (string, error) {
+	h := sha256.New()
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !slices.Contains([]string{".go", ".lua", ".mod"}, filepath.Ext(path)) {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		fmt.Fprintln(h, path, len(b))
+		h.Write(b)
+		return err
+	})
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
 var (
+	scene   = regexp.MustCompile(`(?m)^    --- FAIL: TestScenes/(\S+)`)
 	failed  = regexp.MustCompile(`seed (\d+): [0-9.]+ s: (\w+):`)
 	broken  = regexp.MustCompile(`seed (\d+): (fill|not all)`)
 	running = regexp.MustCompile(`=== RUN +TestSeeds/seed_(\d+)`)
 )
 
-// try builds the simulation with a mutant and runs it until it fails.
+// try builds the simulation with a mutant and runs what may notice it.
 func try(m *mutant, dir string, base []byte) (r result) {
 	began := time.Now()
-	defer func() { r.took = time.Since(began) }()
-	var o struct{ Replace map[string]string }
-	if r.err = json.Unmarshal(base, &o); r.err != nil {
-		return r
+	defer func() { r.Took = time.Since(began) }()
+	replaced, err := m.files(dir)
+	if err != nil {
+		return result{error: err}
 	}
-	if r.err = os.MkdirAll(dir, 0o755); r.err != nil {
-		return r
+	overlay, err := write(filepath.Join(dir, "overlay.json"), base, replaced)
+	if err != nil {
+		return result{error: err}
 	}
+	program := filepath.Join(dir, "sim.test")
+	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-tags", "deterministic", "-o", program, "./test/sim").CombinedOutput(); err != nil {
+		return result{error: fmt.Errorf("build: %s", out)}
+	}
+	defer os.Remove(program)
+	if by := scenes(program); by != "" {
+		return result{By: by}
+	}
+	if m.test.pkg != "" {
+		plain, err := write(filepath.Join(dir, "plain.json"), []byte("{}"), replaced)
+		if err != nil {
+			return result{error: err}
+		}
+		out, err := exec.Command("go", "test", "-vet=off", "-count=1", "-timeout", "3m", "-overlay", plain, "-run", "^("+m.test.run+")$", m.test.pkg).CombinedOutput()
+		switch failure := regexp.MustCompile(`--- FAIL: (\S+)`).FindSubmatch(out); {
+		case err == nil:
+			return result{}
+		case failure != nil:
+			return result{By: fmt.Sprintf("test %s %s", m.test.pkg, failure[1])}
+		case strings.Contains(string(out), "panic:"):
+			return result{By: fmt.Sprintf("test %s panics", m.test.pkg)}
+		default:
+			return result{error: fmt.Errorf("%.300s", out)}
+		}
+	}
+	// -test.v: a panic or an endless run is the fault of the seed that was begun last.
+	out, err := play(program, "-test.v", "-test.run", "^TestSeeds$", "-test.failfast", "-sim.seeds", fmt.Sprint(*seeds), "-sim.stop", "-test.timeout", "10m")
+	if err == nil {
+		return result{}
+	}
+	if f := failed.FindSubmatch(out); f != nil {
+		return result{By: fmt.Sprintf("seed %s: %s", f[1], f[2])}
+	} else if f := broken.FindSubmatch(out); f != nil {
+		return result{By: fmt.Sprintf("seed %s doesn't start", f[1])}
+	} else if all := running.FindAllSubmatch(out, -1); len(all) > 0 {
+		return result{By: fmt.Sprintf("seed %s panics", all[len(all)-1][1])}
+	}
+	return result{error: fmt.Errorf("%.300s", out)}
+}
+
+// scenes says which scene notices; empty: none.
+func scenes(program string) string {
+	out, err := play(program, "-test.v", "-test.run", "^TestScenes$", "-test.timeout", "3m")
+	if err == nil {
+		return ""
+	}
+	for block := range strings.SplitSeq(string(out), "=== RUN   TestScenes/") {
+		name, rest, _ := strings.Cut(block, "\n")
+		for line := range strings.Lines(rest) {
+			// What isn't where the scene should be says nothing of the rule.
+			if f := regexp.MustCompile(` s: (\w+): `).FindStringSubmatch(line); f != nil && f[1] != "scene" && strings.Contains(line, "scenes_test.go") {
+				return fmt.Sprintf("scene %q: %s", strings.ReplaceAll(name, "_", " "), f[1])
+			}
+		}
+	}
+	return ""
+}
+
+// play runs the simulation's program.
+func play(program string, args ...string) ([]byte, error) {
+	cmd := exec.Command(program, args...)
+	cmd.Dir = "test/sim"
+	out, err := cmd.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		return out, err
+	}
+	return out, err
+}
+
+// files writes the changed files, and returns them by the path that they replace.
+func (m *mutant) files(dir string) (map[string]string, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	replaced := map[string]string{}
 	for i, e := range m.edits {
 		path, err := filepath.Abs(e.file)
 		if err != nil {
-			return result{err: err}
+			return nil, err
 		}
 		from := path
-		if earlier, is := o.Replace[path]; is {
+		if earlier, is := replaced[path]; is {
 			from = earlier
 		}
 		b, err := os.ReadFile(from)
 		if err != nil {
-			return result{err: err}
+			return nil, err
 		}
 		if n := strings.Count(string(b), e.old); n != 1 {
-			return result{err: fmt.Errorf("%s has %q %d times, want once", e.file, e.old, n)}
+			return nil, fmt.Errorf("%s has %q %d times, want once", e.file, e.old, n)
 		}
 		to := filepath.Join(dir, fmt.Sprintf("%d-%s", i, filepath.Base(e.file)))
 		if err := os.WriteFile(to, []byte(strings.Replace(string(b), e.old, e.new, 1)), 0o644); err != nil {
-			return result{err: err}
+			return nil, err
 		}
-		o.Replace[path] = to
+		replaced[path] = to
+	}
+	return replaced, nil
+}
+
+// write writes an overlay: base and what is replaced.
+func write(path string, base []byte, replaced map[string]string) (string, error) {
+	var o struct{ Replace map[string]string }
+	if err := json.Unmarshal(base, &o); err != nil {
+		return "", err
+	}
+	if o.Replace == nil {
+		o.Replace = map[string]string{}
+	}
+	for from, to := range replaced {
+		o.Replace[from] = to
 	}
 	b, err := json.Marshal(o)
 	if err != nil {
-		return result{err: err}
+		return "", err
 	}
-	overlay, program := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test")
-	if err := os.WriteFile(overlay, b, 0o644); err != nil {
-		return result{err: err}
-	}
-	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-tags", "deterministic", "-o", program, "./test/sim").CombinedOutput(); err != nil {
-		return result{err: fmt.Errorf("build: %s", out)}
-	}
-	// -test.v: a panic or an endless run is the fault of the seed that was begun last.
-	cmd := exec.Command(program, "-test.v", "-test.run", "^TestSeeds$", "-test.failfast", "-sim.seeds", fmt.Sprint(*seeds), "-sim.stop", "-test.timeout", "15m")
-	cmd.Dir = "test/sim"
-	out, err := cmd.CombinedOutput()
-	if err == nil {
-		return r
-	}
-	r.killed = true
-	if f := failed.FindSubmatch(out); f != nil {
-		r.seed, r.by = string(f[1]), string(f[2])
-	} else if f := broken.FindSubmatch(out); f != nil {
-		r.seed, r.by = string(f[1]), "start"
-	} else if all := running.FindAllSubmatch(out, -1); len(all) > 0 {
-		r.seed, r.by = string(all[len(all)-1][1]), "panic"
-	} else {
-		r.err = fmt.Errorf("%.300s", out)
-	}
-	return r
+	return path, os.WriteFile(path, b, 0o644)
 }
