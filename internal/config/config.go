@@ -36,6 +36,7 @@ type Config struct {
 	Notices    Notices    `config:"notices"`
 	Ledger     Ledger     `config:"ledger" restart:"yes"`
 	Operations Operations `config:"operations"`
+	Identity   Identity   `config:"identity"`
 	Admin      Admin      `config:"admin"`
 	Log        Log        `config:"log"`
 

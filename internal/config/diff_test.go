@@ -17,7 +17,9 @@ func TestDiff(t *testing.T) {
 		{`[10.0.0.0/8, 192.0.2.7]`, `[10.0.0.0/8]`},
 		{`  - id: ox`, `  - id: cloud`},
 		{`separator: ""`, `separator: "-"`},
-		{`name: a`, `name: b`},
+		{`tokens: [{name: a`, `tokens: [{name: b`},
+		{`places: [{platform: ox, login`, `places: [{platform: cloud, login`},
+		{`bases: ["ou=tax,`, `bases: ["ou=taxes,`},
 		{`suffix: agency.example`, `suffix: other.example`},
 		{`"exchange.example.org:587"`, `"exchange.example.org:588"`},
 	} {
@@ -27,7 +29,8 @@ func TestDiff(t *testing.T) {
 		text = strings.Replace(text, r.old, r.new, 1)
 	}
 	a := loadFull(t)
-	b := mustLoad(t, write(t, text+"log: {level: debug}\n"), "REDIS=hunter4", "EXCHANGE=hunter3", "HOOK=hunter4", "PEER=hunter5-hunter5-hunter5")
+	b := mustLoad(t, write(t, text+"log: {level: debug}\n"), "REDIS=hunter4", "EXCHANGE=hunter3", "HOOK=hunter4", "PEER=hunter5-hunter5-hunter5",
+		"LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
 	a.Data, b.Data = "state", "other" // the files stand in different directories
 	var got []string
 	for _, c := range Diff(a, b) {
@@ -47,6 +50,9 @@ func TestDiff(t *testing.T) {
 		"platforms[ox]: present -> none",
 		"platforms[cloud]: none -> present",
 		"routing.separator: none -> - (needs a restart)",
+		"identity.agencies[tax].bases: [ou=tax,dc=example,dc=org] -> [ou=taxes,dc=example,dc=org]",
+		"identity.places[ox]: present -> none",
+		"identity.places[cloud]: none -> present",
 		"admin.tokens[a]: present -> none",
 		"admin.tokens[b]: none -> present",
 		"log.level: info -> debug",

@@ -162,7 +162,7 @@ func readExample(t *testing.T) []entry {
 		comments = nil
 		if m[5] == "" {
 			e.section = true
-			if slices.Contains([]string{"listeners", "platforms", "tokens", "domains", "servers"}, m[4]) {
+			if slices.Contains([]string{"listeners", "platforms", "tokens", "domains", "servers", "directories", "agencies", "places", "coexistence", "homes"}, m[4]) {
 				key += "[]"
 			}
 			stack = append(stack, open{indent, key})
@@ -175,7 +175,8 @@ func readExample(t *testing.T) []entry {
 // exampleOf are keys that have no default, or none that would be a good example.
 var exampleOf = []string{"node", "listeners[].id", "listeners[].address", "platforms[].id", "platforms[].outside.hosts", "routing.postmaster",
 	"table.redis.sentinel.addresses", "platforms[].hooks.close.command",
-	"logins.listeners[].id", "logins.listeners[].protocol", "logins.listeners[].address", "platforms[].imap.hosts", "logins.autoconfig.servers[].port", "admin.tokens[].roles", "admin.tokens[].agencies"}
+	"logins.listeners[].id", "logins.listeners[].protocol", "logins.listeners[].address", "platforms[].imap.hosts", "logins.autoconfig.servers[].port", "admin.tokens[].roles", "admin.tokens[].agencies",
+	"identity.directories[].servers", "identity.agencies[].bases", "identity.coexistence[].patterns"}
 
 // The example file has every key, each with a comment and its default.
 func TestExampleIsComplete(t *testing.T) {
@@ -278,7 +279,8 @@ func TestExampleCommentedOut(t *testing.T) {
 	text = strings.Replace(text, "# Take no credentials", "cert_file: "+cert+"\n        key_file: "+key+"\n        # Take no credentials", 1)
 	text = strings.Replace(text, "# host:port. \"\": off.\n    address: \"\"", "address: 127.0.0.1:8080", 1)
 	text = strings.Replace(text, `["dovecot.example.org:24"]`, `["dovecot.example.org:24"]`+"\n    imap:\n      hosts: [\"dovecot.example.org:143\"]", 1)
-	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b", "LEDGER_KEY=sixteen characters", "SENTINEL_PASSWORD=c", "PEER_SECRET=sixteen characters")
+	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b", "LEDGER_KEY=sixteen characters", "SENTINEL_PASSWORD=c", "PEER_SECRET=sixteen characters",
+		"LIST_KEY=sixteen characters", "AD_PASSWORD=d")
 	if r := cfg.Table.Redis; r == nil || r.Username != "mailcutover" || r.Password.Reveal() != "a" || r.Timeout != DefaultRedis().Timeout {
 		t.Errorf("redis is %+v", r)
 	}
@@ -298,6 +300,9 @@ func TestExampleCommentedOut(t *testing.T) {
 		if e := cfg.Platforms[0].Login(protocol); e == nil || len(e.Hosts) != 1 || e.TLS.Policy != LoginTLSVerified || e.Timeouts != DefaultLoginEndpoint().Timeouts {
 			t.Errorf("endpoint for %s is %+v", protocol, e)
 		}
+	}
+	if i := &cfg.Identity; len(i.Directories) != 1 || len(i.Agencies) != 1 || i.Key.Reveal() == "" || i.Directories[0].Bind.Password.Reveal() != "d" {
+		t.Errorf("identity is %+v", i)
 	}
 	if len(cfg.Admin.Tokens) != 1 || len(cfg.Warnings) != 1 || cfg.Warnings[0].Key != "admin.tokens" { // one person can't approve
 		t.Errorf("tokens %v, warnings %v", cfg.Admin.Tokens, cfg.Warnings)

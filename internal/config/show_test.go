@@ -38,12 +38,19 @@ platforms:
     imap: {hosts: ["dovecot.example.org:993"], tls: {implicit: true}}
     hooks: {close: {command: [/bin/true, a b], timeout: 1m}, open: {url: "https://ox.example.org/open", token_env: HOOK}, forward_on: {command: [/bin/true]}, forward_off: {command: [/bin/true], attempts: 1}}
 routing: {postmaster: postmaster@example.org, separator: ""}
+identity:
+  key_env: LISTS
+  directories: [{name: ad, servers: ["ldaps://dc1.example.org"], bind: {dn: "cn=reader,dc=example,dc=org", password_env: AD}, base: "dc=example,dc=org"}]
+  agencies: [{agency: tax, bases: ["ou=tax,dc=example,dc=org"]}]
+  places: [{platform: ox, login: "{upn}"}]
+  coexistence: [{agency: tax, patterns: ["{local}.tmp@{domain}"]}]
+  homes: [{kind: group, platform: exchange}]
 admin: {peer: {secret_env: PEER}, tokens: [{name: a, person: "Anna: A", sha256: cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd, roles: [viewer, operator], agencies: [tax]}]}
 `
 
 func loadFull(t *testing.T) *Config {
 	t.Helper()
-	return mustLoad(t, write(t, full), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PEER=hunter5-hunter5-hunter5")
+	return mustLoad(t, write(t, full), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PEER=hunter5-hunter5-hunter5", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
 }
 
 func TestShowOnlyChanged(t *testing.T) {
@@ -130,6 +137,27 @@ platforms:
 routing:
   separator: ""
   postmaster: postmaster@example.org
+identity:
+  key_env: LISTS
+  directories:
+    - name: ad
+      servers: ['ldaps://dc1.example.org']
+      bind:
+        dn: cn=reader,dc=example,dc=org
+        password_env: AD
+      base: dc=example,dc=org
+  agencies:
+    - agency: tax
+      bases: ['ou=tax,dc=example,dc=org']
+  places:
+    - platform: ox
+      login: '{upn}'
+  coexistence:
+    - agency: tax
+      patterns: ['{local}.tmp@{domain}']
+  homes:
+    - kind: group
+      platform: exchange
 admin:
   peer:
     secret_env: PEER
@@ -150,10 +178,10 @@ func TestShowCanBeLoaded(t *testing.T) {
 	text := strings.Replace(full, "sha256: cd", "sha256: ab", 1)
 	for _, onlyChanged := range []bool{false, true} {
 		t.Run(fmt.Sprintf("onlyChanged=%v", onlyChanged), func(t *testing.T) {
-			cfg := mustLoad(t, write(t, text), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PEER=hunter5-hunter5-hunter5")
+			cfg := mustLoad(t, write(t, text), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PEER=hunter5-hunter5-hunter5", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
 			shown := Show(cfg, onlyChanged)
 			shown = strings.Replace(shown, "sha256: abcdcdcd...", "sha256: ab"+strings.Repeat("cd", 31), 1)
-			again := mustLoad(t, write(t, shown), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PEER=hunter5-hunter5-hunter5")
+			again := mustLoad(t, write(t, shown), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PEER=hunter5-hunter5-hunter5", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
 			if changes := Diff(cfg, again); len(changes) != 0 {
 				t.Errorf("loading what was shown changes %v", changes)
 			}
@@ -171,7 +199,7 @@ func TestShowNamesEveryKey(t *testing.T) {
 	flatten("", shown, got)
 	for key := range allKeys() {
 		// A secret is shown only where there is one, by one of its two keys.
-		secret := strings.Contains(key, "password_") || strings.Contains(key, "hash_key_") || strings.Contains(key, "token_f") || strings.Contains(key, "token_e") || strings.Contains(key, "secret_")
+		secret := strings.Contains(key, "password_") || strings.Contains(key, "hash_key_") || strings.Contains(key, "token_f") || strings.Contains(key, "token_e") || strings.Contains(key, "secret_") || strings.Contains(key, "identity.key_")
 		if strings.HasPrefix(key, "logins.autoconfig.servers[]") {
 			continue // they need a listener with TLS, and so files
 		}
