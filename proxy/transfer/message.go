@@ -258,9 +258,21 @@ func (m *message) commit(ctx context.Context) error {
 	m.body.SetMessageID(m.messageID)
 	var to []*recipient
 	for i := range m.rcpt {
-		if r := &m.rcpt[i]; r.ticket == nil {
-			to = append(to, r)
+		r := &m.rcpt[i]
+		if r.ticket != nil {
+			continue
 		}
+		if m.lmtp { // one whose agency's share is used up by now, as it closed, fails alone
+			if err := m.Spool.Room(r.decision.Agency, m.size); err != nil {
+				r.keep(spool.StateUnknown, "")
+				r.err = err
+				continue
+			}
+		}
+		to = append(to, r)
+	}
+	if len(to) == 0 {
+		return nil
 	}
 	if err := m.keep(ctx, m.body.Commit, to); err != nil {
 		m.log(slog.LevelError, "spool takes no message", &m.rcpt[0].decision, "error", err)
