@@ -142,9 +142,9 @@ func (s *Server) agreeToBootstrap(ctx context.Context, in *bootstrapCall, propos
 	if f.Digest.String() != in.Body.Digest {
 		return nil, problem(http.StatusPreconditionFailed, "see mailcutover table bootstrap --show", "this node's copy is another than the one with digest %s", in.Body.Digest)
 	}
-	if pos, err := s.Table.Position(ctx); err == nil {
-		return nil, fmt.Errorf("fill the table from this node's copy: %w: it stands at revision %d", table.ErrFounded, pos.Revision)
-	} else if !errors.Is(err, table.ErrEmpty) {
+	if u, err := s.Table.Snapshot(ctx); err == nil && !table.Bare(&u) {
+		return nil, fmt.Errorf("fill the table from this node's copy: %w: it stands at revision %d", table.ErrFounded, u.Position.Revision)
+	} else if err != nil && !errors.Is(err, table.ErrEmpty) {
 		return nil, err
 	}
 	who := callerOf(ctx).person

@@ -18,19 +18,25 @@ func (t *Table) Found(ctx context.Context, f table.Foundation) (routing.Position
 	}
 	c := f.Change()
 	var pos routing.Position
-	if _, err := t.Position(ctx); errors.Is(err, table.ErrEmpty) {
+	u, err := t.Snapshot(ctx)
+	if errors.Is(err, table.ErrEmpty) || err == nil && table.Bare(&u) {
 		for _, m := range f.Mappings {
 			if err := t.storeMapping(ctx, m); err != nil {
 				return pos, fmt.Errorf("found table %s: mapping %s of agency %s: %w", t.path, m.Digest(), m.Agency(), err)
 			}
 		}
 	}
-	err := t.update(ctx, func(tx *bolt.Tx) (err error) {
+	err = t.update(ctx, func(tx *bolt.Tx) (err error) {
 		if pos, err = position(tx); err == nil {
-			pos, err = foundBefore(tx, pos, &c)
-			return err
-		}
-		if !errors.Is(err, table.ErrEmpty) {
+			before, err := foundBefore(tx, pos, &c)
+			if !errors.Is(err, table.ErrFounded) || pos.Revision > f.Source.Revision {
+				pos = before
+				return err
+			}
+			if err := clearBare(tx, err); err != nil {
+				return err
+			}
+		} else if !errors.Is(err, table.ErrEmpty) {
 			return err
 		}
 		for i := range c.Agencies {
@@ -54,6 +60,37 @@ func (t *Table) Found(ctx context.Context, f table.Foundation) (routing.Position
 	}
 	t.broadcast()
 	return pos, nil
+}
+
+// clearBare removes what nodes wrote into a table that has had nothing else, or returns why
+// it isn't one.
+func clearBare(tx *bolt.Tx, why error) error {
+	var u routing.Update
+	var err error
+	if u.Agencies, err = all[routing.Agency](tx, bucketAgency); err != nil {
+		return err
+	}
+	if u.Domains, err = all[routing.Domain](tx, bucketDomain); err != nil {
+		return err
+	}
+	if u.Fixed, err = all[routing.Fixed](tx, bucketFixed); err != nil {
+		return err
+	}
+	if u.Operations, err = all[routing.Operation](tx, bucketOperation); err != nil {
+		return err
+	}
+	if !table.Bare(&u) {
+		return why
+	}
+	for _, name := range [][]byte{bucketLog, bucketApplied, bucketIDAt, bucketEnded, bucketFreeze, bucketDocument} {
+		if err := tx.DeleteBucket(name); err != nil {
+			return err
+		}
+		if _, err := tx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // foundBefore returns the position that this foundation made, if it made this table.

@@ -25,7 +25,8 @@ func (t *Table) Found(ctx context.Context, f table.Foundation) (routing.Position
 	if err != nil {
 		return routing.Position{}, fmt.Errorf("found table: %w: %w", table.ErrBadChange, err)
 	}
-	if _, err := t.Position(ctx); errors.Is(err, table.ErrEmpty) {
+	u, err := t.Snapshot(ctx)
+	if errors.Is(err, table.ErrEmpty) || err == nil && table.Bare(&u) {
 		for _, m := range f.Mappings {
 			if err := t.storeMapping(ctx, m); err != nil {
 				return routing.Position{}, fmt.Errorf("found table: mapping %s of agency %s: %w", m.Digest(), m.Agency(), t.unavailable(ctx, err))

@@ -1,4 +1,5 @@
--- Fills an empty table with a node's copy, all at once.
+-- Fills a table that is empty, or has had nothing but nodes, with a node's copy, all at
+-- once.
 --
 -- KEYS and ARGV are those of a change, with every record's revision ignored, and behind
 -- them: the copy's revision, its term, and the longest lease in microseconds.
@@ -10,22 +11,26 @@ if bad then
   return bad
 end
 local id, digest = ARGV[3], ARGV[4]
+local bare = false
 if redis.call('HEXISTS', KEYS[1], 'incarnation') == 1 then
   bad = readMeta(ARGV[2])
   if bad then
     return bad
   end
   local d, r, m, t = string.match(redis.call('HGET', KEYS[6], 'id:' .. id) or '', '^(%x+) (%d+) (%d+) (%d+)$')
-  if not d then
-    return {'FOUNDED', 'it stands at revision ' .. whole(revision) .. ' of ' .. incarnation}
-  end
-  if d ~= digest then
+  if d and d ~= digest then
     return {'REUSED', r}
   end
-  return {'OK', incarnation, r, m, t}
+  if d then
+    return {'OK', incarnation, r, m, t}
+  end
+  bare = redis.call('HLEN', KEYS[2]) + redis.call('HLEN', KEYS[3]) + redis.call('HLEN', KEYS[4]) + redis.call('HLEN', KEYS[11]) == 0
+  if not bare or revision > tonumber(ARGV[#ARGV - 2]) then
+    return {'FOUNDED', 'it stands at revision ' .. whole(revision) .. ' of ' .. incarnation}
+  end
 end
 for i = 1, 15 do
-  if i ~= 7 and redis.call('EXISTS', KEYS[i]) == 1 then
+  if not bare and i ~= 7 and redis.call('EXISTS', KEYS[i]) == 1 then
     return {'DAMAGED', 'there is a ' .. KEYS[i] .. ', but no incarnation'}
   end
 end
@@ -52,6 +57,20 @@ end
 
 -- From here on nothing is refused any more. Meta comes last: without it nobody uses the
 -- rest.
+-- What nodes wrote into the bare one goes; its log's entries lie below the new one's.
+if bare then
+  for i = 1, 15 do
+    if i == 14 then
+      while redis.call('LPOP', KEYS[i]) do
+      end
+    elseif i ~= 5 and i ~= 7 then
+      local all = redis.call('HGETALL', KEYS[i])
+      for at = 1, #all, 2 do
+        redis.call('HDEL', KEYS[i], all[at])
+      end
+    end
+  end
+end
 local new, now = whole(base + 1), whole(clock())
 redis.call('XADD', KEYS[5], new .. '-0', 'incarnation', ARGV[1], 'mapped', new, 'term', ARGV[18], 'id', id, 'time', now,
   'who', ARGV[8], 'what', ARGV[9], 'reason', ARGV[10], 'records', ARGV[11])

@@ -125,7 +125,8 @@ func (r *Replica) load(ctx context.Context) error {
 		if err := r.compare(u.Position); err != nil {
 			r.close(err)
 			if errors.Is(err, table.ErrIncarnation) {
-				if r.opts.AcceptIncarnation == nil || !r.opts.AcceptIncarnation(ours, u.Position) {
+				// A copy of a table that has had nothing is no reason to keep out of another.
+				if !bare(base) && (r.opts.AcceptIncarnation == nil || !r.opts.AcceptIncarnation(ours, u.Position)) {
 					err = fmt.Errorf("%w: it is %s, the copy is of %s at revision %d", ErrRefusedIncarnation, u.Position.Incarnation, ours.Incarnation, ours.Revision)
 					r.close(err)
 					return err
@@ -160,6 +161,15 @@ func (r *Replica) load(ctx context.Context) error {
 	r.mu.Unlock()
 	largePages(next, u.Mappings)
 	return nil
+}
+
+// bare reports whether a State has nothing but nodes: its node founded an empty table, in
+// whose place there is another now.
+func bare(s *routing.State) bool {
+	for range s.FixedAddresses() {
+		return false
+	}
+	return s.Len()+len(s.Domains())+len(s.LostDomains())+len(s.Operations()) == 0
 }
 
 // namesLost reports whether a copy at ours had names that the table, read as a whole, lost:

@@ -9,8 +9,15 @@ import (
 	"mailcutover/routing"
 )
 
-// ErrFounded is a table that is not empty, and so isn't founded anew.
+// ErrFounded is a table that has something, and so isn't founded anew.
 var ErrFounded = errors.New("table is not empty")
+
+// Bare reports whether a table, read as a whole, has had nothing but nodes: no agency, which
+// is never removed, and no domain, fixed address or operation. A fresh node founds an empty
+// table, whatever was in its place before; such a one can be filled from a copy all the same.
+func Bare(u *routing.Update) bool {
+	return len(u.Agencies)+len(u.Domains)+len(u.Fixed)+len(u.Operations) == 0
+}
 
 // MaxFounded is the number of records, of all kinds, with which a table can be founded.
 const MaxFounded = 200_000
@@ -18,7 +25,8 @@ const MaxFounded = 200_000
 // Founder is a table that can be filled anew from a node's copy after it lost everything
 // (docs/architecture/switch.md, node rule 10). Both drivers are founders.
 type Founder interface {
-	// Found fills an empty table, all at once, or refuses: ErrFounded if it isn't empty,
+	// Found fills a table that is empty, or [Bare] and not yet at the revision that this one
+	// will have, all at once, or refuses: ErrFounded if there is another,
 	// ErrNoMapping if a mapping that a record names is not among those given. It has the incarnation of the copy, stands one revision behind it, in
 	// another term, and waits for all members to rejoin: to the nodes it is a table that
 	// came back from a backup, and one that has seen more than the copy is behind. The

@@ -58,6 +58,18 @@ func testFounded(t *testing.T, open opener) {
 	if _, err := tb.Position(t.Context()); !errors.Is(err, table.ErrEmpty) {
 		t.Errorf("after that: %v", err)
 	}
+	// A fresh node has founded it meanwhile, and has done what nodes do.
+	bare, err := tb.Init(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	newNode(t, tb, bare, "n9").granted()
+	at := change(t, tb, table.Change{ID: "head", Incarnation: bare.Incarnation, Term: bare.Term, Documents: []routing.Document{{Key: "audit/n9", Text: "head"}}})
+	ahead := f
+	ahead.Source.Revision, ahead.Source.Mapped = at.Revision-1, 1
+	if _, err := founder.Found(t.Context(), ahead); !errors.Is(err, table.ErrFounded) {
+		t.Errorf("behind the table that is there: %v", err)
+	}
 	f.Mappings = []*routing.Mapping{m}
 	want := routing.Position{Incarnation: source.Incarnation, Revision: 813, Mapped: 813, Term: term}
 	for range 2 { // a lost answer
