@@ -39,7 +39,7 @@ func (t *try) log(s *Session, err error) {
 			if refused.Err != nil {
 				why = refused.Err.Error()
 			}
-		} else if h.conn.Context().Err() != nil {
+		} else if h.ctx.Err() != nil {
 			cause = CauseDrain.String()
 		}
 	}
@@ -67,7 +67,7 @@ func (t *try) log(s *Session, err error) {
 	if why == "" {
 		n--
 	}
-	t.p.log.LogAttrs(h.conn.Context(), level, "login", attrs[:n]...)
+	t.p.log.LogAttrs(h.ctx, level, "login", attrs[:n]...)
 }
 
 // withoutSecret returns text without the secret: a platform may repeat what it got.
@@ -85,8 +85,8 @@ func withoutSecret(text string, secret []byte) string {
 // logSession writes the one line of a session's end. by is what ended it, in one word.
 func (p *Proxy) logSession(s *Session, by, reason string, e splice.Ended, lasted time.Duration) {
 	attrs := [14]slog.Attr{
-		slog.String("session", s.id), slog.String("listener", s.client.Listener), slog.String("protocol", s.dialogue.Protocol()),
-		slog.String("client", s.client.Addr.String()), slog.String("login", s.login), slog.String("agency", string(s.d.Agency)),
+		slog.String("session", s.id), slog.String("listener", s.listener), slog.String("protocol", s.dialogue.Protocol()),
+		slog.String("client", s.client.String()), slog.String("login", s.login), slog.String("agency", string(s.d.Agency)),
 		slog.String("epoch", s.d.Epoch.String()), slog.String("platform", string(s.d.Platform)),
 		slog.Int64("to_platform", e.Stats.ToPlatform), slog.Int64("to_client", e.Stats.ToClient),
 		slog.Float64("seconds", lasted.Seconds()), slog.String("reason", by),

@@ -18,7 +18,7 @@ func (h *client) login(a *Attempt) (*Session, Welcome, error) {
 	t := &try{h: h, p: h.s.p, a: a, since: time.Now()}
 	session, welcome, err := t.run()
 	var refused *Refusal
-	if err != nil && !errors.As(err, &refused) && h.conn.Context().Err() == nil {
+	if err != nil && !errors.As(err, &refused) && h.ctx.Err() == nil {
 		refused = &Refusal{Cause: CauseUnknown, Err: err}
 		err = refused
 	}
@@ -159,8 +159,8 @@ func (t *try) holdBack() error {
 	select {
 	case <-timer.C:
 	case <-t.h.ending: // it is told now
-	case <-t.h.conn.Context().Done():
-		return fmt.Errorf("login: %w", t.h.conn.Context().Err())
+	case <-t.h.ctx.Done():
+		return fmt.Errorf("login: %w", t.h.ctx.Err())
 	}
 	return nil
 }
@@ -242,8 +242,8 @@ func (w *wait) sleep(err error) error {
 	case <-timer.C:
 	case <-t.h.ending:
 		return refuse(CauseDrain, nil)
-	case <-t.h.conn.Context().Done():
-		return fmt.Errorf("login: %w", t.h.conn.Context().Err())
+	case <-t.h.ctx.Done():
+		return fmt.Errorf("login: %w", t.h.ctx.Err())
 	}
 	return nil
 }

@@ -53,12 +53,13 @@ func (t *try) at() (_ *Session, _ Welcome, err error) {
 		}
 	}
 	s := &Session{
-		p: p, server: h.s, conn: h.conn, id: h.conn.Session(), client: h.c.Client(), d: d, login: login,
+		p: p, server: h.s, conn: h.conn, id: h.conn.Session(), client: h.c.Client().Addr, listener: h.s.l.ID, d: d, login: login,
 		since: time.Now(), dialogue: h.s.l.Dialogue, tracker: h.s.l.Dialogue.Tracker(),
 	}
-	s.ctx, s.cancel = context.WithCancel(h.conn.Context())
+	ctx, cancel := context.WithCancel(h.ctx)
+	s.cancel = cancel
 	if err := p.enter(s); err != nil {
-		s.cancel()
+		cancel()
 		return nil, Welcome{}, refuse(CauseLimit, err)
 	}
 	defer func() {
@@ -70,7 +71,7 @@ func (t *try) at() (_ *Session, _ Welcome, err error) {
 		return nil, Welcome{}, asStale(err)
 	}
 	t.a.Login, t.a.Master = login, ep.Master // another mailbox is part of the login, in the form that the platform takes
-	welcome, err := t.authenticate(s, ep)
+	welcome, err := t.authenticate(ctx, s, ep)
 	if err != nil {
 		return nil, Welcome{}, t.explain(s, ep, err)
 	}
@@ -97,7 +98,7 @@ func (t *try) verify() error {
 }
 
 // authenticate connects to the endpoint's hosts in turn until one can be asked, and asks it.
-func (t *try) authenticate(s *Session, ep *endpoint) (Welcome, error) {
+func (t *try) authenticate(ctx context.Context, s *Session, ep *endpoint) (Welcome, error) {
 	var last error
 	for range ep.Way.Hosts {
 		asked := false
@@ -106,16 +107,16 @@ func (t *try) authenticate(s *Session, ep *endpoint) (Welcome, error) {
 			if err := s.ended(); err != nil {
 				return err
 			}
-			return s.ticket.Open(s.ctx)
+			return s.ticket.Open(ctx)
 		})
-		raw, host, err := ep.dialer.Dial(s.ctx)
+		raw, host, err := ep.dialer.Dial(ctx)
 		if err != nil {
 			if last != nil && errors.Is(err, dial.ErrNoHost) {
 				err = last
 			}
 			return Welcome{}, err
 		}
-		leg, welcome, err := t.ask(s, ep, raw, host)
+		leg, welcome, err := t.ask(ctx, s, ep, raw, host)
 		var rejected *Rejection
 		var refused *Refusal
 		switch {
@@ -131,7 +132,7 @@ func (t *try) authenticate(s *Session, ep *endpoint) (Welcome, error) {
 				return Welcome{}, errEnded
 			}
 			return welcome, nil
-		case s.ended() != nil || s.ctx.Err() != nil:
+		case s.ended() != nil || ctx.Err() != nil:
 			ep.dialer.Dropped(host)
 			return Welcome{}, err // not the host's fault
 		case errors.As(err, &rejected), errors.As(err, &refused):
@@ -149,7 +150,7 @@ func (t *try) authenticate(s *Session, ep *endpoint) (Welcome, error) {
 }
 
 // ask speaks with one host.
-func (t *try) ask(s *Session, ep *endpoint, raw net.Conn, host string) (*Leg, Welcome, error) {
+func (t *try) ask(ctx context.Context, s *Session, ep *endpoint, raw net.Conn, host string) (*Leg, Welcome, error) {
 	s.mu.Lock()
 	s.raw = raw
 	ended := s.cause != CauseUnknown
@@ -158,14 +159,14 @@ func (t *try) ask(s *Session, ep *endpoint, raw net.Conn, host string) (*Leg, We
 		_ = raw.Close()
 		return nil, Welcome{}, errEnded
 	}
-	stop := context.AfterFunc(s.ctx, func() { _ = raw.Close() }) // ends what waits for it
+	stop := context.AfterFunc(ctx, func() { _ = raw.Close() }) // ends what waits for it
 	defer stop()
 	way := &ep.Way
 	if ep.Identity == IdentityProxyV2 {
 		if err := raw.SetWriteDeadline(time.Now().Add(ep.Answer)); err != nil {
 			return nil, Welcome{}, err
 		}
-		if _, err := raw.Write(dial.AppendProxyV2(nil, s.client.Addr, s.client.Local)); err != nil {
+		if _, err := raw.Write(dial.AppendProxyV2(nil, s.client, t.h.c.Client().Local)); err != nil {
 			return nil, Welcome{}, fmt.Errorf("PROXY header to %s: %w", host, err)
 		}
 	}
@@ -182,7 +183,7 @@ func (t *try) ask(s *Session, ep *endpoint, raw net.Conn, host string) (*Leg, We
 	switch {
 	case way.TLS.Implicit:
 		o.Target.TLS, o.Encrypted = LegImplicit, true
-		t, err := ep.dialer.Handshake(s.ctx, nc, host)
+		t, err := ep.dialer.Handshake(ctx, nc, host)
 		if err != nil {
 			return nil, Welcome{}, err
 		}
@@ -219,8 +220,8 @@ func (t *try) clientInfo() ClientInfo {
 // interrupted (docs/architecture/promises.md, P5): the losing platform of a switch may deny all
 // logins.
 func (t *try) explain(s *Session, ep *endpoint, err error) error {
-	if t.h.conn.Context().Err() != nil {
-		return fmt.Errorf("login: %w", t.h.conn.Context().Err())
+	if t.h.ctx.Err() != nil {
+		return fmt.Errorf("login: %w", t.h.ctx.Err())
 	}
 	if errors.Is(err, errStale) {
 		return err

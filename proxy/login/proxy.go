@@ -181,12 +181,12 @@ func (p *Proxy) enter(s *Session) error {
 		return fmt.Errorf("session %s is there twice", s.id)
 	case l.SessionsPerMailbox > 0 && p.mailboxes[s.key()] >= l.SessionsPerMailbox:
 		return fmt.Errorf("%w of this mailbox: %d", errLimit, l.SessionsPerMailbox)
-	case l.SessionsPerAddress > 0 && p.addresses[s.client.Addr.Addr()] >= l.SessionsPerAddress:
+	case l.SessionsPerAddress > 0 && p.addresses[s.client.Addr()] >= l.SessionsPerAddress:
 		return fmt.Errorf("%w of this address: %d", errLimit, l.SessionsPerAddress)
 	}
 	p.sessions[s.id] = s
 	p.mailboxes[s.key()]++
-	p.addresses[s.client.Addr.Addr()]++
+	p.addresses[s.client.Addr()]++
 	return nil
 }
 
@@ -201,7 +201,7 @@ func (p *Proxy) leave(s *Session) {
 	if p.mailboxes[s.key()]--; p.mailboxes[s.key()] == 0 {
 		delete(p.mailboxes, s.key())
 	}
-	a := s.client.Addr.Addr()
+	a := s.client.Addr()
 	if p.addresses[a]--; p.addresses[a] == 0 {
 		delete(p.addresses, a)
 	}

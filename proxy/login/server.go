@@ -90,14 +90,20 @@ type client struct {
 	conn    *listen.Conn
 	front   Front
 	c       *Conn
-	ending  chan struct{} // closed when the listener ends
-	session *Session      // of the login that was taken; nil: none
+	ctx     context.Context
+	cancel  context.CancelFunc // called when the listener is cut, and when the client is joined or gone
+	ending  chan struct{}      // closed when the listener ends
+	session *Session           // of the login that was taken; nil: none
 	since   time.Time
 }
 
 // handle serves a connection until it is joined, or over.
 func (s *Server) handle(conn *listen.Conn) (kept bool) {
 	h := &client{s: s, conn: conn, ending: make(chan struct{}), since: time.Now()}
+	// Not conn's own context: that one lives as long as the session, and would keep what hung
+	// from it.
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	defer h.cancel()
 	nc := splice.Under(conn.NetConn())
 	defer func() {
 		if !kept && h.session != nil {
@@ -105,8 +111,11 @@ func (s *Server) handle(conn *listen.Conn) (kept bool) {
 		}
 	}()
 	var once sync.Once
-	conn.Notify(func(listen.Stage) {
+	conn.Notify(func(at listen.Stage) {
 		once.Do(func() { close(h.ending) })
+		if at == listen.Cut {
+			h.cancel()
+		}
 		_ = conn.NetConn().SetReadDeadline(time.Unix(1, 0))
 	})
 	o := ConnOptions{

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
 
-	"mailcutover/mail"
 	"mailcutover/node"
 	"mailcutover/proxy/listen"
 	"mailcutover/proxy/splice"
@@ -27,14 +27,14 @@ type Session struct {
 	server   *Server // nil in tests of dialogues
 	conn     *listen.Conn
 	id       string
-	client   mail.Client
+	client   netip.AddrPort
+	listener string
 	d        routing.Decision
 	login    string // what the platform is told
 	since    time.Time
 	dialogue Dialogue
 	tracker  Tracker            // belongs to the engine after the join; nil: none
-	ctx      context.Context    // of the way to the platform; ends with the session
-	cancel   context.CancelFunc // not nil
+	cancel   context.CancelFunc // ends the way to the platform; until it is joined
 	ticket   *node.Ticket
 
 	mu      sync.Mutex
@@ -69,7 +69,7 @@ func (s *Session) matches(f *Filter) bool {
 		(f.Agency == "" || f.Agency == s.d.Agency) &&
 		(f.Mailbox == routing.MailboxID{} || f.Mailbox == s.d.Mailbox) &&
 		(f.Login == "" || strings.EqualFold(f.Login, s.login)) &&
-		(!f.Address.IsValid() || f.Address.Unmap() == s.client.Addr.Addr().Unmap()) &&
+		(!f.Address.IsValid() || f.Address.Unmap() == s.client.Addr().Unmap()) &&
 		(f.Platform == "" || f.Platform == s.d.Platform)
 }
 
@@ -90,7 +90,7 @@ func (s *Session) state() SessionState {
 func (s *Session) info() SessionInfo {
 	i := SessionInfo{
 		ID: s.id, Protocol: s.dialogue.Protocol(), Agency: s.d.Agency, Mailbox: s.d.Mailbox, Login: s.login,
-		Client: s.client.Addr, Listener: s.client.Listener, Platform: s.d.Platform, Epoch: s.d.Epoch, Since: s.since, State: s.state(),
+		Client: s.client, Listener: s.listener, Platform: s.d.Platform, Epoch: s.d.Epoch, Since: s.since, State: s.state(),
 	}
 	s.mu.Lock()
 	joint := s.joint
@@ -230,7 +230,9 @@ func (s *Session) abandon() {
 	if was == phaseJoined {
 		return
 	}
-	s.cancel()
+	if s.cancel != nil {
+		s.cancel()
+	}
 	if raw != nil {
 		_ = raw.Close()
 	}
@@ -256,7 +258,7 @@ func (s *Session) join(client net.Conn, rest []byte) (joined bool, err error) {
 		return false, err
 	}
 	s.phase, s.joint = phaseJoined, joint
-	s.leg, s.rest = nil, nil
+	s.raw, s.leg, s.rest, s.cancel = nil, nil, nil, nil // nothing but the engine needs them
 	s.mu.Unlock()
 	s.p.o.Observer.SessionOpened(s.dialogue.Protocol(), s.d.Platform)
 	s.conn.Notify(s.stage)
@@ -356,7 +358,6 @@ func (o *owner) Done(e splice.Ended) {
 	cause, reason := s.cause, s.reason
 	s.mu.Unlock()
 	s.ticket.End() // for certain: PlatformGone did
-	s.cancel()
 	s.p.warden.remove(s)
 	s.p.leave(s)
 	by := e.By.String()
