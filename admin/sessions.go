@@ -57,7 +57,7 @@ type Session struct {
 	ID           string    `json:"id" doc:"In all logs"`
 	Node         string    `json:"node"`
 	Protocol     string    `json:"protocol" enum:"imap,submission,pop3,sieve"`
-	State        string    `json:"state" enum:"opening,joined,suspended,ending" doc:"opening: the platform has taken the login, and the client isn't told yet; suspended: this node may not decide now, and no byte flows; ending: the platform's side is cut, and the client is told soon"`
+	State        string    `json:"state" enum:"opening,joined,suspended,ending" doc:"opening: the login is under way; suspended: this node may not decide now, and no byte flows; ending: the platform's side is cut, and the client is told soon"`
 	Login        string    `json:"login" doc:"What the platform was told"`
 	Mailbox      string    `json:"mailbox" doc:"Directory id"`
 	Agency       string    `json:"agency"`

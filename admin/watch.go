@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"mailcutover/admin/peer"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 )
@@ -41,13 +44,19 @@ func (s *Server) registerOperations(api huma.API) {
 	handle(s, api, huma.Operation{
 		OperationID: "show-operation", Method: http.MethodGet, Path: "/v1/operations/{id}", Summary: "One operation", Tags: tags,
 	}, func(ctx context.Context, in *operationID) (*reply[Operation], error) {
-		v, _, err := s.operation(ctx, in.ID)
-		return &reply[Operation]{Body: v}, err
+		v, l, err := s.operation(ctx, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		if l == nil {
+			v = s.fromRunner(ctx, v)
+		}
+		return &reply[Operation]{Body: v}, nil
 	})
 	op := huma.Operation{
 		OperationID: "watch-operation", Method: http.MethodGet, Path: "/v1/operations/{id}/events", Tags: tags,
 		Summary:     "Progress of an operation",
-		Description: "Server-sent events: the operation as it is now, again after each change and once a second while its agencies are closed, until it has ended, or is no longer under way on this node; then the stream ends. Of one that another node carries out, the table's record.",
+		Description: "Server-sent events: the operation as it is now, again after each change and once a second while its agencies are closed, until it has ended, or is no longer under way on this node; then the stream ends. Of one that another node carries out, what that node says, or else the table's record.",
 		Responses: map[string]*huma.Response{"200": {
 			Description: "Events named operation; their data is the operation",
 			Content: map[string]*huma.MediaType{"text/event-stream": {
@@ -60,9 +69,31 @@ func (s *Server) registerOperations(api huma.API) {
 		if err != nil {
 			return nil, err
 		}
+		if l == nil {
+			v = s.fromRunner(ctx, v)
+		}
 		return &huma.StreamResponse{Body: func(ctx huma.Context) { s.stream(ctx, v, l) }}, nil
 	})
 	s.registerOperate(api)
+}
+
+// fromRunner returns what the node says that carries an operation out: only there it is known
+// what is waited for. v, which the table has, if that node doesn't answer or is this one.
+func (s *Server) fromRunner(ctx context.Context, v Operation) Operation {
+	if v.Ended || v.Node == "" || strings.EqualFold(v.Node, s.Node) || s.Peers == nil || requestOf(ctx).peer != "" {
+		return v
+	}
+	m, ok := s.Replica.State().Member(routing.NodeID(v.Node))
+	if !ok || m.Evicted {
+		return v
+	}
+	call := peer.Call{Method: http.MethodGet, Path: "/v1/operations/" + url.PathEscape(v.ID)}
+	elsewhere(ctx, s, []peer.Member{{Node: v.Node, Address: m.Address}}, call, func(_ string, theirs Operation) {
+		if theirs.Running = false; theirs.ID == v.ID && theirs.Node == v.Node { // running says: here
+			v = theirs
+		}
+	})
+	return v
 }
 
 type operationID struct {
@@ -169,7 +200,7 @@ func (s *Server) stream(ctx huma.Context, v Operation, l *live) {
 				return
 			}
 			if rec, ok := s.Replica.State().Operation(routing.OperationID(v.ID)); ok {
-				v = operationView(fromTable(&rec), false)
+				v = s.fromRunner(ctx.Context(), operationView(fromTable(&rec), false))
 			} else if v, _, _ = s.operation(ctx.Context(), v.ID); v.ID == "" {
 				return
 			}

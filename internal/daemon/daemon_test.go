@@ -34,7 +34,7 @@ type bench struct {
 	api  *admin.Client
 	log  *lines
 
-	onA, onB string // more settings of the platforms
+	onA, onB, onAdmin string // more settings of the platforms, and of the API
 }
 
 // lines is a log that a test may read while it is written.
@@ -69,9 +69,9 @@ platforms:
   - {id: exchange, outside: {hosts: ["%s"]}%s}
   - {id: ox, outside: {hosts: ["%s"]}%s}
 routing: {postmaster: anna@health.example}
-admin: {address: "127.0.0.1:0", tokens: [{name: test, person: tester, sha256: "%x"}]}
+admin: {address: "127.0.0.1:0"%s, tokens: [{name: test, person: tester, sha256: "%x"}]}
 %s
-`, filepath.Join(filepath.Dir(b.path), "data"), host, b.onA, b.b.Addr(), b.onB, hash[:], more)
+`, filepath.Join(filepath.Dir(b.path), "data"), host, b.onA, b.b.Addr(), b.onB, b.onAdmin, hash[:], more)
 	if err := os.WriteFile(b.path, []byte(text), 0o600); err != nil {
 		b.t.Fatal(err)
 	}

@@ -92,25 +92,38 @@ func (b *bench) logIn(t *testing.T, protocol, password string) (*dialed, string)
 	}
 }
 
+// listeners are those of a node for all protocols.
+const listeners = `logins:
+  spread: 200ms
+  wait: 3s
+  failures: {delay: 10ms, max_delay: 20ms}
+  listeners:
+    - {id: imap, protocol: imap, address: "127.0.0.1:0", tls: {mode: none, required: false}}
+    - {id: submission, protocol: submission, address: "127.0.0.1:0", tls: {mode: none, required: false}}
+    - {id: pop3, protocol: pop3, address: "127.0.0.1:0", tls: {mode: none, required: false}}
+    - {id: sieve, protocol: sieve, address: "127.0.0.1:0", tls: {mode: none, required: false}}
+`
+
 var protocols = []string{"imap", "submission", "pop3", "sieve"}
 
-// newLoginBench is a node with two Dovecots as platforms, and a listener for each protocol.
-func newLoginBench(t *testing.T, more string) (*bench, [2]*peers.Dovecot) {
+// newLoginBench is a node with two Dovecots as platforms.
+func newLoginBench(t *testing.T, more, onAdmin string) (*bench, [2]*peers.Dovecot) {
 	t.Helper()
-	b := &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines)}
+	b := &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines), onAdmin: onAdmin}
+	relay, err := platformtest.Start(platformtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(relay.Close)
 	var platforms [2]*peers.Dovecot
 	for i, settings := range []*string{&b.onA, &b.onB} {
-		d := peers.StartDovecot(t, peers.DovecotOptions{Logins: true, Relay: "127.0.0.1:1"})
+		d := peers.StartDovecot(t, peers.DovecotOptions{Logins: true, Relay: relay.Addr()})
 		platforms[i] = d
 		for protocol, host := range map[string]string{"imap": d.IMAP, "submission": d.Submission, "pop3": d.POP3, "sieve": d.Sieve} {
 			*settings += fmt.Sprintf(`, %s: {hosts: ["%s"], tls: {policy: none}}`, protocol, host)
 		}
 	}
-	text := "logins:\n  spread: 200ms\n  wait: 3s\n" + more + "  listeners:\n"
-	for _, protocol := range protocols {
-		text += fmt.Sprintf("    - {id: %[1]s, protocol: %[1]s, address: \"127.0.0.1:0\", tls: {mode: none, required: false}}\n", protocol)
-	}
-	return b.begin(text), platforms
+	return b.begin(more), platforms
 }
 
 // all returns the sessions of the moment.
@@ -137,7 +150,7 @@ func until(t *testing.T, what string, ok func() bool) {
 // back at the other platform. Sessions can be seen and ended.
 func TestLogins(t *testing.T) {
 	t.Parallel()
-	b, _ := newLoginBench(t, "")
+	b, _ := newLoginBench(t, listeners, "")
 	for _, protocol := range protocols {
 		if _, answer := b.logIn(t, protocol, "wrong"); strings.Contains(answer, "OK") || strings.HasPrefix(answer, "235") {
 			t.Errorf("%s: a wrong password is answered %q", protocol, answer)
@@ -174,6 +187,9 @@ func TestLogins(t *testing.T) {
 	if bye := open["imap"].say("", "* BYE"); !strings.Contains(bye, "UNAVAILABLE") {
 		t.Errorf("the IMAP client is told %q", bye)
 	}
+	for _, c := range open {
+		_ = c.Close() // else the node waits a while for them to
+	}
 	until(t, "sessions of the losing side end", func() bool { return len(b.all()) == 0 })
 	c, answer := b.logIn(t, "imap", "secret")
 	if list := b.all(); !strings.Contains(answer, "OK") || len(list) != 1 || list[0].Platform != "ox" {
@@ -188,16 +204,25 @@ func TestLogins(t *testing.T) {
 		t.Errorf("%+v, %v", done, err)
 	}
 	c.say("", "* BYE")
+	_ = c.Close()
 	until(t, "the closed session ends", func() bool { return len(b.all()) == 0 })
 
 	// The node takes leave of its clients when it stops.
 	c, _ = b.logIn(t, "imap", "secret")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
+	told := make(chan string, 1)
+	go func() {
+		text, _ := io.ReadAll(c)
+		_ = c.Close()
+		told <- string(text)
+	}()
 	if err := b.Shutdown(ctx); err != nil {
 		t.Error(err)
 	}
-	c.say("", "* BYE")
+	if text := <-told; !strings.Contains(text, "* BYE") {
+		t.Errorf("of the node's stop the client is told %q", text)
+	}
 	if strings.Contains(b.log.String(), "secret") {
 		t.Error("the log has a password")
 	}
@@ -207,7 +232,7 @@ func TestLogins(t *testing.T) {
 // address mends it.
 func TestLoginEndpointThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
-	b, platforms := newLoginBench(t, "")
+	b, platforms := newLoginBench(t, listeners, "")
 	good := b.onA
 	b.onA = strings.Replace(good, platforms[0].IMAP, "127.0.0.1:1", 1)
 	text, err := os.ReadFile(b.path)
@@ -253,12 +278,13 @@ func TestLoginEndpointThatDoesNotAnswer(t *testing.T) {
 // A node that is taken out for maintenance sends its sessions away, and takes no login.
 func TestMaintenanceEndsSessions(t *testing.T) {
 	t.Parallel()
-	b, _ := newLoginBench(t, "")
+	b, _ := newLoginBench(t, listeners, "")
 	c, _ := b.logIn(t, "imap", "secret")
 	if _, err := b.api.DrainNode(t.Context(), "mx1.example", true, "test"); err != nil {
 		t.Fatal(err)
 	}
 	c.say("", "* BYE")
+	_ = c.Close()
 	until(t, "its sessions end", func() bool { return len(b.all()) == 0 })
 	if _, answer := b.logIn(t, "imap", "secret"); !strings.HasPrefix(answer, "a NO [UNAVAILABLE]") {
 		t.Errorf("in maintenance a login is answered %q", answer)
@@ -306,5 +332,74 @@ func TestCommonOffers(t *testing.T) {
 	o.Size = 0
 	if got := common(a, o).Size; got != 100 {
 		t.Errorf("size %d, want the only limit that is known", got)
+	}
+}
+
+// On whichever node a client is logged in, or an operation runs: each node tells of it, and
+// ends sessions everywhere.
+func TestSessionsOfTwoNodes(t *testing.T) {
+	t.Parallel()
+	redis := peers.StartRedis(t, peers.RedisOptions{})
+	secret := filepath.Join(t.TempDir(), "peer.secret")
+	if err := os.WriteFile(secret, []byte("a secret of two nodes\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	more := fmt.Sprintf("table: {redis: {url: %q, allow_no_password: true, timeout: 5s}}\noperations: {mover: [cutover]}\n", redis.URL()) + listeners
+	one, _ := newLoginBench(t, more, fmt.Sprintf(`, peer: {secret_file: %q}`, secret))
+	two := one.second(t, more)
+	until(t, "the second node serves", func() bool {
+		d := two.gate.Address(anna)
+		return d.Deliver()
+	})
+	c, answer := two.logIn(t, "imap", "secret")
+	if !strings.Contains(answer, "a OK") {
+		t.Fatalf("login is answered %q", answer)
+	}
+	list := one.all()
+	if len(list) != 1 || list[0].Node != "mx2.example" {
+		t.Fatalf("sessions are %+v", list)
+	}
+	if s, err := one.api.Session(t.Context(), list[0].ID); err != nil || s.Login != anna {
+		t.Errorf("session is %+v, %v", s, err)
+	}
+	began := time.Now()
+	done, err := one.api.CloseSessions(t.Context(), admin.SessionFilter{Agency: "health"}, false, false, "test")
+	if err != nil || done.Closed != 1 || len(done.Nodes) != 2 || len(done.Missing) != 0 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	c.say("", "* BYE")
+	_ = c.Close()
+	t.Logf("told %s after the close was asked for on the other node", time.Since(began))
+	until(t, "the session ends", func() bool { return len(one.all()) == 0 })
+
+	// What an operation waits for is known where it runs, and told by the other node too.
+	one.arm()
+	agency, err := one.api.Agency(t.Context(), "health")
+	if err != nil {
+		t.Fatal(err)
+	}
+	op, err := one.api.Start(t.Context(), operation.Cutover, "health", agency.Epoch, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the other node says what is waited for", func() bool {
+		v, err := two.api.Operation(t.Context(), op.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.Node == "mx1.example" && !v.Running && v.Step == "hooks" && v.Waiting != "" && len(v.Nodes) == 2
+	})
+	if _, err := one.api.Abort(t.Context(), op.ID, "test"); err != nil {
+		t.Error(err)
+	}
+	until(t, "the operation ends", func() bool {
+		v, err := two.api.Operation(t.Context(), op.ID)
+		return err == nil && v.Ended
+	})
+
+	// A node that is gone is named, and keeps nobody waiting.
+	two.stop(two.Daemon)
+	if page, err := one.api.Sessions(t.Context(), admin.SessionFilter{}, false, "", 0); err != nil || len(page.Missing) != 0 {
+		t.Errorf("of a node that stopped in order: %+v, %v", page, err)
 	}
 }

@@ -24,7 +24,7 @@ import (
 // second starts another node on the same table and platforms.
 func (b *bench) second(t *testing.T, more string) *bench {
 	t.Helper()
-	n := &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines), a: b.a, b: b.b}
+	n := &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines), a: b.a, b: b.b, onA: b.onA, onB: b.onB, onAdmin: b.onAdmin}
 	n.write(b.a.Addr(), more)
 	text, err := os.ReadFile(n.path)
 	if err != nil {
