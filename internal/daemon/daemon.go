@@ -261,6 +261,7 @@ func (d *Daemon) listen(cfg *config.Config, l *config.Listener) error {
 	o := listenerOptions(cfg, l)
 	o.Logger = d.logger
 	o.Observer = d.metrics.Listener(l.ID)
+	o.Resting = d.gate.Resting
 	o.AnnounceSize = func() int64 { size, _, _ := d.platforms.Load().announced(); return size }
 	o.Announce8Bit = func() bool { _, yes, _ := d.platforms.Load().announced(); return yes }
 	o.AnnounceUTF8 = func() bool { _, _, yes := d.platforms.Load().announced(); return yes }

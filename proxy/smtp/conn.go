@@ -81,6 +81,9 @@ func (c *conn) open() error {
 			return err
 		}
 	}
+	if c.leaving() {
+		return errDrain
+	}
 	if c.srv.opts.Protocol == ProtocolLMTP {
 		c.line(220, c.srv.opts.Hostname+" LMTP")
 	} else {
@@ -98,12 +101,15 @@ func (c *conn) client() mail.Client {
 
 // step answers one command.
 func (c *conn) step() error {
-	if c.in.Stage() >= listen.Draining && !c.tx.begun {
+	if c.leaving() {
 		return errDrain
 	}
 	line, err := c.readLine(time.Now().Add(c.srv.opts.Limits.Idle))
 	if err != nil {
 		return err
+	}
+	if c.leaving() { // while it was idle
+		return errDrain
 	}
 	return c.answer(line)
 }
@@ -209,6 +215,12 @@ func (c *conn) fillUntil(deadline time.Time) error {
 			return err
 		}
 	}
+}
+
+// leaving reports whether nothing may begin on this connection any more, and nothing is under
+// way on it: the server ends, or the node rests.
+func (c *conn) leaving() bool {
+	return !c.tx.begun && (c.in.Stage() >= listen.Draining || c.srv.opts.Resting != nil && c.srv.opts.Resting())
 }
 
 // stopped returns errDrain if the connection is to end where it stands.

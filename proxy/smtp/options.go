@@ -92,6 +92,12 @@ type Options struct {
 	Announce8Bit func() bool
 	AnnounceUTF8 func() bool
 
+	// Resting reports whether the node takes no new mail for now: then a new connection is
+	// answered 421 4.3.2 in place of the greeting, and one that is there at its next command
+	// without a transaction, so that a relay takes another of its hosts (RFC 5321 section 5.1).
+	// What was begun may end. Nil means no.
+	Resting func() bool
+
 	BareLineEnds BareLineEnds
 	Limits       Limits
 
