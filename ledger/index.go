@@ -79,7 +79,7 @@ func (i *Intent) keys(to []uint32) []uint32 {
 
 // buildIndex makes the index of a segment.
 func buildIndex(s *scanned) (Segment, []byte) {
-	seg := Segment{Number: s.number, Bytes: int64(len(s.data)), ended: true}
+	seg := Segment{Number: s.number, Bytes: int64(len(s.file)), ended: true}
 	type span struct{ from, to int32 }
 	records := len(s.data) / 200 // about
 	hashes := make([]uint32, 0, 4*records)

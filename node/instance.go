@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"mailcutover/internal/durable"
@@ -85,7 +86,13 @@ func (k *Keeper) openDir() error {
 	if n := len(all); n > mostInstances {
 		all = append(all[:1:1], all[n-mostInstances+1:]...)
 	}
-	return k.write(instanceFile, lives{all, k.file})
+	err = k.write(instanceFile, lives{all, k.file})
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		// Something else has filled the disk. A node that doesn't start for that can't say so.
+		k.o.Logger.Error("the next start may have to wait for the end of this one's lease: the disk is full", "node", k.o.Node, "directory", k.o.Dir, "error", err)
+		return nil
+	}
+	return err
 }
 
 // taken notes that the table knows this instance, so that none before it matters.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -926,6 +927,27 @@ func TestOneProcessForADirectory(t *testing.T) {
 	}
 	if err := k.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A disk that something else has filled keeps no node from starting: nobody could see why it
+// takes nothing.
+func TestStartOnAFullDisk(t *testing.T) {
+	for errno, starts := range map[error]bool{syscall.ENOSPC: true, syscall.EDQUOT: true, syscall.EIO: false} {
+		disk := memdisk.New()
+		o := KeeperOptions{Node: "a.example", Lease: lease, Dir: "/d", Disk: disk, Logger: slog.New(slog.DiscardHandler)}
+		if _, err := OpenKeeper(o); err != nil {
+			t.Fatal(err)
+		}
+		disk.Fail(func(op memdisk.Op, _ string) error {
+			if op == memdisk.OpWrite {
+				return errno
+			}
+			return nil
+		})
+		if _, err := OpenKeeper(o); (err == nil) != starts {
+			t.Errorf("%v: %v", errno, err)
+		}
 	}
 }
 
