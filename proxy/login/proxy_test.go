@@ -510,6 +510,17 @@ func TestBadOptions(t *testing.T) {
 	}
 }
 
+// Maintenance that begins between a login's decision and its join ends the session, too.
+func TestMaintenanceDuringALogin(t *testing.T) {
+	w := newWorld(t, nil)
+	w.dialogue.told = func() { w.rights.set(func(r *rights) { r.rest = true }) }
+	p := w.dial()
+	p.send("LOGIN anna s3cret")
+	p.want("yes")
+	p.want("bye drain true")
+	_ = p.nc.Close()
+}
+
 // A platform that says nothing keeps nobody who has to end.
 func TestShutdownDuringALogin(t *testing.T) {
 	w := newWorld(t, nil)

@@ -262,6 +262,9 @@ func (s *Session) join(client net.Conn, rest []byte) (joined bool, err error) {
 	s.mu.Unlock()
 	s.p.o.Observer.SessionOpened(s.dialogue.Protocol(), s.d.Platform)
 	s.conn.Notify(s.stage)
+	if s.p.o.Gate.Resting() {
+		s.endWithin(CauseDrain, "maintenance", s.p.o.Spread) // decided just before it began
+	}
 	joint.Start()
 	return true, nil
 }

@@ -65,7 +65,7 @@ func (w *warden) remove(s *Session) {
 }
 
 func (w *warden) run() {
-	resting := false
+	resting, last := false, time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -77,8 +77,11 @@ func (w *warden) run() {
 				w.rest()
 			}
 		}
-		w.round()
-		timer.Reset(min(w.look(), roundPause))
+		if time.Since(last) >= roundPause { // news may come by the thousand
+			w.round()
+			last = time.Now()
+		}
+		timer.Reset(min(w.look(), roundPause-time.Since(last)))
 		select {
 		case <-news:
 		case <-w.kick:
