@@ -18,12 +18,17 @@
 // guessed (P3). After a restart nothing is decided before the table has granted a lease.
 // An agency can be closed on this node alone without the table ([Keeper.LockLocal]).
 //
+// A login's session is a ticket too: it counts from the question before its credentials
+// until its end, is cut when its agency's record changes, and asks before each piece of bytes
+// whether it may pass ([Ticket.Flows]). After a lapse it asks anew ([Ticket.Resume]). Who
+// waits for an agency to open is told by [Gate.News].
+//
 // A message whose answer was lost after the dot is in doubt: the node isn't drained
 // until the platform's own connection limit has passed, since only then can the
 // platform no longer take it.
 //
 // The node's main function opens a keeper, attaches the gate to it and runs it in one
 // goroutine; the mail side, the queue and the admin API call the gate and the keeper from
-// any. All methods are safe for concurrent use, but for a [Ticket]'s, which belong to one
-// goroutine, and [Keeper.Attach], Surrender and Close, which come before and after Run.
+// any. All methods are safe for concurrent use, but for a [Ticket]'s, which say
+// themselves who may call them, and [Keeper.Attach], Surrender and Close, which come before and after Run.
 package node
