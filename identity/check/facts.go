@@ -83,6 +83,12 @@ func (f *Facts) Knows(a routing.Address) bool {
 	return ok
 }
 
+// Shared reports whether two objects have an address.
+func (f *Facts) Shared(a routing.Address) bool {
+	n, ok := f.names[string(a)]
+	return ok && n == ambiguous
+}
+
 // found is the outcome of a look-up.
 type found uint8
 

@@ -18,12 +18,13 @@ import (
 type Standing string
 
 const (
+	Proposed  Standing = "proposed"  // a proposal is about it; without one that can still be used it is nothing
 	Approved  Standing = "approved"  // others have agreed; the mapping isn't changed yet
 	Active    Standing = "active"    // it is part of the agency's mapping
 	Withdrawn Standing = "withdrawn" // it counts no more; kept for comparison
 )
 
-// Entry is a list that was approved.
+// Entry is a list that was proposed or approved.
 type Entry struct {
 	List     *list.List
 	Standing Standing
@@ -92,6 +93,43 @@ func (e *Entry) Documents(s *routing.State) ([]routing.Document, error) {
 		out = append(out, document(s, k, b.String()))
 	}
 	return out, nil
+}
+
+// Removals returns what removes a list that was only proposed. A list that was approved stays.
+func (e *Entry) Removals(s *routing.State) []routing.Document {
+	if e.Standing != Proposed {
+		return nil
+	}
+	var out []routing.Document
+	for _, d := range s.Documents(prefix + string(e.List.Agency) + "/" + e.List.ID + "/") {
+		out = append(out, routing.Document{Key: d.Key, Removed: true, Revision: d.Revision})
+	}
+	return out
+}
+
+// Superseded reports whether newer lists in force name every mailbox of an entry that is in
+// force itself. entries are the agency's, the newest first.
+func Superseded(entries []Entry, e *Entry) bool {
+	if e.Standing != Active {
+		return false
+	}
+	named := make(map[routing.MailboxID]bool)
+	for i := range entries {
+		if entries[i].List.ID == e.List.ID {
+			break
+		}
+		if entries[i].Standing == Active && entries[i].List.Agency == e.List.Agency {
+			for _, r := range entries[i].List.Rows {
+				named[r.ID] = true
+			}
+		}
+	}
+	for _, r := range e.List.Rows {
+		if !named[r.ID] {
+			return false
+		}
+	}
+	return true
 }
 
 // document returns a document to be stored in the place of the one that s has.

@@ -159,7 +159,7 @@ func Additions(v *View, m *model.Model, s *routing.State, agency routing.AgencyI
 		before := len(now.Addresses) + len(now.Logins)
 		now.Addresses, now.Logins = slices.Clone(now.Addresses), slices.Clone(now.Logins)
 		for _, a := range wanted.Addresses {
-			if !slices.Contains(now.Addresses, a) && free(string(a), o.object.ID) {
+			if !slices.Contains(now.Addresses, a) && !v.Facts.Shared(a) && free(string(a), o.object.ID) {
 				now.Addresses = append(now.Addresses, a)
 			}
 		}
