@@ -70,6 +70,18 @@ type tellHook struct {
 
 func (*tellHook) looksItself() {}
 
+type undoHook struct {
+	Mutation
+	ID   string `path:"id" maxLength:"64"`
+	Hook string `path:"hook" maxLength:"63"`
+	Body struct {
+		Reason string `json:"reason" minLength:"1" maxLength:"1000"`
+		ByHand bool   `json:"by_hand,omitempty" doc:"It was undone by hand: nothing is called, the reason is the receipt"`
+	}
+}
+
+func (*undoHook) looksItself() {}
+
 func (s *Server) registerOperate(api huma.API) {
 	tags := []string{"operations"}
 	handle(s, api, huma.Operation{
@@ -115,6 +127,26 @@ func (s *Server) registerOperate(api huma.API) {
 			return nil, err
 		}
 		if err := s.Runner.Tell(ctx, routing.OperationID(in.ID), in.Hook, callerOf(ctx).person, reason); err != nil {
+			return nil, err
+		}
+		v, _, err := s.operation(ctx, in.ID)
+		return &reply[Operation]{Body: v}, err
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "undo-hook", Method: http.MethodPost, Path: "/v1/operations/{id}/hooks/{hook}/undo", Tags: tags,
+		Summary: "Undo a hook of an aborted operation again, or say that it was done by hand", Description: "Where the undo failed when the operation was aborted. It isn't tried if something has happened to an agency since. Say it to the node that has the alarm.",
+	}, func(ctx context.Context, in *undoHook) (*reply[Operation], error) {
+		ctx, cancel := context.WithTimeout(ctx, startTimeout)
+		defer cancel()
+		after := "hook " + in.Hook + " is undone"
+		if in.Body.ByHand {
+			after += " by hand"
+		}
+		reason, err := s.beforeOperation(ctx, in.ID, in.Body.Reason, after)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.Runner.Undo(ctx, routing.OperationID(in.ID), in.Hook, callerOf(ctx).person, reason, in.Body.ByHand); err != nil {
 			return nil, err
 		}
 		v, _, err := s.operation(ctx, in.ID)
@@ -171,6 +203,11 @@ func (c *Client) Abort(ctx context.Context, id, reason string) (Operation, error
 // Tell says that an external step of an operation is done.
 func (c *Client) Tell(ctx context.Context, id, hook, receipt string) (Operation, error) {
 	return post[Operation](ctx, c, "/v1/operations/"+url.PathEscape(id)+"/hooks/"+url.PathEscape(hook)+"/tell", map[string]string{"reason": receipt})
+}
+
+// UndoHook undoes a hook of an aborted operation again, or says that it was done by hand.
+func (c *Client) UndoHook(ctx context.Context, id, hook, reason string, byHand bool) (Operation, error) {
+	return post[Operation](ctx, c, "/v1/operations/"+url.PathEscape(id)+"/hooks/"+url.PathEscape(hook)+"/undo", map[string]any{"reason": reason, "by_hand": byHand})
 }
 
 // planned is what a plan is asked for.

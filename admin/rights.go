@@ -67,7 +67,7 @@ var rights = map[string]right{
 	"add-agency": mayList, "import-mailboxes": mayList, "release-name": mayList,
 
 	"arm-agency": mayOperate, "settle-agency": mayOperate, "lock-agency": mayOperate, "lock-agency-locally": mayOperate, "freeze": mayOperate,
-	"cutover": mayOperate, "rollback": mayOperate, "remap-mailboxes": mayOperate, "abort-operation": mayOperate, "tell-operation": mayOperate,
+	"cutover": mayOperate, "rollback": mayOperate, "remap-mailboxes": mayOperate, "abort-operation": mayOperate, "tell-operation": mayOperate, "undo-hook": mayOperate,
 	"hold-spooled": mayOperate, "release-spooled": mayOperate, "retry-spooled": mayOperate, "drop-spooled": mayOperate,
 	"attest-node": mayOperate, "close-sessions": mayOperate, "set-spool-rate": mayOperate, "resume-spool": mayOperate, "clear-alarm": mayOperate,
 

@@ -18,7 +18,7 @@ import (
 var may = map[string]string{
 	"add-agency": "planner", "import-mailboxes": "planner", "release-name": "planner",
 	"arm-agency": "operator", "settle-agency": "operator", "lock-agency": "operator", "lock-agency-locally": "operator", "freeze": "operator", "cutover": "operator", "rollback": "operator", "remap-mailboxes": "operator",
-	"abort-operation": "operator", "tell-operation": "operator", "clear-alarm": "operator", "attest-node": "operator",
+	"abort-operation": "operator", "tell-operation": "operator", "undo-hook": "operator", "clear-alarm": "operator", "attest-node": "operator",
 	"hold-spooled": "operator", "release-spooled": "operator", "retry-spooled": "operator", "drop-spooled": "operator", "set-spool-rate": "operator", "resume-spool": "operator", "close-sessions": "operator",
 	"plan-operation": "operator admin", "propose": "operator admin", "withdraw-proposal": "operator admin", "start-proposal": "operator admin",
 	"approve-proposal": "approver", "confirm-emergency": "approver",

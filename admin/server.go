@@ -41,6 +41,7 @@ type Runner interface {
 	Publish(ctx context.Context, id routing.OperationID, who, withoutReplica string) (operation.Operation, error)
 	Tell(ctx context.Context, id routing.OperationID, hook, who, receipt string) error
 	Without(ctx context.Context, id routing.OperationID, hook, who, reason string) error
+	Undo(ctx context.Context, id routing.OperationID, hook, who, reason string, byHand bool) error
 	List() ([]operation.Operation, error)
 	Unattended() []routing.AgencyID // closed by an operation that nobody runs
 }

@@ -64,7 +64,7 @@ func newOperationCommand(c *connection) *cobra.Command {
 			}
 			return c.ended(cmd, client, op)
 		})
-	cmd.AddCommand(newPlan(c), newPropose(c), newApprove(c), newWithdraw(c), newStart(c), watch, newAbort(c), newPublish(c), newWithout(c), newTell(c), list, show)
+	cmd.AddCommand(newPlan(c), newPropose(c), newApprove(c), newWithdraw(c), newStart(c), watch, newAbort(c), newPublish(c), newWithout(c), newTell(c), newUndoHook(c), list, show)
 	return cmd
 }
 

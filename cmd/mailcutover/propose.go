@@ -340,6 +340,26 @@ func newTell(c *connection) *cobra.Command {
 	return cmd
 }
 
+func newUndoHook(c *connection) *cobra.Command {
+	var reason string
+	var byHand bool
+	cmd := c.command(&cobra.Command{
+		Use: "undo-hook OPERATION HOOK", Short: "Undo a hook of an aborted operation again, where that failed, or say that it was done by hand", Args: cobra.ExactArgs(2),
+		Long: "Undo a hook of an aborted operation again, where that failed when it was aborted. It isn't\ntried if something has happened to an agency since. With --by-hand nothing is called: you\nhave undone it, and the reason is the receipt. Say it to the node that has the alarm.",
+	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
+		op, err := client.UndoHook(cmd.Context(), args[0], args[1], reason, byHand)
+		if err != nil {
+			return err
+		}
+		return c.show(cmd, op, func(w io.Writer) {
+			fmt.Fprintf(w, "hook %s of operation %s is undone\n", printable(args[1]), op.ID)
+		})
+	})
+	cmd.Flags().BoolVar(&byHand, "by-hand", false, "it was undone by hand")
+	addReason(cmd, &reason)
+	return cmd
+}
+
 func printReceipts(w io.Writer, all []admin.Receipt) {
 	if len(all) == 0 {
 		return

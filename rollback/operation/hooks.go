@@ -257,7 +257,7 @@ func (u *run) undoHooks() error {
 		name := u.op.Hooks[i].Name
 		status, receipt, failed := u.undo(u.halted, name)
 		if failed != nil {
-			u.Alarms.Raise(u.hookAlarm(name), fmt.Sprintf("Hook %s of operation %s (%s of agency %s) was not undone, and the agency opens where it was: undo it by hand. %v", name, u.op.ID, u.op.Kind, u.op.Agency, failed))
+			u.Alarms.Raise(u.hookAlarm(name), fmt.Sprintf("Hook %s of operation %s (%s of agency %s) was not undone, and the agency opens where it was. Have it tried again: mailcutover operation undo-hook %[2]s %[1]s --reason ...; or undo it by hand, and say so with --by-hand. %[5]v", name, u.op.ID, u.op.Kind, u.op.Agency, failed))
 		}
 		err := u.noteAbort(func(next *Operation) {
 			h := next.hook(name)

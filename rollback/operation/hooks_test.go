@@ -222,6 +222,59 @@ func TestUndoFails(t *testing.T) {
 		t.Errorf("alarms %q", got)
 	}
 	a.stands("police", routing.PhaseSource)
+
+	// People have it tried again, when the platform is well.
+	ctx := t.Context()
+	if err := a.Undo(ctx, op.ID, "forward", "ben", "why not", false); !errors.Is(err, ErrHook) {
+		t.Errorf("undo of what is undone: %v", err)
+	}
+	if err := a.Undo(ctx, op.ID, "close-exchange", "ben", "again", false); err == nil || len(a.alarms.list()) != 1 {
+		t.Errorf("it failed again: %v", err)
+	}
+	s.mu.Lock()
+	s.fails["undo close-exchange"] = 0
+	s.mu.Unlock()
+	if err := a.Undo(ctx, op.ID, "close-exchange", "ben", "again", false); err != nil {
+		t.Fatal(err)
+	}
+	last := a.last()
+	if h := last.hook("close-exchange"); h.Status != HookUndone || h.Who != "ben" || h.Receipt == "" || h.Error != "" || len(a.alarms.list()) != 0 {
+		t.Errorf("%+v, alarms %q", h, a.alarms.list())
+	}
+	if !strings.HasSuffix(s.lines(), "undo close-exchange") {
+		t.Errorf("calls: %s", s.lines())
+	}
+}
+
+// What people undid by hand is noted without a call; and nothing is undone once the agency
+// has moved.
+func TestUndoneByHandOrTooLate(t *testing.T) {
+	t.Parallel()
+	for name, moved := range map[string]bool{"by hand": false, "too late": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(false)
+			s.fails["do forward"], s.fails["undo close-exchange"] = 1, -1
+			for _, h := range s.hooks {
+				h.(*fakeHook).patience = 0
+			}
+			a := hooked(t, 1, s).nodes[0]
+			op, err := a.run(Cutover, "police")
+			if err == nil {
+				t.Fatalf("%+v", op)
+			}
+			if moved {
+				if _, err := a.run(Cutover, "police"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := s.lines()
+			err = a.Undo(t.Context(), op.ID, "close-exchange", "ben", "opened in the console", !moved)
+			if moved != errors.Is(err, ErrEpoch) || !moved && err != nil || s.lines() != before {
+				t.Errorf("%v; calls %s", err, s.lines())
+			}
+		})
+	}
 }
 
 // An external step waits until somebody says that it is done, on any node; it outlives the

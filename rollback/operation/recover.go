@@ -141,7 +141,7 @@ func (r *Runner) attend(ctx context.Context, ops []Operation) error {
 		case owner != nil && len(r.losses(owner.Agencies)) > 0: // people have to reconcile first
 		case owner == nil:
 			strangers[id] = struct{}{}
-			r.Alarms.Raise(strangerAlarm(id), fmt.Sprintf("Agency %s is closed by operation %s, of which neither the table nor this node's journal has a record: nobody will open it. Start the node that ran it, with its data directory.", id, a.Operation))
+			r.Alarms.Raise(strangerAlarm(id), fmt.Sprintf("Agency %s is closed by operation %s, of which neither the table nor this node's journal has a record: nobody will open it. Start the node that ran it, with its data directory; if there is none, mailcutover agency rollback %[1]s --emergency --reason ... brings it to its source.", id, a.Operation))
 		case owner.Step.Ended() || !r.isUnsettled(owner.ID):
 			errs = append(errs, r.finish(ctx, *owner))
 		}

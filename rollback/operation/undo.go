@@ -1,0 +1,84 @@
+package operation
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"mailcutover/routing"
+	"mailcutover/routing/table"
+)
+
+// Undo takes back a hook of an operation that was aborted, where that failed then: by trying
+// it again, or, with byHand, by taking a person's word that it was done. It isn't tried, with
+// ErrEpoch, where an agency isn't any more as the abort left it: what the hook did may be
+// wanted now. The operation stays as it ended, but for the hook's record.
+func (r *Runner) Undo(ctx context.Context, id routing.OperationID, hook, who, reason string, byHand bool) error {
+	fail := func(err error) error { return fmt.Errorf("undo hook %s of operation %s: %w", hook, id, err) }
+	all, err := r.Table.Operations(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	i := slices.IndexFunc(all, func(o routing.Operation) bool { return o.ID == id })
+	if i < 0 {
+		return fail(ErrNoOperation)
+	}
+	rec := all[i]
+	op, err := FromRecord(&rec)
+	if err != nil {
+		return fail(err)
+	}
+	h := op.hook(hook)
+	switch {
+	case h == nil:
+		return fail(fmt.Errorf("%w: the operation has none of that name", ErrHook))
+	case !rec.Ended || h.Status != HookUndoFailed:
+		return fail(fmt.Errorf("%w: it is %s, at step %s: there is nothing to undo", ErrHook, h.Status, op.Step))
+	}
+	s := r.Replica.State()
+	for _, id := range op.Agencies {
+		if byHand {
+			break
+		}
+		a, _ := s.Agency(id)
+		if left := op.Begun[id].Number; a.Operation != "" || !a.Phase.Open() || a.Phase.OnTarget() != op.Kind.from().OnTarget() && op.Kind.moves() || movedSince(&a, left) {
+			return fail(fmt.Errorf("%w: agency %s is in phase %s, epoch %s, and something has happened to it since: look whether it is still wanted, and undo it by hand", ErrEpoch, id, a.Phase, a.Epoch))
+		}
+	}
+	receipt := reason
+	if !byHand {
+		u := r.newRun(op, newHandle(op, func(error) {}), nil)
+		u.rev = rec.Revision
+		if _, receipt, err = u.undo(ctx, hook); err != nil {
+			return fail(err)
+		}
+	}
+	h.Status, h.Who, h.Error, h.Receipt, h.Ended = HookUndone, who, "", cut(receipt), time.Now()
+	next, err := op.record(rec)
+	if err != nil {
+		return fail(err)
+	}
+	pos := s.Position()
+	if _, err := r.Table.Change(ctx, table.Change{
+		ID: uuid.NewString(), Incarnation: pos.Incarnation, Term: pos.Term, Operations: []routing.Operation{next},
+		Who: who, What: "undo hook " + hook + " of " + string(op.Kind), Reason: reason,
+	}); err != nil {
+		return fail(err)
+	}
+	known, err := r.List()
+	if err == nil && slices.ContainsFunc(known, func(o Operation) bool { return o.ID == id }) {
+		err = r.enter(&op)
+	}
+	if err != nil {
+		r.Logger.Error("undo of a hook is not written down here", "operation", id, "error", err)
+	}
+	r.Alarms.Clear((&run{op: op}).hookAlarm(hook))
+	return nil
+}
+
+// movedSince reports whether an agency's record has another epoch than the abort gave it, one
+// after that of begin: by a switch, or by a lock.
+func movedSince(a *routing.Agency, begun uint32) bool { return a.Epoch.Number > begun+1 }
