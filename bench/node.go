@@ -172,6 +172,7 @@ func (s *settings) get(ctx context.Context, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	req.Header.Set("Accept-Encoding", "identity") // what is asked often costs the node little
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return "", fmt.Errorf("read the node's %s: %w", path, err)

@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 
 	"mailcutover/ledger"
@@ -53,7 +52,7 @@ func (m *message) intendKept(to []*recipient) (ledger.Ticket, error) {
 	i := m.described(rcpts)
 	i.Local = true
 	if c := &m.client; c.Addr.IsValid() {
-		i.Host = fmt.Sprintf("%s (%s)", c.Addr.Addr(), c.Helo)
+		i.Host = c.Addr.Addr().String() + " (" + c.Helo + ")"
 	}
 	return m.Ledger.Intend(&i)
 }
