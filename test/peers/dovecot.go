@@ -1,7 +1,9 @@
 package peers
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -103,11 +105,35 @@ func StartDovecot(t TB, o DovecotOptions) *Dovecot {
 	if err != nil {
 		t.Fatalf("Dovecot: %v", err)
 	}
-	// Both listeners are there as soon as one is: the master opens them before it serves.
-	d.Process = startProcess(t, "dovecot", d.LMTP, func() *exec.Cmd {
-		return exec.Command(path, "-F", "-c", d.conf)
-	}, "dovecot.conf")
+	listeners := []string{d.LMTP, d.IMAP}
+	if o.Logins {
+		listeners = append(listeners, d.POP3, d.Sieve, d.Submission)
+	}
+	d.Process = &Process{
+		name: "dovecot", addr: d.LMTP, out: &tail{max: dovecotLogKept}, examples: []string{"dovecot.conf"},
+		make: func() *exec.Cmd { return exec.Command(path, "-F", "-c", d.conf) },
+		asks: func(ctx context.Context) error { return listening(ctx, listeners) },
+	}
+	d.own(t)
 	return d
+}
+
+// dovecotLogKept is how many bytes of its log are kept: tests look there for who logged in.
+const dovecotLogKept = 4 << 20
+
+// listening returns nil if all of the addresses accept connections: the master opens its
+// listeners one after the other.
+func listening(ctx context.Context, addrs []string) error {
+	for _, addr := range addrs {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return err
+		}
+		if err := conn.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // loginServices are the settings of what is served with DovecotOptions.Logins.
