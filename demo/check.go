@@ -112,8 +112,8 @@ func misplaced(d delivery, m *mailbox, switches []span, last map[int]time.Time) 
 	return ""
 }
 
-// report prints the comparison and returns whether every promise was kept.
-func report(w io.Writer, byAgency map[string]*result, examples, refused []string) bool {
+// tell prints the comparison and returns whether every promise was kept.
+func tell(w io.Writer, byAgency map[string]*result, examples, refused []string) bool {
 	kept := len(refused) == 0 && len(examples) == 0
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "agency\tsent\ton the right platform\ton the wrong one\tlost\tduplicates\t")

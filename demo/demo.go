@@ -105,8 +105,22 @@ type stage struct {
 }
 
 // build starts the platforms and the node, and fills the table as an operator would.
-func build(ctx context.Context, o Options) (_ *stage, err error) {
-	s := &stage{Options: o, platforms: map[string]*platform{}, all: people(), began: time.Now(), token: rand.Text()}
+func build(ctx context.Context, o Options) (*stage, error) {
+	s, err := raise(ctx, o, people())
+	if err != nil {
+		return nil, err
+	}
+	s.say("Node, source platform %s (SMTP) and target platform %s (LMTP) are up on loopback.", source, target)
+	if err := s.fill(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// raise starts the platforms and a node with an empty table.
+func raise(ctx context.Context, o Options, all []mailbox) (_ *stage, err error) {
+	s := &stage{Options: o, platforms: map[string]*platform{}, all: all, began: time.Now(), token: rand.Text()}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -145,8 +159,7 @@ func build(ctx context.Context, o Options) (_ *stage, err error) {
 		return nil, err
 	}
 	s.mx = &mx{addr: s.node.Addr("mx").String(), all: s.all, closed: map[string]int{}}
-	s.say("Node, source platform %s (SMTP) and target platform %s (LMTP) are up on loopback.", source, target)
-	return s, s.fill(ctx)
+	return s, nil
 }
 
 // settings are the node's, as a first real set-up would have them.
@@ -170,22 +183,30 @@ admin:
 
 // fill adds the agencies and imports the mailboxes.
 func (s *stage) fill(ctx context.Context) error {
+	var list bytes.Buffer
+	if err := writeList(&list, s.all, s.Break == BreakRoute); err != nil {
+		return fmt.Errorf("write the list of mailboxes: %w", err)
+	}
+	if err := s.load(ctx, &list); err != nil {
+		return err
+	}
+	s.say("%d agencies, %d mailboxes, all on %s.", len(agencies), len(s.all), source)
+	if s.Break == BreakRoute {
+		s.say("Planted fault: the list's column of target addresses was sorted on its own.")
+	}
+	return nil
+}
+
+// load adds the agencies and imports a list of mailboxes.
+func (s *stage) load(ctx context.Context, list io.Reader) error {
 	for _, a := range agencies {
 		_, err := s.api.AddAgency(ctx, admin.NewAgency{ID: a.id, Source: source, Target: target, Domains: []string{a.domain}, Reason: "demo"})
 		if err != nil {
 			return fmt.Errorf("add agency %s: %w", a.id, err)
 		}
 	}
-	var list bytes.Buffer
-	if err := writeList(&list, s.all, s.Break == BreakRoute); err != nil {
-		return fmt.Errorf("write the list of mailboxes: %w", err)
-	}
-	if _, err := s.api.Import(ctx, &list, "demo", false); err != nil {
+	if _, err := s.api.Import(ctx, list, "demo", false); err != nil {
 		return fmt.Errorf("import the list of mailboxes: %w", err)
-	}
-	s.say("%d agencies, %d mailboxes, all on %s.", len(agencies), len(s.all), source)
-	if s.Break == BreakRoute {
-		s.say("Planted fault: the list's column of target addresses was sorted on its own.")
 	}
 	return nil
 }
@@ -215,7 +236,7 @@ func (s *stage) play(ctx context.Context) error {
 		stored = append(stored, platform.deliveries()...)
 	}
 	byAgency, examples := compare(s.all, s.mx.taken, stored, s.switches)
-	kept := report(s.Out, byAgency, examples, s.mx.refused)
+	kept := tell(s.Out, byAgency, examples, s.mx.refused)
 	fmt.Fprintln(s.Out)
 	if !kept {
 		fmt.Fprintln(s.Out, "A PROMISE WAS BROKEN: see above.")

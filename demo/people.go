@@ -67,11 +67,27 @@ func writeList(w io.Writer, all []mailbox, sorted bool) error {
 	if sorted {
 		slices.Sort(targets)
 	}
+	pairs := make([]pairing, len(all))
+	for i := range all {
+		pairs[i] = pairing{address: all[i].address, agency: all[i].agency, id: all[i].id, target: targets[i]}
+	}
+	return writePairs(w, pairs)
+}
+
+// pairing is a row of a list for `mailbox import`: whose address goes to which mailbox.
+type pairing struct {
+	address, agency string
+	id              routing.MailboxID
+	target          string
+}
+
+// writePairs writes a list for `mailbox import`.
+func writePairs(w io.Writer, pairs []pairing) error {
 	out := csv.NewWriter(w)
 	columns := mailboxlist.Columns()
 	rows := [][]string{columns}
-	for i, m := range all {
-		cells := map[string]string{"address": m.address, "directory_id": m.id.String(), "agency": m.agency, "kind": "user", "target_address": targets[i]}
+	for _, p := range pairs {
+		cells := map[string]string{"address": p.address, "directory_id": p.id.String(), "agency": p.agency, "kind": "user", "target_address": p.target, "target_login": p.target}
 		row := make([]string, len(columns))
 		for c, name := range columns {
 			row[c] = cells[name]

@@ -76,7 +76,7 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	c := newConnection(root)
-	root.AddCommand(newServeCommand(), newDemoCommand(),
+	root.AddCommand(newServeCommand(), newDemoCommand(c),
 		newAgencyCommand(c), newMailboxCommand(c), newRouteCommand(c), newSessionCommand(c), newOperationCommand(c),
 		newEmergencyCommand(c), newNodeCommand(c), newAuditCommand(c),
 		newAlarmCommand(c), newTableCommand(c), newSpoolCommand(c), newTraceCommand(c), newLedgerCommand(c),

@@ -22,6 +22,9 @@ func pairsOf(lists []*list.List) *pairs {
 	for _, l := range lists {
 		for i := range l.Rows {
 			r := &l.Rows[i]
+			if r.Address == "" {
+				continue // a list of accounts has no pairs of an address and an id
+			}
 			one := pair{address: r.Address, id: r.ID, list: l.ID}
 			if _, newer := p.ids[r.Address]; !newer {
 				p.ids[r.Address] = one
@@ -36,6 +39,9 @@ func pairsOf(lists []*list.List) *pairs {
 
 // compare returns what an earlier list says against a row.
 func (p *pairs) compare(row *list.Row) (Finding, bool) {
+	if row.Address == "" {
+		return Finding{}, false
+	}
 	if was, ok := p.ids[row.Address]; ok && was.id != row.ID {
 		return Finding{Code: CodeEarlier, Source: was.list, Owner: was.id}, true
 	}
