@@ -145,20 +145,30 @@ func TestLeaseOfTheServerBefore(t *testing.T) {
 		pos = joined(c, pos)
 		given := renewal(pos, "n3", "n3-1")
 		given.Short, given.Long = 0, 0
-		if _, err := c.renew(given); err != nil {
-			t.Fatal(err)
+		runs := renewal(pos, "n2", "n2-1")
+		for _, r := range []*table.Renewal{&given, &runs} {
+			r.Member.ClockRuns = true // else no time is enough
+			if _, err := c.renew(*r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		another := func(node routing.NodeID) table.Renewal {
+			r := renewal(pos, node, "other")
+			l := c.nodes().Leases[node]
+			r.Gone = table.Fence{Node: node, Instance: l.Instance, Counter: l.Counter, Kind: table.FenceLong}
+			return r
 		}
 		c.now = c.now.Add(time.Minute)
 		c.become(2, fmt.Sprintf("%040x", 1001))
 		c.as("n1", pos, 1)
 		for _, node := range []routing.NodeID{"n2", "n3"} {
-			if _, err := c.renew(renewal(pos, node, "other")); !errors.Is(err, table.ErrInstance) {
+			if _, err := c.renew(another(node)); !errors.Is(err, table.ErrInstance) {
 				t.Errorf("another instance of %s right after the takeover: %v", node, err)
 			}
 		}
 		c.now = c.now.Add(10*time.Second + time.Microsecond)
 		for _, node := range []routing.NodeID{"n2", "n3"} {
-			if _, err := c.renew(renewal(pos, node, "other")); err != nil {
+			if _, err := c.renew(another(node)); err != nil {
 				t.Errorf("another instance of %s later: %v", node, err)
 			}
 		}
