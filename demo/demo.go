@@ -68,7 +68,7 @@ type Options struct {
 var ErrBroken = errors.New("a promise was broken")
 
 // Run shows the demo. It returns nil if every message that was answered with 250 lies
-// exactly once in the right mailbox on the right platform, [ErrBroken] if not, and
+// exactly once in the right mailbox on the right platform, and every login was there, [ErrBroken] if not, and
 // another error if something could not be started.
 func Run(ctx context.Context, o Options) error {
 	if o.Rate == 0 {
@@ -96,10 +96,12 @@ type stage struct {
 	dir       string
 	token     string
 	platforms map[string]*platform
+	imaps     map[string]*imap
 	node      *daemon.Daemon
 	api       *admin.Client
 	all       []mailbox
 	mx        *mx
+	readers   *readers
 	began     time.Time
 	switches  []span
 }
@@ -110,7 +112,7 @@ func build(ctx context.Context, o Options) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.say("Node, source platform %s (SMTP) and target platform %s (LMTP) are up on loopback.", source, target)
+	s.say("Node, source platform %s (SMTP) and target platform %s (LMTP) are up on loopback, with IMAP.", source, target)
 	if err := s.fill(ctx); err != nil {
 		s.close()
 		return nil, err
@@ -120,7 +122,7 @@ func build(ctx context.Context, o Options) (*stage, error) {
 
 // raise starts the platforms and a node with an empty table.
 func raise(ctx context.Context, o Options, all []mailbox) (_ *stage, err error) {
-	s := &stage{Options: o, platforms: map[string]*platform{}, all: all, began: time.Now(), token: rand.Text()}
+	s := &stage{Options: o, platforms: map[string]*platform{}, imaps: map[string]*imap{}, all: all, began: time.Now(), token: rand.Text()}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -135,6 +137,10 @@ func raise(ctx context.Context, o Options, all []mailbox) (_ *stage, err error) 
 			return nil, err
 		}
 		s.platforms[name] = p
+		if s.imaps[name], err = startIMAP(name); err != nil {
+			delete(s.imaps, name)
+			return nil, err
+		}
 	}
 	switch o.Break {
 	case BreakLose:
@@ -158,6 +164,7 @@ func raise(ctx context.Context, o Options, all []mailbox) (_ *stage, err error) 
 	if err != nil {
 		return nil, err
 	}
+	s.readers = &readers{addr: s.node.Addr("imap").String(), all: s.all}
 	s.mx = &mx{addr: s.node.Addr("mx").String(), all: s.all, closed: map[string]int{}}
 	return s, nil
 }
@@ -171,14 +178,18 @@ approval: none
 lab: true
 listeners:
   - {id: mx, protocol: smtp, address: "127.0.0.1:0", origin: outside}
+logins:
+  spread: 500ms
+  listeners:
+    - {id: imap, protocol: imap, address: "127.0.0.1:0", tls: {mode: none, required: false}}
 platforms:
-  - {id: %s, outside: {protocol: smtp, hosts: ["%s"], tls: {policy: none}}}
-  - {id: %s, outside: {protocol: lmtp, hosts: ["%s"], tls: {policy: none}}}
+  - {id: %s, outside: {protocol: smtp, hosts: ["%s"], tls: {policy: none}}, imap: {hosts: ["%s"], tls: {policy: none}}}
+  - {id: %s, outside: {protocol: lmtp, hosts: ["%s"], tls: {policy: none}}, imap: {hosts: ["%s"], tls: {policy: none}}}
 routing: {postmaster: %s}
 admin:
   address: "127.0.0.1:0"
   tokens: [{name: demo, person: demo, sha256: %x}]
-`, filepath.Join(s.dir, "data"), source, s.platforms[source].addr(), target, s.platforms[target].addr(), s.all[0].address, hash[:])
+`, filepath.Join(s.dir, "data"), source, s.platforms[source].addr(), s.imaps[source].addr(), target, s.platforms[target].addr(), s.imaps[target].addr(), s.all[0].address, hash[:])
 }
 
 // fill adds the agencies and imports the mailboxes.
@@ -216,6 +227,7 @@ func (s *stage) play(ctx context.Context) error {
 	stop := make(chan struct{})
 	var mail sync.WaitGroup
 	mail.Go(func() { s.mx.run(ctx, s.Rate, stop) })
+	mail.Go(func() { s.readers.run(ctx, stop) })
 	err := s.act(ctx)
 	close(stop)
 	mail.Wait()
@@ -237,12 +249,13 @@ func (s *stage) play(ctx context.Context) error {
 	}
 	byAgency, examples := compare(s.all, s.mx.taken, stored, s.switches)
 	kept := tell(s.Out, byAgency, examples, s.mx.refused)
+	kept = reportLogins(s.Out, s.readers, s.switches) && kept
 	fmt.Fprintln(s.Out)
 	if !kept {
 		fmt.Fprintln(s.Out, "A PROMISE WAS BROKEN: see above.")
 		return ErrBroken
 	}
-	fmt.Fprintln(s.Out, "Every message that was answered with 250 lies once in the right mailbox on the right platform.")
+	fmt.Fprintln(s.Out, "Every message that was answered with 250 lies once in the right mailbox on the right platform, and so was every login.")
 	if s.Stay {
 		s.stay(ctx)
 	}
@@ -405,9 +418,11 @@ The node goes on until you press Ctrl-C. In another terminal:
   swaks --server %[3]s --to %[4]s --header "X-Demo-Id: 1000001"
   curl --url smtp://%[3]s --mail-from you@elsewhere.example --mail-rcpt %[6]s \
        --upload-file README.md        # refused by the platform: not a message of the demo
+  curl imap://%[7]s/ -u %[4]s:demo -X NOOP
+  go run ./cmd/mailcutover session list
   curl http://%[1]s/readyz
   curl http://%[1]s/metrics | grep ^mailcutover_
-`, s.node.AdminAddr(), token, host, police.address, moved, example.address)
+`, s.node.AdminAddr(), token, host, police.address, moved, example.address, s.readers.addr)
 	<-ctx.Done()
 }
 
@@ -424,6 +439,9 @@ func (s *stage) close() {
 		_ = s.node.Shutdown(ctx)
 	}
 	for _, p := range s.platforms {
+		p.close()
+	}
+	for _, p := range s.imaps {
 		p.close()
 	}
 	if s.dir != "" {

@@ -25,7 +25,7 @@ func TestEveryMessageOnceOnTheRightPlatform(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"cutover of agency police: exchange -> ox", "rollback of agency police: ox -> exchange", "lies once in the right mailbox"} {
+	for _, want := range []string{"cutover of agency police: exchange -> ox", "rollback of agency police: ox -> exchange", "lies once in the right mailbox", "in the right mailbox on the right platform; "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("output lacks %q:\n%s", want, out)
 		}
