@@ -5,7 +5,7 @@ import "time"
 // unsettled reports whether settle would do more than to set the deadline.
 func (j *Joint) unsettled() bool {
 	return j.isCut() || j.stage != joined || j.platform.closed || j.client.closed ||
-		j.up.eof || j.down.eof || j.platform.failed || j.client.failed
+		j.up.shut && j.down.shut || j.platform.failed || j.client.failed
 }
 
 // settle ends what is to be ended, after bytes were moved.
@@ -294,7 +294,6 @@ func (j *Joint) closeClient() {
 
 func (j *Joint) close(s *side, f *flow, reset bool) {
 	s.closed = true
-	j.e.watch.remove(j, s)
 	if reset {
 		_ = s.tcp.SetLinger(0) // it is closed in any case
 	}

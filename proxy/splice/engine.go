@@ -45,12 +45,11 @@ type place struct {
 
 // watcher tells joints when their sockets can be read or written.
 type watcher interface {
-	// add begins to watch both sockets.
+	// add begins to watch both sockets; what is in them already is told too.
 	add(j *Joint) error
-	// await is called by run when it has moved what it could.
+	// await is called by run when it has moved what it could. A socket that is closed is
+	// forgotten.
 	await(j *Joint)
-	// remove ends it for one socket, which is open still.
-	remove(j *Joint, s *side)
 	// close ends the watcher and waits for its goroutines.
 	close()
 }

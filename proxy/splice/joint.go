@@ -91,12 +91,21 @@ type quiet struct {
 	timer   *time.Timer
 }
 
-// Start lets bytes flow. It has to be called, once; what was asked for before happens then.
+// Start lets bytes flow. It has to be called, once; what was asked for before happens then. It
+// does what there is to do at first itself, and may so call the owner's methods, Done too.
 func (j *Joint) Start() {
 	j.mu.Lock()
 	j.began = true
 	j.mu.Unlock()
-	j.post(started)
+	if !j.note(started) {
+		return
+	}
+	j.e.active.Add(1)
+	more := j.run(false)
+	j.e.active.Add(-1)
+	if more {
+		j.e.push(j)
+	}
 }
 
 // CutPlatform ends the platform's side at once, with a reset. When it returns no write of

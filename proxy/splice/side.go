@@ -16,6 +16,7 @@ type side struct {
 	pool   *pool
 	ready  bool // there may be something to read, in the socket or in tls
 	open   bool // the socket may take more
+	asked  bool // the watcher was asked to tell when the socket takes more
 	hup    bool // the peer's end was announced
 	failed bool // the connection is broken, both ways
 	closed bool
@@ -26,16 +27,14 @@ func newSide(nc net.Conn, p *pool) (side, error) {
 	if err != nil {
 		return side{}, err
 	}
-	if err := tcp.SetKeepAlive(true); err != nil {
-		return side{}, err
-	}
 	fd, err := socketOf(tcp)
 	if err != nil {
 		return side{}, err
 	}
-	s := side{tcp: tcp, tls: t, wire: w, fd: fd, pool: p, ready: true, open: true}
+	// What is in the socket is told as soon as it is watched; what is in tls, by nobody.
+	s := side{tcp: tcp, tls: t, wire: w, fd: fd, pool: p, ready: t != nil, open: true}
 	if w != nil {
-		w.fd, w.in, w.pool = s.fd, true, p
+		w.fd, w.pool = s.fd, p
 	}
 	return s, nil
 }

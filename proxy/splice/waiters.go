@@ -25,9 +25,7 @@ type wait struct {
 
 func newWaiters(*Engine) (watcher, error) { return &waiters{waits: make(map[wait]struct{})}, nil }
 
-func (w *waiters) add(*Joint) error { return nil }
-
-func (w *waiters) remove(*Joint, *side) {} // to close the socket ends its waits
+func (w *waiters) add(*Joint) error { return nil } // await begins; to close a socket ends its waits
 
 func (w *waiters) close() { w.group.Wait() }
 

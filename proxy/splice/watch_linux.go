@@ -42,38 +42,60 @@ func newWatcher(e *Engine) (watcher, error) {
 	return p, nil
 }
 
-const interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+const interest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
 
 func (p *epoll) add(j *Joint) error {
-	for i, s := range []*side{&j.client, &j.platform} {
-		// What comes back with an event: the place, the side, the turn.
-		ev := unix.EpollEvent{Events: interest & (1<<32 - 1), Fd: int32(j.slot<<1 | uint32(i)), Pad: int32(j.turn)}
-		err := p.control(s, unix.EPOLL_CTL_ADD, &ev)
-		if err != nil {
-			if i == 1 {
-				p.remove(j, &j.client)
-			}
-			return fmt.Errorf("watch a socket: %w", err)
-		}
+	if err := p.control(j, &j.client, unix.EPOLL_CTL_ADD, interest); err != nil {
+		return err
+	}
+	if err := p.control(j, &j.platform, unix.EPOLL_CTL_ADD, interest); err != nil {
+		_ = p.control(j, &j.client, unix.EPOLL_CTL_DEL, 0) // it is the caller's again
+		return err
 	}
 	return nil
 }
 
-// await has nothing to do: the set tells each change.
-func (p *epoll) await(*Joint) {}
-
-// remove is needed where a child of this process has the socket too, for a moment: it would
-// stay in the set.
-func (p *epoll) remove(_ *Joint, s *side) {
-	_ = p.control(s, unix.EPOLL_CTL_DEL, nil) // it is closed next
+// await has the set tell when a socket takes more, from the first time on that one didn't: most
+// never fill. All else it tells anyway.
+//
+// A socket leaves the set when it is closed. A child of this process that has it too, between
+// fork and exec, keeps it there for a moment; what is told of it then is of a turn that is over.
+func (p *epoll) await(j *Joint) {
+	for _, s := range [...]*side{&j.client, &j.platform} {
+		if s.open || s.asked || s.closed {
+			continue
+		}
+		s.asked = true
+		if err := p.control(j, s, unix.EPOLL_CTL_MOD, interest|unix.EPOLLOUT); err != nil {
+			j.broken(s, err)
+			j.post(due)
+		}
+	}
 }
 
-func (p *epoll) control(s *side, op int, ev *unix.EpollEvent) error {
-	var err error
-	if used := s.fd.Control(func(fd uintptr) { err = unix.EpollCtl(p.fd, op, int(fd), ev) }); used != nil {
-		return used
+func (p *epoll) control(j *Joint, s *side, op int, events int64) error {
+	// What comes back with an event: the place, the side, the turn.
+	ev := unix.EpollEvent{Events: uint32(events & (1<<32 - 1)), Fd: int32(j.slot << 1), Pad: int32(j.turn)}
+	if s == &j.platform {
+		ev.Fd |= 1
 	}
-	return os.NewSyscallError("epoll_ctl", err)
+	var err error
+	if used := s.fd.Control(func(fd uintptr) { err = control(p.fd, op, int(fd), &ev) }); used != nil {
+		return fmt.Errorf("watch a socket: %w", used)
+	}
+	if err != nil {
+		return fmt.Errorf("watch a socket: %w", os.NewSyscallError("epoll_ctl", err))
+	}
+	return nil
+}
+
+// control doesn't wait either.
+func control(set, op, fd int, ev *unix.EpollEvent) error {
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, uintptr(set), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(ev)), 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // close ends poll and waits for it.
