@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"mailcutover/admin/peer"
+	"mailcutover/identity/list"
 )
 
 const (
@@ -132,6 +133,9 @@ func (s *Server) admit(req *request, a *answer, r *http.Request) *Problem {
 			return problem(http.StatusBadRequest, "", "a %s has no body here", r.Method)
 		}
 		return nil
+	}
+	if r.URL.Path == listsPath || r.URL.Path == checkListPath {
+		return readBody(a, r, fileType, list.MaxBytes, listReadTimeout)
 	}
 	if r.URL.Path == importPath || r.URL.Path == remapPath {
 		return readBody(a, r, "text/csv", maxListBytes, listReadTimeout)

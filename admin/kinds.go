@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,10 +19,11 @@ import (
 
 // kind is something that is proposed, approved and then done.
 type kind struct {
-	name  string
-	about string
-	right right    // of who proposes and starts it
-	needs []string // fields of a NewProposal; those in brackets may be left out
+	name   string
+	about  string
+	right  right    // of who proposes and starts it
+	starts right    // of who starts it, if that is another; empty: right
+	needs  []string // fields of a NewProposal; those in brackets may be left out
 
 	// content returns what an approval is bound to, and the text that says it.
 	content func(s *Server, ctx context.Context, state *routing.State, in *NewProposal) (approval.Content, []string, error)
@@ -30,7 +32,13 @@ type kind struct {
 	// use does it. refusal says whether an error means that nothing was changed.
 	use     func(s *Server, ctx context.Context, p *approval.Proposal) (*Started, error)
 	refusal func(error) bool
+	// typed are the words of which who approves has to type one, so that it isn't done in
+	// passing; then, too, it is looked again whether what is approved is as it was. nil: none.
+	typed func(p *approval.Proposal) []string
 }
+
+// starter is the right of who starts it.
+func (k *kind) starter() right { return cmp.Or(k.starts, k.right) }
 
 // kinds lists them all.
 func kinds() []*kind {
@@ -38,6 +46,7 @@ func kinds() []*kind {
 		switchKind(operation.Cutover, "move an agency to its target platform"),
 		switchKind(operation.Rollback, "bring an agency, and its pilot groups on the target, back to its source platform"),
 		remapKind(),
+		listKind(),
 		{
 			name: "publish", right: mayOperate, needs: []string{"operation", "replica"},
 			about:   "open a committed operation without the word of a replica of the table's server that is proven dead",

@@ -82,10 +82,11 @@ type Proposals struct {
 
 // Kind is something that can be proposed.
 type Kind struct {
-	Kind  string   `json:"kind"`
-	About string   `json:"about"`
-	Roles []string `json:"roles" doc:"That propose and start it"`
-	Needs []string `json:"needs" doc:"Fields besides kind and reason"`
+	Kind   string   `json:"kind"`
+	About  string   `json:"about"`
+	Roles  []string `json:"roles" doc:"That propose it"`
+	Starts []string `json:"starts" doc:"Roles that start it"`
+	Needs  []string `json:"needs" doc:"Fields besides kind and reason"`
 }
 
 // Started is what was done by using a proposal.
@@ -142,10 +143,11 @@ func (s *Server) registerProposals(api huma.API) {
 		ProposalID
 		Body struct {
 			Digest string `json:"digest" minLength:"64" maxLength:"64"`
+			Typed  string `json:"typed,omitempty" maxLength:"100" doc:"Of a list: the number of mailboxes, or the agency, as a person has typed it"`
 			Note   string `json:"note,omitempty" maxLength:"1000"`
 		}
 	}) (*reply[Proposal], error) {
-		return s.approve(ctx, in.ID, in.Body.Digest, in.Body.Note)
+		return s.approve(ctx, in.ID, in.Body.Digest, in.Body.Typed, in.Body.Note)
 	})
 	handle(s, api, huma.Operation{
 		OperationID: "withdraw-proposal", Method: http.MethodPost, Path: proposalsPath + "/{id}/withdraw", Summary: "Take one's own proposal back", Tags: tags,
@@ -254,7 +256,7 @@ func (s *Server) proposals(open bool) Proposals {
 		out.Unreadable = append(out.Unreadable, err.Error())
 	}
 	for _, k := range kinds() {
-		out.Kinds = append(out.Kinds, Kind{Kind: k.name, About: k.about, Roles: texts(rolesOf[k.right]), Needs: k.needs})
+		out.Kinds = append(out.Kinds, Kind{Kind: k.name, About: k.about, Roles: texts(rolesOf[k.right]), Starts: texts(rolesOf[k.starter()]), Needs: k.needs})
 	}
 	return out
 }
@@ -280,10 +282,15 @@ func voter(ctx context.Context, note string) approval.Vote {
 	return approval.Vote{Person: who.person, Token: who.token, Time: time.Now().UTC().Truncate(time.Microsecond), Note: note}
 }
 
-// mayUse refuses who may neither propose nor use a kind, or not for these agencies.
+// mayUse refuses who may not propose a kind, or not for these agencies.
 func (s *Server) mayUse(ctx context.Context, k *kind, p *approval.Proposal) error {
-	if who := callerOf(ctx); !who.has(k.right) {
-		return who.lacks(k.name, k.right)
+	return s.mayDo(ctx, k, k.right, p)
+}
+
+// mayDo refuses who lacks a right on a proposal's agencies.
+func (s *Server) mayDo(ctx context.Context, k *kind, r right, p *approval.Proposal) error {
+	if who := callerOf(ctx); !who.has(r) {
+		return who.lacks(k.name, r)
 	}
 	return s.within(ctx, concerns(p))
 }
@@ -367,7 +374,7 @@ func beforeOf(state *routing.State, p *approval.Proposal, needed int) approval.S
 	return ""
 }
 
-func (s *Server) approve(ctx context.Context, id, digest, note string) (*reply[Proposal], error) {
+func (s *Server) approve(ctx context.Context, id, digest, typed, note string) (*reply[Proposal], error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	seen, err := routing.ParseDigest(digest)
@@ -384,11 +391,37 @@ func (s *Server) approve(ctx context.Context, id, digest, note string) (*reply[P
 			err = s.within(ctx, concerns(&was))
 		}
 		if err == nil {
+			err = s.attentive(ctx, state, &was, typed)
+		}
+		if err == nil {
 			p, err = was.Approve(voter(ctx, note), seen)
 		}
 		return p, nil, err
 	})
 	return &reply[Proposal]{Body: proposalView(&p, s.needed())}, err
+}
+
+// attentive refuses an approval of what has to be typed unless it was, and of what has
+// changed since it was proposed.
+func (s *Server) attentive(ctx context.Context, state *routing.State, p *approval.Proposal, typed string) error {
+	k, err := kindOf(p.Kind)
+	if err != nil {
+		return err
+	}
+	if k.typed == nil {
+		if typed != "" {
+			return problem(http.StatusBadRequest, "", "a proposal of the kind %s is approved without typing anything", p.Kind)
+		}
+		return nil
+	}
+	if !slices.Contains(k.typed(p), strings.TrimSpace(typed)) || strings.TrimSpace(typed) == "" {
+		return problem(http.StatusBadRequest, "read it: mailcutover operation show "+p.ID+"; then type the number of its mailboxes, or its agency: mailcutover list approve", "proposal %s: what was typed, %q, is neither the number of mailboxes nor the agency", p.ID, typed)
+	}
+	now, err := k.now(s, ctx, state, p)
+	if err == nil && now.Digest() != p.Content.Digest() {
+		err = fmt.Errorf("approve proposal %s: %w: directory, table or list are not as they were", p.ID, approval.ErrVoid)
+	}
+	return err
 }
 
 // notAdmin refuses an approval by a person who has the role admin, by whichever token:
@@ -439,7 +472,7 @@ func (s *Server) startProposal(ctx context.Context, id string) (*startedProposal
 	}
 	k, err := kindOf(p.Kind)
 	if err == nil {
-		err = s.mayUse(ctx, k, &p)
+		err = s.mayDo(ctx, k, k.starter(), &p)
 	}
 	if err != nil {
 		return nil, err
@@ -530,7 +563,16 @@ func (c *Client) Propose(ctx context.Context, p NewProposal) (Proposal, error) {
 
 // Approve approves a proposal of somebody else, of which the caller has read the digest.
 func (c *Client) Approve(ctx context.Context, id, digest, note string) (Proposal, error) {
+	return c.ApproveTyped(ctx, id, digest, "", note)
+}
+
+// ApproveTyped is Approve for what has to be typed besides: of a list, the number of its
+// mailboxes or its agency.
+func (c *Client) ApproveTyped(ctx context.Context, id, digest, typed, note string) (Proposal, error) {
 	body := map[string]string{"digest": digest}
+	if typed != "" {
+		body["typed"] = typed
+	}
 	if note != "" {
 		body["note"] = note
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // apiVersion is that of the document: it grows with every change that callers can notice.
-const apiVersion = "1.4.0"
+const apiVersion = "1.5.0"
 
 const importPath = "/v1/mailboxes/import"
 
@@ -45,6 +45,8 @@ func (s *Server) register() {
 	s.registerMailboxes(api)
 	s.registerImport(api)
 	s.registerRemap(api)
+	s.registerLists(api)
+	s.registerDirectory(api)
 	s.registerRelease(api)
 	s.registerNode(api)
 	s.registerSpool(api)

@@ -16,7 +16,7 @@ type Role string
 // The roles. Nobody gets one by another: an operator's token doesn't approve.
 const (
 	RoleViewer   Role = "viewer"   // reads
-	RolePlanner  Role = "planner"  // adds agencies and lists
+	RolePlanner  Role = "planner"  // adds agencies, makes and proposes lists
 	RoleOperator Role = "operator" // proposes and starts operations, locks, freezes, arms, settles, moves spooled mail
 	RoleApprover Role = "approver" // approves what others have proposed, and confirms their emergencies
 	RoleReleaser Role = "releaser" // lifts freezes
@@ -34,6 +34,7 @@ type right string
 const (
 	mayRead       right = "read"
 	mayList       right = "list"       // add agencies and mailboxes
+	mayCheck      right = "check"      // lists, and let the directories be read
 	mayOperate    right = "operate"    // on agencies and on spooled mail
 	mayPropose    right = "propose"    // something; its kind says what right it needs besides
 	mayApprove    right = "approve"    // what others have done or want to do
@@ -45,6 +46,7 @@ const (
 var rolesOf = map[right][]Role{
 	mayRead:       Roles(),
 	mayList:       {RolePlanner},
+	mayCheck:      {RolePlanner, RoleOperator, RoleApprover, RoleAdmin},
 	mayOperate:    {RoleOperator},
 	mayPropose:    {RoleOperator, RoleAdmin},
 	mayApprove:    {RoleApprover},
@@ -64,6 +66,10 @@ var rights = map[string]right{
 	"list-sessions": mayRead, "show-session": mayRead, "route-login": mayRead,
 	"audit-head": mayRead, "audit-heads": mayRead, "export-audit": mayRead, "who-am-i": mayRead,
 
+	"list-lists": mayRead, "show-list": mayRead, "show-directory": mayRead, "find-in-directory": mayRead, "list-crossings": mayRead, "list-drift": mayRead,
+	"check-list": mayCheck, "check-directory": mayCheck,
+
+	"generate-lists": mayList, "import-list": mayList, "withdraw-list": mayList,
 	"add-agency": mayList, "import-mailboxes": mayList, "release-name": mayList,
 
 	"arm-agency": mayOperate, "settle-agency": mayOperate, "lock-agency": mayOperate, "lock-agency-locally": mayOperate, "freeze": mayOperate,

@@ -16,6 +16,8 @@ import (
 
 // may says of each call which roles make it; the document has all calls.
 var may = map[string]string{
+	"generate-lists": "planner", "import-list": "planner", "withdraw-list": "planner",
+	"check-list": "planner operator approver admin", "check-directory": "planner operator approver admin",
 	"add-agency": "planner", "import-mailboxes": "planner", "release-name": "planner",
 	"arm-agency": "operator", "settle-agency": "operator", "lock-agency": "operator", "lock-agency-locally": "operator", "freeze": "operator", "cutover": "operator", "rollback": "operator", "remap-mailboxes": "operator",
 	"abort-operation": "operator", "tell-operation": "operator", "undo-hook": "operator", "clear-alarm": "operator", "attest-node": "operator",
@@ -74,8 +76,10 @@ func TestRights(t *testing.T) {
 		switch c.id { // what is wrong in itself is refused before
 		case "list-ledger":
 			path += "?agency=nowhere&since=2026-01-01T00:00:00Z"
-		case "list-mailboxes":
+		case "list-mailboxes", "list-drift":
 			path += "?agency=nowhere"
+		case "find-in-directory":
+			path += "?name=nowhere"
 		}
 		for _, role := range append([]string{"none"}, texts(admin.Roles())...) {
 			header := []string{"Authorization", "Bearer " + role}
@@ -88,6 +92,13 @@ func TestRights(t *testing.T) {
 				if c.id == "import-mailboxes" || c.id == "remap-mailboxes" {
 					header = append(header, "Content-Type", "text/csv")
 					path = c.path + "?reason=r"
+				}
+				if c.id == "import-list" || c.id == "check-list" {
+					header = append(header, "Content-Type", "application/octet-stream")
+					path = c.path + "?agency=nowhere"
+					if c.id == "import-list" {
+						path += "&reason=r"
+					}
 				}
 			}
 			status, _, text := call(t, n, c.method, path, body, header...)
@@ -107,7 +118,8 @@ var bodies = map[string]string{
 	"plan-operation":    `{"kind":"cutover","agency":"nowhere"}`,
 	"approve-proposal":  `{"digest":"` + strings.Repeat("0", 64) + `"}`,
 	"propose-bootstrap": `{"digest":"0","reason":"r"}`, "approve-bootstrap": `{"digest":"0","reason":"r"}`,
-	"start-proposal":  `{}`,
+	"start-proposal": `{}`,
+	"generate-lists": `{"agency":"nowhere"}`, "check-directory": `{}`,
 	"freeze":          `{"agency":"nowhere","reason":"r"}`,
 	"lift-freeze":     `{"agency":"nowhere","reason":"r"}`,
 	"drain-node":      `{"drain":true,"reason":"r"}`,

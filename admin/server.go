@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mailcutover/admin/peer"
+	"mailcutover/identity/desk"
 	"mailcutover/internal/alarm"
 	"mailcutover/node"
 	"mailcutover/rollback/operation"
@@ -84,6 +85,7 @@ type Options struct {
 
 	Sessions   LoginSessions                               // nil: no logins go through this node
 	Login      func(name string) (routing.Decision, error) // what a login means, and where it goes; nil: by the table's logins alone
+	Desk       func() *desk.Desk                           // who knows the directories now; nil, or returns nil: none is configured
 	Peers      *peer.Group                                 // the other nodes; nil: none is called
 	PeerSecret func() string                               // that the nodes share; nil or empty: no node may call this one
 

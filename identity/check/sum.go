@@ -26,3 +26,12 @@ func (r *Result) Sum() routing.Digest {
 	}
 	return routing.Digest(h.Sum(nil))
 }
+
+// MarshalText implements encoding.TextMarshaler.
+func (c Code) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// MarshalText implements encoding.TextMarshaler.
+func (c Column) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// MarshalText implements encoding.TextMarshaler.
+func (h How) MarshalText() ([]byte, error) { return []byte(h.String()), nil }

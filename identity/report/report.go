@@ -253,3 +253,29 @@ func JSON(w io.Writer, r *check.Result) error {
 	e.SetIndent("", "  ")
 	return e.Encode(r)
 }
+
+// Rows returns the rows of a severity in one line each, at most so many; less than 0: all.
+func Rows(r *check.Result, severity check.Severity, l Language, most int) []string {
+	var out []string
+	for i := range r.Rows {
+		v := &r.Rows[i]
+		if v.Severity() != severity {
+			continue
+		}
+		if most >= 0 && len(out) == most {
+			break
+		}
+		one := newRow(i, v, l)
+		out = append(out, fmt.Sprintf("%s %s: %s", l.say("row %d", "Zeile %d", one.Line), one.Address, strings.Join(one.Texts, "; ")))
+	}
+	return out
+}
+
+// Permutations returns a sentence for each way in which rows were mixed.
+func Permutations(r *check.Result, l Language, h list.Headers) []string {
+	var out []string
+	for i := range r.Permutations {
+		out = append(out, l.permutation(&r.Permutations[i], &h))
+	}
+	return out
+}

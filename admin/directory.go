@@ -1,0 +1,242 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"mailcutover/identity/desk"
+	"mailcutover/identity/watch"
+	"mailcutover/routing"
+)
+
+// Directories is what this node has read of the directories.
+type Directories struct {
+	Readings []DirectoryReading `json:"readings" doc:"The source's first; none before the first reading came to its end"`
+	Failed   string             `json:"failed,omitempty" doc:"Why the last attempt to read them failed"`
+	FailedAt *time.Time         `json:"failed_at,omitempty"`
+	Stale    string             `json:"stale,omitempty" doc:"Why lists can't be checked and agencies not be cut over now"`
+	Problems []DirectoryProblem `json:"problems" doc:"Objects of agencies that can't be used"`
+}
+
+// DirectoryReading is one whole reading of a directory.
+type DirectoryReading struct {
+	Directory  string    `json:"directory"`
+	Server     string    `json:"server"`
+	Began      time.Time `json:"began"`
+	AgeSeconds float64   `json:"age_seconds"`
+	Seconds    float64   `json:"seconds" doc:"That it took"`
+	Objects    int       `json:"objects"`
+	Digest     string    `json:"digest"`
+}
+
+// DirectoryProblem is an object that a directory has wrong.
+type DirectoryProblem struct {
+	DN     string `json:"dn"`
+	Agency string `json:"agency,omitempty"`
+	Text   string `json:"text"`
+}
+
+// DirectoryObjects are objects that the directories have now.
+type DirectoryObjects struct {
+	Objects []DirectoryObject `json:"objects"`
+	Failed  string            `json:"failed,omitempty" doc:"Which directory couldn't be asked: what it has isn't known"`
+}
+
+// DirectoryObject is an object of a directory.
+type DirectoryObject struct {
+	Directory string   `json:"directory"`
+	DN        string   `json:"dn"`
+	Kind      string   `json:"kind"`
+	Agency    string   `json:"agency,omitempty"`
+	ID        string   `json:"directory_id,omitempty"`
+	Addresses []string `json:"addresses"`
+	UPN       string   `json:"upn,omitempty"`
+	Account   string   `json:"account,omitempty"`
+	Forward   string   `json:"forward,omitempty"`
+	X500      []string `json:"x500,omitempty"`
+	Enabled   bool     `json:"enabled"`
+	Problems  []string `json:"problems,omitempty"`
+}
+
+// Crossings are relations between mailboxes of agencies on different platforms.
+type Crossings struct {
+	Crossings []Crossing `json:"crossings"`
+}
+
+// Crossing is a member, a delegate or a forward across the border.
+type Crossing struct {
+	What       string `json:"what" doc:"member or forward"`
+	From       string `json:"from"`
+	FromAgency string `json:"from_agency"`
+	To         string `json:"to"`
+	ToAgency   string `json:"to_agency"`
+}
+
+// Drifts is how the directory differs from an agency's mapping and its lists in force.
+type Drifts struct {
+	Agency string  `json:"agency"`
+	Blocks bool    `json:"blocks" doc:"The agency can't be cut over until a new list is approved"`
+	Drift  []Drift `json:"drift"`
+}
+
+// Drift is one difference.
+type Drift struct {
+	Kind    string `json:"kind"`
+	Blocks  bool   `json:"blocks"`
+	Mailbox string `json:"mailbox"`
+	Address string `json:"address,omitempty"`
+	Text    string `json:"text"`
+}
+
+const directoryPath = "/v1/directory"
+
+func (s *Server) registerDirectory(api huma.API) {
+	tags := []string{"directory"}
+	handle(s, api, huma.Operation{
+		OperationID: "show-directory", Method: http.MethodGet, Path: directoryPath, Summary: "What this node has read of the directories, and what is wrong in them", Tags: tags,
+	}, func(ctx context.Context, _ *struct{}) (*reply[Directories], error) {
+		d, err := s.desk(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		return &reply[Directories]{Body: directoriesView(d)}, nil
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "check-directory", Method: http.MethodPost, Path: directoryPath + "/check", Summary: "Read the directories now", Tags: tags,
+	}, func(ctx context.Context, _ *struct{}) (*reply[Directories], error) {
+		ctx, cancel := context.WithTimeout(ctx, listTimeout)
+		defer cancel()
+		d, err := s.desk(ctx, true)
+		if err != nil {
+			return nil, err
+		}
+		return &reply[Directories]{Body: directoriesView(d)}, nil
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "find-in-directory", Method: http.MethodGet, Path: directoryPath + "/objects", Tags: tags,
+		Summary: "Ask the directories for an address, a directory id, a login, a DN or an X.500 name",
+	}, func(ctx context.Context, in *struct {
+		Name string `query:"name" required:"true" minLength:"1" maxLength:"1000"`
+	}) (*reply[DirectoryObjects], error) {
+		ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+		defer cancel()
+		d, err := s.desk(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		found, err := d.Find(ctx, in.Name)
+		out := &reply[DirectoryObjects]{Body: DirectoryObjects{Objects: []DirectoryObject{}}}
+		if err != nil {
+			out.Body.Failed = err.Error()
+		}
+		for i := range found {
+			out.Body.Objects = append(out.Body.Objects, objectView(&found[i]))
+		}
+		return out, nil
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "list-crossings", Method: http.MethodGet, Path: directoryPath + "/crossings", Tags: tags,
+		Summary: "Members, delegates and forwards between agencies on different platforms, by the last reading",
+	}, func(ctx context.Context, _ *struct{}) (*reply[Crossings], error) {
+		d, err := s.desk(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		all, err := d.Crossings()
+		out := &reply[Crossings]{Body: Crossings{Crossings: []Crossing{}}}
+		for _, c := range all {
+			out.Body.Crossings = append(out.Body.Crossings, Crossing{c.What, c.From, string(c.FromAgency), c.To, string(c.ToAgency)})
+		}
+		return out, deskProblem(err)
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "list-drift", Method: http.MethodGet, Path: directoryPath + "/drift", Tags: tags,
+		Summary: "How the directory differs from an agency's mapping and its lists in force, by the last reading",
+	}, func(ctx context.Context, in *struct {
+		Agency string `query:"agency" required:"true" maxLength:"63"`
+	}) (*reply[Drifts], error) {
+		d, err := s.desk(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		all, err := d.Drift(routing.AgencyID(in.Agency))
+		return &reply[Drifts]{Body: driftsView(in.Agency, all)}, deskProblem(err)
+	})
+}
+
+func directoriesView(d *desk.Desk) Directories {
+	now, st := time.Now(), d.Status()
+	v := Directories{Readings: []DirectoryReading{}, Problems: []DirectoryProblem{}}
+	for _, one := range []*watch.View{st.Source, st.Target} {
+		if one == nil {
+			continue
+		}
+		r := &one.Snapshot
+		v.Readings = append(v.Readings, DirectoryReading{
+			Directory: r.Directory, Server: r.Server, Began: r.Began, AgeSeconds: now.Sub(one.Facts.At).Seconds(),
+			Seconds: r.Ended.Sub(r.Began).Seconds(), Objects: r.Objects, Digest: r.Digest.String(),
+		})
+		const most = 1000
+		for _, p := range one.Problems[:min(most, len(one.Problems))] {
+			v.Problems = append(v.Problems, DirectoryProblem{p.DN, string(p.Agency), p.Text})
+		}
+	}
+	if st.Failed != nil {
+		v.Failed, v.FailedAt = st.Failed.Error(), &st.FailedAt
+	}
+	if st.Stale != nil {
+		v.Stale = st.Stale.Error()
+	}
+	return v
+}
+
+func objectView(f *desk.Found) DirectoryObject {
+	o := &f.Object
+	v := DirectoryObject{
+		Directory: f.Directory, DN: o.DN, Kind: o.Kind.String(), Agency: string(f.Agency), Addresses: texts(o.Addresses), UPN: o.UPN, Account: o.Account,
+		Forward: o.Forward, X500: o.X500, Enabled: o.Enabled, Problems: o.Problems,
+	}
+	if !o.ID.IsZero() {
+		v.ID = o.ID.String()
+	}
+	return v
+}
+
+func driftsView(agency string, all []watch.Drift) Drifts {
+	v := Drifts{Agency: agency, Drift: []Drift{}}
+	for _, one := range all {
+		v.Blocks = v.Blocks || one.Kind.Blocks()
+		v.Drift = append(v.Drift, Drift{Kind: string(one.Kind), Blocks: one.Kind.Blocks(), Mailbox: one.Mailbox.String(), Address: string(one.Address), Text: desk.Say(one)})
+	}
+	return v
+}
+
+// Directories says what the node has read of the directories; refresh: it reads them now.
+func (c *Client) Directories(ctx context.Context, refresh bool) (Directories, error) {
+	if !refresh {
+		return get[Directories](ctx, c, directoryPath, nil)
+	}
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	return decode[Directories](c.send(ctx, http.MethodPost, directoryPath+"/check", nil, "application/json", nil))
+}
+
+// FindInDirectory asks the directories for a name.
+func (c *Client) FindInDirectory(ctx context.Context, name string) (DirectoryObjects, error) {
+	return get[DirectoryObjects](ctx, c, directoryPath+"/objects", url.Values{"name": {name}})
+}
+
+// Crossings returns what crosses the border between agencies on different platforms.
+func (c *Client) Crossings(ctx context.Context) ([]Crossing, error) {
+	out, err := get[Crossings](ctx, c, directoryPath+"/crossings", nil)
+	return out.Crossings, err
+}
+
+// Drift returns how the directory differs from an agency's mapping and its lists.
+func (c *Client) Drift(ctx context.Context, agency string) (Drifts, error) {
+	return get[Drifts](ctx, c, directoryPath+"/drift", url.Values{"agency": {agency}})
+}

@@ -1,0 +1,418 @@
+package admin
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"mailcutover/approval"
+	"mailcutover/audit"
+	"mailcutover/identity/check"
+	"mailcutover/identity/desk"
+	"mailcutover/identity/list"
+	"mailcutover/identity/register"
+	"mailcutover/identity/report"
+	"mailcutover/mailboxlist"
+	"mailcutover/rollback/operation"
+	"mailcutover/routing"
+	"mailcutover/routing/table"
+)
+
+// listKindName is the kind of proposals about lists.
+const listKindName = "list"
+
+// listParameters are what a list is proposed with, besides its digest and the check's.
+type listParameters struct {
+	List string `json:"list"` // its id
+	Rows int    `json:"rows"`
+
+	// Changes is the digest of the answers that activating it changes; zero: it only adds.
+	Changes routing.Digest `json:"changes"`
+}
+
+// importBatch proposes a list.
+func (s *Server) importBatch(ctx context.Context, in *ListUpload, why string) (*reply[Proposal], error) {
+	reason, err := checkReason(why)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.check(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	if !c.Clean() {
+		return nil, refusedList(c)
+	}
+	d, err := s.desk(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	l := c.List
+	l.Made, l.By, l.Number = time.Now().UTC().Truncate(time.Second), callerOf(ctx).person, numberOf(l)
+	if l.Number == 0 {
+		l.Number = s.nextNumber(l.Agency)
+	}
+	// What is compared later has no file any more, so neither has this.
+	result, err := d.Recheck(l)
+	if err != nil {
+		return nil, deskProblem(err)
+	}
+	content, remap, err := s.listContent(ctx, d, l, result)
+	if err != nil {
+		return nil, err
+	}
+	if p, ok := s.proposedAlready(&content); ok {
+		return &reply[Proposal]{Body: p}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	p, err := approval.New(approval.Proposal{
+		ID: uuid.NewString(), Content: content, Text: listText(s.Replica.State(), l, result, remap), Person: callerOf(ctx).person, Token: callerOf(ctx).token, Reason: reason,
+		Created: now, Expires: now.Add(s.ApprovalLife()), Needed: s.needed(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	entry := register.Entry{List: l, Standing: register.Proposed, Check: content.Plan, Checked: result.At, Proposal: p.ID, Since: now}
+	err = s.store(ctx, "propose list "+l.ID, reason, func(state *routing.State) (approval.Proposal, []routing.Document, error) {
+		if was, ok, err := register.Find(state, l.ID); err != nil || ok && s.listView(state, &was).Standing != "void" {
+			return p, nil, errors.Join(err, problem(http.StatusConflict, "see mailcutover list show "+l.ID, "list %s is in the table already", l.ID))
+		}
+		docs, err := entry.Documents(state)
+		return p, append(docs, s.forgotten(state, l)...), err
+	})
+	return &reply[Proposal]{Body: proposalView(&p, s.needed())}, err
+}
+
+// forgotten removes lists of an agency whose proposals came to nothing.
+func (s *Server) forgotten(state *routing.State, l *list.List) (gone []routing.Document) {
+	entries, _ := register.Lists(state, l.Agency)
+	for i := range entries {
+		if e := &entries[i]; e.List.ID != l.ID && s.listView(state, e).Standing == "void" {
+			gone = append(gone, e.Removals(state)...)
+		}
+	}
+	return gone
+}
+
+// numberOf is the number in the id of a generated list; 0 of others.
+func numberOf(l *list.List) int {
+	parts := strings.Split(strings.TrimPrefix(l.ID, string(l.Agency)+"-"), "-")
+	n, err := strconv.Atoi(parts[0])
+	if l.Foreign || err != nil || len(parts) != 2 {
+		return 0
+	}
+	return n
+}
+
+// listContent makes what an approval of a list is bound to. remap is what activating it
+// changes.
+func (s *Server) listContent(_ context.Context, d *desk.Desk, l *list.List, result *check.Result) (c approval.Content, remap *mailboxlist.Remap, err error) {
+	rows, err := d.Mailboxes(l)
+	if err != nil {
+		return c, nil, problem(http.StatusConflict, "see mailcutover directory show", "%s", err)
+	}
+	remap, err = rows.Remap(s.Replica.State(), s.platformIDs(), s.Separator)
+	if err != nil {
+		return c, nil, refused(err, false)
+	}
+	with := listParameters{List: l.ID, Rows: len(l.Rows), Changes: changesDigest(remap)}
+	c = approval.Content{Kind: listKindName, Agency: l.Agency, List: l.Digest(), Plan: result.Sum()}
+	c.Parameters, err = parameters(c.Kind, with)
+	return c, remap, err
+}
+
+// changesDigest names the answers that a remap changes; zero: it only adds.
+func changesDigest(remap *mailboxlist.Remap) routing.Digest {
+	if remap.OnlyAdds() {
+		return routing.Digest{}
+	}
+	h := sha256.New()
+	for _, one := range remap.Changes {
+		if !one.Adds() {
+			fmt.Fprintf(h, "%s\n%s\n", one.Agency, one)
+		}
+	}
+	return routing.Digest(h.Sum(nil))
+}
+
+// listText says what is approved: warnings first.
+func listText(state *routing.State, l *list.List, r *check.Result, remap *mailboxlist.Remap) []string {
+	const samples = 10
+	text := []string{fmt.Sprintf("LIST %s of agency %s: %d mailboxes", l.ID, l.Agency, len(l.Rows))}
+	if l.Foreign {
+		text = append(text, fmt.Sprintf("WARNING: it was not generated here, so its rows have no digests; it came as %q", l.Source))
+	}
+	if r.Warnings > 0 {
+		text = append(text, fmt.Sprintf("WARNINGS: %d rows", r.Warnings))
+		for _, one := range report.Rows(r, check.Warning, report.English, samples) {
+			text = append(text, "  "+one)
+		}
+		if more := r.Warnings - samples; more > 0 {
+			text = append(text, fmt.Sprintf("  and %d more", more))
+		}
+	}
+	text = append(text, "", fmt.Sprintf("every row was compared with the directory as read at %s: %d right, %d with a warning, none wrong", r.At.UTC().Format(time.RFC3339), r.Right, r.Warnings))
+	text = append(text, sinceEarlier(state, l)...)
+	switch {
+	case len(remap.Agencies) == 0:
+		text = append(text, "activating it changes no route: the table has all of it")
+	case remap.OnlyAdds():
+		text = append(text, fmt.Sprintf("activating it adds %d mailboxes, and names to %d; nothing that is routed today changes", remap.Agencies[0].Added, remap.Agencies[0].Changed))
+	default:
+		text = append(text, "ACTIVATING IT CHANGES ROUTES: it closes the agencies for a moment, which have to be armed")
+		text = append(text, remapText(remap)...)
+	}
+	text = append(text, "", "samples:")
+	for _, i := range spread(len(l.Rows), 5) {
+		row := &l.Rows[i]
+		text = append(text, fmt.Sprintf("  row %d: %s is mailbox %s", i+1, row.Address, row.ID))
+	}
+	return append(text, "", fmt.Sprintf("who approves it types the number of mailboxes, %d, or the agency, %s", len(l.Rows), l.Agency))
+}
+
+// sinceEarlier says what is different from the agency's lists in force.
+func sinceEarlier(state *routing.State, l *list.List) []string {
+	earlier := &list.List{Agency: l.Agency}
+	entries, _ := register.Lists(state, l.Agency)
+	named := make(map[routing.MailboxID]bool)
+	lists := 0
+	for i := range entries {
+		if entries[i].Standing != register.Active {
+			continue
+		}
+		lists++
+		for _, row := range entries[i].List.Rows {
+			if !named[row.ID] {
+				named[row.ID] = true
+				earlier.Rows = append(earlier.Rows, row)
+			}
+		}
+	}
+	if lists == 0 {
+		return []string{"it is the agency's first list"}
+	}
+	counts := make(map[list.Change]int)
+	var shown []string
+	for _, d := range list.Diff(earlier, l) {
+		if d.Change == list.Gone {
+			continue // other lists name them
+		}
+		counts[d.Change]++
+		if d.Change != list.Added && len(shown) < 10 {
+			shown = append(shown, fmt.Sprintf("  %s: %s", d.Change, d.Address))
+		}
+	}
+	text := fmt.Sprintf("compared with the agency's %d lists in force: %d mailboxes are new, %d have another address, %d addresses were another mailbox's", lists, counts[list.Added], counts[list.Readdressed], counts[list.Repaired])
+	return append([]string{text}, shown...)
+}
+
+// spread returns n numbers below total, the first and the last among them.
+func spread(total, n int) (out []int) {
+	for i := range min(n, total) {
+		at := 0
+		if n > 1 {
+			at = i * (total - 1) / max(1, min(n, total)-1)
+		}
+		if !slices.Contains(out, at) {
+			out = append(out, at)
+		}
+	}
+	return out
+}
+
+// listKind brings a list into force. It is proposed with its file, by import-list.
+func listKind() *kind {
+	return &kind{
+		name: listKindName, right: mayList, starts: mayOperate, needs: []string{},
+		about: "bring a list of mailboxes into force; proposed with the list: mailcutover list import",
+		content: func(*Server, context.Context, *routing.State, *NewProposal) (c approval.Content, text []string, err error) {
+			return c, nil, problem(http.StatusBadRequest, "mailcutover list import FILE --agency AGENCY", "a list is proposed with its file")
+		},
+		now: func(s *Server, ctx context.Context, state *routing.State, p *approval.Proposal) (approval.Content, error) {
+			e, d, err := s.listOf(ctx, state, p)
+			if err != nil {
+				return p.Content, err
+			}
+			r, err := d.Recheck(e.List)
+			if err != nil {
+				return p.Content, deskProblem(err)
+			}
+			if !r.Clean() {
+				c := p.Content
+				c.Plan = r.Sum()
+				return c, nil
+			}
+			c, _, err := s.listContent(ctx, d, e.List, r)
+			return c, err
+		},
+		typed: func(p *approval.Proposal) []string {
+			with, _ := listParametersOf(p) // one that can't be read has no number, and the agency is left
+			return []string{strconv.Itoa(with.Rows), string(p.Agency)}
+		},
+		use:     useList,
+		refusal: func(err error) bool { return !errors.Is(err, context.DeadlineExceeded) },
+	}
+}
+
+func listParametersOf(p *approval.Proposal) (with listParameters, err error) {
+	if err = json.Unmarshal(p.Parameters, &with); err != nil {
+		err = fmt.Errorf("proposal %s: %w: %w", p.ID, approval.ErrUnreadable, err)
+	}
+	return with, err
+}
+
+// listOf returns the list that a proposal is about.
+func (s *Server) listOf(ctx context.Context, state *routing.State, p *approval.Proposal) (e register.Entry, d *desk.Desk, err error) {
+	with, err := listParametersOf(p)
+	if err != nil {
+		return e, nil, err
+	}
+	if d, err = s.desk(ctx, false); err != nil {
+		return e, nil, err
+	}
+	e, ok, err := register.Find(state, with.List)
+	if err == nil && !ok {
+		err = notFound("import it again", "no list %q in the table", with.List)
+	}
+	return e, d, err
+}
+
+// useList activates a list: by one change of the table if it only adds, and by a remap if
+// it changes answers.
+func useList(s *Server, ctx context.Context, p *approval.Proposal) (*Started, error) {
+	e, d, err := s.listOf(ctx, s.Replica.State(), p)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := d.Mailboxes(e.List)
+	if err != nil {
+		return nil, problem(http.StatusConflict, "see mailcutover directory show", "%s", err)
+	}
+	remap, err := rows.Remap(s.Replica.State(), s.platformIDs(), s.Separator)
+	if err != nil {
+		return nil, refused(err, false)
+	}
+	e.Standing, e.Since, e.Approved = register.Active, time.Now().UTC().Truncate(time.Second), nil
+	for _, v := range p.Approvals {
+		e.Approved = append(e.Approved, v.Person)
+	}
+	out := new(Started)
+	if !remap.OnlyAdds() {
+		if out.Operation, err = s.remapList(ctx, p, remap); err != nil {
+			return nil, err
+		}
+		rows = &mailboxlist.List{} // the operation stores them
+	}
+	added := 0
+	entry := audit.Entry{Subject: "list " + e.List.ID, Digests: []string{e.List.Digest().String(), e.Check.String()}, Proposal: p.ID}
+	_, err = s.changeAs(ctx, &entry, func(state *routing.State) (c table.Change, mappings []*routing.Mapping, err error) {
+		plan, err := rows.Plan(state, s.platformIDs(), s.Separator)
+		if err != nil {
+			return c, nil, refused(err, false)
+		}
+		c = table.Change{What: "activate list " + e.List.ID, Reason: p.Reason}
+		for _, a := range plan.Agencies {
+			if a.Changed() {
+				c.Mapped = state.Position().Mapped
+				c.Agencies = append(c.Agencies, a.Record)
+				mappings = append(mappings, a.Mapping)
+				added = a.Added
+			}
+		}
+		c.Documents, err = e.Documents(state)
+		return c, mappings, err
+	})
+	if err != nil && out.Operation != nil {
+		// What is routed changes all the same; without the list the agency isn't cut over.
+		s.Logger.ErrorContext(ctx, "a list is not marked as active", "list", e.List.ID, "error", err)
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if out.Operation == nil {
+		out.Done = fmt.Sprintf("list %s is in force: %d mailboxes, %d of them new to the table", e.List.ID, len(e.List.Rows), added)
+		out.Undo = "mailcutover list withdraw " + e.List.ID
+	}
+	return out, nil
+}
+
+// remapList begins the operation that brings a list's changes into force.
+func (s *Server) remapList(ctx context.Context, p *approval.Proposal, remap *mailboxlist.Remap) (*Operation, error) {
+	if err := unarmed(remap); err != nil {
+		return nil, err
+	}
+	next := make(map[routing.AgencyID]routing.Digest)
+	for _, a := range remap.Agencies {
+		if err := s.persist(ctx, func() error { return s.Table.PutMapping(ctx, a.Mapping) }); err != nil {
+			return nil, err
+		}
+		next[a.Record.ID] = a.Mapping.Digest()
+	}
+	first := remap.Agencies[0].Record
+	op, running, err := s.begin(ctx, operation.Request{
+		Kind: operation.Remap, Agency: first.ID, Reason: p.Reason, Expected: first.Epoch, Mappings: next,
+	}, p.ID)
+	if err != nil {
+		return nil, err
+	}
+	v := operationView(op, running)
+	return &v, nil
+}
+
+// withdrawList takes a list back.
+func (s *Server) withdrawList(ctx context.Context, id, why string) (*reply[BatchList], error) {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	reason, err := checkReason(why)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.list(id)
+	if err == nil {
+		err = s.within(ctx, []routing.AgencyID{e.List.Agency})
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case e.Standing == register.Withdrawn:
+		return nil, problem(http.StatusConflict, "", "list %s is withdrawn already", id)
+	case e.Standing == register.Proposed:
+		if _, err := s.withdraw(ctx, e.Proposal, reason); err != nil {
+			return nil, err
+		}
+		v := s.listView(s.Replica.State(), &e)
+		return &reply[BatchList]{Body: v}, nil
+	}
+	entry := audit.Entry{Subject: "list " + id, Before: string(e.Standing), After: string(register.Withdrawn), Digests: []string{e.List.Digest().String()}}
+	state, err := s.changeAs(ctx, &entry, func(state *routing.State) (c table.Change, _ []*routing.Mapping, err error) {
+		now, ok, err := register.Find(state, id)
+		if err == nil && !ok {
+			err = notFound("", "no list %q in the table", id)
+		}
+		if err != nil {
+			return c, nil, err
+		}
+		now.Standing, now.Since = register.Withdrawn, time.Now().UTC().Truncate(time.Second)
+		e = now
+		c = table.Change{What: "withdraw list " + id, Reason: reason}
+		c.Documents, err = now.Documents(state)
+		return c, nil, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &reply[BatchList]{Body: s.listView(state, &e)}, nil
+}

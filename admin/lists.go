@@ -1,0 +1,508 @@
+package admin
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"mailcutover/approval"
+	"mailcutover/identity/check"
+	"mailcutover/identity/desk"
+	"mailcutover/identity/list"
+	"mailcutover/identity/register"
+	"mailcutover/identity/report"
+	"mailcutover/routing"
+)
+
+// BatchList is a list of mailboxes that was proposed or approved.
+type BatchList struct {
+	ID        string    `json:"id"`
+	Agency    string    `json:"agency"`
+	Number    int       `json:"number"`
+	Mailboxes int       `json:"mailboxes"`
+	Standing  string    `json:"standing" enum:"proposed,approved,active,superseded,withdrawn,void" doc:"void: its proposal can't be used any more"`
+	Since     time.Time `json:"since"`
+	Made      time.Time `json:"made"`
+	By        string    `json:"by" doc:"Who made or brought it"`
+	Source    string    `json:"source,omitempty" doc:"Name of the file, of a list from elsewhere"`
+	Digest    string    `json:"digest"`
+	Check     string    `json:"check" doc:"Digest of what its check found"`
+	Checked   time.Time `json:"checked" doc:"When the directory was read for it"`
+	Proposal  string    `json:"proposal"`
+	Approved  []string  `json:"approved,omitempty" doc:"Persons, once it is active"`
+	Rows      []ListRow `json:"rows,omitempty" doc:"Only of one list"`
+}
+
+// ListRow is a row of a list.
+type ListRow struct {
+	Address string `json:"address,omitempty"`
+	ID      string `json:"directory_id"`
+	Account string `json:"account,omitempty"`
+}
+
+// BatchLists are lists, the newest first.
+type BatchLists struct {
+	Lists      []BatchList `json:"lists"`
+	Unreadable []string    `json:"unreadable,omitempty" doc:"Not as they were stored: they count for nothing, and keep the agency from being cut over"`
+}
+
+// GeneratedList is a list as a file.
+type GeneratedList struct {
+	ID   string `json:"id"`
+	Rows int    `json:"rows"`
+	CSV  string `json:"csv"`
+}
+
+// GeneratedLists are the lists of an agency.
+type GeneratedLists struct {
+	Agency string          `json:"agency"`
+	Read   time.Time       `json:"read" doc:"When the directory was read"`
+	Lists  []GeneratedList `json:"lists"`
+}
+
+// CheckedList is what was found of a list.
+type CheckedList struct {
+	List         string    `json:"list,omitempty" doc:"Id that the file names"`
+	Agency       string    `json:"agency"`
+	Clean        bool      `json:"clean" doc:"It may be proposed"`
+	Mailboxes    int       `json:"mailboxes"`
+	Right        int       `json:"right"`
+	Warnings     int       `json:"warnings"`
+	Wrong        int       `json:"wrong"`
+	Crossed      int       `json:"crossed" doc:"Mailboxes that would get another one's mail"`
+	Permutations []string  `json:"permutations,omitempty" doc:"How rows were mixed"`
+	Problems     []Detail  `json:"problems,omitempty" doc:"What is wrong with the file itself"`
+	Read         time.Time `json:"read" doc:"When the directory was read"`
+	Report       string    `json:"report,omitempty" doc:"In the format that was asked for"`
+	Rows         []ListRow `json:"rows,omitempty" doc:"Only if they were asked for"`
+}
+
+const (
+	listsPath     = "/v1/lists"
+	checkListPath = listsPath + "/check"
+	fileType      = "application/octet-stream"
+)
+
+// ListUpload is a call with a list; its body is the file.
+type ListUpload struct {
+	Agency  string `query:"agency" required:"true" maxLength:"63"`
+	Source  string `query:"source" maxLength:"255" doc:"Name of the file, for people"`
+	Refresh bool   `query:"refresh" doc:"Read the directories first"`
+	RawBody []byte `contentType:"application/octet-stream"`
+}
+
+func (in *ListUpload) scope() []routing.AgencyID {
+	return []routing.AgencyID{routing.AgencyID(in.Agency)}
+}
+
+// ListID names a list.
+type ListID struct {
+	ID string `path:"id" maxLength:"100"`
+}
+
+func (ListID) looksItself() {}
+
+func (s *Server) registerLists(api huma.API) {
+	tags := []string{"lists"}
+	handle(s, api, huma.Operation{
+		OperationID: "list-lists", Method: http.MethodGet, Path: listsPath, Summary: "Lists that were proposed or approved, the newest first", Tags: tags,
+	}, func(_ context.Context, in *struct {
+		Agency string `query:"agency" maxLength:"63"`
+	}) (*reply[BatchLists], error) {
+		return &reply[BatchLists]{Body: s.lists(routing.AgencyID(in.Agency))}, nil
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "show-list", Method: http.MethodGet, Path: listsPath + "/{id}", Summary: "One list, with its rows", Tags: tags,
+	}, func(_ context.Context, in *ListID) (*reply[BatchList], error) {
+		e, err := s.list(in.ID)
+		if err != nil {
+			return nil, err
+		}
+		v := s.listView(s.Replica.State(), &e)
+		v.Rows = rowsView(e.List)
+		return &reply[BatchList]{Body: v}, nil
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "generate-lists", Method: http.MethodPost, Path: listsPath + "/generate", Tags: tags,
+		Summary:     "Make lists of an agency's mailboxes from the directory",
+		Description: "Nothing is stored. Each row has a keyed digest; the files come back by import-list.",
+	}, func(ctx context.Context, in *generateCall) (*reply[GeneratedLists], error) {
+		return s.generate(ctx, routing.AgencyID(in.Body.Agency), in.Body.Refresh)
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "check-list", Method: http.MethodPost, Path: checkListPath, Tags: tags,
+		Summary:     "Compare a list with the directories, the table and earlier lists",
+		Description: "CSV or XLSX. Nothing is stored. Whatever is wrong with the list, the answer is 200 and says it.",
+	}, func(ctx context.Context, in *struct {
+		ListUpload
+		Format   string `query:"format" enum:"none,text,html,csv,json" default:"none" doc:"Of the report"`
+		Language string `query:"language" enum:"en,de" default:"en"`
+		Color    bool   `query:"color" doc:"A text with terminal colours"`
+		All      bool   `query:"all" doc:"A report with all rows that are not right, and not only the first 50"`
+		Rows     bool   `query:"rows" doc:"With the rows of the list"`
+	}) (*reply[CheckedList], error) {
+		c, err := s.check(ctx, &in.ListUpload)
+		if err != nil {
+			return nil, err
+		}
+		out := checkedView(c, in.Agency)
+		if in.Rows && c.List != nil {
+			out.Rows = rowsView(c.List)
+		}
+		o := report.Options{Language: report.Language(in.Language), Color: in.Color, Source: fileName(in.Source)}
+		if in.All {
+			o.Rows = -1
+		}
+		out.Report, err = render(c, in.Format, o)
+		return &reply[CheckedList]{Body: out}, err
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "import-list", Method: http.MethodPost, Path: listsPath, Tags: tags, DefaultStatus: http.StatusCreated,
+		Summary: "Propose a list",
+		Description: "CSV or XLSX. A list that isn't clean is refused as a whole, with every row. What is proposed is bound to the list and to what its check found; it is void when one of them " +
+			"has changed. Others approve it, saying the number of mailboxes or the agency; then it is started.",
+	}, func(ctx context.Context, in *struct {
+		Mutation
+		ListUpload
+		Reason string `query:"reason" required:"true" maxLength:"1000"`
+	}) (*reply[Proposal], error) {
+		return s.importBatch(ctx, &in.ListUpload, in.Reason)
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "withdraw-list", Method: http.MethodPost, Path: listsPath + "/{id}/withdraw", Tags: tags,
+		Summary:     "Take a list back",
+		Description: "Of a list that is only proposed, its proposer withdraws the proposal. A list in force counts no more: what is routed stays, and the agency can't be cut over until another list names its mailboxes.",
+	}, func(ctx context.Context, in *struct {
+		Mutation
+		ListID
+		Body struct {
+			Reason string `json:"reason" minLength:"1" maxLength:"1000"`
+		}
+	}) (*reply[BatchList], error) {
+		return s.withdrawList(ctx, in.ID, in.Body.Reason)
+	})
+}
+
+type generateCall struct {
+	Body struct {
+		Agency  string `json:"agency" minLength:"1" maxLength:"63"`
+		Refresh bool   `json:"refresh,omitempty" doc:"Read the directories first"`
+	}
+}
+
+func (in *generateCall) scope() []routing.AgencyID {
+	return []routing.AgencyID{routing.AgencyID(in.Body.Agency)}
+}
+
+// desk returns who knows the directories, and has them read first if that is wanted.
+func (s *Server) desk(ctx context.Context, refresh bool) (*desk.Desk, error) {
+	var d *desk.Desk
+	if s.Desk != nil {
+		d = s.Desk()
+	}
+	if d == nil {
+		return nil, problem(http.StatusConflict, "set identity in the configuration", "no directories are configured on this node")
+	}
+	if refresh {
+		if err := d.Refresh(ctx); err != nil {
+			return nil, problem(http.StatusServiceUnavailable, "see mailcutover directory show", "%s", err)
+		}
+	}
+	return d, nil
+}
+
+// deskProblem says what keeps the desk from answering.
+func deskProblem(err error) error {
+	switch {
+	case errors.Is(err, desk.ErrStale):
+		return problem(http.StatusConflict, "mailcutover directory check reads them now", "%s", err)
+	case errors.Is(err, desk.ErrNotModelled):
+		return problem(http.StatusBadRequest, "see identity.agencies in the configuration", "%s", err)
+	case errors.Is(err, list.ErrFile):
+		return problem(http.StatusBadRequest, "bring CSV or XLSX, with a header line", "%s", err)
+	}
+	return err
+}
+
+func (s *Server) generate(ctx context.Context, id routing.AgencyID, refresh bool) (*reply[GeneratedLists], error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	if _, ok := s.Replica.State().Agency(id); !ok {
+		return nil, noAgency(string(id))
+	}
+	d, err := s.desk(ctx, refresh)
+	if err != nil {
+		return nil, err
+	}
+	lists, err := d.Generate(id, callerOf(ctx).person)
+	if err != nil {
+		if wrong := deskProblem(err); wrong != err {
+			return nil, wrong
+		}
+		return nil, problem(http.StatusConflict, "correct that in the directory, and read it again: mailcutover directory check", "%s", err)
+	}
+	out := &reply[GeneratedLists]{Body: GeneratedLists{Agency: string(id), Read: d.Status().Source.Facts.At, Lists: []GeneratedList{}}}
+	for _, l := range lists {
+		var b bytes.Buffer
+		if err := l.Write(&b); err != nil {
+			return nil, err
+		}
+		out.Body.Lists = append(out.Body.Lists, GeneratedList{ID: l.ID, Rows: len(l.Rows), CSV: b.String()})
+	}
+	return out, nil
+}
+
+// fileName is a file's name without its folders.
+func fileName(s string) string {
+	if s == "" {
+		return ""
+	}
+	return filepath.Base(strings.ReplaceAll(s, `\`, "/"))
+}
+
+func (s *Server) check(ctx context.Context, in *ListUpload) (*desk.Checked, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	id := routing.AgencyID(in.Agency)
+	if _, ok := s.Replica.State().Agency(id); !ok {
+		return nil, noAgency(in.Agency)
+	}
+	if len(in.RawBody) > list.MaxBytes {
+		return nil, tooLarge(list.MaxBytes)
+	}
+	d, err := s.desk(ctx, in.Refresh)
+	if err != nil {
+		return nil, err
+	}
+	c, err := d.Check(in.RawBody, id, list.NewID(id, s.nextNumber(id)), fileName(in.Source))
+	if err != nil {
+		return nil, deskProblem(err)
+	}
+	return c, nil
+}
+
+func (s *Server) nextNumber(id routing.AgencyID) int {
+	next := 1
+	entries, _ := register.Lists(s.Replica.State(), id)
+	for i := range entries {
+		next = max(next, entries[i].List.Number+1)
+	}
+	return next
+}
+
+func checkedView(c *desk.Checked, agency string) CheckedList {
+	v := CheckedList{Agency: agency, Clean: c.Clean()}
+	if c.List != nil {
+		v.Mailboxes = len(c.List.Rows)
+		if !c.List.Foreign {
+			v.List = c.List.ID
+		}
+	}
+	if r := c.Result; r != nil {
+		v.Right, v.Warnings, v.Wrong, v.Crossed, v.Read = r.Right, r.Warnings, r.Wrong, r.Crossed(), r.At
+		v.Permutations = report.Permutations(r, report.English, c.List.Headers)
+	}
+	v.Problems = problemsOf(c)
+	return v
+}
+
+// problemsOf lists what is wrong with a file.
+func problemsOf(c *desk.Checked) []Detail {
+	if c.Problems == nil {
+		return nil
+	}
+	var out []Detail
+	for _, p := range c.Problems.List {
+		d := Detail{Message: p.Text}
+		if p.Line > 0 {
+			d.Where = fmt.Sprintf("line %d", p.Line)
+		}
+		out = append(out, d)
+	}
+	if more := c.Problems.Total - len(c.Problems.List); more > 0 {
+		out = append(out, Detail{Message: fmt.Sprintf("and %d more", more)})
+	}
+	return out
+}
+
+// render makes the report; of a file without rows there is none.
+func render(c *desk.Checked, format string, o report.Options) (string, error) {
+	if c.Result == nil || format == "none" {
+		return "", nil
+	}
+	o.Headers = c.List.Headers
+	var b strings.Builder
+	var err error
+	switch format {
+	case "html":
+		err = report.HTML(&b, c.Result, o)
+	case "csv":
+		err = report.CSV(&b, c.Result, o.Language)
+	case "json":
+		err = report.JSON(&b, c.Result)
+	default:
+		err = report.Text(&b, c.Result, o)
+	}
+	return b.String(), err
+}
+
+// refusedList is the answer to a list that isn't clean.
+func refusedList(c *desk.Checked) error {
+	p := problem(http.StatusBadRequest, "nothing was stored; mailcutover list check FILE shows the whole report", "list refused")
+	p.Errors = problemsOf(c)
+	if r := c.Result; r != nil {
+		p.Detail = fmt.Sprintf("list refused: %d of %d rows are wrong; %d mailboxes would get another one's mail", r.Wrong, len(r.Rows), r.Crossed())
+		for _, text := range report.Permutations(r, report.English, c.List.Headers) {
+			p.Errors = append(p.Errors, Detail{Message: text})
+		}
+		const most = 1000
+		for _, text := range report.Rows(r, check.Wrong, report.English, most-len(p.Errors)) {
+			p.Errors = append(p.Errors, Detail{Message: text})
+		}
+	}
+	return p
+}
+
+func rowsView(l *list.List) []ListRow {
+	out := make([]ListRow, len(l.Rows))
+	for i := range l.Rows {
+		out[i] = ListRow{Address: string(l.Rows[i].Address), ID: l.Rows[i].ID.String(), Account: l.Rows[i].Account}
+	}
+	return out
+}
+
+// list returns the entry of a list.
+func (s *Server) list(id string) (register.Entry, error) {
+	e, ok, err := register.Find(s.Replica.State(), id)
+	if err == nil && !ok {
+		err = notFound("see mailcutover list list", "no list %q in the table", id)
+	}
+	return e, err
+}
+
+func (s *Server) lists(id routing.AgencyID) BatchLists {
+	state := s.Replica.State()
+	entries, unreadable := register.Lists(state, id)
+	out := BatchLists{Lists: []BatchList{}}
+	for i := range entries {
+		v := s.listView(state, &entries[i])
+		if register.Superseded(entries, &entries[i]) {
+			v.Standing = "superseded"
+		}
+		out.Lists = append(out.Lists, v)
+	}
+	for _, err := range unreadable {
+		out.Unreadable = append(out.Unreadable, err.Error())
+	}
+	return out
+}
+
+func (s *Server) listView(state *routing.State, e *register.Entry) BatchList {
+	l := e.List
+	v := BatchList{
+		ID: l.ID, Agency: string(l.Agency), Number: l.Number, Mailboxes: len(l.Rows), Standing: string(e.Standing), Since: e.Since,
+		Made: l.Made, By: l.By, Source: l.Source, Digest: l.Digest().String(), Check: e.Check.String(), Checked: e.Checked,
+		Proposal: e.Proposal, Approved: e.Approved,
+	}
+	if e.Standing == register.Proposed {
+		v.Standing = s.proposedStanding(state, e)
+	}
+	return v
+}
+
+// proposedStanding says how far a list's proposal is.
+func (s *Server) proposedStanding(state *routing.State, e *register.Entry) string {
+	p, ok, err := approval.Find(state, e.Proposal)
+	if err != nil || !ok {
+		return "void"
+	}
+	switch standing(state, &p, s.needed()).State {
+	case string(approval.Open):
+		return string(register.Proposed)
+	case string(approval.Approved):
+		return string(register.Approved)
+	}
+	return "void"
+}
+
+// Lists returns the lists of an agency; an empty agency means all.
+func (c *Client) Lists(ctx context.Context, agency string) (BatchLists, error) {
+	q := url.Values{}
+	if agency != "" {
+		q.Set("agency", agency)
+	}
+	return get[BatchLists](ctx, c, listsPath, q)
+}
+
+// List returns one list with its rows.
+func (c *Client) List(ctx context.Context, id string) (BatchList, error) {
+	return get[BatchList](ctx, c, listsPath+"/"+url.PathEscape(id), nil)
+}
+
+// Generate makes lists of an agency's mailboxes.
+func (c *Client) Generate(ctx context.Context, agency string, refresh bool) (GeneratedLists, error) {
+	return post[GeneratedLists](ctx, c, listsPath+"/generate", map[string]any{"agency": agency, "refresh": refresh})
+}
+
+// ListFile is a list to be sent to a node.
+type ListFile struct {
+	Agency  string
+	Name    string // of the file
+	Content []byte
+	Refresh bool // let the directories be read first
+}
+
+func (f *ListFile) query() url.Values {
+	q := url.Values{"agency": {f.Agency}, "source": {f.Name}}
+	if f.Refresh {
+		q.Set("refresh", "true")
+	}
+	return q
+}
+
+// ReportFormat says how a list's report looks.
+type ReportFormat struct {
+	Format   string // none, text, html, csv or json; empty: none
+	Language string // en or de; empty: en
+	Color    bool
+	All      bool // all rows that aren't right
+	Rows     bool // the rows of the list in the answer
+}
+
+// CheckList compares a list with everything.
+func (c *Client) CheckList(ctx context.Context, f ListFile, r ReportFormat) (CheckedList, error) {
+	ctx, cancel := context.WithTimeout(ctx, listReadTimeout+listTimeout)
+	defer cancel()
+	q := f.query()
+	q.Set("format", cmp.Or(r.Format, "none"))
+	q.Set("language", cmp.Or(r.Language, "en"))
+	for name, set := range map[string]bool{"color": r.Color, "all": r.All, "rows": r.Rows} {
+		if set {
+			q.Set(name, "true")
+		}
+	}
+	return decode[CheckedList](c.send(ctx, http.MethodPost, checkListPath, q, fileType, bytes.NewReader(f.Content)))
+}
+
+// ImportList proposes a list.
+func (c *Client) ImportList(ctx context.Context, f ListFile, reason string) (Proposal, error) {
+	ctx, cancel := context.WithTimeout(ctx, listReadTimeout+listTimeout)
+	defer cancel()
+	q := f.query()
+	q.Set("reason", reason)
+	return decode[Proposal](c.send(ctx, http.MethodPost, listsPath, q, fileType, bytes.NewReader(f.Content)))
+}
+
+// WithdrawList takes a list back.
+func (c *Client) WithdrawList(ctx context.Context, id, reason string) (BatchList, error) {
+	return post[BatchList](ctx, c, listsPath+"/"+url.PathEscape(id)+"/withdraw", map[string]string{"reason": reason})
+}
