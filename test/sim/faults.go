@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+	"syscall"
 	"time"
 
 	"mailcutover/internal/durable/memdisk"
@@ -168,6 +170,7 @@ var faults = []fault{
 				return
 			}
 			r.fault("an old backup is restored")
+			r.lossy = true
 			for _, s := range r.servers {
 				if !s.Down() {
 					s.Stop()
@@ -198,9 +201,13 @@ var faults = []fault{
 	}},
 	{"Redis is emptied", func(r *Run) {
 		r.fault("Redis is emptied")
-		r.byHand = true
+		r.emptied, r.lossy = true, true
 		r.servers[r.primary()].Empty()
 	}},
+	{"fsync fails", func(r *Run) { r.sicken(noSync, syscall.EIO, memdisk.OpSync, memdisk.OpSyncDir) }},
+	{"disk is full", func(r *Run) { r.sicken(noRoom, syscall.ENOSPC, memdisk.OpWrite, memdisk.OpCreate, memdisk.OpMakeDir) }},
+	{"node is dead, and people attest and evict it", (*Run).buried},
+	{"two live processes of one name", (*Run).doubled},
 	{"platform is slow, drops and refuses", func(r *Run) {
 		p := r.platform()
 		p.slow, p.drop, p.refuse, p.putOff = r.between(0, 3*time.Second), 0.2*r.rng.Float64(), 0.2*r.rng.Float64(), 0.2*r.rng.Float64()
@@ -219,8 +226,13 @@ func kinds() []string {
 		"late segment of a killed process", "node is killed while the table loses something", "platform is slow", "platform answers 451 to the dot", "platform puts a mailbox off",
 		"platform takes a message and is gone", "platform is gone before it takes a message",
 	}
+	for _, f := range folders {
+		all = append(all, noSync+f.what, noRoom+f.what)
+	}
+	all = append(all, "hook fails", "undoing a hook fails")
 	for _, f := range faults {
-		if f.kind != "platform is slow, drops and refuses" { // counted one by one
+		// Some are counted one by one.
+		if !slices.Contains([]string{"platform is slow, drops and refuses", "fsync fails", "disk is full"}, f.kind) {
 			all = append(all, f.kind)
 		}
 	}
@@ -305,6 +317,7 @@ func (r *Run) failover(kind string, behind time.Duration) {
 	}
 	r.fault(kind)
 	if behind > 0 {
+		r.lossy = true
 		for _, l := range cut {
 			l.Cut()
 		}
@@ -352,6 +365,7 @@ func (r *Run) splitBrain() {
 		return
 	}
 	r.fault("split brain")
+	r.lossy = true
 	for _, l := range r.links {
 		l.Cut()
 	}
@@ -436,6 +450,12 @@ func (r *Run) heal() {
 	r.reattach()
 	r.mend()
 	p := r.sentinel()
+	for _, m := range r.machines {
+		if m.twin { // people find out, and end it
+			m.kill(memdisk.LoseNothing)
+		}
+	}
+	r.machines = slices.DeleteFunc(r.machines, func(m *machine) bool { return m.twin })
 	for _, m := range r.machines {
 		m.view = p
 		for _, c := range m.host.conns {

@@ -56,6 +56,9 @@ type machine struct {
 	platforms map[string]*link
 	view      int // index of the server that the node takes for the primary
 
+	sick bool // its disk is, or was in this life
+	twin bool // a second process of a node's name, on a disk of its own
+
 	listener *listener // nil: nobody listens
 	life     *life     // nil: it doesn't run
 	ends     sync.WaitGroup
@@ -110,7 +113,13 @@ func (m *machine) start() {
 	m.ends.Go(func() {
 		if err := l.serve(disk); err != nil {
 			m.w.mu.Lock()
-			if !h.dead {
+			switch {
+			case h.dead:
+			case m.sick:
+				m.w.note("%s doesn't start: %v", m.name, err)
+				m.kill(memdisk.LoseNothing)
+				m.run.restart(m)
+			default:
 				m.w.violated("start", "%s: %v", m.name, err)
 			}
 			m.w.mu.Unlock()
@@ -248,11 +257,12 @@ func (l *life) open(disk *memdisk.Disk) (err error) {
 	}
 	_, instance := l.keeper.Node()
 	l.runner = operation.New(operation.Options{
-		Node: m.id, Instance: instance, Table: l.table, Replica: l.replica, Folder: journal, Alarms: l.alarms, Logger: l.log,
+		Hooks: hooks{m.run, l},
+		Node:  m.id, Instance: instance, Table: l.table, Replica: l.replica, Folder: journal, Alarms: l.alarms, Logger: l.log,
 		Leases: operation.Leases{Short: leases.Armed, Long: leases.Settled, Margin: leases.Margin},
 		Limit:  func(routing.PlatformID) time.Duration { return connectionLimit },
 	})
-	l.control = control.New(control.Options{Table: l.table, Replica: l.replica, Logger: l.log})
+	l.control = control.New(control.Options{Table: l.table, Replica: l.replica, Logger: l.log, Longest: leases.Settled})
 	l.part(l.replica.Run)
 	l.part(l.keeper.Run)
 	l.part(l.queue.Run)

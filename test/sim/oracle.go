@@ -34,6 +34,8 @@ type oracle struct {
 	opened   map[routing.AgencyID]int
 	shut     map[routing.AgencyID]bool   // everybody was told that it is locked
 	intended map[string]intended         // by transaction: the last intent
+	kept     map[string]bool             // transactions and recipients that a spool was to take
+	version  map[routing.AgencyID]int    // of the newest list by which mail went, or that was told
 	local    map[markOf]time.Time        // since when a node itself has locked an agency
 	said     map[routing.AgencyID]string // platform of the last success
 	accepts  int
@@ -97,6 +99,7 @@ type boxOf struct {
 type held struct {
 	transaction mail.TransactionID
 	sequence    uint64
+	at          time.Time
 	arrived     bool
 }
 
@@ -106,7 +109,7 @@ func newOracle(r *Run) *oracle {
 		mail: map[string]map[string]*copies{}, named: map[string]int{}, of: map[string]string{}, unnamed: map[string]bool{},
 		sent: map[string][]string{}, chain: map[routing.AgencyID]*chain{}, answers: map[version]string{}, marks: map[markOf]routing.Epoch{},
 		backlog: map[boxOf][]*held{}, opened: map[routing.AgencyID]int{}, shut: map[routing.AgencyID]bool{}, said: map[routing.AgencyID]string{},
-		intended: map[string]intended{}, local: map[markOf]time.Time{},
+		intended: map[string]intended{}, local: map[markOf]time.Time{}, version: map[routing.AgencyID]int{}, kept: map[string]bool{},
 	}
 	for _, a := range r.agencies {
 		o.chain[a.id] = &chain{at: -1, current: a.source}
@@ -146,13 +149,19 @@ func (o *oracle) lost(id string) {
 func (o *oracle) takes(a accepted) {
 	o.accepts++
 	o.lastMail = a.at
-	agency, rcpt := o.run.canonical(a.rcpt)
+	agency, rcpt, version := o.run.canonical(a.rcpt)
 	if agency == nil {
 		o.w.violated("I3", "%s took %s for %s, which is nobody's", a.platform, a.message, a.rcpt)
 		return
 	}
-	if want := agency.place(rcpt, a.platform); want != a.rcpt {
+	if want := agency.place(rcpt, a.platform, version); want != a.rcpt {
 		o.w.violated("I3", "%s took %s for %s, its address there is %s", a.platform, a.message, a.rcpt, want)
+	}
+	if a.platform == agency.target {
+		if was := o.version[agency.id]; version < was && !o.run.lossy {
+			o.w.violated("I3", "%s took %s for %s by the list of version %d after it went by that of version %d", a.platform, a.message, a.rcpt, version, was)
+		}
+		o.version[agency.id] = max(version, o.version[agency.id])
 	}
 	c := o.copies(a.message, rcpt)
 	c.accepted = append(c.accepted, a)
@@ -231,6 +240,11 @@ func (o *oracle) success(id routing.AgencyID, platform string, op operation.Oper
 		return
 	}
 	o.w.violated("I5", "success of a switch of %s to %s is told, and no commit was written after epoch %s", id, platform, begun)
+}
+
+// remapped is a success of a remap that somebody was told. mu is held.
+func (o *oracle) remapped(id routing.AgencyID, version int) {
+	o.version[id] = max(o.version[id], version)
 }
 
 // locked is a lock that is told as done by all nodes; opened is how often the agency may
@@ -364,16 +378,25 @@ func (o *oracle) spooled(node string, e *spool.Entry) {
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
 	o.w.note("%s has %s in its spool: %s", node, e.Transaction, e.State)
+	o.kept[string(e.Transaction)+" "+o.run.boxes[e.Key]] = true
 	o.sent[node] = append(o.sent[node], string(e.Transaction))
 	if e.State == spool.StateHeld {
 		b := boxOf{node, e.Key}
-		o.backlog[b] = append(o.backlog[b], &held{e.Transaction, e.Sequence, false})
+		o.backlog[b] = append(o.backlog[b], &held{e.Transaction, e.Sequence, time.Now(), false})
 	}
 }
 
 // arrived holds a delivery against the order of acceptance (I8, I9).
 func (o *oracle) arrived(a accepted, rcpt string) {
+	by, known := o.intended[a.transaction]
 	for b, list := range o.backlog {
+		if known && b.node == by.node && o.run.boxes[b.key] == rcpt && !o.kept[a.transaction+" "+rcpt] {
+			for _, h := range list {
+				if !h.arrived && h.at.Before(by.at) {
+					o.w.violated("I9", "%s brings %s to %s, straight, while %s waits there since %.3f s", b.node, a.transaction, a.rcpt, h.transaction, h.at.Sub(o.w.began).Seconds())
+				}
+			}
+		}
 		for i, h := range list {
 			if string(h.transaction) != a.transaction || h.arrived || o.run.boxes[b.key] != rcpt {
 				continue
@@ -456,6 +479,11 @@ func (i *intents) Intend(in *ledger.Intent) (ledger.Ticket, error) {
 	w := i.run.World
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if in.Local {
+		for _, r := range in.Recipients {
+			i.run.oracle.kept[string(in.Transaction)+" "+string(r.Address)] = true
+		}
+	}
 	if err == nil {
 		if i.open == nil {
 			i.open = map[ledger.Ticket]*ledger.Intent{}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"mailcutover/internal/durable/memdisk"
 	"mailcutover/rollback/control"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
@@ -97,6 +98,11 @@ func (r *Run) attend() {
 	if at == nil || r.ops > 0 {
 		return
 	}
+	if r.emptied {
+		r.bootstrap()
+		return
+	}
+	r.revive()
 	l := at.life
 	nameless := r.nameless()
 	r.acts++
@@ -114,6 +120,16 @@ func (r *Run) attend() {
 			r.note("people at %s: %s: %v", at.name, what, err)
 		}
 	})
+}
+
+// revive starts nodes anew that say that they were evicted, as their alarm asks. mu is held.
+func (r *Run) revive() {
+	for _, m := range r.machines {
+		if m.life != nil && m.life.keeper != nil && errors.Is(m.life.keeper.Status().Err, table.ErrEvicted) {
+			m.kill(memdisk.LoseNothing)
+			m.start()
+		}
+	}
 }
 
 // nameless is a machine whose process can't have its name, since it doesn't know the

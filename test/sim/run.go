@@ -43,14 +43,19 @@ type Run struct {
 	clocksRun bool            // nodes' clocks go on while their machines are stopped
 	scene     *scene          // that is played; nil: all is drawn
 
-	messages int
-	toSend   int
-	ops      int // under way
-	done     map[string]int
-	acts     int  // of people, so far
-	quiet    bool // no faults any more
-	over     bool // nothing starts any more
-	healedAt time.Time
+	messages  int
+	toSend    int
+	ops       int // under way
+	done      map[string]int
+	acts      int  // of people, so far
+	graves    int  // nodes that people bury
+	emptied   bool // the table is, and people haven't filled it yet
+	lossy     bool // the table lost something that was acknowledged, perhaps
+	hooked    bool // switches call hooks
+	hookFails float64
+	quiet     bool // no faults any more
+	over      bool // nothing starts any more
+	healedAt  time.Time
 }
 
 // agency is what a run knows of one.
@@ -59,25 +64,35 @@ type agency struct {
 	source, target string
 	addresses      []string
 	armed          bool
+	version        int // of its list: how often it was changed
 }
 
-func (a *agency) place(rcpt, platform string) string {
-	if platform == a.source {
+// place is an address on a platform, by the list of a version.
+func (a *agency) place(rcpt, platform string, version int) string {
+	switch {
+	case platform == a.source:
 		return rcpt
+	case version == 0:
+		return strings.Replace(rcpt, "@", "@"+platform+".", 1)
 	}
-	return strings.Replace(rcpt, "@", "@"+platform+".", 1)
+	return strings.Replace(rcpt, "@", fmt.Sprintf("@%s%d.", platform, version), 1)
 }
 
-// canonical returns whose address on a platform this is.
-func (r *Run) canonical(place string) (*agency, string) {
+// canonical returns whose address on a platform this is, and by the list of which version.
+func (r *Run) canonical(place string) (a *agency, address string, version int) {
 	for _, a := range r.agencies {
 		for _, addr := range a.addresses {
-			if place == addr || place == a.place(addr, a.target) {
-				return a, addr
+			if place == addr {
+				return a, addr, 0
+			}
+			for v := range a.version + 1 {
+				if place == a.place(addr, a.target, v) {
+					return a, addr, v
+				}
 			}
 		}
 	}
-	return nil, ""
+	return nil, "", 0
 }
 
 const (
@@ -421,15 +436,11 @@ func (r *Run) fill() error {
 			return err
 		}
 		rec.Epoch.Term = pos.Term
-		var rows []routing.Row
 		for i, addr := range a.addresses {
-			box := routing.MailboxID{0: byte(n + 1), 1: byte(i + 1), 7: 0x40}
-			rows = append(rows, routing.Row{Mailbox: box, Kind: routing.KindUser, Addresses: []routing.Address{routing.Address(addr)},
-				Target: routing.Place{Address: routing.Address(a.place(addr, a.target))}})
-			key := spool.Recipient{Address: routing.Address(addr), Agency: a.id, Mailbox: box}
+			key := spool.Recipient{Address: routing.Address(addr), Agency: a.id, Mailbox: mailbox(n, i)}
 			r.boxes[key.Key()] = addr
 		}
-		m, err := routing.NewMapping(a.id, rows)
+		m, err := r.mapping(n, a, 0)
 		if err != nil {
 			return err
 		}
@@ -447,6 +458,20 @@ func (r *Run) fill() error {
 		return err
 	}
 	return tb.Confirm(ctx)
+}
+
+func mailbox(agency, n int) routing.MailboxID {
+	return routing.MailboxID{0: byte(agency + 1), 1: byte(n + 1), 7: 0x40}
+}
+
+// mapping is a version of the n-th agency's list.
+func (r *Run) mapping(n int, a *agency, version int) (*routing.Mapping, error) {
+	var rows []routing.Row
+	for i, addr := range a.addresses {
+		rows = append(rows, routing.Row{Mailbox: mailbox(n, i), Kind: routing.KindUser, Addresses: []routing.Address{routing.Address(addr)},
+			Target: routing.Place{Address: routing.Address(a.place(addr, a.target, version))}})
+	}
+	return routing.NewMapping(a.id, rows)
 }
 
 // plan draws load, switches and faults.
@@ -476,6 +501,12 @@ func (r *Run) plan() {
 		at += r.evenly(100*time.Millisecond, 4*time.Second)
 		emergency := r.chance(0.2)
 		r.after(at, "", func() { r.operate(ag, emergency) })
+	}
+	if r.chance(0.25) {
+		r.after(r.evenly(0, loadTime), "", func() { r.remap(r.machine()) })
+	}
+	if r.hooked = r.chance(0.3); r.hooked {
+		r.hookFails = 0.4 * r.rng.Float64()
 	}
 	if r.chance(0.3) {
 		what := acts[r.rng.IntN(len(acts))].what

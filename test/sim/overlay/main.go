@@ -2,8 +2,8 @@
 // simulation is the same each time.
 //
 // What differs from run to run in a Go program with one processor is what the runtime
-// draws: the order of cases in a select, of maps, of timers that end at one moment,
-// math/rand; and when it takes the processor from a goroutine, by the wall clock. In the
+// draws: the order of cases in a select, of maps, of timers that end at one moment, of
+// contexts that are cancelled together, math/rand; and when it takes the processor from a goroutine, by the wall clock. In the
 // overlay the runtime draws for goroutines of a synctest bubble from a seed, and takes
 // the processor from nobody. Nothing else is changed. The overlay fits one release of Go:
 // if the runtime's text isn't what is expected, this command says so and writes nothing.
@@ -71,6 +71,14 @@ var edits = []edit{
 	{"runtime/select.go", "j := cheaprandn(uint32(norder + 1))", "j := uint32((uint64(simTie()) * uint64(norder+1)) >> 32)"},
 	{"runtime/time.go", "t.rand = cheaprand()", "t.rand = simTie()"},
 	{"runtime/proc.go", "const forcePreemptNS = 10 * 1000 * 1000 // 10ms", "const forcePreemptNS = 1 << 60 // never"},
+	// Contexts are cancelled in the order in which they were made: where their map has more
+	// than a few, its order depends on where they lie in memory.
+	{"context/context.go", "	\"internal/reflectlite\"\n", "	\"internal/reflectlite\"\n	\"slices\"\n"},
+	{"context/context.go", "	children map[canceler]struct{} //", "	children map[canceler]uint64 //"},
+	{"context/context.go", "p.children = make(map[canceler]struct{})", "p.children = make(map[canceler]uint64)"},
+	{"context/context.go", "p.children[child] = struct{}{}", "p.children[child] = simSerial.Add(1)"},
+	{"context/context.go", "	for child := range c.children {", "	ordered := make([]canceler, 0, len(c.children))\n	for child := range c.children {\n		ordered = append(ordered, child)\n	}\n	slices.SortFunc(ordered, func(a, b canceler) int { return int(c.children[a]) - int(c.children[b]) })\n	for _, child := range ordered {"},
+	{"context/context.go", "// removeChild removes a context from its parent.", "var simSerial atomic.Uint64\n\n// removeChild removes a context from its parent."},
 	{"math/rand/v2/rand.go", "//go:linkname runtime_rand runtime.rand\n", "//go:linkname runtime_rand runtime.simRand\n"},
 	{"math/rand/rand.go", "//go:linkname runtime_rand runtime.rand\n", "//go:linkname runtime_rand runtime.simRand\n"},
 }
