@@ -155,7 +155,7 @@ func TestTwoApprovals(t *testing.T) {
 }
 
 func TestProposalExpires(t *testing.T) {
-	n := admintest.Start(t, func(o *admin.Options) { required(o); o.ApprovalLife = func() time.Duration { return time.Millisecond } })
+	n := admintest.Start(t, func(o *admin.Options) { required(o); o.ApprovalLife = func() time.Duration { return time.Nanosecond } })
 	addHealth(t, n)
 	want[admin.Acted](t, n, 200, "POST", "/v1/agencies/health/lock", `{"reason":"r"}`)
 	p := want[admin.Proposal](t, n, 201, "POST", "/v1/proposals", `{"kind":"unlock","agency":"health","expected_epoch":"1.2","reason":"r"}`)
