@@ -45,10 +45,11 @@ var headers = map[string]column{
 	"row": columnRow, "nr": columnRow, "nr.": columnRow, "zeile": columnRow, "lfdnr": columnRow, "lfd.nr.": columnRow,
 }
 
+// separators are what people write between the words of a header.
+var separators = strings.NewReplacer(" ", "", "-", "", "_", "", "\u00a0", "")
+
 // fold returns a header's name as headers has it.
-func fold(name string) string {
-	return strings.NewReplacer(" ", "", "-", "", "_", "", "\u00a0", "").Replace(strings.ToLower(name))
-}
+func fold(name string) string { return separators.Replace(strings.ToLower(name)) }
 
 // Read reads a list. The error is a *Problems, or wraps [ErrFile] where the file is no table.
 // With a *Problems the list is returned too, as far as it could be read, for those who want
