@@ -62,6 +62,9 @@ func (s *Server) registerImport(api huma.API) {
 func (s *Server) importList(ctx context.Context, text []byte, reason string, dryRun bool) (*reply[Imported], error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
+	if err := s.mayImport(); err != nil {
+		return nil, err
+	}
 	list, err := mailboxlist.Read(text)
 	if err != nil {
 		return nil, refused(err, false)
@@ -99,6 +102,14 @@ func (s *Server) importList(ctx context.Context, text []byte, reason string, dry
 		})
 	}
 	return out, nil
+}
+
+// mayImport refuses what puts mailboxes into the table that no directory vouches for.
+func (s *Server) mayImport() error {
+	if s.Imports {
+		return nil
+	}
+	return problem(http.StatusForbidden, "mailcutover list generate, and list import", "mailboxes are imported from a file only in a lab; elsewhere an approved list brings them")
 }
 
 func (s *Server) platformIDs() (ids []routing.PlatformID) {

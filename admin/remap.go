@@ -87,6 +87,9 @@ func (s *Server) registerRemap(api huma.API) {
 func (s *Server) remap(ctx context.Context, text []byte, reason string, dryRun bool) (*reply[Remapping], error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
+	if err := s.mayImport(); err != nil {
+		return nil, err
+	}
 	list, err := mailboxlist.Read(text)
 	if err != nil {
 		return nil, refused(err, false)

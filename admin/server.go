@@ -99,6 +99,7 @@ type Options struct {
 	Approvals    func() int           // how many others; not asked with "none"
 	ApprovalLife func() time.Duration // from a proposal to its use
 	Lab          bool                 // no real mail is at stake here
+	Imports      bool                 // mailboxes may be imported from a file that nobody has compared with a directory
 	Version      Version
 	Logger       *slog.Logger
 }

@@ -164,7 +164,7 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 		Metrics:    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "up 1\n") }),
 		Postmaster: func() routing.Address { return "postmaster@health.example" },
 		Answer:     transfer.New(transfer.Options{}).Answer,
-		Separator:  "+", Approval: "none", Version: admin.Version{Version: "test", Go: "go"}, Logger: logger,
+		Separator:  "+", Approval: "none", Imports: true, Version: admin.Version{Version: "test", Go: "go"}, Logger: logger,
 	}
 	if change != nil {
 		change(&o)

@@ -11,6 +11,9 @@ import (
 	"mailcutover/routing"
 )
 
+// ErrUnproven is wrapped by the error of [Desk.Absent] where nothing is proven.
+var ErrUnproven = watch.ErrUnproven
+
 // Found is an object of a directory that was asked just now.
 type Found struct {
 	Directory string
@@ -70,12 +73,12 @@ func (d *Desk) Absent(ctx context.Context, a routing.Address) error {
 	domain, served := state.Domain(a.Domain())
 	switch {
 	case !served || !domain.Complete:
-		return fmt.Errorf("%w: domain %s isn't complete in the table", watch.ErrUnproven, a.Domain())
+		return fmt.Errorf("%w: domain %s isn't complete in the table", ErrUnproven, a.Domain())
 	case state.DecideAddress(a, d.o.Separator).Reason != routing.ReasonNoSuchName:
-		return fmt.Errorf("%w: the table has it, or doesn't know", watch.ErrUnproven)
+		return fmt.Errorf("%w: the table has it, or doesn't know", ErrUnproven)
 	}
 	if local, _ := a.Split(); directory.IsEncapsulated(local) {
-		return fmt.Errorf("%w: an X.500 name, which a directory may know by another", watch.ErrUnproven)
+		return fmt.Errorf("%w: an X.500 name, which a directory may know by another", ErrUnproven)
 	}
 	if err := d.watch.Absent(ctx, a); err != nil {
 		return err

@@ -61,7 +61,7 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 		Spool: d.spool, Queue: d.queue.Load(), Ledger: d.ledger, SpoolDirectory: filepath.Join(cfg.Data, "spool"),
 		AdoptSpool: adopter.adopt, Adoptions: adopter.list, Troubles: d.watch.list,
 
-		Postmaster: d.postmaster, Answer: d.transfer.Answer,
+		Postmaster: d.postmaster, Answer: d.transfer.Answer, Desk: d.desk, Imports: cfg.Lab,
 		Separator: cfg.Routing.Separator, Approval: string(cfg.Approval), Lab: cfg.Lab,
 		Version: d.version, Logger: d.logger,
 	}
@@ -209,6 +209,12 @@ func (d *Daemon) takeOver(next *config.Config) error {
 	if err != nil {
 		return err
 	}
+	var directories *identity
+	if !sameIdentity(d.config.Load(), next) {
+		if directories, err = d.openIdentity(next); err != nil {
+			return err
+		}
+	}
 	old := d.platforms.Load()
 	pools, err := d.openPlatforms(next, old)
 	if err != nil {
@@ -230,6 +236,7 @@ func (d *Daemon) takeOver(next *config.Config) error {
 	d.sender.Configure(d.senderOptions(pools))
 	d.transfer.Configure(settings)
 	d.platforms.Store(pools)
+	d.takeOverIdentity(d.config.Load(), next, directories)
 	d.config.Store(next)
 	d.watchNames(d.replica.State())
 	if d.level != nil {

@@ -89,6 +89,7 @@ type Daemon struct {
 	config    atomic.Pointer[config.Config]
 	platforms atomic.Pointer[platforms]
 	names     names
+	identity  atomic.Pointer[identity] // nil: no directories
 
 	ctx     context.Context // of the node's own work, ends at the end of Shutdown
 	cancel  context.CancelFunc
@@ -196,6 +197,9 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	if err := d.startAdmin(cfg); err != nil {
 		return err
 	}
+	if err := d.startIdentity(cfg); err != nil {
+		return err
+	}
 	d.keeper.SetAddress(d.peerAddress(cfg))
 	return nil
 }
@@ -247,7 +251,7 @@ func (d *Daemon) openTable(ctx context.Context, cfg *config.Config) error {
 func (d *Daemon) transferOptions(cfg *config.Config, p *platforms) (transfer.Options, error) {
 	master, err := postmaster(cfg)
 	return transfer.Options{
-		Gate: d.gate, Platforms: p.list, Postmaster: master,
+		Gate: d.gate, Platforms: p.list, Postmaster: master, Names: directoryNames{d},
 		Answers: d.answers,
 		Spool:   d.spool, Added: d.queue.Load().AddedFrom, PutOff: putOff(cfg), Ledger: d.ledger,
 		Node: cfg.Node, Installation: cfg.Installation,
@@ -332,6 +336,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 	draining.Wait()
 	d.cancel()
 	errs := drained
+	d.stopIdentity()
 	d.parts.Wait()
 	d.giveUp()
 	if d.loginProxy != nil {

@@ -47,7 +47,8 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 		Leases: operation.Leases{Short: cfg.Lease.Armed, Long: cfg.Lease.Settled, Margin: cfg.Lease.Margin},
 		Limit:  func(id routing.PlatformID) time.Duration { return limits[id] },
 		Logins: d.logins, Puts: func(id routing.AgencyID) bool { _, off := putsOff[id]; return off },
-		Hooks: &hook.Operations{Find: d.hook, State: d.replica.State, Mover: d.mover},
+		Checks: []operation.Checker{listsCheck{d}},
+		Hooks:  &hook.Operations{Find: d.hook, State: d.replica.State, Mover: d.mover},
 	})
 	done := make(chan struct{})
 	d.parts.Go(func() { d.tendOperations(done) })

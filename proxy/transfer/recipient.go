@@ -71,7 +71,7 @@ func (r *recipient) spooled() spool.Recipient {
 // the spool, or refused. waiting is the number of recipients that were entered in the
 // same call before.
 func (t *transaction) admit(ctx context.Context, r *recipient, waiting int) (to mail.Path, err error) {
-	if err := t.route(r); err != nil {
+	if err := t.route(ctx, r); err != nil {
 		return to, err
 	}
 	d := &r.decision
@@ -135,7 +135,7 @@ func (t *transaction) tellsNobody(r *recipient, pool *relay.Pool) bool {
 
 // route decides where a recipient's mail goes. It returns an error for those that are
 // neither delivered nor held.
-func (t *transaction) route(r *recipient) error {
+func (t *transaction) route(ctx context.Context, r *recipient) error {
 	if to := r.rcpt.To; to.Domain() != "" {
 		var err error
 		if r.address, err = routing.CanonicalAddress(to); err != nil {
@@ -146,11 +146,24 @@ func (t *transaction) route(r *recipient) error {
 	}
 	r.decision = t.Gate.Address(r.address)
 	d := &r.decision
+	if d.Reason == routing.ReasonNoSuchName && t.Names != nil {
+		if in, ok := t.Names.Encapsulated(r.address); ok {
+			r.address, r.decision = in, t.Gate.Address(in)
+		}
+	}
 	t.Observer.Decided(d.Reason)
 	if d.Deliver() || d.Closed() {
 		return nil
 	}
 	answer := decided(d)
+	if d.Reason == routing.ReasonNoSuchName && t.Names != nil {
+		err := t.Names.Absent(ctx, r.address)
+		if err == nil {
+			answer = errNobody
+		} else {
+			t.log(slog.LevelDebug, "not denied for good", d, "rcpt", r.address, "error", err)
+		}
+	}
 	t.log(slog.LevelInfo, "recipient refused", d, "rcpt", r.address, "reason", d.Explain(), "code", answer.Code)
 	return answer
 }

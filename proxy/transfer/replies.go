@@ -15,6 +15,7 @@ import (
 var (
 	errForeign     = mail.NewReply(550, 5, 7, 1, "Not a domain of ours, relaying denied")
 	errUnknown     = mail.NewReply(451, 4, 1, 1, "No record of this recipient, try again later")
+	errNobody      = mail.NewReply(550, 5, 1, 1, "No such recipient here")
 	errTable       = mail.NewReply(451, 4, 4, 3, "Routing table unavailable, try again later")
 	errClosed      = mail.NewReply(451, 4, 3, 2, "Mailbox is being moved, try again later")
 	errOtherWay    = mail.NewReply(452, 4, 5, 3, "Recipient needs a transaction of its own, try again")

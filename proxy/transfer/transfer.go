@@ -49,8 +49,18 @@ type Ledger interface {
 	Outcome(ledger.Ticket, ...ledger.Answer)
 }
 
+// Names knows more of names than the table: the directories.
+type Names interface {
+	// Absent returns nil only if it is proven that nobody has an address, also without its
+	// detail (docs/architecture/promises.md, P5). It takes two seconds at most.
+	Absent(ctx context.Context, a routing.Address) error
+	// Encapsulated returns the address in the table of the mailbox that an address with an
+	// X.500 name in it (IMCEAEX) means; ok is false if there is none. It must not block.
+	Encapsulated(a routing.Address) (in routing.Address, ok bool)
+}
+
 // Options are a transfer's settings. All are required, but for Postmaster, Spool with
-// what belongs to it, Ledger and Answers.
+// what belongs to it, Names, Ledger and Answers.
 type Options struct {
 	Gate      *node.Gate
 	Platforms []relay.Platform
@@ -64,6 +74,9 @@ type Options struct {
 	PutOff map[routing.AgencyID]struct{}
 
 	Ledger Ledger
+
+	// Names is asked for what the table has no record of. nil: it is put off.
+	Names Names
 
 	// Postmaster is where mail to <postmaster> without a domain goes (RFC 5321 section
 	// 4.5.1). Empty: it is put off.
