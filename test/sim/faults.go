@@ -220,7 +220,7 @@ var faults = []fault{
 	}},
 }
 
-// kinds are all kinds of faults that a run counts.
+// kinds are all kinds of faults that a run counts, and what else has to come about.
 func kinds() []string {
 	all := []string{
 		"late segment of a killed process", "node is killed while the table loses something", "platform is slow", "platform answers 451 to the dot", "platform puts a mailbox off",
@@ -230,6 +230,9 @@ func kinds() []string {
 		all = append(all, noSync+f.what, noRoom+f.what)
 	}
 	all = append(all, "hook fails", "undoing a hook fails")
+	for _, what := range []string{"remap done", "people: bootstrap", "people: attest and evict", "people: attest that an instance is gone", "login is cut", "login ends, and was suspended"} {
+		all = append(all, "done: "+what)
+	}
 	for _, f := range faults {
 		// Some are counted one by one.
 		if !slices.Contains([]string{"platform is slow, drops and refuses", "fsync fails", "disk is full"}, f.kind) {

@@ -139,7 +139,10 @@ func (m *machine) kill(loss memdisk.Loss) {
 	if loss != memdisk.LoseNothing {
 		m.boots++
 	}
-	m.host.kill(func(*conn) fate {
+	m.host.kill(func(c *conn) fate {
+		if _, is := c.peer.(*leg); is {
+			return fate{lost: true} // its reset is as quick as they are
+		}
 		switch r := m.w.rng.IntN(4); {
 		case r < 2:
 			return fate{lost: true}
@@ -261,6 +264,7 @@ func (l *life) open(disk *memdisk.Disk) (err error) {
 		Node:  m.id, Instance: instance, Table: l.table, Replica: l.replica, Folder: journal, Alarms: l.alarms, Logger: l.log,
 		Leases: operation.Leases{Short: leases.Armed, Long: leases.Settled, Margin: leases.Margin},
 		Limit:  func(routing.PlatformID) time.Duration { return connectionLimit },
+		Logins: func(routing.PlatformID) (time.Duration, bool) { return connectionLimit, true },
 	})
 	l.control = control.New(control.Options{Table: l.table, Replica: l.replica, Logger: l.log, Longest: leases.Settled})
 	l.part(l.replica.Run)

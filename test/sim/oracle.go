@@ -39,6 +39,7 @@ type oracle struct {
 	local    map[markOf]time.Time        // since when a node itself has locked an agency
 	said     map[routing.AgencyID]string // platform of the last success
 	accepts  int
+	sessions int
 	twice    int
 	lastMail time.Time
 }
@@ -172,25 +173,14 @@ func (o *oracle) takes(a accepted) {
 
 // delivered holds a delivery against what was written in the table (I2, I4, I5).
 func (o *oracle) delivered(id routing.AgencyID, a accepted) {
-	if o.shut[id] {
-		o.w.violated("lock", "%s took %s (transaction %s) for agency %s, of which all nodes said that it is locked", a.platform, a.message, a.transaction, id)
-	}
 	if by, known := o.intended[a.transaction]; known {
 		if since, is := o.local[markOf{by.node, id}]; is && by.at.After(since) {
 			o.w.violated("lock", "%s brought %s (transaction %s) to %s after it had locked agency %s itself", by.node, a.message, a.transaction, a.platform, id)
 		}
 	}
-	c := o.chain[id]
-	if c.current == a.platform {
-		return
+	if bad := o.moves(id, a.platform); bad != "" {
+		o.w.violated("I2", "%s took %s (transaction %s) for agency %s, %s", a.platform, a.message, a.transaction, id, bad)
 	}
-	for i := c.at + 1; i < len(c.commits); i++ {
-		if c.commits[i].platform == a.platform {
-			c.at, c.current = i, a.platform
-			return
-		}
-	}
-	o.w.violated("I2", "%s took %s (transaction %s) for agency %s, which is on %s since commit %d of %d", a.platform, a.message, a.transaction, id, c.current, c.at+1, len(c.commits))
 }
 
 // wrote is a write of a client to a server. mu is held.

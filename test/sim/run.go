@@ -361,6 +361,9 @@ func (r *Run) open() bool {
 			return false
 		}
 		state := m.life.replica.State()
+		if first := r.machines[0].life.replica; first == nil || state.Position() != first.State().Position() {
+			return false
+		}
 		for _, a := range state.Agencies() {
 			if _, lost := state.Seen(a.ID); lost || !a.Open() {
 				return false
@@ -490,6 +493,15 @@ func (r *Run) plan() {
 			}
 			r.senders.send(m)
 		})
+	}
+	for range 2 + r.rng.IntN(5) {
+		ag := r.agencies[min(r.rng.IntN(len(r.agencies)+1), len(r.agencies)-1)]
+		if r.chance(0.5) {
+			ag = r.agencies[0]
+		}
+		box := r.rng.IntN(len(ag.addresses))
+		last := r.between(time.Second, loadTime)
+		r.after(r.evenly(0, loadTime-time.Second), "", func() { r.login(r.machine(), ag, box, time.Now().Add(last)) })
 	}
 	at := time.Duration(0)
 	ag := r.agencies[0]

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mailcutover/rollback/control"
+	"mailcutover/routing"
 	"mailcutover/test/sim/redismodel"
 )
 
@@ -99,6 +100,17 @@ func (s *stage) begins(m *machine, ag *agency) (sw *switching) {
 	return sw
 }
 
+// arms arms an agency at a node and begins to switch it, without waiting for the others to
+// know of the arming.
+func (s *stage) arms(m *machine, ag *agency) *switching {
+	s.do(func() { s.perform(m, "arm", ag) })
+	s.within(time.Second, "arming", func() bool {
+		rec, _ := m.life.replica.State().Agency(ag.id)
+		return rec.Tightness == routing.Armed
+	})
+	return s.begins(m, ag)
+}
+
 // switches switches an agency at a node, and waits for its success.
 func (s *stage) switches(m *machine, ag *agency) {
 	sw := s.begins(m, ag)
@@ -116,10 +128,10 @@ func (s *stage) mail(m *machine, ag *agency, box int) {
 // dot brings a message to a node, and waits until its dot is at a platform, which works at
 // it for so long.
 func (s *stage) dot(m *machine, ag *agency, p *platform, work time.Duration) {
-	before := 0
-	s.do(func() { before, p.exactly = p.dots, work })
+	before, intents := 0, 0
+	s.do(func() { before, intents, p.exactly = p.dots, len(s.oracle.sent[m.name]), work })
 	s.mail(m, ag, 0)
-	s.within(5*time.Second, "dot", func() bool { return p.dots > before })
+	s.within(2*time.Second, "dot of "+m.name, func() bool { return p.dots > before && len(s.oracle.sent[m.name]) > intents })
 }
 
 // cut cuts a node off from Redis.

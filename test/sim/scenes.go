@@ -33,9 +33,8 @@ var scenes = []scene{
 	{name: "a settled node is cut off, and the agency moves without it", rule: "node rule 2, fence", settled: true, play: func(s *stage) {
 		ag, apart := s.agencies[0], s.machines[0]
 		s.cut(apart)
-		s.act(s.machines[1], "arm", ag)
-		sw := s.begins(s.machines[1], ag)
-		s.pass(5300 * time.Millisecond) // its lease is about to end
+		sw := s.arms(s.machines[1], ag)
+		s.pass(5200 * time.Millisecond) // its lease is about to end
 		s.dot(apart, ag, s.platforms[0], 3*time.Second)
 		s.within(20*time.Second, "switch", sw.done)
 		s.mail(apart, ag, 1)
@@ -45,10 +44,8 @@ var scenes = []scene{
 		ag, apart := s.agencies[0], s.machines[0]
 		s.cut(apart)
 		resume := s.stops(apart)
-		s.act(s.machines[1], "arm", ag)
-		sw := s.begins(s.machines[1], ag)
+		s.arms(s.machines[1], ag)
 		s.pass(14 * time.Second) // it began, if the long lease counts
-		_ = sw
 		resume()
 		s.mail(apart, ag, 0)
 		s.pass(time.Second)
@@ -119,6 +116,33 @@ var scenes = []scene{
 		s.switches(s.machines[1], ag)
 		s.pass(4 * time.Second)
 	}},
+	{name: "a switch begins with sessions open", rule: "node rule 6", play: func(s *stage) {
+		ag := s.agencies[0]
+		s.do(func() {
+			for _, m := range s.machines {
+				for range 3 {
+					s.login(m, ag, 0, time.Now().Add(10*time.Second))
+				}
+			}
+		})
+		s.pass(700 * time.Millisecond)
+		s.switches(s.machines[1], ag)
+		s.pass(time.Second)
+		s.switches(s.machines[1], ag)
+		s.pass(2 * time.Second)
+	}},
+	{name: "a session of a node that is cut off goes on", rule: "node rule 6", settled: true, play: func(s *stage) {
+		ag, apart := s.agencies[0], s.machines[0]
+		s.cut(apart)
+		sw := s.arms(s.machines[1], ag)
+		s.pass(5300 * time.Millisecond)
+		s.do(func() { // a platform that ends no session, which the fence is told it does
+			s.platforms[0].limit = time.Minute
+			s.login(apart, ag, 0, time.Now().Add(20*time.Second))
+		})
+		s.within(20*time.Second, "switch", sw.done)
+		s.pass(3 * time.Second)
+	}},
 	{name: "a node is killed with a dot under way", rule: "node rule 8", play: func(s *stage) {
 		s.dies(memdisk.LoseNothing, false)
 	}},
@@ -141,6 +165,24 @@ var scenes = []scene{
 		s.joins(apart)
 		s.pass(3 * time.Second)
 		s.do(func() { s.machines[3].kill(memdisk.LoseNothing); s.machines = s.machines[:3] })
+	}},
+	{name: "a settled node is cut off, and another process takes its name", rule: "node rule 9, instances", settled: true, play: func(s *stage) {
+		ag, apart := s.agencies[0], s.machines[0]
+		s.cut(apart)
+		s.do(func() {
+			s.fault("two live processes of one name")
+			s.addMachine("mx1again", apart.id).start()
+		})
+		sw := s.arms(s.machines[1], ag)
+		s.pass(5200 * time.Millisecond) // its lease is about to end
+		s.dot(apart, ag, s.platforms[0], 3*time.Second)
+		s.within(20*time.Second, "switch", sw.done)
+		s.pass(3 * time.Second)
+		s.do(func() { // people throw the old one away
+			s.lostDisk[apart.name] = true
+			apart.kill(memdisk.LoseNothing)
+			s.machines = s.machines[1:]
+		})
 	}},
 	{name: "who knows less serves alone after an old backup", rule: "node rule 9, rejoin", play: func(s *stage) {
 		s.alone(func(s *stage, ag *agency) { s.switches(s.machines[1], ag) })

@@ -93,6 +93,7 @@ func TestSeeds(t *testing.T) {
 		counts["seeds"]++
 		counts["events"] += r.count
 		counts["deliveries"] += r.oracle.accepts
+		counts["logins, and what they sent"] += r.oracle.sessions
 		counts["second copies, all named"] += r.oracle.twice
 		if *trace {
 			fmt.Fprintf(log, "digest %016x\n", r.digest.Sum64())
