@@ -5,7 +5,10 @@ package nonblock
 // The race detector learns from the ordinary calls what one goroutine tells another over
 // a socket.
 
-import "syscall"
+import (
+	"net/netip"
+	"syscall"
+)
 
 // Read reads from a socket what is there. It returns no byte and no error at the end,
 // and EAGAIN if there is nothing yet.
@@ -50,4 +53,16 @@ func WriteMore(fd uintptr, p []byte) (int, error) {
 			return max(n, 0), err
 		}
 	}
+}
+
+// Shutdown ends a TCP connection's sending direction (RFC 9293 section 3.6).
+func Shutdown(fd uintptr) error { return syscall.Shutdown(int(fd), syscall.SHUT_WR) }
+
+// Connect begins a TCP connection, on a socket of the address's family. EINPROGRESS: it is on
+// its way, or there already; to connect again tells (connect(2)).
+func Connect(fd uintptr, to netip.AddrPort) error {
+	if to.Addr().Is4() {
+		return syscall.Connect(int(fd), &syscall.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+	}
+	return syscall.Connect(int(fd), &syscall.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
 }

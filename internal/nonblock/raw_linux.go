@@ -3,6 +3,8 @@
 package nonblock
 
 import (
+	"encoding/binary"
+	"net/netip"
 	"syscall"
 	"unsafe"
 )
@@ -51,4 +53,36 @@ func send(fd uintptr, p []byte, flags uintptr) (int, error) {
 			return 0, errno
 		}
 	}
+}
+
+// Shutdown ends a TCP connection's sending direction (RFC 9293 section 3.6).
+func Shutdown(fd uintptr) error {
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_SHUTDOWN, fd, syscall.SHUT_WR, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// Connect begins a TCP connection, on a socket of the address's family. EINPROGRESS: it is on
+// its way, or there already; to connect again tells (connect(2)).
+func Connect(fd uintptr, to netip.AddrPort) error {
+	if to.Addr().Is4() {
+		sa := syscall.RawSockaddrInet4{Family: syscall.AF_INET, Port: networkOrder(to.Port()), Addr: to.Addr().As4()}
+		return connect(fd, unsafe.Pointer(&sa), unsafe.Sizeof(sa))
+	}
+	sa := syscall.RawSockaddrInet6{Family: syscall.AF_INET6, Port: networkOrder(to.Port()), Addr: to.Addr().As16()}
+	return connect(fd, unsafe.Pointer(&sa), unsafe.Sizeof(sa))
+}
+
+func connect(fd uintptr, sa unsafe.Pointer, size uintptr) error {
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_CONNECT, fd, uintptr(sa), size); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func networkOrder(port uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], port)
+	return binary.NativeEndian.Uint16(b[:])
 }

@@ -116,7 +116,7 @@ func (j *Joint) part() {
 			return
 		}
 		j.stage = leaving
-		if err := j.client.tcp.CloseWrite(); err != nil {
+		if err := j.client.fd.shut(); err != nil {
 			ended = true
 		}
 		j.touch()

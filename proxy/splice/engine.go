@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"mailcutover/internal/nonblock"
 )
 
 // Engine passes bytes for any number of pairs. Its methods may be called by any goroutine.
@@ -111,7 +113,7 @@ func (e *Engine) Join(p Pair) (*Joint, error) {
 	if err != nil {
 		for _, w := range []*wire{j.client.wire, j.platform.wire} {
 			if w != nil {
-				w.pool = nil
+				w.pool, w.waits = nil, nonblock.New(w.TCPConn)
 			}
 		}
 		return nil, fmt.Errorf("join: %w", err)

@@ -137,7 +137,7 @@ func (j *Joint) passEnd(f *flow, dst *side) {
 		return // the wire has to be empty first
 	}
 	f.shut = true
-	if err := dst.tcp.CloseWrite(); err != nil {
+	if err := dst.fd.shut(); err != nil {
 		j.broken(dst, err)
 	}
 }

@@ -34,7 +34,7 @@ func newSide(nc net.Conn, p *pool) (side, error) {
 	// What is in the socket is told as soon as it is watched; what is in tls, by nobody.
 	s := side{tcp: tcp, tls: t, wire: w, fd: fd, pool: p, ready: t != nil, open: true}
 	if w != nil {
-		w.fd, w.pool = s.fd, p
+		w.fd, w.pool, w.waits = s.fd, p, nil
 	}
 	return s, nil
 }

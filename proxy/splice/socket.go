@@ -68,3 +68,12 @@ func (s socket) send(l *calls, p []byte) (int, error) {
 	c := l.get(p)
 	return l.put(c, s.Control(c.write))
 }
+
+// shut ends the direction to the peer.
+func (s socket) shut() error {
+	var err error
+	if used := s.Control(func(fd uintptr) { err = nonblock.Shutdown(fd) }); used != nil {
+		return used
+	}
+	return err
+}

@@ -4,14 +4,17 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"mailcutover/internal/nonblock"
 )
 
 // Under returns what has to be put beneath a *tls.Conn, in nc's place, so that the TLS
 // connection can be joined later: tls.Server(splice.Under(nc), config). Until then it is
-// nc itself. What is no *net.TCPConn is returned as it is.
+// nc itself, for one goroutine that reads and one that writes. What is no *net.TCPConn is
+// returned as it is.
 func Under(nc net.Conn) net.Conn {
 	if t, ok := nc.(*net.TCPConn); ok {
-		return &wire{TCPConn: t}
+		return &wire{TCPConn: t, waits: nonblock.New(t)}
 	}
 	return nc
 }
@@ -34,7 +37,8 @@ func (l listener) Accept() (net.Conn, error) {
 // flush. It then belongs to whoever runs the pair.
 type wire struct {
 	*net.TCPConn
-	pool  *pool // nil: not joined
+	waits *nonblock.Socket // reads and writes until it is joined; nil: it is
+	pool  *pool            // nil: not joined
 	fd    socket
 	in    bool    // the socket may have something to read
 	hup   bool    // and its end may be near: a short read doesn't mean that it has no more
@@ -54,7 +58,7 @@ func (wouldBlock) Temporary() bool { return true }
 // Read implements io.Reader.
 func (w *wire) Read(p []byte) (int, error) {
 	if w.pool == nil {
-		return w.TCPConn.Read(p)
+		return w.waits.Read(p)
 	}
 	if w.got != nil {
 		return w.take(p), nil
@@ -105,7 +109,7 @@ func (w *wire) receive(p []byte) (int, error) {
 // Write implements io.Writer. Joined, it only keeps p.
 func (w *wire) Write(p []byte) (int, error) {
 	if w.pool == nil {
-		return w.TCPConn.Write(p)
+		return w.waits.Write(p)
 	}
 	if w.out == nil {
 		w.out = w.pool.get(small)
