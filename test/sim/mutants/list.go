@@ -183,7 +183,7 @@ var mutants = []mutant{
 	except(one("script of a change", "another incarnation is changed", change, "if incarnation ~= ARGV[1] then\n  return {'INCARNATION'", "if false then\n  return {'INCARNATION'"),
 		contract, suite, "Foreign data has other revisions, and no node reads it. An emptied Redis has no incarnation at all."),
 	except(one("script of a change", "a change of another term", change, "if inTerm ~= term and not raised then", "if false then"),
-		contract, suite, "A new term begins with a rejoin, which takes only what closes; and its revisions are the ones that were compared."),
+		"./routing/redistable", "TestScriptsDoAsTheBook", "A new term begins with a rejoin, which takes only what closes; and its revisions are the ones that were compared."),
 	except(one("script of a change", "an epoch of another term", change, "if wrongTerm then\n", "if false then\n"),
 		contract, suite, "Every caller takes the epoch's term from where it takes the change's."),
 	except(one("script of a change", "names that changed since they were checked", change, "if ARGV[5] ~= '0' and ARGV[5] ~= mapped then", "if false then"),
