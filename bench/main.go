@@ -1,6 +1,7 @@
 // Command bench measures what docs/performance.md states and prints it: messages per
 // second and CPU beside HAProxy and Postfix, the memory of idle connections, what a table
-// of a million mailboxes costs, the spool, and switches of agencies on three nodes.
+// of a million mailboxes costs, the spool, the check of lists against a directory, and
+// switches of agencies on three nodes.
 //
 // It promises that what is compared ran in turns in the same minutes on the same machine,
 // and that mailcutover is the program that operators run, with JSON logs written to a file
@@ -10,7 +11,7 @@
 //
 //	make bench                      # about five minutes
 //	go run ./bench -quick           # a minute and a half: fewer and shorter rounds
-//	go run ./bench -only throughput # one part: throughput, idle, table, spool or switch
+//	go run ./bench -only throughput # one part: throughput, idle, table, spool, identity or switch
 //	go run ./bench -json
 //	go run ./bench -profile DIR     # profiles of mailcutover under the load, nothing compared
 package main
@@ -58,6 +59,7 @@ type options struct {
 	idle      int           // connections
 	nodes     int           // whose idle connections are measured, one after the other
 	settle    time.Duration // for which a memory must not shrink any more to count
+	entries   int           // of the directory that lists are checked against
 	agencies  int           // of the table
 	mailboxes int           // of each agency
 	held      []int         // messages in a spool whose memory is measured
@@ -79,6 +81,7 @@ var parts = []struct {
 	{"idle", idle},
 	{"table", table},
 	{"spool", held},
+	{"identity", identity},
 	{"switch", switches},
 }
 
@@ -93,10 +96,10 @@ type report struct {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	o := options{held: []int{100_000}, starts: 100_000, sizes: []int{100, 10_000, 100_000}, changes: 300, locks: 20, nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
+	o := options{entries: 40_000, held: []int{100_000}, starts: 100_000, sizes: []int{100, 10_000, 100_000}, changes: 300, locks: 20, nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
 	quick := flags.Bool("quick", false, "fewer and shorter rounds: figures are rougher")
 	asJSON := flags.Bool("json", false, "print JSON")
-	only := flags.String("only", "", "one part: throughput, idle, table, spool or switch")
+	only := flags.String("only", "", "one part: throughput, idle, table, spool, identity or switch")
 	profiles := flags.String("profile", "", "write profiles of mailcutover under the load into this directory, and compare nothing")
 	flags.IntVar(&o.rounds, "rounds", 9, "rounds, each with one turn of each contender")
 	flags.DurationVar(&o.turn, "turn", 4*time.Second, "length of a turn")

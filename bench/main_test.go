@@ -16,17 +16,19 @@ import (
 
 // small is a run that shows that everything can be measured, not what comes of it.
 func small(t *testing.T) options {
-	return options{rounds: 1, turn: 50 * time.Millisecond, warmUp: 40, idle: 40, nodes: 1, settle: 200 * time.Millisecond, agencies: 2, mailboxes: 50, held: []int{500}, starts: 500, progress: t.Output()}
+	return options{rounds: 1, turn: 50 * time.Millisecond, warmUp: 40, idle: 40, nodes: 1, settle: 200 * time.Millisecond, entries: 400, agencies: 2, mailboxes: 50, held: []int{500}, starts: 500, progress: t.Output()}
 }
 
 // Every part runs on this machine, through the real programs.
 func TestParts(t *testing.T) {
-	peers.Need(t, "smtp-source", "smtp-sink", "haproxy", "postfix", "redis")
+	peers.Need(t, "smtp-source", "smtp-sink", "haproxy", "postfix", "redis", "slapd", "ldapsearch")
 	for only, want := range map[string][]string{
 		"throughput": {"direct, throughput", "HAProxy, CPU per message", "Postfix, memory under load", "mailcutover, throughput"},
 		"idle":       {"idle connection, plain", "idle connection, TLS"},
 		"table":      {"decision for a random address"},
+		"identity":   {"read and check", "ldapsearch, reading the same", "peak memory, VmHWM"},
 		"spool":      {"mailcutover, accepted into the spool", "mailcutover, replay", "start with 500 held messages, until the queue sends", "memory of a held message, of 500, VmRSS"},
+		"logins":     {"nginx, logins, plain", "Dovecot, CPU per login, TLS", "mailcutover, FETCH, TLS", "HAProxy, idle session, plain", "mailcutover, idle session, TLS"},
 	} {
 		t.Run(only, func(t *testing.T) {
 			var out bytes.Buffer
