@@ -43,6 +43,9 @@ type settings struct {
 	target      string // host:port of the target platform; empty: platform
 	names       int    // held1@agency.example and so on, dealt to the mailboxes
 	cert, key   string // files; empty: no TLS
+
+	imap                string // host:port of the platform for logins by IMAP, for both of them; empty: there are none
+	imapPort, imapsPort int    // where clients connect to, with imapsPort by TLS
 }
 
 func newSettings(t peers.TB, platform string) settings {
@@ -71,6 +74,16 @@ func (s *settings) write(t peers.TB) string {
 	if s.cert != "" {
 		tls = fmt.Sprintf("    tls: {mode: starttls, cert_file: %q, key_file: %q}\n", s.cert, s.key)
 	}
+	logins, endpoint := "", ""
+	if s.imap != "" {
+		limits := "limits: {connections: 10000, connections_per_address: 0}"
+		logins = fmt.Sprintf(`logins:
+  listeners:
+    - {id: imap, protocol: imap, address: "127.0.0.1:%d", %s, tls: {mode: none, required: false}}
+    - {id: imaps, protocol: imap, address: "127.0.0.1:%d", %s, tls: {mode: implicit, cert_file: %q, key_file: %q}}
+`, s.imapPort, limits, s.imapsPort, limits, s.cert, s.key)
+		endpoint = fmt.Sprintf(", imap: {hosts: [%q], tls: {policy: none}}", s.imap)
+	}
 	target := cmp.Or(s.target, s.platform)
 	hash := config.HashToken(s.token)
 	text := fmt.Sprintf(`node: %s
@@ -81,15 +94,15 @@ listeners:
   - id: mx
     address: %q
     limits: {connections: 10000, connections_per_address: 10000}
-%splatforms:
-  - {id: exchange, outside: {protocol: smtp, hosts: [%q], tls: {policy: none}}}
-  - {id: ox, outside: {protocol: smtp, hosts: [%q], tls: {policy: none}}}
+%s%splatforms:
+  - {id: exchange, outside: {protocol: smtp, hosts: [%q], tls: {policy: none}}%s}
+  - {id: ox, outside: {protocol: smtp, hosts: [%q], tls: {policy: none}}%s}
 routing: {postmaster: %s}
 admin:
   address: "127.0.0.1:%d"
   tokens: [{name: bench, person: bench, sha256: %x}]
 log: {level: info, format: json}
-`, nodeName, s.data(), s.addr(), tls, s.platform, target, recipient, s.admin, hash[:])
+`, nodeName, s.data(), s.addr(), tls, logins, s.platform, endpoint, target, endpoint, recipient, s.admin, hash[:])
 	file := filepath.Join(s.dir, "mailcutover.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatalf("write the node's configuration: %v", err)

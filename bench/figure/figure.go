@@ -81,6 +81,14 @@ func (f Figure) RatioAtLeast(bar float64, ratios []float64) Figure {
 	return f
 }
 
+// RatioAtMost is Against with the greatest ratio that is allowed.
+func (f Figure) RatioAtMost(bar float64, ratios []float64) Figure {
+	f = f.Against(ratios)
+	reached := len(ratios) > 0 && f.Ratio <= bar
+	f.Bar, f.Reached = "ratio at most "+number(bar), &reached
+	return f
+}
+
 // Missed reports whether the figure has a bar and didn't reach it.
 func (f Figure) Missed() bool { return f.Reached != nil && !*f.Reached }
 
