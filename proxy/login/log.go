@@ -44,11 +44,14 @@ func (t *try) log(s *Session, err error) {
 		}
 	}
 	t.p.o.Observer.LoginEnded(protocol, cause, d.Platform, took)
-	name := t.who.login
+	name := t.login
 	switch {
 	case s != nil:
 		name = s.login
 	case name == "":
+		name = t.who.login
+	}
+	if name == "" {
 		name = t.p.names.unknown(t.a.Name)
 	}
 	c := h.c.Client()

@@ -42,6 +42,7 @@ type try struct {
 
 	claim claim
 	who   identity      // by the last decision
+	login string        // what the platform is told, or was last
 	key   string        // under which failures of the name are counted
 	delay time.Duration // of the answer, since it is a failure of the client's
 }
@@ -71,7 +72,7 @@ func (t *try) run() (*Session, Welcome, error) {
 		if w.first() {
 			t.key = string(claim.name)
 			if t.who.known {
-				t.key = t.who.d.Mailbox.String()
+				t.key = t.who.user.String() // not the mailbox's: with it, each delegated one would be a new series of guesses
 			}
 			if t.refused() {
 				return nil, Welcome{}, refuse(CauseLimit, errTooMany)

@@ -91,8 +91,9 @@ type identity struct {
 	// login has access to it.
 	login, shared string
 
-	known bool  // the table knows who logs in
-	err   error // why there is no platform to go to, where that isn't the decision's
+	user  routing.MailboxID // whose credentials they are
+	known bool              // the table knows who logs in
+	err   error             // why there is no platform to go to, where that isn't the decision's
 }
 
 // find says whom a claim means, by one state of the table.
@@ -106,7 +107,7 @@ func (n *names) find(s *routing.State, c claim) identity {
 	}
 	own := n.resolve(s, c.name)
 	if own.Reason != routing.ReasonNoSuchName || s.Taken(c.name) {
-		return identity{d: own, login: own.Login, known: own.Agency != ""}
+		return identity{d: own, login: own.Login, user: own.Mailbox, known: own.Agency != ""}
 	}
 	user, shared, domain, ok := n.split(c.name)
 	if !ok {
@@ -172,11 +173,11 @@ func (n *names) delegate(s *routing.State, user, to routing.Decision) identity {
 	case to.Agency == "":
 		return identity{d: to}
 	case user.Agency == to.Agency && user.Mailbox == to.Mailbox:
-		return identity{d: to, login: to.Login, known: true}
+		return identity{d: to, login: to.Login, user: user.Mailbox, known: true}
 	}
 	login, ok := s.LoginAt(user.Agency, user.Mailbox, to.Platform)
 	if !ok {
 		return identity{d: routing.Decision{Reason: routing.ReasonNoSuchName}, err: errNoPlace}
 	}
-	return identity{d: to, login: login, shared: to.Login, known: true}
+	return identity{d: to, login: login, shared: to.Login, user: user.Mailbox, known: true}
 }

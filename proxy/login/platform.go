@@ -47,6 +47,7 @@ func (t *try) at() (_ *Session, _ Welcome, err error) {
 		}
 		login += ep.Delegate + t.who.shared
 	}
+	t.login = login
 	if ep.Master != nil {
 		if err := t.verify(); err != nil {
 			return nil, Welcome{}, err
@@ -76,6 +77,9 @@ func (t *try) at() (_ *Session, _ Welcome, err error) {
 		return nil, Welcome{}, t.explain(s, ep, err)
 	}
 	t.calm(ep)
+	if err := p.seat(s); err != nil {
+		return nil, Welcome{}, refuse(CauseLimit, err)
+	}
 	return s, welcome, nil
 }
 

@@ -33,7 +33,7 @@ type Proxy struct {
 
 	mu        sync.Mutex
 	sessions  map[string]*Session // by id; one that is opening has its place already
-	mailboxes map[mailboxKey]int
+	mailboxes map[mailboxKey]int  // of sessions that the platform has taken
 	addresses map[netip.Addr]int
 }
 
@@ -172,7 +172,8 @@ func (p *Proxy) HostStats() map[routing.PlatformID]map[string][]dial.HostStats {
 // errLimit is for sessions beyond a limit.
 var errLimit = errors.New("too many sessions")
 
-// enter gives a session its place, if the limits leave one.
+// enter gives a session its place, if the limits leave one. It doesn't take one of its mailbox's
+// yet: nothing is proven, and who only guesses would lock the user out.
 func (p *Proxy) enter(s *Session) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -180,15 +181,28 @@ func (p *Proxy) enter(s *Session) error {
 	case p.sessions[s.id] != nil:
 		return fmt.Errorf("session %s is there twice", s.id)
 	case l.SessionsPerMailbox > 0 && p.mailboxes[s.key()] >= l.SessionsPerMailbox:
-		return fmt.Errorf("%w of this mailbox: %d", errLimit, l.SessionsPerMailbox)
+		return errMailboxLimit(l.SessionsPerMailbox)
 	case l.SessionsPerAddress > 0 && p.addresses[s.client.Addr()] >= l.SessionsPerAddress:
 		return fmt.Errorf("%w of this address: %d", errLimit, l.SessionsPerAddress)
 	}
 	p.sessions[s.id] = s
-	p.mailboxes[s.key()]++
 	p.addresses[s.client.Addr()]++
 	return nil
 }
+
+// seat gives a session that the platform has taken one of its mailbox's places, if there is one.
+func (p *Proxy) seat(s *Session) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.o.SessionsPerMailbox; l > 0 && p.mailboxes[s.key()] >= l {
+		return errMailboxLimit(l)
+	}
+	p.mailboxes[s.key()]++
+	s.seated = true
+	return nil
+}
+
+func errMailboxLimit(n int) error { return fmt.Errorf("%w of this mailbox: %d", errLimit, n) }
 
 // leave takes its place away.
 func (p *Proxy) leave(s *Session) {
@@ -198,8 +212,10 @@ func (p *Proxy) leave(s *Session) {
 		return
 	}
 	delete(p.sessions, s.id)
-	if p.mailboxes[s.key()]--; p.mailboxes[s.key()] == 0 {
-		delete(p.mailboxes, s.key())
+	if s.seated {
+		if p.mailboxes[s.key()]--; p.mailboxes[s.key()] == 0 {
+			delete(p.mailboxes, s.key())
+		}
 	}
 	a := s.client.Addr()
 	if p.addresses[a]--; p.addresses[a] == 0 {

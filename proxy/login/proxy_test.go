@@ -116,6 +116,51 @@ func TestFailuresAreHeldBack(t *testing.T) {
 	}
 }
 
+// Who guesses the password of a user doesn't begin anew with each mailbox that he names behind it.
+func TestFailuresOfADelegateCountForTheUser(t *testing.T) {
+	w := newWorld(t, func(o *Options, _ *Listener, e []Endpoint) {
+		o.Failures = Failures{PerName: 2, Window: time.Hour}
+		e[0].Delegate = `\`
+	})
+	p := w.dial()
+	p.send("LOGIN anna/info@health.example wrong")
+	p.want("no wrong")
+	p.send("LOGIN anna wrong bert@health.example")
+	p.want("no wrong")
+	p.send("LOGIN anna s3cret")
+	p.want("no limit")
+	p.send("LOGIN info@health.example s3cret") // it isn't the mailbox's failure
+	p.want("yes")
+	if !strings.Contains(w.log.String(), `login=AMT\anna\AMT\info `) {
+		t.Errorf("not in the log as the platform was told:\n%s", w.log)
+	}
+}
+
+// Guesses that are under way take no place from the user.
+func TestGuessesDoNotFillAMailbox(t *testing.T) {
+	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.SessionsPerMailbox = 1 })
+	asked, answer := make(chan struct{}), make(chan struct{})
+	w.exchange.setStep(func(at, line string) string {
+		if at == "login" && strings.Contains(line, "wrong") {
+			close(asked)
+			<-answer
+		}
+		return ""
+	})
+	p := w.dial()
+	p.send("LOGIN anna wrong")
+	<-asked
+	anna := w.logIn("anna")
+	close(answer)
+	p.want("no wrong")
+	p.send("LOGIN anna s3cret")
+	p.want("no limit")
+	_ = anna.nc.Close()
+	w.until("the place is free", func() bool { return w.proxy.Counts().Joined == 0 })
+	p.send("LOGIN anna s3cret")
+	p.want("yes")
+}
+
 func TestTrustedNetsAreNotCounted(t *testing.T) {
 	w := newWorld(t, func(o *Options, l *Listener, _ []Endpoint) {
 		o.Failures = Failures{Delay: time.Hour, PerName: 1, PerNet: 1}

@@ -36,6 +36,7 @@ type Session struct {
 	tracker  Tracker            // belongs to the engine after the join; nil: none
 	cancel   context.CancelFunc // ends the way to the platform; until it is joined
 	ticket   *node.Ticket
+	seated   bool // it has one of its mailbox's places; under p.mu
 
 	mu      sync.Mutex
 	phase   sessionPhase
