@@ -91,7 +91,8 @@ func newMailboxImport(c *connection) *cobra.Command {
 	cmd := c.command(&cobra.Command{
 		Use: "import FILE.csv", Short: "Add the mailboxes and fixed addresses of a list", Args: cobra.ExactArgs(1),
 		Long: "Add the mailboxes and fixed addresses of a list: CSV in UTF-8 with comma or semicolon.\n" +
-			"It is stored as a whole or refused as a whole, with each row that is wrong. It only adds.\n\n" +
+			"It is stored as a whole or refused as a whole, with each row that is wrong. It only adds.\n" +
+			"Only a lab takes it: elsewhere mailboxes come by lists that people have approved.\n\n" +
 			"With --remap a list may change answers: a row then says all that its mailbox has, and in\n" +
 			"which agency it is; mailboxes without a row stay as they are. The agencies concerned must\n" +
 			"be armed. Where others have to approve, it is proposed; said again with the same list, what\n" +
