@@ -22,6 +22,7 @@ import (
 	"mailcutover/ledger"
 	"mailcutover/node"
 	"mailcutover/proxy/deliver"
+	"mailcutover/proxy/listen"
 	"mailcutover/proxy/login"
 	"mailcutover/proxy/smtp"
 	"mailcutover/proxy/transfer"
@@ -281,7 +282,7 @@ func (d *Daemon) listen(cfg *config.Config, l *config.Listener) error {
 	if err != nil {
 		return err
 	}
-	socket, err := net.Listen("tcp", l.Address)
+	socket, err := listen.Listen(l.Address)
 	if err != nil {
 		return fmt.Errorf("listener %s: %w", l.ID, err)
 	}

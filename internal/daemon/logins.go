@@ -102,7 +102,7 @@ func (d *Daemon) listenLogins(l *config.LoginListener) error {
 	if err != nil {
 		return err
 	}
-	socket, err := net.Listen("tcp", l.Address)
+	socket, err := listen.Listen(l.Address)
 	if err != nil {
 		return errors.Join(fmt.Errorf("listener %s: %w", l.ID, err), server.Shutdown(context.Background()))
 	}

@@ -99,6 +99,7 @@ type client struct {
 
 // handle serves a connection until it is joined, or over.
 func (s *Server) handle(conn *listen.Conn) (kept bool) {
+	room()
 	h := &client{s: s, conn: conn, ending: make(chan struct{}), since: time.Now()}
 	// Not conn's own context: that one lives as long as the session, and would keep what hung
 	// from it.
