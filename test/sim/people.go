@@ -95,11 +95,11 @@ func (r *Run) attend() {
 		}
 	}
 	r.after(2*time.Second, "", r.attend)
-	if at == nil || r.ops > 0 {
+	if r.emptied { // whatever waits for it
+		r.bootstrap()
 		return
 	}
-	if r.emptied {
-		r.bootstrap()
+	if at == nil || r.ops > 0 {
 		return
 	}
 	r.revive()

@@ -501,7 +501,7 @@ func (r *Run) plan() {
 		}
 		box := r.rng.IntN(len(ag.addresses))
 		last := r.between(time.Second, loadTime)
-		r.after(r.evenly(0, loadTime-time.Second), "", func() { r.login(r.machine(), ag, box, time.Now().Add(last)) })
+		r.after(r.evenly(0, loadTime-time.Second), "", func() { r.login(r.machine(), ag, box, time.Now().Add(last), r.chance(0.3)) })
 	}
 	at := time.Duration(0)
 	ag := r.agencies[0]

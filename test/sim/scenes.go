@@ -120,8 +120,8 @@ var scenes = []scene{
 		ag := s.agencies[0]
 		s.do(func() {
 			for _, m := range s.machines {
-				for range 3 {
-					s.login(m, ag, 0, time.Now().Add(10*time.Second))
+				for n := range 3 {
+					s.login(m, ag, 0, time.Now().Add(10*time.Second), n == 0)
 				}
 			}
 		})
@@ -138,7 +138,7 @@ var scenes = []scene{
 		s.pass(5300 * time.Millisecond)
 		s.do(func() { // a platform that ends no session, which the fence is told it does
 			s.platforms[0].limit = time.Minute
-			s.login(apart, ag, 0, time.Now().Add(20*time.Second))
+			s.login(apart, ag, 0, time.Now().Add(20*time.Second), false)
 		})
 		s.within(20*time.Second, "switch", sw.done)
 		s.pass(3 * time.Second)

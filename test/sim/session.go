@@ -18,14 +18,15 @@ import (
 // (dialogues, TLS, splicing) needs real sockets, and isn't here.
 
 // login opens a session for a mailbox at a node, which lasts until end, unless somebody
-// ends it. mu is held.
-func (r *Run) login(m *machine, ag *agency, box int, end time.Time) {
+// ends it. One of a submission that is cut goes on for a moment, with what it is at.
+// mu is held.
+func (r *Run) login(m *machine, ag *agency, box int, end time.Time, submission bool) {
 	l := m.life
 	if l == nil || m.listener == nil {
 		return
 	}
 	m.ends.Go(func() {
-		why := r.session(l, ag, routing.Address(ag.addresses[box]), end)
+		why := r.session(l, ag, routing.Address(ag.addresses[box]), end, submission)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if l.host.dead {
@@ -34,13 +35,13 @@ func (r *Run) login(m *machine, ag *agency, box int, end time.Time) {
 		r.done["login "+why]++
 		r.note("a login of %s at %s: %s", ag.id, m.name, why)
 		if again := r.evenly(200*time.Millisecond, time.Second); time.Now().Add(again).Before(end) {
-			r.after(again, "", func() { r.login(r.machine(), ag, box, end) }) // the client comes back
+			r.after(again, "", func() { r.login(r.machine(), ag, box, end, submission) }) // the client comes back
 		}
 	})
 }
 
 // session is one login from the decision to its end. It returns how it ended.
-func (r *Run) session(l *life, ag *agency, address routing.Address, end time.Time) string {
+func (r *Run) session(l *life, ag *agency, address routing.Address, end time.Time, submission bool) string {
 	d := l.gate.Login(routing.Login(address))
 	if !d.Deliver() {
 		return "is told to come back"
@@ -86,6 +87,12 @@ func (r *Run) session(l *life, ag *agency, address routing.Address, end time.Tim
 		r.mu.Unlock()
 		select {
 		case <-cut:
+			for last := time.Now().Add(time.Second); submission && time.Now().Before(last) && ticket.Acknowledge() == nil; {
+				if _, err := c.Write([]byte("BYTES\r\n")); err != nil {
+					return "breaks"
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
 			return "is cut"
 		case <-l.ctx.Done():
 			return "dies"
