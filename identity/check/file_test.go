@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -409,6 +410,22 @@ func TestHarmlessFilesAreClean(t *testing.T) {
 		res := Check(Input{List: l, Key: k, Source: w.source, Earlier: before})
 		if !res.Clean() || res.Warnings > 0 || res.Right != len(g)-1 {
 			t.Fatalf("%d right, %d warnings, %d wrong of %d", res.Right, res.Warnings, res.Wrong, len(g)-1)
+		}
+	}
+}
+
+// The table of docs/operations/lists.md has every verdict, and says what it means for the
+// list.
+func TestEveryVerdictIsExplained(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operations/lists.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c := range len(codeNames) {
+		code := Code(c)
+		severity := map[Severity]string{Wrong: "wrong ", Warning: "warning ", Fine: ""}[code.Severity()]
+		if row := fmt.Sprintf("\n| `%v` | %s| ", code, severity); !strings.Contains(string(text), row) {
+			t.Errorf("no row that begins with %q", row)
 		}
 	}
 }
