@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -222,7 +223,7 @@ func (c *Client) Directories(ctx context.Context, refresh bool) (Directories, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	return decode[Directories](c.send(ctx, http.MethodPost, directoryPath+"/check", nil, "application/json", nil))
+	return decode[Directories](c.send(ctx, http.MethodPost, directoryPath+"/check", nil, "application/json", strings.NewReader("{}")))
 }
 
 // FindInDirectory asks the directories for a name.

@@ -1,0 +1,308 @@
+package daemon
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"mailcutover/admin"
+	"mailcutover/internal/config"
+	"mailcutover/internal/platformtest"
+	"mailcutover/routing"
+	"mailcutover/test/peers"
+)
+
+// mailboxID is the directory id of a person.
+func mailboxID(n int) routing.MailboxID {
+	return routing.MailboxID{9, byte(n), byte(n >> 8), 0x77, 0xff, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}
+}
+
+// person is an entry of the directory, as Active Directory has one.
+func person(n int, ou string, more ...string) string {
+	id := mailboxID(n)
+	lines := []string{
+		"objectClass: user", fmt.Sprintf("cn: person %d", n), "objectGUID:: " + base64.StdEncoding.EncodeToString(id[:]),
+		fmt.Sprintf("sAMAccountName: p%04d", n), fmt.Sprintf("mail: p%04d@%s.example", n, ou), fmt.Sprintf("proxyAddresses: SMTP:p%04d@%s.example", n, ou),
+		fmt.Sprintf("legacyExchangeDN: /o=Org/ou=First Group/cn=Recipients/cn=p%04d", n), "userAccountControl: 512",
+	}
+	lines = append(lines, more...)
+	slices.SortStableFunc(lines, func(a, b string) int { // slapadd wants the values of an attribute together
+		a, _, _ = strings.Cut(a, ":")
+		b, _, _ = strings.Cut(b, ":")
+		return strings.Compare(a, b)
+	})
+	return fmt.Sprintf("dn: cn=person %d,ou=%s,dc=example,dc=org\n", n, ou) + strings.Join(lines, "\n") + "\n\n"
+}
+
+func unit(name string) string {
+	return "dn: ou=" + name + ",dc=example,dc=org\nobjectClass: organizationalUnit\nou: " + name + "\n\n"
+}
+
+// write changes the directory.
+func write(t *testing.T, slapd *peers.Slapd, do func(*ldap.Conn) error) {
+	t.Helper()
+	c, err := ldap.DialURL("ldap://" + slapd.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := errors.Join(c.Bind(peers.SlapdAdmin, peers.SlapdPassword), do(c)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// people are the tokens of a node that is no lab, by role.
+type people struct{ planner, approver, operator *admin.Client }
+
+// newIdentityBench starts a node that is no lab, with a directory.
+func newIdentityBench(t *testing.T, slapd *peers.Slapd, more string) (*bench, people) {
+	t.Helper()
+	b := &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines)}
+	for _, p := range []**platformtest.Platform{&b.a, &b.b} {
+		var err error
+		if *p, err = platformtest.Start(platformtest.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup((*p).Close)
+	}
+	b.writeIdentity(slapd, more)
+	cfg, err := config.Load(b.path, identityEnviron)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Daemon, err = Start(t.Context(), cfg, Options{Logger: slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Environ: identityEnviron, Version: admin.Version{Version: "test"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := b.Daemon
+	t.Cleanup(func() { b.stop(d) })
+	as := func(token string) *admin.Client {
+		c, err := admin.NewClient("http://"+d.AdminAddr().String(), token, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	who := people{as("planner"), as("approver"), as("operator")}
+	b.api = who.operator
+	return b, who
+}
+
+var identityEnviron = []string{"LISTS=a key for lists, for tests", "AD=" + peers.SlapdPassword}
+
+func (b *bench) writeIdentity(slapd *peers.Slapd, more string) {
+	b.t.Helper()
+	var tokens strings.Builder
+	for _, role := range []string{"planner", "approver", "operator"} {
+		hash := config.HashToken(role)
+		fmt.Fprintf(&tokens, "    - {name: %s, person: The %s, sha256: \"%x\", roles: [%s]}\n", role, role, hash[:], role)
+	}
+	text := fmt.Sprintf(`node: mx1.example
+data: %s
+listeners:
+  - {id: mx, address: "127.0.0.1:0"}
+platforms:
+  - {id: exchange, outside: {hosts: ["%s"]}}
+  - {id: ox, outside: {hosts: ["%s"]}}
+routing: {postmaster: p0001@health.example}
+admin:
+  address: "127.0.0.1:0"
+  tokens:
+%s
+identity:
+  key_env: LISTS
+  list_rows: 20
+  directories:
+    - {name: ad, servers: ["ldap://%s"], base: "dc=example,dc=org", bind: {dn: "%s", password_env: AD}}
+  agencies:
+    - {agency: health, bases: ["ou=health,dc=example,dc=org"]}
+    - {agency: tax, bases: ["ou=tax,dc=example,dc=org"]}
+%s
+`, filepath.Join(filepath.Dir(b.path), "data"), b.a.Addr(), b.b.Addr(), tokens.String(), slapd.Addr, peers.SlapdAdmin, more)
+	if err := os.WriteFile(b.path, []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// problem is the answer to a call that has to be refused.
+func (b *bench) problem(err error, status int, want string) *admin.Problem {
+	b.t.Helper()
+	p, ok := errors.AsType[*admin.Problem](err)
+	if !ok || p.Status != status {
+		b.t.Fatalf("%v, want status %d", err, status)
+	}
+	text := p.Detail
+	for _, e := range p.Errors {
+		text += "\n" + e.Where + ": " + e.Message
+	}
+	if !strings.Contains(text, want) {
+		b.t.Fatalf("%s\nwant %q in it", text, want)
+	}
+	return p
+}
+
+// activate brings a list into force, by three persons.
+func (b *bench) activate(who people, file admin.ListFile) admin.Proposal {
+	b.t.Helper()
+	p, err := who.planner.ImportList(b.t.Context(), file, "wave 1")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err = who.approver.ApproveTyped(b.t.Context(), p.ID, p.Digest, file.Agency, ""); err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err = who.operator.StartProposal(b.t.Context(), p.ID); err != nil {
+		b.t.Fatal(err)
+	}
+	return p
+}
+
+// From the directory to the cutover: a list is made, and mixed up on its way; it is refused.
+// The right one is proposed, approved by another, who types its number, and activated.
+// Then the agency may be cut over, until the directory says otherwise.
+func TestListsToCutover(t *testing.T) {
+	ldif := unit("health") + unit("tax")
+	const mailboxes = 30
+	for n := 1; n <= mailboxes; n++ {
+		ldif += person(n, "health")
+	}
+	ldif += person(100, "tax") + person(101, "tax")
+	slapd := peers.StartSlapd(t, peers.SlapdOptions{LDIF: ldif})
+	b, who := newIdentityBench(t, slapd, "")
+	ctx := t.Context()
+	for _, id := range []string{"health", "tax"} {
+		if _, err := who.planner.AddAgency(ctx, admin.NewAgency{ID: id, Source: "exchange", Target: "ox", Domains: []string{id + ".example"}, Reason: "test"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d, err := who.planner.Directories(ctx, true); err != nil || len(d.Readings) != 1 || d.Readings[0].Objects != mailboxes+2 || d.Stale != "" {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if _, err := who.planner.Import(ctx, strings.NewReader("nothing"), "r", false); err == nil {
+		t.Error("a file was imported without a lab")
+	} else {
+		b.problem(err, http.StatusForbidden, "only in a lab")
+	}
+
+	made, err := who.planner.Generate(ctx, "health", false)
+	if err != nil || len(made.Lists) != 2 || made.Lists[0].Rows+made.Lists[1].Rows != mailboxes {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	file := func(i int) admin.ListFile {
+		return admin.ListFile{Agency: "health", Name: made.Lists[i].ID + ".csv", Content: []byte(made.Lists[i].CSV)}
+	}
+
+	// One column is sorted by hand without the others, and the digests are lost.
+	rows := strings.Split(strings.TrimSpace(made.Lists[0].CSV), "\r\n")
+	mixed := "address;directory_id\n"
+	for i, row := range rows[1:] {
+		cells, next := strings.Split(row, ";"), strings.Split(rows[1+(i+1)%(len(rows)-1)], ";")
+		mixed += cells[3] + ";" + next[4] + "\n"
+	}
+	bad := admin.ListFile{Agency: "health", Name: "mixed.csv", Content: []byte(mixed)}
+	found, err := who.planner.CheckList(ctx, bad, admin.ReportFormat{Format: "text", Language: "de"})
+	if err != nil || found.Clean || found.Crossed != 20 || len(found.Permutations) != 1 || !strings.Contains(found.Report, "ABGELEHNT: 20 von 20 Zeilen") {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	_, err = who.planner.ImportList(ctx, bad, "wave 1")
+	b.problem(err, http.StatusBadRequest, "20 of 20 rows are wrong; 20 mailboxes would get another one's mail")
+	// One cell is changed, and the digests are there.
+	bad.Content = []byte(strings.Replace(made.Lists[0].CSV, "p0001@health.example", "p0031@health.example", 1))
+	_, err = who.planner.ImportList(ctx, bad, "wave 1")
+	b.problem(err, http.StatusBadRequest, "the digest is wrong")
+
+	p, err := who.planner.ImportList(ctx, file(0), "wave 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Kind != "list" || p.Missing != 1 || !strings.Contains(p.Text, "20 mailboxes") || !strings.Contains(p.Text, "activating it adds 20 mailboxes") {
+		t.Fatalf("%+v", p)
+	}
+	_, err = who.operator.StartProposal(ctx, p.ID)
+	b.problem(err, http.StatusForbidden, "not enough other persons")
+	_, err = who.approver.ApproveTyped(ctx, p.ID, p.Digest, "yes", "")
+	b.problem(err, http.StatusBadRequest, "neither the number of mailboxes nor the agency")
+	_, err = who.approver.Approve(ctx, p.ID, p.Digest, "")
+	b.problem(err, http.StatusBadRequest, "neither")
+	if _, err = who.approver.ApproveTyped(ctx, p.ID, p.Digest, "20", ""); err != nil {
+		t.Fatal(err)
+	}
+	_, err = who.planner.StartProposal(ctx, p.ID)
+	b.problem(err, http.StatusForbidden, "is for the role")
+	done, err := who.operator.StartProposal(ctx, p.ID)
+	if err != nil || !strings.Contains(done.Done, "20 mailboxes, 20 of them new") {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if d := b.gate.Address("p0001@health.example"); !d.Deliver() || d.Platform != "exchange" || d.Mailbox != mailboxID(1) {
+		t.Errorf("p0001 goes to %+v", d)
+	}
+
+	// Ten mailboxes are in no list yet.
+	refusal := b.cutoverCheck(t)
+	if refusal.OK || !strings.Contains(refusal.Text, "p0021@health.example: no list in force names the mailbox") {
+		t.Errorf("%+v", refusal)
+	}
+	b.activate(who, file(1))
+	if c := b.cutoverCheck(t); !c.OK || !strings.Contains(c.Text, "each mailbox is in an approved list") {
+		t.Errorf("%+v", c)
+	}
+	lists, err := who.operator.Lists(ctx, "health")
+	if err != nil || len(lists.Lists) != 2 || lists.Lists[0].Standing != "active" || strings.Join(lists.Lists[1].Approved, ",") != "The approver" {
+		t.Errorf("%+v, %v", lists, err)
+	}
+
+	// The directory gives one's address to another.
+	change := ldap.NewModifyRequest("cn=person 5,ou=health,dc=example,dc=org", nil)
+	change.Replace("mail", []string{"other@health.example"})
+	change.Replace("proxyAddresses", []string{"SMTP:other@health.example"})
+	write(t, slapd, func(c *ldap.Conn) error { return c.Modify(change) })
+	if _, err := who.operator.Directories(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	if c := b.cutoverCheck(t); c.OK || !strings.Contains(c.Text, "p0005@health.example: it was listed with this address, which isn't its own any more") {
+		t.Errorf("%+v", c)
+	}
+	if d, err := who.operator.Drift(ctx, "health"); err != nil || !d.Blocks {
+		t.Errorf("%+v, %v", d, err)
+	}
+	b.until("the alarm of the drift", func() bool { return b.alarm("drift/health") != "" })
+	// A list in force counts no more once it is withdrawn.
+	if l, err := who.planner.WithdrawList(ctx, lists.Lists[0].ID, "wrong wave"); err != nil || l.Standing != "withdrawn" {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
+
+// cutoverCheck is what the lists say of a cutover of agency health.
+func (b *bench) cutoverCheck(t *testing.T) admin.PlanCheck {
+	t.Helper()
+	plan, err := b.api.Plan(t.Context(), admin.PlanRequest{Kind: "cutover", Agency: "health"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range plan.Checks {
+		if c.Name == "lists" {
+			return c
+		}
+	}
+	t.Fatalf("the plan has no check of lists: %+v", plan.Checks)
+	return admin.PlanCheck{}
+}
+
+// alarm returns an alarm's text; empty if there is none.
+func (b *bench) alarm(key string) string {
+	for _, a := range b.alarms.List() {
+		if a.Key == key {
+			return a.Text
+		}
+	}
+	return ""
+}
