@@ -54,6 +54,10 @@ type Member struct {
 // String returns the node and its instance.
 func (m *Member) String() string { return fmt.Sprintf("%s (instance %s)", m.Node, m.Instance) }
 
+// Dead reports whether enough people said that the node's instance can deliver no more: two,
+// or one in an emergency that a second one has confirmed.
+func (m *Member) Dead() bool { return m.Attested == m.Instance && m.Unconfirmed == "" }
+
 // Freeze forbids operations to begin, but for emergencies, until it is lifted.
 type Freeze struct {
 	Agency   AgencyID  `json:"agency,omitempty"` // empty: for all agencies

@@ -50,7 +50,8 @@ func (c *Control) Finalise(ctx context.Context, act Act, ids []routing.AgencyID)
 }
 
 // ConfirmEmergency takes a second person's word that an emergency was right. Whoever calls
-// makes sure that it is another person.
+// makes sure that it is another person. It is taken while the table is rejoining too, which
+// may wait for it.
 func (c *Control) ConfirmEmergency(ctx context.Context, act Act, emergency routing.OperationID) (Result, error) {
 	var ids []routing.AgencyID
 	d, err := c.change(ctx, act, "confirm", func(state *routing.State) (table.Change, error) {
@@ -73,10 +74,10 @@ func (c *Control) ConfirmEmergency(ctx context.Context, act Act, emergency routi
 			return table.Change{}, fmt.Errorf("confirm emergency %q: %w: no agency and no node waits for it", emergency, ErrNothing)
 		}
 		if len(ids) == 0 {
-			return table.Change{Members: members, What: what}, nil
+			return table.Change{Members: members, What: what, Guard: table.Guard{Rejoining: true}}, nil
 		}
 		list, err := agencies(state, act, ids, func(a routing.Agency) (routing.Agency, error) { return a.Confirmed(emergency) })
-		return table.Change{Agencies: list, Members: members, What: what + " of agency " + names(ids)}, err
+		return table.Change{Agencies: list, Members: members, What: what + " of agency " + names(ids), Guard: table.Guard{Rejoining: true}}, err
 	})
 	return c.result(ctx, ids, d, err)
 }

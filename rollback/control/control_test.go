@@ -392,6 +392,35 @@ func TestOnePersonAttestsInAnEmergency(t *testing.T) {
 	}
 }
 
+// One person's word doesn't end a rejoin, which waits for the node: what it has seen may be
+// what the table lost. The second person's word is taken meanwhile.
+func TestARejoinWaitsForTheSecondPerson(t *testing.T) {
+	b := newBench(t)
+	b.renew("one", nil)
+	b.renew("two", nil)
+	b.renew("one", func(r *table.Renewal) { r.Term += 3 }) // from a server that knew more
+	rejoining := func() string {
+		b.renew("one", nil)
+		n, err := b.table.Nodes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n.Rejoining
+	}
+	if err := b.AttestAlone(t.Context(), b.act(), "two", "two-1", "attest-1"); err != nil {
+		t.Fatal(err)
+	}
+	if rejoining() == "" {
+		t.Error("one person alone ended the rejoin")
+	}
+	if _, err := b.ConfirmEmergency(t.Context(), b.act(), "attest-1"); err != nil {
+		t.Fatal(err)
+	}
+	if why := rejoining(); why != "" {
+		t.Errorf("confirmed: %s", why)
+	}
+}
+
 // The long fence: the lease is over, and the counter has stood still for the limit after
 // that. What one call has seen of it the next one needn't wait for again.
 func TestEvictWatchesASilentNode(t *testing.T) {

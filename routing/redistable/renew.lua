@@ -155,7 +155,7 @@ if rejoining then
     if not l then
       return {'DAMAGED', 'bad record of node ' .. members[i]}
     end
-    if members[i] ~= node and not m.evicted and m.attested ~= m.instance then
+    if members[i] ~= node and not m.evicted and (m.attested ~= m.instance or m.unconfirmed ~= '-') then
       count(m.instance, l)
     end
   end

@@ -315,7 +315,7 @@ func (b *Book) end(l *LeaseRecord, end time.Time) time.Time {
 func (b *Book) waits(now time.Time) string {
 	total, renewed, behind, proven := 0, 0, 0, 0
 	for node, m := range b.Members {
-		if m.Evicted || m.Attested == m.Instance {
+		if m.Evicted || m.Dead() {
 			continue
 		}
 		total++

@@ -308,7 +308,13 @@ func testEndRejoin(t *testing.T, open opener) {
 		t.Fatal(err)
 	}
 	attested := n2.member()
-	attested.Attested = attested.Instance
+	attested.Attested, attested.Unconfirmed = attested.Instance, "emergency-1"
+	change(t, tb, members(t, tb, "attest alone", table.Guard{Rejoining: true}, attested))
+	if answer := n1.renew(); answer.Armed {
+		t.Fatalf("n2 is attested by one person alone: %+v", answer)
+	}
+	attested = n2.member()
+	attested.Unconfirmed = ""
 	c := members(t, tb, "attest", table.Guard{}, attested)
 	refused(t, tb, c, table.ErrRejoining)
 	c.Guard.Rejoining = true
