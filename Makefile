@@ -4,6 +4,7 @@
 GO       ?= go
 FUZZTIME ?= 30s
 CAMPAIGN ?= 30m
+MUTANTS  ?= 30m
 export GO FUZZTIME CAMPAIGN
 
 .PHONY: help test peers lint demo bench fuzz campaign mutants
@@ -33,4 +34,4 @@ campaign: peers ## crashes, kills, random histories and further seeds, for CAMPA
 	@tools/campaign
 
 mutants: ## leave out one rule of the switch after the other; the simulation has to notice
-	@tools/mutants
+	@tools/mutants -time $(MUTANTS)
