@@ -549,15 +549,21 @@ type peer struct {
 
 func (w *world) dial() *peer {
 	w.t.Helper()
+	p := w.connect()
+	p.want("hello")
+	return p
+}
+
+// connect is dial without the greeting.
+func (w *world) connect() *peer {
+	w.t.Helper()
 	nc, err := net.DialTimeout("tcp", w.addr, patience)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = nc.Close() })
 	_ = nc.SetDeadline(time.Now().Add(patience))
-	p := &peer{t: w.t, nc: nc, r: bufio.NewReader(nc)}
-	p.want("hello")
-	return p
+	return &peer{t: w.t, nc: nc, r: bufio.NewReader(nc)}
 }
 
 func (p *peer) send(s string) {

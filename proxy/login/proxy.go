@@ -261,13 +261,15 @@ func (p *Proxy) Sessions(f Filter, limit int) (list []SessionInfo, total int) {
 
 // CloseSessions ends the sessions that f picks: the platform's side at once, the client with a
 // word, at once too. A login under way is refused. reason is for the log. It returns how
-// many it has ended, and doesn't wait until they have.
+// many it has ended, without those that were ending already, and doesn't wait until they have.
 func (p *Proxy) CloseSessions(f Filter, reason string) int {
-	picked := p.all(&f)
-	for _, s := range picked {
-		s.end(CauseOperator, reason, 0)
+	ended := 0
+	for _, s := range p.all(&f) {
+		if s.end(CauseOperator, reason, 0) {
+			ended++
+		}
 	}
-	return len(picked)
+	return ended
 }
 
 // Counts returns the numbers of the moment.

@@ -51,6 +51,9 @@ func TestOperatorCloses(t *testing.T) {
 		t.Errorf("%d closed", n)
 	}
 	anna.want("bye operator true")
+	if n := w.proxy.CloseSessions(Filter{Login: `AMT\anna`}, "again"); n != 0 { // the client hasn't left yet
+		t.Errorf("%d closed that was ending", n)
+	}
 	if d := time.Since(began); d > 5*time.Second {
 		t.Errorf("after %s", d)
 	}
@@ -292,6 +295,24 @@ func TestMaintenance(t *testing.T) {
 	p.want("bye drain true")
 	_ = p.nc.Close()
 	w.until("nothing is under way", func() bool { return w.gate.Load("health") == node.Load{} })
+}
+
+// A node in maintenance greets nobody: its clients have other nodes.
+func TestMaintenanceAtTheGreeting(t *testing.T) {
+	w := newWorld(t, nil)
+	greeted := w.dial()
+	w.rights.set(func(r *rights) { r.rest = true })
+	greeted.send("LOGIN anna s3cret")
+	greeted.want("no drain")
+	if n := len(w.exchange.seen()); n != 0 {
+		t.Error("the platform saw credentials")
+	}
+	p := w.connect()
+	p.want("bye drain false")
+	if rest := p.ends(); rest != "" {
+		t.Errorf("then %q", rest)
+	}
+	w.until("it is logged", func() bool { return strings.Contains(w.log.String(), "reason=drain") })
 }
 
 func TestAnotherHostIsTried(t *testing.T) {

@@ -142,6 +142,14 @@ func (s *Server) handle(conn *listen.Conn) (kept bool) {
 	}
 	o.Front = h.front
 	h.c = NewConn(o)
+	if s.p.o.Gate.Resting() {
+		// In the place of a greeting: who has another node to ask goes there at once.
+		h.c.Write(s.l.Dialogue.Farewell(CauseDrain, false))
+		_ = h.c.Flush()
+		s.p.logConnection(h, errDrain)
+		_ = h.c.nc.Close()
+		return false
+	}
 	session, err := s.l.Dialogue.Serve(h.c)
 	if err == nil && (session == nil || session != h.session) {
 		err = errors.New("the dialogue returned no session of its own")

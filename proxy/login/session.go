@@ -135,10 +135,10 @@ func (s *Session) cut() { s.end(CauseMoved, "", s.p.o.Spread) }
 
 // end ends the session for this cause: the platform's side at once, or as the dialogue wants it
 // when the agency closes, and the client's within spread. The first cause stays, a later call
-// can only bring the client's end forward. It doesn't block.
-func (s *Session) end(cause Cause, reason string, spread time.Duration) {
+// can only bring the client's end forward. first reports whether it is the first. It doesn't block.
+func (s *Session) end(cause Cause, reason string, spread time.Duration) (first bool) {
 	s.mu.Lock()
-	first := s.cause == CauseUnknown
+	first = s.cause == CauseUnknown
 	if first {
 		s.cause, s.reason, s.spread = cause, reason, spread
 	} else {
@@ -171,6 +171,7 @@ func (s *Session) end(cause Cause, reason string, spread time.Duration) {
 			joint.EndClient(s.words, randomly(spread))
 		}
 	}
+	return first
 }
 
 // randomly returns a time from 0 to d, so that not all come back at once.

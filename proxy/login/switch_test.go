@@ -265,7 +265,6 @@ func TestWaiting(t *testing.T) {
 			func(w *world) { w.rights.set(func(r *rights) { r.check = errors.New("silent") }) },
 			func(w *world) { w.rights.set(func(r *rights) { r.check = nil }) }, "yes", "exchange",
 		},
-		{"maintenance", nil, func(w *world) { w.rights.set(func(r *rights) { r.rest = true }) }, nil, "no drain", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) {

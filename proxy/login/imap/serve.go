@@ -311,7 +311,15 @@ func (cl *client) attempt(tag string, a *login.Attempt) (*login.Session, error) 
 	session, welcome, err := cl.c.Login(a)
 	if refusal := (*login.Refusal)(nil); errors.As(err, &refusal) {
 		cl.c.Write(reply(tag, refusal))
-		return nil, nil
+		if refusal.Cause != login.CauseDrain {
+			return nil, nil
+		}
+		// It would be told the same again: it is to come back, and perhaps to another node.
+		cl.c.Write(Dialogue{}.Farewell(login.CauseDrain, false))
+		if err := cl.c.Flush(); err != nil {
+			return nil, err
+		}
+		return nil, refusal
 	}
 	if err != nil {
 		return nil, err
