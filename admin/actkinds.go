@@ -25,7 +25,7 @@ func (s *Server) actOf(ctx context.Context, p *approval.Proposal) control.Act {
 // controlRefused reports whether nothing was changed.
 func controlRefused(err error) bool {
 	for _, known := range []error{
-		control.ErrNoAgency, control.ErrNoNode, control.ErrEpoch, control.ErrNothing, audit.ErrUnwritten, table.ErrGuard, table.ErrRejoining,
+		control.ErrNoAgency, control.ErrNoNode, control.ErrEpoch, control.ErrNothing, control.ErrLives, audit.ErrUnwritten, table.ErrGuard, table.ErrRejoining,
 		routing.ErrNotLocked, routing.ErrOperationOpen, routing.ErrUnconfirmed, routing.ErrFinalised, routing.ErrNotTarget, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, known) && !errors.Is(err, table.ErrUnavailable) {

@@ -98,6 +98,7 @@ var knownErrors = []struct {
 	{control.ErrEpoch, http.StatusPreconditionFailed, "look at the agency again, and say its epoch"},
 	{control.ErrNoReason, http.StatusBadRequest, "say why; it is journaled"},
 	{control.ErrNothing, http.StatusConflict, ""},
+	{control.ErrLives, http.StatusConflict, "stop it first, or drain it: mailcutover node drain"},
 	{operation.ErrFrozen, http.StatusConflict, "see mailcutover agency freezes; who has the role releaser lifts it"},
 	{operation.ErrPlan, http.StatusConflict, "propose it again: mailcutover operation propose"},
 	{operation.ErrPrecheck, http.StatusConflict, "see the plan: mailcutover operation plan"},

@@ -25,6 +25,8 @@ var (
 	ErrNoReason = errors.New("a reason is required")
 	// ErrNothing is an act that there is nothing to do for.
 	ErrNothing = errors.New("nothing to do")
+	// ErrLives is about a node that renews its lease, though people say that it is dead.
+	ErrLives = errors.New("the node lives: it renews its lease")
 )
 
 // Replica is this node's copy of the table.
@@ -34,7 +36,7 @@ type Replica interface {
 	Wait(ctx context.Context, pos routing.Position) error
 }
 
-// Options are what acts work with; all but Receipts are required.
+// Options are what acts work with; Table, Replica and Logger are required.
 type Options struct {
 	Table   table.Table
 	Replica Replica
@@ -42,6 +44,10 @@ type Options struct {
 
 	// Receipts is how long the answers of other nodes are waited for; 0: two seconds.
 	Receipts time.Duration
+
+	// Silence is for how long a node whose short lease isn't over has to be silent before
+	// Attest believes that it is dead; 0: three seconds.
+	Silence time.Duration
 
 	// Longest is the longest lease that any node has configured, for Bootstrap: a node that
 	// is silent then may serve for that long. 0: an hour.
@@ -60,6 +66,9 @@ type Control struct {
 func New(o Options) *Control {
 	if o.Receipts == 0 {
 		o.Receipts = 2 * time.Second
+	}
+	if o.Silence == 0 {
+		o.Silence = 3 * time.Second
 	}
 	if o.Longest == 0 {
 		o.Longest = time.Hour

@@ -43,7 +43,7 @@ func newBench(t *testing.T) *bench {
 	go func() { ended <- rep.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-ended })
 	b := &bench{
-		Control: New(Options{Table: tb, Replica: rep, Logger: slog.New(slog.DiscardHandler), Receipts: 300 * time.Millisecond}),
+		Control: New(Options{Table: tb, Replica: rep, Logger: slog.New(slog.DiscardHandler), Receipts: 300 * time.Millisecond, Silence: 100 * time.Millisecond}),
 		t:       t, table: tb, members: map[routing.NodeID]*table.Renewal{},
 	}
 	b.follow()
@@ -351,6 +351,27 @@ func TestNodesAreDrainedAttestedAndEvicted(t *testing.T) {
 	if err := b.Attest(t.Context(), b.act(), "two", "two-0"); err == nil {
 		t.Error("attested an instance that is not the present one")
 	}
+	stop := make(chan struct{})
+	lives := make(chan struct{})
+	go func() {
+		defer close(lives)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(10 * time.Millisecond):
+				b.renew("two", nil)
+			}
+		}
+	}()
+	b.Silence = time.Minute
+	err := b.Attest(t.Context(), b.act(), "two", "two-1")
+	close(stop)
+	<-lives
+	if !errors.Is(err, ErrLives) {
+		t.Errorf("attested a node that renews: %v", err)
+	}
+	b.Silence = 100 * time.Millisecond
 	if err := b.Attest(t.Context(), b.act(), "two", "two-1"); err != nil {
 		t.Fatal(err)
 	}

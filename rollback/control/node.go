@@ -30,6 +30,7 @@ func (c *Control) Drain(ctx context.Context, act Act, node routing.NodeID, drain
 // Attest takes people's word that the node's present instance is powered off, or cut off
 // from the platforms: it can deliver no more. Operations then go on without it. Whoever
 // calls has asked enough people. The instance never gets a lease again; a new one does.
+// ErrLives: it renews while Attest looks, so that the word can't be right.
 func (c *Control) Attest(ctx context.Context, act Act, node routing.NodeID, instance routing.InstanceID) error {
 	return c.attest(ctx, act, node, instance, "")
 }
@@ -42,6 +43,9 @@ func (c *Control) AttestAlone(ctx context.Context, act Act, node routing.NodeID,
 }
 
 func (c *Control) attest(ctx context.Context, act Act, node routing.NodeID, instance routing.InstanceID, emergency routing.OperationID) error {
+	if err := c.fallsSilent(ctx, node, instance); err != nil {
+		return fmt.Errorf("attest node %s: %w", node, err)
+	}
 	_, err := c.change(ctx, act, "attest", func(state *routing.State) (table.Change, error) {
 		m, err := member(state, node)
 		switch {
@@ -55,6 +59,37 @@ func (c *Control) attest(ctx context.Context, act Act, node routing.NodeID, inst
 		return table.Change{Members: []routing.Member{m}, What: "attest that node " + string(node) + " is dead", Guard: table.Guard{Rejoining: true}}, err
 	})
 	return err
+}
+
+// fallsSilent returns once an instance's short lease is over, or its counter has stood still for
+// as long as a renewal may take; ErrLives if it renews meanwhile. Of another instance it says
+// nothing.
+func (c *Control) fallsSilent(ctx context.Context, node routing.NodeID, instance routing.InstanceID) error {
+	began, counter := time.Now(), uint64(0)
+	for first := true; ; first = false {
+		n, err := c.Table.Nodes(ctx)
+		if err != nil {
+			return err
+		}
+		_, l, err := find(&n, node)
+		if err != nil {
+			return err
+		}
+		switch {
+		case l.Instance != instance || l.Server != n.Server || l.GivenUp() || !n.Time.Before(l.ShortEnd):
+			return nil
+		case !first && l.Counter != counter:
+			return fmt.Errorf("%w (instance %s)", ErrLives, instance)
+		case time.Since(began) >= c.Silence:
+			return nil
+		}
+		counter = l.Counter
+		select {
+		case <-time.After(min(200*time.Millisecond, c.Silence/4)):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // Evict takes a node out of the table: no operation waits for it any more, and it gets no
