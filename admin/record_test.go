@@ -81,6 +81,7 @@ func TestNoEffectWithoutRecord(t *testing.T) {
 	}{
 		{"add-agency", "/v1/agencies", `{"id":"a","source":"exchange","target":"ox","reason":"r"}`, nil},
 		{"import-mailboxes", "/v1/mailboxes/import?reason=r", row, []string{"Content-Type", "text/csv"}},
+		{"complete-domain", "/v1/domains/health.example/complete", `{"complete":true,"reason":"r"}`, nil},
 		{"settle-agency", "/v1/agencies/health/settle", epoch, nil},
 		{"lock-agency", "/v1/agencies/health/lock", epoch, nil},
 		{"lock-agency-locally", "/v1/agencies/health/lock-local", `{"reason":"r"}`, nil},

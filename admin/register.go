@@ -47,6 +47,7 @@ func (s *Server) register() {
 	s.registerRemap(api)
 	s.registerLists(api)
 	s.registerDirectory(api)
+	s.registerDomains(api)
 	s.registerRelease(api)
 	s.registerNode(api)
 	s.registerSpool(api)

@@ -69,7 +69,7 @@ var rights = map[string]right{
 	"list-lists": mayRead, "show-list": mayRead, "show-directory": mayRead, "find-in-directory": mayRead, "list-crossings": mayRead, "list-drift": mayRead,
 	"check-list": mayCheck, "check-directory": mayCheck,
 
-	"generate-lists": mayList, "import-list": mayList, "withdraw-list": mayList,
+	"generate-lists": mayList, "import-list": mayList, "withdraw-list": mayList, "complete-domain": mayList,
 	"add-agency": mayList, "import-mailboxes": mayList, "release-name": mayList,
 
 	"arm-agency": mayOperate, "settle-agency": mayOperate, "lock-agency": mayOperate, "lock-agency-locally": mayOperate, "freeze": mayOperate,

@@ -16,7 +16,7 @@ import (
 
 // may says of each call which roles make it; the document has all calls.
 var may = map[string]string{
-	"generate-lists": "planner", "import-list": "planner", "withdraw-list": "planner",
+	"generate-lists": "planner", "import-list": "planner", "withdraw-list": "planner", "complete-domain": "planner",
 	"check-list": "planner operator approver admin", "check-directory": "planner operator approver admin",
 	"add-agency": "planner", "import-mailboxes": "planner", "release-name": "planner",
 	"arm-agency": "operator", "settle-agency": "operator", "lock-agency": "operator", "lock-agency-locally": "operator", "freeze": "operator", "cutover": "operator", "rollback": "operator", "remap-mailboxes": "operator",
@@ -118,8 +118,9 @@ var bodies = map[string]string{
 	"plan-operation":    `{"kind":"cutover","agency":"nowhere"}`,
 	"approve-proposal":  `{"digest":"` + strings.Repeat("0", 64) + `"}`,
 	"propose-bootstrap": `{"digest":"0","reason":"r"}`, "approve-bootstrap": `{"digest":"0","reason":"r"}`,
-	"start-proposal": `{}`,
-	"generate-lists": `{"agency":"nowhere"}`, "check-directory": `{}`,
+	"complete-domain": `{"complete":true,"reason":"r"}`,
+	"start-proposal":  `{}`,
+	"generate-lists":  `{"agency":"nowhere"}`, "check-directory": `{}`,
 	"freeze":          `{"agency":"nowhere","reason":"r"}`,
 	"lift-freeze":     `{"agency":"nowhere","reason":"r"}`,
 	"drain-node":      `{"drain":true,"reason":"r"}`,

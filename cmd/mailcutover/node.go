@@ -120,7 +120,7 @@ func newTableCommand(c *connection) *cobra.Command {
 				table(w, []string{"PLATFORM", "READY", "ERROR"}, rows)
 			})
 		})
-	cmd.AddCommand(show, newReconcile(c), newEndRejoin(c), newNamesComplete(c), newBootstrap(c))
+	cmd.AddCommand(show, newReconcile(c), newEndRejoin(c), newNamesComplete(c), newDomainComplete(c), newBootstrap(c))
 	return cmd
 }
 

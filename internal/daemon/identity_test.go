@@ -306,3 +306,154 @@ func (b *bench) alarm(key string) string {
 	}
 	return ""
 }
+
+// What the directory has more enters by itself, within bounds and in the name of the directory;
+// an address that nobody has is denied for good in a complete domain; an X.500 name finds
+// its mailbox; and an agency whose lists are right is cut over.
+func TestDirectoryAtWork(t *testing.T) {
+	ldif := unit("health") + unit("tax")
+	for n := 1; n <= 10; n++ {
+		ldif += person(n, "health")
+	}
+	ldif += person(11, "health", "msExchRecipientTypeDetails: 4", "msExchDelegateListLink: cn=person 1,ou=health,dc=example,dc=org")
+	slapd := peers.StartSlapd(t, peers.SlapdOptions{LDIF: ldif})
+	b, who := newIdentityBench(t, slapd, "")
+	ctx := t.Context()
+	if _, err := who.planner.AddAgency(ctx, admin.NewAgency{ID: "health", Source: "exchange", Target: "ox", Domains: []string{"health.example"}, Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	refresh := func() {
+		t.Helper()
+		if _, err := who.operator.Directories(ctx, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refresh()
+	if m := b.replica.State().Mapping("health"); m.Len() != 0 {
+		t.Fatalf("%d mailboxes entered without any list", m.Len())
+	}
+	activateAll := func() {
+		t.Helper()
+		made, err := who.planner.Generate(ctx, "health", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range made.Lists {
+			b.activate(who, admin.ListFile{Agency: "health", Name: l.ID, Content: []byte(l.CSV)})
+		}
+	}
+	activateAll()
+	refresh() // notes who is a member
+	if _, ok := b.replica.State().Document("members/health/" + mailboxID(11).String()); !ok {
+		t.Error("who is a member of the functional mailbox isn't in the table")
+	}
+
+	// A person who is hired, and an alias; a member who goes.
+	add := func(n int) {
+		t.Helper()
+		request := ldap.NewAddRequest(fmt.Sprintf("cn=person %d,ou=health,dc=example,dc=org", n), nil)
+		id := mailboxID(n)
+		request.Attribute("objectClass", []string{"user"})
+		request.Attribute("cn", []string{fmt.Sprintf("person %d", n)})
+		request.Attribute("objectGUID", []string{string(id[:])})
+		request.Attribute("mail", []string{fmt.Sprintf("p%04d@health.example", n)})
+		request.Attribute("userAccountControl", []string{"512"})
+		write(t, slapd, func(c *ldap.Conn) error { return c.Add(request) })
+	}
+	add(12)
+	alias := ldap.NewModifyRequest("cn=person 2,ou=health,dc=example,dc=org", nil)
+	alias.Add("proxyAddresses", []string{"smtp:second@health.example"})
+	members := ldap.NewModifyRequest("cn=person 11,ou=health,dc=example,dc=org", nil)
+	members.Replace("msExchDelegateListLink", []string{"cn=person 3,ou=health,dc=example,dc=org"})
+	write(t, slapd, func(c *ldap.Conn) error { return errors.Join(c.Modify(alias), c.Modify(members)) })
+	refresh()
+	for address, n := range map[routing.Address]int{"p0012@health.example": 12, "second@health.example": 2} {
+		if d := b.gate.Address(address); !d.Deliver() || d.Mailbox != mailboxID(n) {
+			t.Errorf("%s: %+v", address, d)
+		}
+	}
+	if text := b.alarm("members/health"); !strings.Contains(text, "cn=person 3,ou=health,dc=example,dc=org came") || !strings.Contains(text, "cn=person 1,ou=health,dc=example,dc=org went") {
+		t.Errorf("alarm %q", text)
+	}
+	audited := new(strings.Builder)
+	if _, err := b.audited(audited); err != nil || !strings.Contains(audited.String(), `"person":"directory"`) || !strings.Contains(audited.String(), "second@health.example") && !strings.Contains(audited.String(), "p0002@health.example") {
+		t.Errorf("audit log: %v\n%s", err, audited)
+	}
+	// More at once than a share of the agency waits for people.
+	for n := 20; n < 27; n++ {
+		add(n)
+	}
+	refresh()
+	if d := b.gate.Address("p0020@health.example"); d.Deliver() {
+		t.Error("seven of twelve entered at once")
+	}
+	if text := b.alarm("directory-additions/health"); !strings.Contains(text, "7 mailboxes") {
+		t.Errorf("alarm %q", text)
+	}
+
+	say := b.dialogue()
+	say("", 220)
+	say("EHLO client.example", 250)
+	say("MAIL FROM:<a@elsewhere.example>", 250)
+	say("RCPT TO:<nobody@health.example>", 451)
+	if _, err := who.planner.CompleteDomain(ctx, "health.example", true, "all are in"); err != nil {
+		t.Fatal(err)
+	}
+	say("RCPT TO:<nobody@health.example>", 550)
+	say("RCPT TO:<nobody+detail@health.example>", 550)
+	say("RCPT TO:<p0020@health.example>", 451) // the directory has it
+	say("RCPT TO:<IMCEAEX-_o=Org_ou=First+20Group_cn=Recipients_cn=P0003@health.example>", 250)
+	say("RCPT TO:<IMCEAEX-_o=Org_ou=First+20Group_cn=Recipients_cn=nobody@health.example>", 451)
+	slapd.Stop()
+	say("RCPT TO:<nobody.else@health.example>", 451) // a directory that can't be asked proves nothing
+	if err := slapd.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	refresh()
+
+	// Lists again, for those who came; then the cutover.
+	activateAll()
+	refresh()
+	b.arm()
+	a, err := who.operator.Agency(ctx, "health")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := who.operator.Propose(ctx, admin.NewProposal{Kind: "cutover", Agency: "health", ExpectedEpoch: a.Epoch, Reason: "wave 1"})
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	if _, err := who.approver.Approve(ctx, p.ID, p.Digest, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := who.operator.StartProposal(ctx, p.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.until("the mailbox on its target", func() bool {
+		d := b.gate.Address("p0020@health.example")
+		return d.Deliver() && d.Platform == "ox"
+	})
+	// The way back is only informed of what the lists lack.
+	add(30)
+	refresh()
+	plan, err := who.operator.Plan(ctx, admin.PlanRequest{Kind: "rollback", Agency: "health"})
+	if err != nil || plan.Refused {
+		t.Errorf("%+v, %v", plan, err)
+	}
+}
+
+// audited writes the audit log as it is exported.
+func (b *bench) audited(w *strings.Builder) (int, error) {
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(b.path), "data", "audit", "*"))
+	if err != nil {
+		return 0, err
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return 0, err
+		}
+		w.Write(text)
+	}
+	return w.Len(), nil
+}
