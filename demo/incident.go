@@ -237,7 +237,7 @@ func (i *incident) without(ctx context.Context) error {
 	for _, p := range i.pasted {
 		owner, given := i.ad.account[p.account], places[p.id]
 		address := string(owner.Primary())
-		pairs = append(pairs, pairing{address: address, agency: i.agencyOf(owner.ID), id: p.id, target: given.at[target]})
+		pairs = append(pairs, pairing{address: address, agency: places[owner.ID].agency, id: p.id, target: given.at[target]})
 	}
 	strays, err := i.deliver(ctx, pairs)
 	if err != nil {
@@ -296,15 +296,6 @@ func (i *incident) places() map[routing.MailboxID]*mailbox {
 		m[i.all[n].id] = &i.all[n]
 	}
 	return m
-}
-
-func (i *incident) agencyOf(id routing.MailboxID) string {
-	for n := range i.all {
-		if i.all[n].id == id {
-			return i.all[n].agency
-		}
-	}
-	return ""
 }
 
 // end says what came of it.
