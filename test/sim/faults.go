@@ -204,6 +204,12 @@ var faults = []fault{
 		r.emptied, r.lossy = true, true
 		r.servers[r.primary()].Empty()
 	}},
+	{"node stops orderly", func(r *Run) {
+		if m := r.machine(); m.life != nil && m.listener != nil {
+			r.fault("node stops orderly")
+			m.stop()
+		}
+	}},
 	{"fsync fails", func(r *Run) { r.sicken(noSync, syscall.EIO, memdisk.OpSync, memdisk.OpSyncDir) }},
 	{"disk is full", func(r *Run) { r.sicken(noRoom, syscall.ENOSPC, memdisk.OpWrite, memdisk.OpCreate, memdisk.OpMakeDir) }},
 	{"node is dead, and people attest and evict it", (*Run).buried},
@@ -230,7 +236,7 @@ func kinds() []string {
 		all = append(all, noSync+f.what, noRoom+f.what)
 	}
 	all = append(all, "hook fails", "undoing a hook fails")
-	for _, what := range []string{"remap done", "people: bootstrap", "people: attest and evict", "people: attest that an instance is gone", "login is cut", "login ends, and was suspended"} {
+	for _, what := range []string{"remap done", "people: bootstrap", "lease given up", "people: attest and evict", "people: attest that an instance is gone", "login is cut", "login ends, and was suspended"} {
 		all = append(all, "done: "+what)
 	}
 	for _, f := range faults {
@@ -374,7 +380,7 @@ func (r *Run) splitBrain() {
 	}
 	stay := r.machine()
 	r.after(r.evenly(200*time.Millisecond, 3*time.Second), "", func() {
-		if r.servers[next].Primary() || r.servers[next].Down() {
+		if r.quiet || r.servers[next].Primary() || r.servers[next].Down() {
 			return
 		}
 		r.note("%s is promoted beside %s", r.servers[next].Name(), r.servers[old].Name())

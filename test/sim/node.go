@@ -76,6 +76,8 @@ type life struct {
 	alarms *alarm.Set
 	began  time.Time
 
+	orderly atomic.Bool // it ends, and isn't killed
+
 	table   *redistable.Table
 	replica *replica.Replica
 	keeper  *node.Keeper
@@ -164,8 +166,46 @@ func (l *life) serve(disk *memdisk.Disk) error {
 	err := l.open(disk)
 	if err == nil {
 		<-l.ctx.Done()
+		if l.orderly.Load() {
+			l.leave()
+		}
 	}
 	return l.end(err)
+}
+
+// stop ends the process as an operator does. mu is held.
+func (m *machine) stop() {
+	l := m.life
+	if l == nil || m.listener == nil || l.orderly.Swap(true) {
+		return
+	}
+	m.w.note("%s stops", m.name)
+	m.listener.Close()
+	m.listener = nil
+	l.cancel()
+}
+
+// leave gives the lease up once nothing decides any more, and begins the next process.
+func (l *life) leave() {
+	l.runner.Halt()
+	l.parts.Wait()
+	l.runner.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	err := l.keeper.Surrender(ctx)
+	m := l.m
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	if m.life != l {
+		return // it was killed meanwhile
+	}
+	m.w.note("%s has stopped: %v", m.name, err)
+	if err == nil {
+		m.run.done["lease given up"]++
+	}
+	m.host.kill(func(*conn) fate { return fate{} })
+	m.life = nil
+	m.run.restart(m)
 }
 
 // end waits for all parts. Nothing of it reaches the world: the process is dead.

@@ -1,9 +1,11 @@
 package sim
 
 import (
+	"context"
 	"time"
 
 	"mailcutover/internal/durable/memdisk"
+	"mailcutover/rollback/control"
 	"mailcutover/test/sim/redismodel"
 )
 
@@ -254,6 +256,28 @@ var scenes = []scene{
 			s.pass(50 * time.Millisecond)
 		}
 		s.pass(time.Second)
+	}},
+	{name: "a silent node is evicted and comes back", rule: "fence", settled: true, play: func(s *stage) {
+		ag, apart := s.agencies[0], s.machines[0]
+		s.cut(apart)
+		s.act(s.machines[1], "arm", ag)
+		s.people(s.machines[1], "evict", func(ctx context.Context, l *life, id control.Act) error {
+			return l.control.Evict(ctx, id, apart.id, connectionLimit)
+		})
+		s.switches(s.machines[1], ag)
+		s.mail(apart, ag, 0)
+		s.pass(time.Second)
+		s.joins(apart)
+		s.pass(time.Second)
+		s.mail(apart, ag, 1)
+		s.pass(time.Second)
+	}},
+	{name: "a node stops with a dot under way", rule: "fence", play: func(s *stage) {
+		ag := s.agencies[0]
+		s.dot(s.machines[0], ag, s.platforms[0], 2500*time.Millisecond)
+		s.do(s.machines[0].stop)
+		s.switches(s.machines[1], ag)
+		s.pass(3 * time.Second)
 	}},
 	{name: "Redis is emptied and filled from a copy", rule: "node rule 10, bootstrap", play: func(s *stage) {
 		ag := s.agencies[0]
