@@ -4,6 +4,7 @@ package dial
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -22,3 +23,7 @@ func connectEarly(_ context.Context, network, address string, raw syscall.RawCon
 	}
 	return raw.Control(func(fd uintptr) { _ = nonblock.Connect(fd, to) })
 }
+
+// keepalive is package net's, but that TCP_USER_TIMEOUT says when a peer that doesn't answer is
+// given up (tcp(7)).
+var keepalive = net.KeepAliveConfig{Enable: true, Count: -1}

@@ -65,7 +65,7 @@ func New(ep Endpoint, o Options) (*Dialer, error) {
 	}
 	d.log = d.log.With("platform", ep.Platform)
 	if d.dial == nil {
-		d.dial = (&net.Dialer{ControlContext: connectEarly}).DialContext
+		d.dial = (&net.Dialer{ControlContext: connectEarly, KeepAliveConfig: keepalive}).DialContext
 	}
 	for _, h := range ep.Hosts {
 		d.hosts = append(d.hosts, &host{name: h, tls: ep.TLS.Config(h)})

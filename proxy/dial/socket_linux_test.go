@@ -30,6 +30,9 @@ func TestSocketsAreHardened(t *testing.T) {
 		if v, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); err != nil || v != 7000 {
 			t.Errorf("TCP_USER_TIMEOUT is %d (%v), want 7000", v, err)
 		}
+		if v, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE); err != nil || v != 1 {
+			t.Errorf("SO_KEEPALIVE is %d (%v), want 1", v, err)
+		}
 	})
 	if err != nil {
 		t.Fatal(err)

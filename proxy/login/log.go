@@ -70,7 +70,19 @@ func (t *try) log(s *Session, err error) {
 	if why == "" {
 		n--
 	}
-	t.p.log.LogAttrs(h.ctx, level, "login", attrs[:n]...)
+	t.p.write(h.ctx, level, "login", attrs[:n])
+}
+
+// write writes a line. Logger.LogAttrs would look for its caller's place in the source first,
+// which no line shows.
+func (p *Proxy) write(ctx context.Context, level slog.Level, message string, attrs []slog.Attr) {
+	h := p.log.Handler()
+	if !h.Enabled(ctx, level) {
+		return
+	}
+	r := slog.NewRecord(time.Now(), level, message, 0)
+	r.AddAttrs(attrs...)
+	_ = h.Handle(ctx, r) // as slog does
 }
 
 // withoutSecret returns text without the secret: a platform may repeat what it got.
@@ -103,7 +115,7 @@ func (p *Proxy) logSession(s *Session, by, reason string, e splice.Ended, lasted
 		attrs[n] = slog.String("error", e.Err.Error())
 		n++
 	}
-	p.log.LogAttrs(context.Background(), slog.LevelInfo, "session ended", attrs[:n]...)
+	p.write(context.Background(), slog.LevelInfo, "session ended", attrs[:n])
 }
 
 // logConnection writes the one line of a connection that ended before a login.
