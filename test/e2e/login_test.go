@@ -45,7 +45,8 @@ auth_username_chars =
 type loginFront struct {
 	*node
 	exchange, ox *loginPlatform
-	ca           string // file of the authority of all certificates
+	ca           string           // file of the authority of all certificates
+	authority    *platformtest.CA // of the platforms' certificates
 	trust        *x509.CertPool
 
 	imap, imaps, pop3, submission, sieve string // host and port
@@ -55,6 +56,7 @@ type loginFront struct {
 type loginSetup struct {
 	logins string // further lines below logins, in YAML, indented by two
 	setup  setup  // its platforms, if any, take the place of the Dovecots
+	imap   bool   // IMAP alone
 }
 
 // protocolsOfLogin are the listeners: all need TLS.
@@ -110,7 +112,7 @@ func startLoginFront(t testing.TB, s loginSetup) *loginFront {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &loginFront{ca: caFile, trust: ca.Pool()}
+	f := &loginFront{ca: caFile, authority: ca, trust: ca.Pool()}
 	if len(s.setup.platforms) == 0 {
 		f.exchange, f.ox, s.setup.platforms = startLoginPlatforms(t, dir, caFile)
 	}
@@ -125,6 +127,9 @@ func (f *loginFront) start(t testing.TB, tlsDir string, s loginSetup) {
 	b.WriteString("logins:\n" + s.logins + "  listeners:\n")
 	addrs := make(map[string]string)
 	for _, l := range protocolsOfLogin {
+		if s.imap && l.protocol != "imap" {
+			continue
+		}
 		addrs[l.id] = fmt.Sprintf("127.0.0.1:%d", peers.Port(t))
 		fmt.Fprintf(&b, "    - {id: %s, protocol: %s, address: %q, trusted_nets: [127.9.0.0/16], limits: {connections_per_address: 10000}, tls: {mode: %s, cert_file: %q, key_file: %q}}\n",
 			l.id, l.protocol, addrs[l.id], l.mode, filepath.Join(tlsDir, "cert.pem"), filepath.Join(tlsDir, "key.pem"))
