@@ -83,7 +83,7 @@ func (s *Server) importBatch(ctx context.Context, in *ListUpload, why string) (*
 	if err != nil {
 		return nil, err
 	}
-	entry := register.Entry{List: l, Standing: register.Proposed, Check: content.Plan, Checked: result.At, Proposal: p.ID, Since: now}
+	entry := register.Entry{List: l, Standing: register.Proposed, Check: content.Plan, Checked: result.At, Proposal: p.ID, Since: now, Disabled: result.Disabled()}
 	err = s.store(ctx, "propose list "+l.ID, reason, func(state *routing.State) (approval.Proposal, []routing.Document, error) {
 		if was, ok, err := register.Find(state, l.ID); err != nil || ok && s.listView(state, &was).Standing != "void" {
 			return p, nil, errors.Join(err, problem(http.StatusConflict, "see mailcutover list show "+l.ID, "list %s is in the table already", l.ID))

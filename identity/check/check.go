@@ -51,6 +51,17 @@ func (r *Result) Crossed() int {
 	return n
 }
 
+// Disabled are the mailboxes of the list whose accounts are disabled.
+func (r *Result) Disabled() []routing.MailboxID {
+	var out []routing.MailboxID
+	for i := range r.Rows {
+		if slices.ContainsFunc(r.Rows[i].Findings, func(f Finding) bool { return f.Code == CodeDisabled }) {
+			out = append(out, r.Rows[i].Row.ID)
+		}
+	}
+	return out
+}
+
 // Check compares in.List with everything.
 func Check(in Input) *Result {
 	r := &Result{List: in.List.ID, Agency: in.List.Agency, Digest: in.List.Digest(), Rows: make([]Verdict, len(in.List.Rows))}
@@ -108,7 +119,7 @@ func (in *Input) compare(v *Verdict, earlier *pairs) {
 // rank orders findings: the one that explains most first.
 func rank(c Code) int {
 	order := [...]Code{CodeOtherMailbox, CodeOtherAccount, CodeTarget, CodeOtherAgency, CodeNoID, CodeNoAddress, CodeNoAccount,
-		CodeTwice, CodeNotMailbox, CodeDisabled, CodeDigest, CodeUnknown, CodeTable, CodeEarlier, CodeNotOnTarget, CodeAlias}
+		CodeTwice, CodeNotMailbox, CodeDigest, CodeUnknown, CodeTable, CodeEarlier, CodeDisabled, CodeNotOnTarget, CodeAlias}
 	return slices.Index(order[:], c)
 }
 

@@ -53,9 +53,10 @@ func (c Code) Severity() Severity {
 	switch c {
 	case CodeRight:
 		return Fine
-	case CodeAlias, CodeNotOnTarget, CodeTable, CodeEarlier:
+	case CodeAlias, CodeNotOnTarget, CodeTable, CodeEarlier, CodeDisabled:
 		// An address can be given to another mailbox: if the directory says so, the list may
-		// say so too. Where it doesn't, another finding of the row is wrong.
+		// say so too. Where it doesn't, another finding of the row is wrong. A disabled
+		// account's mailbox moves with its agency, once people have seen that it is disabled.
 		return Warning
 	default:
 		return Wrong

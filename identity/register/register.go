@@ -33,6 +33,9 @@ type Entry struct {
 	Proposal string         // its id
 	Approved []string       // persons
 	Since    time.Time      // of the standing
+
+	// Disabled are its mailboxes whose accounts were disabled then, as the approvers saw.
+	Disabled []routing.MailboxID
 }
 
 // head is the first document of an entry.
@@ -52,6 +55,8 @@ type head struct {
 	Proposal string           `json:"proposal"`
 	Approved []string         `json:"approved"`
 	Since    time.Time        `json:"since"`
+
+	Disabled []routing.MailboxID `json:"disabled,omitempty"`
 }
 
 const (
@@ -74,6 +79,7 @@ func (e *Entry) Documents(s *routing.State) ([]routing.Document, error) {
 	text, err := json.Marshal(head{
 		ID: l.ID, Agency: l.Agency, Number: l.Number, Made: l.Made, By: l.By, Foreign: l.Foreign, Source: l.Source, Digest: l.Digest(), Rows: len(l.Rows),
 		Standing: e.Standing, Check: e.Check, Checked: e.Checked, Proposal: e.Proposal, Approved: e.Approved, Since: e.Since,
+		Disabled: e.Disabled,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("keep list %s: %w", l.ID, err)
@@ -222,6 +228,7 @@ func read(parts []routing.Document) (Entry, error) {
 	}
 	return Entry{
 		List: l, Standing: h.Standing, Check: h.Check, Checked: h.Checked, Proposal: h.Proposal, Approved: h.Approved, Since: h.Since,
+		Disabled: h.Disabled,
 	}, nil
 }
 

@@ -54,10 +54,11 @@ func Compare(v *View, m *model.Model, s *routing.State, agency routing.AgencyID,
 		out = append(out, d)
 	}
 	listed := make(map[routing.MailboxID]routing.Address)
+	disabled := make(map[routing.MailboxID]bool) // as was seen when its list was approved
 	for _, e := range slices.Backward(entries) { // the newest last
 		if e.Standing == register.Active && e.List.Agency == agency {
 			for _, r := range e.List.Rows {
-				listed[r.ID] = r.Address
+				listed[r.ID], disabled[r.ID] = r.Address, slices.Contains(e.Disabled, r.ID)
 			}
 		}
 	}
@@ -77,7 +78,7 @@ func Compare(v *View, m *model.Model, s *routing.State, agency routing.AgencyID,
 			add(Drift{Kind: Moved, Mailbox: row.Mailbox, Address: row.Addresses[0], To: o.agency})
 			continue
 		}
-		if !o.object.Enabled && row.Kind == routing.KindUser {
+		if !o.object.Enabled && row.Kind == routing.KindUser && !disabled[row.Mailbox] {
 			add(Drift{Kind: Disabled, Mailbox: row.Mailbox, Address: row.Addresses[0]})
 		}
 		was, isListed := listed[row.Mailbox]
