@@ -29,7 +29,28 @@ type fakeIMAP struct {
 	conns map[net.Conn]bool
 	heard bytes.Buffer // all that came since the last forget, of all connections
 	late  []string     // commands behind a refused login
-	taken map[string]int
+	taken []fakeLogin
+
+	secret func(login string) string // nil: "pw-" and the login
+}
+
+// fakeLogin is a login, right or wrong, as the platform saw it.
+type fakeLogin struct {
+	at    time.Time
+	login string
+}
+
+// since returns the logins of an agency from a time on.
+func (f *fakeIMAP) since(at time.Time, agency string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var found []string
+	for _, l := range f.taken {
+		if l.at.After(at) && (strings.HasSuffix(l.login, "@"+agency+".example") || strings.HasSuffix(l.login, "."+agency)) {
+			found = append(found, l.login)
+		}
+	}
+	return found
 }
 
 // fakeLeg is a connection to a fakeIMAP.
@@ -46,7 +67,7 @@ func startFakeIMAP(t testing.TB, id string, config *tls.Config) *fakeIMAP {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fakeIMAP{id: id, addr: ln.Addr().String(), tls: config, conns: make(map[net.Conn]bool), taken: make(map[string]int)}
+	f := &fakeIMAP{id: id, addr: ln.Addr().String(), tls: config, conns: make(map[net.Conn]bool)}
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -86,11 +107,16 @@ func startFakeIMAP(t testing.TB, id string, config *tls.Config) *fakeIMAP {
 	return f
 }
 
+// heardMost is how much of what came is kept.
+const heardMost = 1 << 20
+
 // Read keeps what comes.
 func (l *fakeLeg) Read(p []byte) (int, error) {
 	n, err := l.conn.Read(p)
 	l.f.mu.Lock()
-	l.f.heard.Write(p[:n])
+	if l.f.heard.Len() < heardMost {
+		l.f.heard.Write(p[:n])
+	}
 	l.f.mu.Unlock()
 	return n, err
 }
@@ -190,7 +216,14 @@ func (l *fakeLeg) honest() {
 	}
 	name, password := l.credentials(rest)
 	name = strings.ReplaceAll(name, `\\`, `\`)
-	if password != "pw-"+name {
+	l.f.mu.Lock()
+	l.f.taken = append(l.f.taken, fakeLogin{time.Now(), name})
+	l.f.mu.Unlock()
+	secret := "pw-" + name
+	if l.f.secret != nil {
+		secret = l.f.secret(name)
+	}
+	if password != secret {
 		l.say("%s NO [AUTHENTICATIONFAILED] that is not it\r\n", tag)
 		for {
 			tag, verb, _, ok := l.line()
@@ -205,9 +238,6 @@ func (l *fakeLeg) honest() {
 			l.say("%s BAD not now\r\n", tag)
 		}
 	}
-	l.f.mu.Lock()
-	l.f.taken[name]++
-	l.f.mu.Unlock()
 	l.say("%s OK [CAPABILITY IMAP4rev1 IDLE] logged in\r\n", tag)
 	for {
 		tag, verb, _, ok := l.line()

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-imap/v2/imapclient"
 
@@ -57,6 +58,7 @@ type loginSetup struct {
 	logins string // further lines below logins, in YAML, indented by two
 	setup  setup  // its platforms, if any, take the place of the Dovecots
 	imap   bool   // IMAP alone
+	plain  bool   // without TLS
 }
 
 // protocolsOfLogin are the listeners: all need TLS.
@@ -128,6 +130,13 @@ func (f *loginFront) start(t testing.TB, tlsDir string, s loginSetup) {
 	addrs := make(map[string]string)
 	for _, l := range protocolsOfLogin {
 		if s.imap && l.protocol != "imap" {
+			continue
+		}
+		if s.plain {
+			if l.mode != "implicit" {
+				addrs[l.id] = fmt.Sprintf("127.0.0.1:%d", peers.Port(t))
+				fmt.Fprintf(&b, "    - {id: %s, protocol: %s, address: %q, trusted_nets: [127.9.0.0/16], limits: {connections_per_address: 10000}, tls: {mode: none, required: false}}\n", l.id, l.protocol, addrs[l.id])
+			}
 			continue
 		}
 		addrs[l.id] = fmt.Sprintf("127.0.0.1:%d", peers.Port(t))
@@ -223,6 +232,52 @@ func (p *loginPlatform) markSieve(t testing.TB, login string) {
 // plainSASL is the initial response of SASL PLAIN.
 func plainSASL(user, password string) string {
 	return base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
+}
+
+// plainFor is that of a user who acts for another.
+func plainFor(authorize, user, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte(authorize + "\x00" + user + "\x00" + password))
+}
+
+// spill says something to a listener and reads until it ends the connection. Before, unless up is
+// nil, TLS begins: at once, or when all of up was said.
+func (f *loginFront) spill(t testing.TB, addr string, up []string, text string) string {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", addr, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if len(up) > 0 {
+		// Each answer is waited for, since nothing may stand behind STARTTLS.
+		in := bufio.NewReader(conn)
+		for _, command := range up {
+			fmt.Fprintf(conn, "%s\r\n", command)
+		}
+		for {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				t.Fatalf("%s: %v", addr, err)
+			}
+			if strings.HasPrefix(line, "220 2.0.0") || strings.HasPrefix(line, "+OK Begin") || strings.HasPrefix(line, `OK "Begin`) {
+				break
+			}
+		}
+	}
+	if up != nil {
+		conn = tls.Client(conn, f.tlsConfig())
+	}
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatalf("%s: %v", addr, err)
+	}
+	all, err := io.ReadAll(conn)
+	if err != nil && len(all) == 0 {
+		t.Errorf("%s: %v", addr, err)
+	}
+	return string(all)
 }
 
 // sentinel logs in directly as somebody else, and returns how long the platform's log is behind

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -85,6 +86,7 @@ type setup struct {
 	spool     string // in flow style
 	more      string // further lines at the top level
 	data      string // its data directory; empty: one of its own
+	name      string // empty: node.example.org
 }
 
 // node is mailcutover as a process of its own.
@@ -169,7 +171,7 @@ func (n *node) write(name, text string) {
 // config returns the node's configuration file.
 func (n *node) config() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "node: node.example.org\ndata: %s\napproval: none\nlab: true\n", n.dataDir())
+	fmt.Fprintf(&b, "node: %s\ndata: %s\napproval: none\nlab: true\n", cmp.Or(n.setup.name, "node.example.org"), n.dataDir())
 	if n.setup.redis != "" {
 		fmt.Fprintf(&b, "table: {redis: {url: %q, allow_no_password: true}}\n", n.setup.redis)
 	}
