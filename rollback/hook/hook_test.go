@@ -243,6 +243,22 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// A plan sees that a program has gone since the settings were read.
+func TestAProgramThatIsGoneIsSeen(t *testing.T) {
+	there, gone := command(script(t, "", ":", "")), command(script(t, "", ":", ""))
+	if err := os.Remove(gone.Command[0]); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		do, undo *Hook
+		ok       bool
+	}{{there, nil, true}, {there, there, true}, {gone, there, false}, {there, gone, false}} {
+		if err := (&step{do: test.do, undo: test.undo}).Callable(); (err == nil) != test.ok {
+			t.Errorf("%v, undone by %v: %v", test.do, test.undo, err)
+		}
+	}
+}
+
 func TestEveryHookCanBeUndone(t *testing.T) {
 	for _, k := range Kinds() {
 		if u := k.Undo(); u == "" || u == k || u.Undo() != k {

@@ -129,6 +129,18 @@ func (s *step) Describe() string {
 // usual is how long a hook is expected to take, until more is known of it.
 const usual = 10 * time.Second
 
+// Callable implements operation.Callable, also for what would undo it.
+func (s *step) Callable() error {
+	err := s.do.Check()
+	if err == nil && s.undo != nil {
+		err = s.undo.Check()
+	}
+	if err != nil {
+		return fmt.Errorf("platform %s: %w", s.do.Platform, err)
+	}
+	return nil
+}
+
 // Expected implements operation.Hook.
 func (s *step) Expected() time.Duration { return usual }
 

@@ -113,6 +113,9 @@ func (r *Runner) checks(ctx context.Context, p *Plan, d *prepared, errs []error,
 	} else {
 		add("in doubt", doubtful(n, &d.op, time.Now().Add(d.deadline)), "nothing is in doubt for longer than the deadline")
 	}
+	if len(d.hooks) > 0 {
+		add("hooks", callable(d), "what they call on this node is there")
+	}
 	confirm, cancel := context.WithTimeout(ctx, confirmPatience)
 	add("confirm", r.Table.Confirm(confirm), "what is written is on disk and on all replicas that are configured")
 	cancel()
@@ -122,6 +125,19 @@ func (r *Runner) checks(ctx context.Context, p *Plan, d *prepared, errs []error,
 		all = append(all, c.Check(ctx, p)...)
 	}
 	return all
+}
+
+// callable asks the hooks that will be called whether they could be, on this node.
+func callable(d *prepared) error {
+	var bad []string
+	for i, h := range d.hooks {
+		if c, ok := h.(Callable); ok && d.op.Hooks[i].Status != HookSkipped {
+			if err := c.Callable(); err != nil {
+				bad = append(bad, err.Error())
+			}
+		}
+	}
+	return joined(bad)
 }
 
 func rejoined(n *table.Nodes) error {

@@ -52,6 +52,10 @@ type Hook interface {
 	Undo(ctx context.Context, c Call) (receipt string, err error)
 }
 
+// Callable is a hook that can say, without being called, why it couldn't be: a program that
+// isn't there, say. Plans ask it; nil: nothing is known against it.
+type Callable interface{ Callable() error }
+
 // Call is what a hook is told.
 type Call struct {
 	Operation routing.OperationID

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -57,7 +58,10 @@ type fakeHook struct {
 	external bool
 	undoes   bool
 	patience time.Duration
+	missing  error // it couldn't be called
 }
+
+func (h *fakeHook) Callable() error { return h.missing }
 
 func (h *fakeHook) Name() string { return h.name }
 func (h *fakeHook) Point() Point { return h.point }
@@ -139,6 +143,24 @@ func TestHooks(t *testing.T) {
 
 // A hook that never succeeds ends the operation where it began, with everything undone in
 // reverse order; people can have it left out instead.
+// A plan says that a hook can't be called, unless it is left out.
+func TestAPlanSeesAMissingHook(t *testing.T) {
+	t.Parallel()
+	s := newStage(false)
+	s.hooks[0].(*fakeHook).missing = errors.New("no such program")
+	a := hooked(t, 1, s).nodes[0]
+	for _, without := range [][]string{nil, {"open-ox"}} {
+		p, err := a.Plan(t.Context(), Request{Kind: Cutover, Agency: "police", Who: "tester", Reason: "test", Without: without})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(p.Checks, func(c Check) bool { return c.Name == "hooks" })
+		if i < 0 || p.Checks[i].OK != (without != nil) || p.Checks[i].Informs {
+			t.Errorf("without %v: %+v", without, p.Checks)
+		}
+	}
+}
+
 func TestHookFails(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
