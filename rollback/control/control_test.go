@@ -395,6 +395,9 @@ func TestOnePersonAttestsInAnEmergency(t *testing.T) {
 	if m, _ := b.Replica.State().Member("one"); m.Attested != "one-1" || m.Unconfirmed != "attest-1" {
 		t.Errorf("%+v", m)
 	}
+	if err := b.Evict(t.Context(), b.act(), "one", 0); !errors.Is(err, table.ErrGuard) {
+		t.Errorf("evicted before it is confirmed: %v", err)
+	}
 	b.renew("one", func(r *table.Renewal) { r.Member.Instance = "one-2" })
 	if _, err := b.Finalise(t.Context(), b.act(), []routing.AgencyID{"health"}); !errors.Is(err, routing.ErrUnconfirmed) {
 		t.Errorf("finalised before it is confirmed: %v", err)

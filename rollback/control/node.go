@@ -150,9 +150,11 @@ func (c *Control) fence(ctx context.Context, node routing.NodeID, limit time.Dur
 		}
 		at = table.Fence{Node: node, Instance: m.Instance, Counter: l.Counter, Kind: table.FenceLong}
 		switch {
-		case m.Attested == m.Instance:
+		case m.Dead():
 			at.Kind = table.FenceAttested
 			return at, nil
+		case m.Attested == m.Instance:
+			return at, fmt.Errorf("fence of node %s: %w: one person alone attested that it is dead: a second one has to confirm %s", node, table.ErrGuard, m.Unconfirmed)
 		case l.Instance == m.Instance && l.LongEnd.IsZero():
 			return at, nil
 		}
