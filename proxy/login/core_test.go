@@ -42,6 +42,10 @@ func (d *toy) Serve(c *Conn) (*Session, error) {
 	c.Print("hello\r\n")
 	for {
 		line, err := c.ReadLine(c.Front().LineBytes)
+		if errors.Is(err, ErrLineTooLong) {
+			c.Print("bye long\r\n")
+			return nil, errors.Join(err, c.Flush())
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -238,9 +238,13 @@ func (w *wait) sleep(err error) error {
 	}
 	timer := time.NewTimer(left)
 	defer timer.Stop()
+	gone, stop := t.h.leaving()
+	defer stop()
 	select {
 	case <-w.news:
 	case <-timer.C:
+	case <-gone:
+		return hasLeft(err)
 	case <-t.h.ending:
 		return refuse(CauseDrain, nil)
 	case <-t.h.ctx.Done():

@@ -91,7 +91,7 @@ func TestSessionLimits(t *testing.T) {
 	q.send("LOGIN info@health.example s3cret")
 	q.want("no limit")
 	_ = anna.nc.Close()
-	w.until("a place is free", func() bool { return w.proxy.Counts().Joined == 1 })
+	w.until("a place is free", func() bool { _, n := w.proxy.Sessions(Filter{}, 0); return n == 1 })
 	q.send("LOGIN info@health.example s3cret")
 	q.want("yes")
 }
@@ -535,17 +535,20 @@ func TestClientsThatNeverLogIn(t *testing.T) {
 }
 
 func TestConnectionLimit(t *testing.T) {
-	w := newWorld(t, func(_ *Options, l *Listener, _ []Endpoint) { l.Connections = 1 })
-	w.logIn("anna") // counts while it is joined
-	nc, err := net.Dial("tcp", w.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(patience))
-	b, _ := io.ReadAll(nc)
-	if string(b) != "bye limit false\r\n" {
-		t.Errorf("got %q", b)
+	for name, limit := range map[string]func(*Options, *Listener){
+		"of the listener":            func(_ *Options, l *Listener) { l.Connections = 1 },
+		"of all listeners, together": func(o *Options, _ *Listener) { o.Connections = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(o *Options, l *Listener, _ []Endpoint) { limit(o, l) })
+			p := w.logIn("anna") // counts while it is joined
+			if rest := w.connect().ends(); rest != "bye limit false\r\n" {
+				t.Errorf("got %q", rest)
+			}
+			_ = p.nc.Close()
+			w.until("the place is free", func() bool { return w.server.Connections() == 0 })
+			w.dial()
+		})
 	}
 }
 
@@ -653,5 +656,73 @@ func TestAddresses(t *testing.T) {
 	}
 	if l, _ := w.proxy.Sessions(Filter{Address: netip.MustParseAddr("192.0.2.1")}, 0); len(l) != 1 || l[0].Client.Port() != 4711 {
 		t.Errorf("sessions: %+v", l)
+	}
+}
+
+// A client that leaves while its login waits gives its place to another one, also if more than the
+// login is unread.
+func TestAWaitingClientLeaves(t *testing.T) {
+	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.Waiters = 1 })
+	w.begin()
+	for _, more := range []string{"", "more\r\n"} {
+		p := w.dial()
+		p.send("LOGIN anna s3cret")
+		_, _ = io.WriteString(p.nc, more)
+		w.until("it waits", func() bool { return w.proxy.Counts().Waiting == 1 })
+		_ = p.nc.Close()
+		w.until("its place is free", func() bool { return w.proxy.Counts().Waiting == 0 })
+	}
+	w.until("it is logged", func() bool { return strings.Contains(w.log.String(), "the client has left") })
+	p := w.dial()
+	p.send("LOGIN anna s3cret")
+	_, _ = io.WriteString(p.nc, "one\r\n")
+	w.until("it waits", func() bool { return w.proxy.Counts().Waiting == 1 })
+	w.abort()
+	p.want("yes")
+	p.want("exchange: one")
+	p.send("two")
+	p.want("exchange: two")
+}
+
+func TestIdleSessionsAreTold(t *testing.T) {
+	w := newWorld(t, func(_ *Options, l *Listener, _ []Endpoint) { l.Idle = 30 * time.Millisecond })
+	p := w.dial()
+	p.send("LOGIN anna s3cret")
+	p.want("yes")
+	p.want("bye idle true")
+	if rest := p.ends(); rest != "" {
+		t.Errorf("then %q", rest)
+	}
+	w.until("it is logged", func() bool { return strings.Contains(w.log.String(), "reason=limit") })
+}
+
+// What a client sends that is sent away doesn't take the last words from it by a reset.
+func TestLastWordsArrive(t *testing.T) {
+	ca, err := platformtest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := ca.ServerConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secure := range []bool{false, true} {
+		w := newWorld(t, func(_ *Options, l *Listener, _ []Endpoint) {
+			l.LineBytes = 100
+			if secure {
+				l.Implicit, l.TLS = true, func() *tls.Config { return server }
+			}
+		})
+		p := w.connect()
+		if secure {
+			nc := tls.Client(p.nc, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+			p.nc, p.r = nc, bufio.NewReader(nc)
+		}
+		p.want("hello")
+		p.send(strings.Repeat("x", 64<<10))
+		p.want("bye long")
+		if n, err := p.r.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("TLS %v: then %d bytes, %v", secure, n, err)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -162,6 +163,9 @@ func (s *Server) handle(conn *listen.Conn) (kept bool) {
 			s.p.logConnection(h, err)
 		}
 		h.c.Rest() // wipes what was read
+		if h.speaks(err) {
+			h.c.linger()
+		}
 		_ = h.c.nc.Close()
 		return false
 	}
@@ -196,6 +200,12 @@ func (h *client) ended() error {
 		return errDrain
 	}
 	return nil
+}
+
+// speaks reports whether the client may have been told why it ends, and may still send.
+func (h *client) speaks(err error) bool {
+	return h.conn.Stage() < listen.Cut && !errors.Is(err, ErrQuit) && !errors.Is(err, ErrProxyHeader) &&
+		!errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, net.ErrClosed)
 }
 
 // farewell says the last words where the dialogue hasn't.

@@ -199,12 +199,16 @@ func (s *Session) endWithin(cause Cause, reason string, spread time.Duration) {
 
 // words returns what the client is told at the end, where that can be understood.
 func (s *Session) words() []byte {
-	if s.tracker == nil || !s.tracker.AtStart() {
-		return nil
-	}
 	s.mu.Lock()
 	cause := s.cause
 	s.mu.Unlock()
+	return s.farewell(cause)
+}
+
+func (s *Session) farewell(cause Cause) []byte {
+	if s.tracker == nil || !s.tracker.AtStart() {
+		return nil
+	}
 	return s.dialogue.Farewell(cause, true)
 }
 
@@ -344,11 +348,13 @@ func (o *owner) PlatformGone() {
 	s := (*Session)(o)
 	s.ticket.End()
 	s.mu.Lock()
-	silent := s.cause == CauseMoved && s.dialogue.Ending().Silence > 0
-	joint, spread := s.joint, s.spread
+	cause, joint, spread := s.cause, s.joint, s.spread
 	s.mu.Unlock()
-	if silent {
+	switch {
+	case cause == CauseMoved && s.dialogue.Ending().Silence > 0:
 		joint.EndClient(s.words, randomly(spread)) // the cut has waited for silence
+	case cause == CauseUnknown && joint.By() == splice.ByLimit:
+		joint.EndClient(func() []byte { return s.farewell(CauseIdle) }, 0)
 	}
 }
 

@@ -253,3 +253,33 @@ func (w *wire) Rest() []byte {
 	w.in, w.at, w.out = nil, 0, nil
 	return p
 }
+
+// What a peer that is sent away may still send until it learns of it.
+const (
+	lingerTime  = 500 * time.Millisecond
+	lingerBytes = 1 << 20
+)
+
+// linger ends the direction to the peer, and reads for a moment what still comes: to close a
+// connection with something unread resets it, which takes our last words from the peer.
+func (w *wire) linger() {
+	nc, until := w.nc, time.Now().Add(lingerTime)
+	if t, ok := nc.(*tls.Conn); ok {
+		_ = t.SetWriteDeadline(until)
+		_ = t.CloseWrite()
+		nc = t.NetConn()
+	}
+	half, ok := nc.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || nc.SetReadDeadline(until) != nil {
+		return
+	}
+	p := w.pool.get()
+	defer w.pool.put(p)
+	for total := 0; total < lingerBytes; {
+		n, err := nc.Read(p[:cap(p)])
+		total += n
+		if err != nil {
+			return
+		}
+	}
+}
