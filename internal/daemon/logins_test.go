@@ -286,8 +286,10 @@ func TestMaintenanceEndsSessions(t *testing.T) {
 	c.say("", "* BYE")
 	_ = c.Close()
 	until(t, "its sessions end", func() bool { return len(b.all()) == 0 })
-	if _, answer := b.logIn(t, "imap", "secret"); !strings.HasPrefix(answer, "a NO [UNAVAILABLE]") {
-		t.Errorf("in maintenance a login is answered %q", answer)
+	for protocol, want := range map[string]string{
+		"imap": "* BYE [UNAVAILABLE]", "submission": "421 4.3.2", "pop3": "-ERR [SYS/TEMP]", "sieve": "BYE (TRYLATER)",
+	} {
+		dialNode(t, b.Addr(protocol)).say("", want) // in the place of a greeting
 	}
 }
 
@@ -321,6 +323,15 @@ func TestAutoconfig(t *testing.T) {
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// Clients for logins leave some descriptors for the rest of the node.
+func TestLoginConnections(t *testing.T) {
+	for n, want := range map[uint64]int{0: 1, 100: 1, 128: 1, 1024: 448, 20000: 9500, 1 << 63: 510027366} {
+		if got := loginConnections(n); got != want {
+			t.Errorf("of %d descriptors: %d clients, want %d", n, got, want)
+		}
+	}
 }
 
 func TestCommonOffers(t *testing.T) {

@@ -49,8 +49,9 @@ type Options struct {
 	// HeaderTime is the longest time for a PROXY header. More than 0 if there are ProxyNets.
 	HeaderTime time.Duration
 
-	Connections           int // at once; 0: no limit
-	ConnectionsPerAddress int // the same for one client address; 0: no limit
+	Connections           int    // at once; 0: no limit
+	ConnectionsPerAddress int    // the same for one client address; 0: no limit
+	Quota                 *Quota // of this server and others together; nil: no limit
 
 	// Refusal returns what a connection is told that is refused at once, for the reason
 	// RefusedDrain, RefusedLimit or RefusedAddress. Nothing is said to a peer that has to
@@ -325,9 +326,10 @@ func (s *Server) admit(ctx context.Context, nc net.Conn, connections *sync.WaitG
 	switch l := s.opts.Connections; {
 	case s.Stage() >= Draining:
 		reason = RefusedDrain
-	case l > 0 && len(s.conns) >= l:
+	case l > 0 && len(s.conns) >= l, !s.opts.Quota.take():
 		reason = RefusedLimit
 	case !c.proxied && !s.countAddress(c):
+		s.opts.Quota.give()
 		reason = RefusedAddress
 	default:
 		// The context is made under the lock: what cuts finds both or neither.
@@ -389,6 +391,7 @@ func (s *Server) dismiss(c *Conn) {
 		}
 	}
 	s.mu.Unlock()
+	s.opts.Quota.give()
 	s.observe.ConnectionClosed()
 	s.checkEmpty()
 	c.account.Done()

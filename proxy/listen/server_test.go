@@ -144,6 +144,8 @@ func TestLimits(t *testing.T) {
 	}{
 		{"in all", Options{Connections: 2}, RefusedLimit},
 		{"per address", Options{ConnectionsPerAddress: 2}, RefusedAddress},
+		{"with others", Options{Quota: NewQuota(2)}, RefusedLimit},
+		{"per address, with others", Options{ConnectionsPerAddress: 2, Quota: NewQuota(3)}, RefusedAddress},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := &counts{}

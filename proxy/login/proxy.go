@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"mailcutover/proxy/dial"
+	"mailcutover/proxy/listen"
 	"mailcutover/routing"
 )
 
@@ -28,6 +29,7 @@ type Proxy struct {
 	failures  *failures
 	endpoints atomic.Pointer[map[endpointKey]*endpoint]
 	waiting   atomic.Int64
+	quota     *listen.Quota // of all servers' connections
 	warden    *warden
 	buffers   buffers
 
@@ -75,7 +77,7 @@ func New(o Options) (*Proxy, error) {
 		o.Alarms = silent{}
 	}
 	p := &Proxy{
-		o: o, log: o.Logger, names: n, failures: newFailures(o.Failures),
+		o: o, log: o.Logger, names: n, failures: newFailures(o.Failures), quota: listen.NewQuota(o.Connections),
 		sessions: make(map[string]*Session), mailboxes: make(map[mailboxKey]int), addresses: make(map[netip.Addr]int),
 	}
 	p.endpoints.Store(&map[endpointKey]*endpoint{})

@@ -42,7 +42,7 @@ func (p *Proxy) NewServer(l Listener) (*Server, error) {
 	}
 	o := listen.Options{
 		ID: l.ID, ProxyNets: l.ProxyNets, HeaderTime: s.l.Handshake,
-		Connections: l.Connections, ConnectionsPerAddress: l.ConnectionsPerAddress,
+		Connections: l.Connections, ConnectionsPerAddress: l.ConnectionsPerAddress, Quota: p.quota,
 		Logger: p.log, Observer: l.Observer,
 	}
 	if !l.Implicit {
