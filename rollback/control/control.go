@@ -152,6 +152,11 @@ func (c *Control) change(ctx context.Context, act Act, step string, compute func
 // confirm makes sure that what was stored can't be lost any more.
 func (c *Control) confirm(ctx context.Context, what string) error {
 	err := c.persist(ctx, func() error { return c.Table.Confirm(ctx) })
+	if errors.Is(err, table.ErrRegressed) {
+		// Perhaps of another change, from before a failover, which is told once. Of this one
+		// it is told again.
+		err = c.persist(ctx, func() error { return c.Table.Confirm(ctx) })
+	}
 	if err != nil {
 		return fmt.Errorf("%s: stored, but not known to be durable: %w", what, err)
 	}

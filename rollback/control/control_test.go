@@ -416,6 +416,34 @@ func TestOnePersonAttestsInAnEmergency(t *testing.T) {
 	}
 }
 
+// regressed is a table that says of a change so many times that it is lost.
+type regressed struct {
+	table.Table
+	left int
+}
+
+func (r *regressed) Confirm(ctx context.Context) error {
+	if r.left--; r.left >= 0 {
+		return fmt.Errorf("%w: revision 7 of term 1", table.ErrRegressed)
+	}
+	return r.Table.Confirm(ctx)
+}
+
+// What another change lost in a failover long ago doesn't make a lock look lost; what is said
+// again, does.
+func TestAnOldLossIsNoneOfALock(t *testing.T) {
+	b := newBench(t)
+	b.add("health")
+	b.Table = &regressed{b.table, 1}
+	if _, err := b.Lock(t.Context(), b.act(), []routing.AgencyID{"health"}, false); err != nil {
+		t.Error(err)
+	}
+	b.Table = &regressed{b.table, 2}
+	if _, err := b.Unlock(t.Context(), b.act(), []routing.AgencyID{"health"}); !errors.Is(err, table.ErrRegressed) {
+		t.Errorf("lost: %v", err)
+	}
+}
+
 // One person's word doesn't end a rejoin, which waits for the node: what it has seen may be
 // what the table lost. The second person's word is taken meanwhile.
 func TestARejoinWaitsForTheSecondPerson(t *testing.T) {
