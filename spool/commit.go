@@ -32,7 +32,7 @@ func (s *Store) group(jobs []*job) {
 			s.synced = time.Since(began)
 			if err != nil {
 				s.fail(fmt.Errorf("fsync the journal: %w", err))
-				err = diskError("spool: fsync the journal", err)
+				err = fmt.Errorf("%w: %w", ErrUnsure, diskError("spool: fsync the journal", err))
 				s.abandon()
 			}
 		}

@@ -12,6 +12,9 @@ var (
 	ErrFull = errors.New("spool full")
 	// ErrBroken: the disk failed; nothing new is taken until Resume: 451.
 	ErrBroken = errors.New("spool out of service")
+	// ErrUnsure, with ErrBroken: a commit of which nobody knows whether it is on the disk. The
+	// message comes all the same if the process ends before the journal has another segment.
+	ErrUnsure = errors.New("may be on the disk all the same")
 	// ErrAdopted: the spool belongs to another node now.
 	ErrAdopted = errors.New("spool was adopted by another node")
 	// ErrUnknown: there is no such message or recipient, or it has ended.

@@ -427,3 +427,35 @@ func TestConcurrentUse(t *testing.T) {
 	}
 	s.Close()
 }
+
+// A message whose commit failed at the journal's fsync is found if the process ends before
+// there is another segment: only its commit says that this may be.
+func TestACommitOfWhichNobodyKnows(t *testing.T) {
+	disk := memdisk.New()
+	s := openStore(t, Options{Disk: disk, manual: true})
+	defer s.Close()
+	accept(t, s, "kept", rcpt("anna", "health", StateHeld))
+	disk.Fail(func(op memdisk.Op, _ string) error {
+		if op == memdisk.OpSync {
+			return syscall.EIO
+		}
+		return nil
+	})
+	env := envelope(t)
+	in, err := s.Begin(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Discard()
+	if err := in.Commit(t.Context(), []Recipient{rcpt("bert", "health", StateHeld)}); !errors.Is(err, ErrUnsure) || !errors.Is(err, ErrBroken) {
+		t.Fatalf("told %v, want that nobody knows", err)
+	}
+	if _, err := send(t, s, "x", rcpt("bert", "health", StateHeld)); !errors.Is(err, ErrBroken) || errors.Is(err, ErrUnsure) {
+		t.Errorf("after it: %v, want that nothing is taken", err)
+	}
+	after := openStore(t, Options{Disk: disk.Restart(memdisk.LoseNothing), manual: true})
+	defer after.Close()
+	if _, err := after.Get(env.Transaction); err != nil {
+		t.Errorf("the message is gone, and need not have been named: %v", err)
+	}
+}

@@ -106,7 +106,8 @@ func (in *Incoming) spill() {
 }
 
 // Commit makes the message durable, with its recipients. When it returns nil it is on
-// the disk, and is found after any crash. After ErrFull or ErrBroken nothing is kept. If
+// the disk, and is found after any crash. After ErrFull or ErrBroken nothing is kept, after
+// ErrUnsure perhaps. If
 // ctx has ended nothing is begun; once it began its end is awaited, because only then it
 // is known.
 func (in *Incoming) Commit(ctx context.Context, rcpts []Recipient) error {

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"mailcutover/ledger"
@@ -30,8 +31,15 @@ func (m *message) keep(ctx context.Context, save func(context.Context, []spool.R
 		}
 	}
 	if err := save(ctx, rcpts); err != nil {
+		a := ledger.Answer{Result: ledger.ResultNotSent}
+		if errors.Is(err, spool.ErrUnsure) {
+			a = ledger.Answer{Result: ledger.ResultNotAcknowledged, Text: "perhaps in the spool, and the sender is told to come again"}
+			for _, r := range to {
+				m.log(slog.LevelWarn, "message not acknowledged: a copy may be in the spool", &r.decision, "error", err)
+			}
+		}
 		if m.Ledger != nil {
-			m.Ledger.Outcome(k.note, ledger.Answer{Result: ledger.ResultNotSent})
+			m.Ledger.Outcome(k.note, a)
 		}
 		return err
 	}

@@ -34,6 +34,7 @@ type oracle struct {
 	opened   map[routing.AgencyID]int
 	shut     map[routing.AgencyID]bool   // everybody was told that it is locked
 	intended map[string]intended         // by transaction: the last intent
+	asked    map[string]time.Time        // by message: when its sender named a recipient last
 	kept     map[string]bool             // transactions and recipients that a spool was to take
 	version  map[routing.AgencyID]int    // of the newest list by which mail went, or that was told
 	local    map[markOf]time.Time        // since when a node itself has locked an agency
@@ -110,7 +111,7 @@ func newOracle(r *Run) *oracle {
 		mail: map[string]map[string]*copies{}, named: map[string]int{}, of: map[string]string{}, unnamed: map[string]bool{},
 		sent: map[string][]string{}, chain: map[routing.AgencyID]*chain{}, answers: map[version]string{}, marks: map[markOf]routing.Epoch{},
 		backlog: map[boxOf][]*held{}, opened: map[routing.AgencyID]int{}, shut: map[routing.AgencyID]bool{}, said: map[routing.AgencyID]string{},
-		intended: map[string]intended{}, local: map[markOf]time.Time{}, version: map[routing.AgencyID]int{}, kept: map[string]bool{},
+		intended: map[string]intended{}, local: map[markOf]time.Time{}, version: map[routing.AgencyID]int{}, kept: map[string]bool{}, asked: map[string]time.Time{},
 	}
 	for _, a := range r.agencies {
 		o.chain[a.id] = &chain{at: -1, current: a.source}
@@ -139,6 +140,9 @@ func (o *oracle) told(id, rcpt, node string, code int) {
 	c := o.copies(id, rcpt)
 	c.custody, c.since = node, time.Now()
 }
+
+// names is a sender that names a message's recipients to a node. mu is held.
+func (o *oracle) names(id string) { o.asked[id] = time.Now() }
 
 // lost is a dot whose answer the sender didn't get. mu is held.
 func (o *oracle) lost(id string) {
@@ -382,7 +386,7 @@ func (o *oracle) arrived(a accepted, rcpt string) {
 	for b, list := range o.backlog {
 		if known && b.node == by.node && o.run.boxes[b.key] == rcpt && !o.kept[a.transaction+" "+rcpt] {
 			for _, h := range list {
-				if !h.arrived && h.at.Before(by.at) {
+				if !h.arrived && h.at.Before(o.asked[a.message]) {
 					o.w.violated("I9", "%s brings %s to %s, straight, while %s waits there since %.3f s", b.node, a.transaction, a.rcpt, h.transaction, h.at.Sub(o.w.began).Seconds())
 				}
 			}

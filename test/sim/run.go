@@ -140,7 +140,7 @@ func (r *Run) build(nodes int) {
 	for i := range nodes {
 		r.addMachine(fmt.Sprintf("mx%d", i+1), routing.NodeID(fmt.Sprintf("mx%d", i+1)))
 	}
-	r.senders = &sender{w: r.World, addr: netip.MustParseAddr("198.51.100.7"), pick: r.anyNode, told: r.oracle.told, lost: r.oracle.lost}
+	r.senders = &sender{w: r.World, addr: netip.MustParseAddr("198.51.100.7"), pick: r.anyNode, told: r.oracle.told, names: r.oracle.names, lost: r.oracle.lost}
 }
 
 // addMachine makes another machine, for a process of a node, which is not started yet.

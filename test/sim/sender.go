@@ -25,6 +25,7 @@ type sender struct {
 	addr  netip.Addr
 	pick  func() *machine // the node to try; nil: none is up
 	told  func(id, rcpt, node string, code int)
+	names func(id string) // its recipients are named
 	lost  func(id string) // the dot was sent, and no answer came
 	open  int             // messages not yet taken
 	ports uint16
@@ -178,6 +179,7 @@ func (d *dialogue) answered(c *conn, reply string) {
 		for _, r := range d.asked {
 			text += "RCPT TO:<" + r + ">\r\n"
 		}
+		d.s.names(d.m.id)
 		d.say(c, text)
 	case stepMail:
 		if bad {
