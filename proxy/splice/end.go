@@ -20,7 +20,7 @@ func (j *Joint) settle(n news) {
 	if n&expired != 0 {
 		j.limit() // a byte may have moved since
 	}
-	if n&expired != 0 && j.late() {
+	if n&expired != 0 && j.late(time.Since(j.e.born)) {
 		if j.by != ByUnknown || j.isCut() || j.blocked() {
 			j.because(ByLimit, nil)
 			j.shutAll()
@@ -262,10 +262,10 @@ func (j *Joint) blocked() bool {
 	return j.up.buf != nil || j.down.buf != nil || j.client.holds() || j.platform.holds()
 }
 
-// late reports whether the deadline is over.
-func (j *Joint) late() bool {
+// late reports whether the deadline is over, so long after the engine's start.
+func (j *Joint) late(now time.Duration) bool {
 	d := j.deadline.Load()
-	return d != 0 && int64(time.Since(j.e.born)) >= d
+	return d != 0 && int64(now) >= d
 }
 
 // shutAll ends both sides without more ado.

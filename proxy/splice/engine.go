@@ -295,9 +295,10 @@ func (e *Engine) sweep() {
 		case <-t.C:
 		}
 		var late []*Joint
+		now := time.Since(e.born)
 		e.mu.Lock()
 		for _, p := range e.table {
-			if p.j != nil && p.j.late() {
+			if p.j != nil && p.j.late(now) {
 				late = append(late, p.j)
 			}
 		}
