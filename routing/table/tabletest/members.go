@@ -266,6 +266,10 @@ func testFences(t *testing.T, open opener) {
 	refused(t, tb, c(table.Guard{Drained: drained, Applied: armed, Fenced: []table.Fence{n2.fence(table.FenceLong)}}), table.ErrGuard)
 	refused(t, tb, c(table.Guard{Applied: armed, Fenced: []table.Fence{n2.fence(table.FenceLong)}}), table.ErrGuard)
 	n2.follow()
+	n2.r.Short = 30 * time.Second
+	n2.granted()
+	refused(t, tb, c(table.Guard{Drained: drained, Applied: armed, Fenced: []table.Fence{n2.fence(table.FenceShort)}}), table.ErrGuard) // its lease lasts
+	n2.r.Short = 10 * time.Millisecond
 	n2.granted()
 	f := n2.fence(table.FenceShort)
 	wrong := f

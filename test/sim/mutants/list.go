@@ -222,7 +222,7 @@ var mutants = []mutant{
 	except(one("fence", "the runner doesn't look at the lease's end", members, "if more := end.Sub(n.Time); more >= 0 {", "if more := end.Sub(n.Time); more >= 0 && false {"),
 		"./rollback/operation", "TestAFenceWaitsForTheTablesClock", "The counter stands still for longer than any lease; and the script looks."),
 	except(one("fence", "the script doesn't look at the lease's end", change, shortLua, "return l.short == 0 and l.taken == term or hasApplied(l, need)"),
-		"./routing/redistable", "TestScriptsDoAsTheBook", "The runner looks, and waits for longer."),
+		contract, suite, "The runner looks, and waits for longer."),
 	one("fence", "the runner takes the short one for who doesn't know of the arming", members, "if !knows(n, &l, w.base) {", "if false {"),
 	except(one("fence", "the script takes the short one for who doesn't know of the arming", change, shortLua, "return now > over(l, l.short)"),
 		contract, suite, "The runner takes the long one."),
