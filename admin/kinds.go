@@ -47,6 +47,7 @@ func kinds() []*kind {
 		switchKind(operation.Rollback, "bring an agency, and its pilot groups on the target, back to its source platform"),
 		remapKind(),
 		listKind(),
+		retireKind(),
 		{
 			name: "publish", right: mayOperate, needs: []string{"operation", "replica"},
 			about:   "open a committed operation without the word of a replica of the table's server that is proven dead",

@@ -47,7 +47,7 @@ func newPropose(c *connection) *cobra.Command {
 	var p admin.NewProposal
 	cmd := c.command(&cobra.Command{
 		Use: "propose KIND", Short: "Propose something that others have to approve", Args: cobra.ExactArgs(1),
-		Long: "Propose something that others have to approve: cutover, rollback, unlock, finalise,\n" +
+		Long: "Propose something that others have to approve: cutover, rollback, retire, unlock, finalise,\n" +
 			"publish, without-hook, drop-spooled, evict, attest, reconcile, end-rejoin,\nnames-complete. A remap is " +
 			"proposed with its list: mailcutover mailbox import --remap.",
 		Example: "  mailcutover operation propose cutover --agency health --reason 'wave 3'",

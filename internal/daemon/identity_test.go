@@ -442,6 +442,61 @@ func TestDirectoryAtWork(t *testing.T) {
 	}
 }
 
+// A mailbox that the directory doesn't know any more keeps its agency from being cut over, until
+// people take it out.
+func TestRetire(t *testing.T) {
+	ldif := unit("health") + unit("tax")
+	for n := 1; n <= 3; n++ {
+		ldif += person(n, "health")
+	}
+	slapd := peers.StartSlapd(t, peers.SlapdOptions{LDIF: ldif})
+	b, who := newIdentityBench(t, slapd, "")
+	ctx := t.Context()
+	a, err := who.planner.AddAgency(ctx, admin.NewAgency{ID: "health", Source: "exchange", Target: "ox", Domains: []string{"health.example"}, Reason: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := who.operator.Directories(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	made, err := who.planner.Generate(ctx, "health", false)
+	if err != nil || len(made.Lists) != 1 {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	b.activate(who, admin.ListFile{Agency: "health", Name: "1", Content: []byte(made.Lists[0].CSV)})
+	b.arm()
+	retire := admin.NewProposal{Kind: "retire", Agency: "health", ExpectedEpoch: a.Epoch, Reason: "left"}
+	_, err = who.operator.Propose(ctx, retire)
+	b.problem(err, http.StatusConflict, "the directory knows all of its mailboxes")
+	write(t, slapd, func(c *ldap.Conn) error {
+		return c.Del(ldap.NewDelRequest("cn=person 2,ou=health,dc=example,dc=org", nil))
+	})
+	if _, err := who.operator.Directories(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	if c := b.cutoverCheck(t); c.OK || !strings.Contains(c.Text, "p0002@health.example: the directory doesn't know the mailbox any more") {
+		t.Errorf("%+v", c)
+	}
+	p, err := who.operator.Propose(ctx, retire)
+	if err != nil || !strings.Contains(p.Text, "p0002@health.example, mailbox "+mailboxID(2).String()) {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if _, err := who.approver.Approve(ctx, p.ID, p.Digest, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := who.operator.StartProposal(ctx, p.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.until("the mailbox gone", func() bool {
+		d := b.gate.Address("p0002@health.example")
+		other := b.gate.Address("p0001@health.example")
+		return d.Reason == routing.ReasonNoSuchName && other.Deliver()
+	})
+	if c := b.cutoverCheck(t); !c.OK {
+		t.Errorf("%+v", c)
+	}
+}
+
 // audited writes the audit log as it is exported.
 func (b *bench) audited(w *strings.Builder) (int, error) {
 	files, err := filepath.Glob(filepath.Join(filepath.Dir(b.path), "data", "audit", "*"))
