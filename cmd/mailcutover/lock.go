@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -186,7 +187,7 @@ func newEmergencyCommand(c *connection) *cobra.Command {
 				return err
 			}
 			return c.show(cmd, e, func(w io.Writer) {
-				fmt.Fprintf(w, "emergency %s of agency %s is confirmed; nothing opened or closed by that\nundo: there is none\n", e.ID, strings.Join(e.Agencies, ", "))
+				fmt.Fprintf(w, "emergency %s (%s) is confirmed; nothing opened or closed by that\nundo: there is none\n", e.ID, strings.Join(append(slices.Clone(e.Agencies), e.Nodes...), ", "))
 			})
 		})
 	addReason(done, &reason)

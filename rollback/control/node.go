@@ -62,8 +62,8 @@ func (c *Control) attest(ctx context.Context, act Act, node routing.NodeID, inst
 }
 
 // fallsSilent returns once an instance's short lease is over, or its counter has stood still for
-// as long as a renewal may take; ErrLives if it renews meanwhile. Of another instance it says
-// nothing.
+// as long as a renewal may take; ErrLives if it renews meanwhile. Of an instance without a
+// lease it says nothing.
 func (c *Control) fallsSilent(ctx context.Context, node routing.NodeID, instance routing.InstanceID) error {
 	began, counter := time.Now(), uint64(0)
 	for first := true; ; first = false {
@@ -71,10 +71,7 @@ func (c *Control) fallsSilent(ctx context.Context, node routing.NodeID, instance
 		if err != nil {
 			return err
 		}
-		_, l, err := find(&n, node)
-		if err != nil {
-			return err
-		}
+		l := n.Leases[node]
 		switch {
 		case l.Instance != instance || l.Server != n.Server || l.GivenUp() || !n.Time.Before(l.ShortEnd):
 			return nil
