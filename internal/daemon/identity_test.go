@@ -497,6 +497,65 @@ func TestRetire(t *testing.T) {
 	}
 }
 
+// Directories come, change and go by a reload.
+func TestReloadDirectories(t *testing.T) {
+	ldif := unit("health") + unit("tax")
+	for n := 1; n <= 10; n++ {
+		ldif += person(n, "health")
+	}
+	slapd := peers.StartSlapd(t, peers.SlapdOptions{LDIF: ldif})
+	b, who := newIdentityBench(t, slapd, "")
+	ctx := t.Context()
+	if _, err := who.planner.AddAgency(ctx, admin.NewAgency{ID: "health", Source: "exchange", Target: "ox", Domains: []string{"health.example"}, Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	reload := func(change func(string) string) {
+		t.Helper()
+		text, err := os.ReadFile(b.path)
+		if err == nil {
+			err = os.WriteFile(b.path, []byte(change(string(text))), 0o600)
+		}
+		if err == nil {
+			_, err = b.Reload(ctx)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	lists := func(want int) {
+		t.Helper()
+		made, err := who.planner.Generate(ctx, "health", true)
+		if err != nil || len(made.Lists) != want {
+			t.Fatalf("%d lists, %v; want %d", len(made.Lists), err, want)
+		}
+	}
+	lists(1)
+	before := b.desk()
+	reload(func(s string) string { return s }) // nothing changes, so what was read stays
+	if b.desk() != before {
+		t.Error("the same settings read the directories anew")
+	}
+	reload(func(s string) string { return strings.Replace(s, "list_rows: 20", "list_rows: 5", 1) })
+	lists(2)
+	slapd.Stop()
+	if _, err := who.operator.Directories(ctx, true); err == nil {
+		t.Error("a directory that is away was read")
+	}
+	if b.alarm("directory-unread") == "" {
+		t.Errorf("no alarm: %+v", b.alarms.List())
+	}
+	reload(func(s string) string { return s[:strings.Index(s, "identity:")] })
+	_, err := who.planner.Generate(ctx, "health", false)
+	b.problem(err, http.StatusConflict, "no directories are configured")
+	if text := b.alarm("directory-unread"); text != "" {
+		t.Errorf("alarm of a directory that isn't configured any more: %s", text)
+	}
+	b.arm()
+	if c := b.cutoverCheck(t); c.OK || !strings.Contains(c.Text, "only in a lab") {
+		t.Errorf("%+v", c)
+	}
+}
+
 // audited writes the audit log as it is exported.
 func (b *bench) audited(w *strings.Builder) (int, error) {
 	files, err := filepath.Glob(filepath.Join(filepath.Dir(b.path), "data", "audit", "*"))
