@@ -194,6 +194,30 @@ func testAbove(t *testing.T, open opener) {
 }
 
 // A table that went back is known by what its nodes have seen.
+// A node that has renewed in a new term has to report anew what it has drained.
+func testReportsOfATerm(t *testing.T, open opener) {
+	tb, pos := begun(t, open)
+	n := newNode(t, tb, pos, "n1")
+	n.granted()
+	change(t, tb, table.Change{ID: "add", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{agency(t, "health").Arm()}})
+	drained := []table.AgencyEpoch{{Agency: "health", Epoch: current(t, tb, "health").Epoch}}
+	n.follow()
+	n.r.Drained = drained
+	n.granted()
+	change(t, tb, table.Change{ID: "raise", Incarnation: pos.Incarnation, Term: 7, Guard: table.Guard{EndRejoin: true}})
+	n.follow()
+	n.r.Drained = nil
+	n.granted()
+	c := func(id string) table.Change {
+		return table.Change{ID: id, Incarnation: pos.Incarnation, Term: 7, Guard: table.Guard{Drained: drained},
+			Freezes: []routing.Freeze{{Agency: "health", Who: "x", Reason: "x"}}}
+	}
+	refused(t, tb, c("early"), table.ErrGuard)
+	n.r.Drained = drained
+	n.granted()
+	change(t, tb, c("reported"))
+}
+
 func testWentBack(t *testing.T, open opener) {
 	tb, pos := begun(t, open)
 	n1, n2 := newNode(t, tb, pos, "n1"), newNode(t, tb, pos, "n2")

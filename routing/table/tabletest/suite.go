@@ -59,6 +59,7 @@ func Run(t *testing.T, open func(t *testing.T) table.Table, hooks Hooks) {
 		{"guards look at the nodes", testGuards},
 		{"fences stand in for silent nodes", testFences},
 		{"changes carry the term", testTerm},
+		{"reports of an earlier term don't count", testReportsOfATerm},
 		{"operations, freezes and documents are compared and set", testShared},
 		{"records that were lost close agencies", testAbove},
 		{"table that went back waits for its nodes", testWentBack},

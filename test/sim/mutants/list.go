@@ -200,7 +200,7 @@ var mutants = []mutant{
 	except(one("guards", "the script doesn't ask for drained nodes", change, oldReport, "if false then"),
 		contract, suite, "The runner asks before it sends. The script is for what comes in between: a node that registers or restarts, and a runner that was stopped."),
 	except(one("guards", "old reports count after a failover", change, oldReport, "if instance ~= m.instance or not c or c < 0 then"),
-		"./routing/redistable", "TestScriptsDoAsTheBook", "The runner takes no report that was made to another server."),
+		contract, suite, "The runner takes no report that was made to another server."),
 	except(one("guards", "the runner doesn't ask for drained nodes", members, byRunner, "if _ = d; false {"),
 		"./rollback/operation", "TestSilentMembers|TestAcrossNodes|TestFences", "The script asks when it commits; the operation would go on to its hooks too early."),
 	except(one("guards", "a frozen agency is begun", change, "if redis.call('HEXISTS', KEYS[12], '*') == 1 or redis.call('HEXISTS', KEYS[12], ARGV[i]) == 1 then", "if false then"),
