@@ -268,6 +268,40 @@ func TestUndoFails(t *testing.T) {
 	}
 }
 
+// A hook that is being undone is interrupted when the next operation begins: it would close
+// what that one opens.
+func TestUndoEndsWhereTheNextOperationBegins(t *testing.T) {
+	t.Parallel()
+	s := newStage(false)
+	s.fails["do forward"], s.fails["undo close-exchange"] = 1, -1
+	for _, h := range s.hooks {
+		h.(*fakeHook).patience = 0
+	}
+	a := hooked(t, 1, s).nodes[0]
+	op, err := a.run(Cutover, "police")
+	if err == nil {
+		t.Fatalf("%+v", op)
+	}
+	s.mu.Lock()
+	s.hang["undo close-exchange"] = true
+	s.mu.Unlock()
+	before := s.lines()
+	undone := make(chan error, 1)
+	go func() { undone <- a.Undo(t.Context(), op.ID, "close-exchange", "ben", "again", false) }()
+	for s.lines() == before {
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := a.run(Cutover, "police"); err != nil {
+		t.Error(err)
+	}
+	if err := <-undone; !errors.Is(err, ErrEpoch) {
+		t.Errorf("undone: %v", err)
+	}
+	if len(a.alarms.list()) != 1 {
+		t.Errorf("alarms %q", a.alarms.list())
+	}
+}
+
 // What people undid by hand is noted without a call; and nothing is undone once the agency
 // has moved.
 func TestUndoneByHandOrTooLate(t *testing.T) {

@@ -38,21 +38,14 @@ func (r *Runner) Undo(ctx context.Context, id routing.OperationID, hook, who, re
 	case !rec.Ended || h.Status != HookUndoFailed:
 		return fail(fmt.Errorf("%w: it is %s, at step %s: there is nothing to undo", ErrHook, h.Status, op.Step))
 	}
-	s := r.Replica.State()
-	for _, id := range op.Agencies {
-		if byHand {
-			break
-		}
-		a, _ := s.Agency(id)
-		if left := op.Begun[id].Number; a.Operation != "" || !a.Phase.Open() || a.Phase.OnTarget() != op.Kind.from().OnTarget() && op.Kind.moves() || movedSince(&a, left) {
-			return fail(fmt.Errorf("%w: agency %s is in phase %s, epoch %s, and something has happened to it since: look whether it is still wanted, and undo it by hand", ErrEpoch, id, a.Phase, a.Epoch))
-		}
-	}
 	receipt := reason
 	if !byHand {
+		if err := r.asLeft(&op); err != nil {
+			return fail(err)
+		}
 		u := r.newRun(op, newHandle(op, func(error) {}), nil)
 		u.rev = rec.Revision
-		if _, receipt, err = u.undo(ctx, hook); err != nil {
+		if receipt, err = u.undoAsLeft(ctx, hook); err != nil {
 			return fail(err)
 		}
 	}
@@ -61,7 +54,7 @@ func (r *Runner) Undo(ctx context.Context, id routing.OperationID, hook, who, re
 	if err != nil {
 		return fail(err)
 	}
-	pos := s.Position()
+	pos := r.Replica.State().Position()
 	if _, err := r.Table.Change(ctx, table.Change{
 		ID: uuid.NewString(), Incarnation: pos.Incarnation, Term: pos.Term, Operations: []routing.Operation{next},
 		Who: who, What: "undo hook " + hook + " of " + string(op.Kind), Reason: reason,
@@ -77,6 +70,45 @@ func (r *Runner) Undo(ctx context.Context, id routing.OperationID, hook, who, re
 	}
 	r.Alarms.Clear((&run{op: op}).hookAlarm(hook))
 	return nil
+}
+
+// asLeft returns an ErrEpoch unless the agencies are as the abort left them.
+func (r *Runner) asLeft(op *Operation) error {
+	s := r.Replica.State()
+	for _, id := range op.Agencies {
+		a, _ := s.Agency(id)
+		if left := op.Begun[id].Number; a.Operation != "" || !a.Phase.Open() || a.Phase.OnTarget() != op.Kind.from().OnTarget() && op.Kind.moves() || movedSince(&a, left) {
+			return fmt.Errorf("%w: agency %s is in phase %s, epoch %s, and something has happened to it since: look whether it is still wanted, and undo it by hand", ErrEpoch, id, a.Phase, a.Epoch)
+		}
+	}
+	return nil
+}
+
+// undoAsLeft calls what undoes a hook, and interrupts it when something happens to an agency
+// meanwhile: the next operation may want what it takes back.
+func (u *run) undoAsLeft(ctx context.Context, hook string) (receipt string, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	op := u.op
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		for ctx.Err() == nil {
+			if u.asLeft(&op) != nil {
+				cancel()
+			}
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+	}()
+	_, receipt, err = u.undo(ctx, hook)
+	cancel()
+	<-watched
+	if moved := u.asLeft(&op); moved != nil {
+		return "", fmt.Errorf("while it was called: %w", moved)
+	}
+	return receipt, err
 }
 
 // movedSince reports whether an agency's record has another epoch than the abort gave it, one
