@@ -13,6 +13,8 @@ import (
 	"mailcutover/admin"
 	"mailcutover/admin/admintest"
 	"mailcutover/approval"
+	"mailcutover/identity/register"
+	"mailcutover/routing"
 )
 
 func TestMain(m *testing.M) {
@@ -31,12 +33,16 @@ func TestMain(m *testing.M) {
 //	oldspool DIR NODE        makes a spool of another node, with a message in it
 //	as PERSON                takes the token of anna, ben or carla for what follows
 //	session ID PROTOCOL LOGIN AGENCY  lets a client be logged in
+//	list AGENCY              puts the id of the agency's newest list into $LIST
 //	proposal AGENCY          puts the id and the digest of the agency's last proposal into $PROPOSAL and $DIGEST
 func TestCommands(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/commands",
 		Setup: func(env *testscript.Env) error {
 			n := admintest.Start(env.T().(testing.TB), func(o *admin.Options) {
+				if strings.Contains(env.WorkDir, "lists") {
+					admintest.Directory(env.T().(testing.TB), 3, o.Replica.State, o)
+				}
 				o.Lab = strings.Contains(env.WorkDir, "lab")
 				if strings.Contains(env.WorkDir, "required") {
 					o.Approval = "required"
@@ -60,6 +66,7 @@ func TestCommands(t *testing.T) {
 			"oldspool":  oldSpool,
 			"as":        as,
 			"proposal":  proposal,
+			"list":      newestList,
 			"session": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Value("node").(*admintest.Node).Sessions.Add(admin.Session{
 					ID: args[0], Protocol: args[1], Login: args[2], Agency: args[3], Platform: admintest.Source, State: "joined", Client: "192.0.2.7:4711",
@@ -88,6 +95,15 @@ func proposal(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Setenv("DIGEST", p.Digest().String())
 		}
 	}
+}
+
+// newestList finds the newest list of an agency.
+func newestList(ts *testscript.TestScript, _ bool, args []string) {
+	entries, unreadable := register.Lists(ts.Value("node").(*admintest.Node).Replica.State(), routing.AgencyID(args[0]))
+	if len(entries) == 0 || len(unreadable) > 0 {
+		ts.Fatalf("%d lists, %v", len(entries), unreadable)
+	}
+	ts.Setenv("LIST", entries[0].List.ID)
 }
 
 // status runs a command and compares its exit code.
