@@ -9,8 +9,8 @@
 // ends with an error that names the package. A bar that isn't reached is printed as NO and
 // makes the exit status 2; something that can't be measured makes it 1.
 //
-//	make bench                      # about five minutes
-//	go run ./bench -quick           # a minute and a half: fewer and shorter rounds
+//	make bench                      # about a quarter of an hour
+//	go run ./bench -quick           # five minutes: fewer and shorter rounds
 //	go run ./bench -only throughput # one part: throughput, idle, table, spool, identity, switch or logins
 //	go run ./bench -json
 //	go run ./bench -profile DIR     # profiles of mailcutover under the load, nothing compared
