@@ -376,8 +376,15 @@ func (o *oracle) spooled(node string, e *spool.Entry) {
 	o.sent[node] = append(o.sent[node], string(e.Transaction))
 	if e.State == spool.StateHeld {
 		b := boxOf{node, e.Key}
-		o.backlog[b] = append(o.backlog[b], &held{e.Transaction, e.Sequence, time.Now(), false})
+		o.backlog[b] = append(o.backlog[b], &held{e.Transaction, e.Sequence, time.Now(), o.there(string(e.Transaction), o.run.boxes[e.Key])})
 	}
+}
+
+// there reports whether a platform has a transaction's message for a recipient already: what
+// comes of it later is a second copy.
+func (o *oracle) there(transaction, rcpt string) bool {
+	message, known := o.of[transaction]
+	return known && slices.ContainsFunc(o.copies(message, rcpt).accepted, func(a accepted) bool { return a.transaction == transaction })
 }
 
 // arrived holds a delivery against the order of acceptance (I8, I9).
