@@ -213,7 +213,6 @@ func digest() (string, error) {
 }
 
 var (
-	scene   = regexp.MustCompile(`(?m)^    --- FAIL: TestScenes/(\S+)`)
 	failed  = regexp.MustCompile(`seed (\d+): [0-9.]+ s: (\w+):`)
 	broken  = regexp.MustCompile(`seed (\d+): (fill|not all)`)
 	running = regexp.MustCompile(`=== RUN +TestSeeds/seed_(\d+)`)
