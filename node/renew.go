@@ -34,7 +34,7 @@ func (k *Keeper) round(ctx context.Context) time.Duration {
 		k.note(nil, errors.New("the table was not read yet"))
 		return soon / 5
 	}
-	if k.lags() {
+	if k.lags() && !k.wentBack(ctx) {
 		k.note(nil, fmt.Errorf("%w: it is told revision %d, and has %d", errLag, k.told.Revision, k.o.Replica.State().Position().Revision))
 		return soon
 	}
@@ -211,6 +211,20 @@ func (k *Keeper) tell(pos routing.Position) {
 // stood.
 func (k *Keeper) lags() bool {
 	return !k.caughtUp() && k.o.Now().Sub(k.toldAt) > k.o.Lease.Armed
+}
+
+// wentBack reports whether the table stands below where it told that it does: another server
+// has lost what was told. Nobody can follow to there any more, and the renewal that says so
+// begins the rejoin.
+func (k *Keeper) wentBack(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*soon)
+	defer cancel()
+	n, err := k.o.Table.Nodes(ctx)
+	if err != nil || n.Position.Incarnation != k.told.Incarnation || n.Position.Term > k.told.Term || n.Position.Revision >= k.told.Revision {
+		return false
+	}
+	k.told, k.toldAt = n.Position, k.o.Now()
+	return true
 }
 
 func (k *Keeper) caughtUp() bool {

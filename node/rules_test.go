@@ -82,3 +82,38 @@ func TestASessionIsCutAndAwaited(t *testing.T) {
 		t.Errorf("load %+v after the end", l)
 	}
 }
+
+// A table that comes back with less after a while is no table that this node doesn't follow:
+// somebody has to renew with it, or no rejoin ever begins (node rule 9).
+func TestATableThatComesBackWithLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeTable(t, "health", "works")
+		f.change(t, "works", arm)
+		n := f.start(t, "mx1.example", memdisk.New())
+		settle()
+		before := f.state
+		lost := f.change(t, "works", begin)
+		time.Sleep(5 * time.Second) // it was told of it
+		f.do(func() { f.down = table.ErrUnavailable })
+		time.Sleep(2 * lease.Armed)
+		f.do(func() {
+			f.down, f.server = nil, table.Server{Run: "two"}
+			f.book.Position.Revision = before.Position().Revision
+			f.state = before
+			for _, c := range f.copies {
+				next, err := c.state.Apply(routing.Update{Whole: true, Position: f.book.Position, Agencies: before.Agencies(), Members: before.Members()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.follow(next)
+			}
+		})
+		time.Sleep(lease.Armed)
+		f.mu.Lock()
+		seen, ok := f.book.Above["works"]
+		f.mu.Unlock()
+		if !ok || seen.Epoch != lost.Epoch {
+			t.Errorf("what was lost is not told: %+v, %t; %+v", seen, ok, n.Status())
+		}
+	})
+}

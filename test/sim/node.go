@@ -101,7 +101,7 @@ func (m *machine) wall() time.Time { return time.Now().Add(m.jump) }
 
 // start begins a life in a goroutine of its own. mu is held.
 func (m *machine) start() {
-	if m.run.over {
+	if m.run.over || m.twin && m.run.quiet {
 		return
 	}
 	h := &host{w: m.w, name: m.name, addr: m.addr, halted: m.disk.Crashed}
@@ -116,7 +116,7 @@ func (m *machine) start() {
 		if err := l.serve(disk); err != nil {
 			m.w.mu.Lock()
 			switch {
-			case h.dead:
+			case h.dead, disk.Crashed(): // watchDisk notices
 			case m.sick:
 				m.w.note("%s doesn't start: %v", m.name, err)
 				m.kill(memdisk.LoseNothing)

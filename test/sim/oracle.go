@@ -393,7 +393,7 @@ func (o *oracle) arrived(a accepted, rcpt string) {
 	for b, list := range o.backlog {
 		if known && b.node == by.node && o.run.boxes[b.key] == rcpt && !o.kept[a.transaction+" "+rcpt] {
 			for _, h := range list {
-				if !h.arrived && h.at.Before(o.asked[a.message]) {
+				if !h.arrived && h.at.Before(by.at) && h.at.Before(o.asked[a.message]) {
 					o.w.violated("I9", "%s brings %s to %s, straight, while %s waits there since %.3f s", b.node, a.transaction, a.rcpt, h.transaction, h.at.Sub(o.w.began).Seconds())
 				}
 			}

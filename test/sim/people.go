@@ -99,12 +99,17 @@ func (r *Run) attend() {
 		r.bootstrap()
 		return
 	}
-	if at == nil || r.ops > 0 {
+	nameless := r.nameless()
+	waits := r.ops > 0 && (nameless == nil || r.clocksRun) // for nothing that people have to do
+	if at == nil || waits || r.attending {
 		return
 	}
 	r.revive()
 	l := at.life
-	nameless := r.nameless()
+	if l == nil {
+		return // it was one that had to begin anew
+	}
+	r.attending = true
 	r.acts++
 	id := control.Act{ID: fmt.Sprintf("attend-%d", r.acts), Who: "anna and bert", Reason: "sim"}
 	r.ops++
@@ -115,6 +120,7 @@ func (r *Run) attend() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.ops--
+		r.attending = false
 		if what != "" {
 			r.done["people: "+what]++
 			r.note("people at %s: %s: %v", at.name, what, err)

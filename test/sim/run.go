@@ -49,6 +49,7 @@ type Run struct {
 	done      map[string]int
 	acts      int  // of people, so far
 	graves    int  // nodes that people bury
+	attending bool // people are at work
 	emptied   bool // the table is, and people haven't filled it yet
 	lossy     bool // the table lost something that was acknowledged, perhaps
 	hooked    bool // switches call hooks
