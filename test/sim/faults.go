@@ -118,7 +118,7 @@ var faults = []fault{
 	}},
 	{"a node's clock jumps", func(r *Run) {
 		r.fault("a node's clock jumps")
-		r.machine().jump += r.evenly(-time.Hour, time.Hour)
+		r.machine().jump.Add(int64(r.evenly(-time.Hour, time.Hour)))
 	}},
 	{"node is killed while a platform works at its mail, and a switch follows", func(r *Run) {
 		m := r.machine()

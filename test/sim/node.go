@@ -48,7 +48,7 @@ type machine struct {
 	id      routing.NodeID
 	disk    *memdisk.Disk
 	boots   int
-	jump    time.Duration // of the wall clock
+	jump    atomic.Int64  // nanoseconds that the wall clock is ahead
 	stopped atomic.Int64  // nanoseconds that the monotonic clock lacks
 
 	front     *link // senders
@@ -97,7 +97,7 @@ func (m *machine) monotonic() time.Time {
 	return time.Now().Add(-time.Duration(m.stopped.Load()))
 }
 
-func (m *machine) wall() time.Time { return time.Now().Add(m.jump) }
+func (m *machine) wall() time.Time { return time.Now().Add(time.Duration(m.jump.Load())) }
 
 // start begins a life in a goroutine of its own. mu is held.
 func (m *machine) start() {
