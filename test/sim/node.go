@@ -48,8 +48,8 @@ type machine struct {
 	id      routing.NodeID
 	disk    *memdisk.Disk
 	boots   int
-	jump    atomic.Int64  // nanoseconds that the wall clock is ahead
-	stopped atomic.Int64  // nanoseconds that the monotonic clock lacks
+	jump    atomic.Int64 // nanoseconds that the wall clock is ahead
+	stopped atomic.Int64 // nanoseconds that the monotonic clock lacks
 
 	front     *link // senders
 	redis     *link
