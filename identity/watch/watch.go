@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/time/rate"
 
@@ -174,6 +176,8 @@ func (w *Watch) Absent(ctx context.Context, a routing.Address) error {
 	switch {
 	case v == nil:
 		return fmt.Errorf("%w: %w", ErrUnproven, errNever)
+	case !oneSpelling(a):
+		return fmt.Errorf("%w: a directory may spell it in another way", ErrUnproven)
 	case w.now().Sub(v.Snapshot.Began) > w.o.ProofAge:
 		return fmt.Errorf("%w: %s was last read at %s", ErrUnproven, v.Snapshot.Directory, v.Snapshot.Began.Format(time.RFC3339))
 	case v.Facts.Knows(a):
@@ -194,6 +198,18 @@ func (w *Watch) Absent(ctx context.Context, a routing.Address) error {
 	}
 	w.absent.note(a, w.now())
 	return nil
+}
+
+// oneSpelling reports whether an address has one form only. A domain can be written in Unicode
+// or in A-labels (RFC 5890), and other letters than ASCII's as one character or as two: a
+// directory that is asked for one form may have the other.
+func oneSpelling(a routing.Address) bool {
+	for i := range len(a) {
+		if a[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return !strings.Contains(a.Domain(), "xn--")
 }
 
 // X500 returns the mailbox of an X.500 name, as the last reading has it.

@@ -144,6 +144,11 @@ func TestProofThatNobodyHasAnAddress(t *testing.T) {
 		if err := w.Absent(ctx, "a@health.example"); !errors.Is(err, ErrUnproven) {
 			t.Errorf("an address that it has: %v", err)
 		}
+		for _, a := range []routing.Address{"x@xn--mller-kva.example", "mülle@health.example"} {
+			if err := w.Absent(ctx, a); !errors.Is(err, ErrUnproven) {
+				t.Errorf("%s, which has more than one spelling: %v", a, err)
+			}
+		}
 		time.Sleep(time.Second)
 		f.change(func() { f.objects = append(f.objects, mailbox(2, "new@health.example")) })
 		if err := w.Absent(ctx, "new@health.example"); !errors.Is(err, ErrUnproven) {
