@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"strings"
 	"time"
 
 	"mailcutover/mail"
@@ -144,13 +143,8 @@ func (c *Conn) StartTLS() error {
 		return err
 	}
 	c.secure = true
-	c.o.Client.TLS = describe(t.ConnectionState())
+	c.o.Client.TLS = listen.TLSText(t.ConnectionState())
 	return nil
-}
-
-// describe returns protocol and cipher, as [mail.Client.TLS] has them.
-func describe(s tls.ConnectionState) string {
-	return strings.ReplaceAll(tls.VersionName(s.Version), " ", "") + " " + tls.CipherSuiteName(s.CipherSuite)
 }
 
 // Login finds the mailbox's platform and logs in there. It takes its time: a closed agency is

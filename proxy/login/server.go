@@ -130,7 +130,7 @@ func (s *Server) handle(conn *listen.Conn) (kept bool) {
 			s.p.logConnection(h, err)
 			return false
 		}
-		o.Net, o.Secure, o.Client.TLS = t, true, describe(t.ConnectionState())
+		o.Net, o.Secure, o.Client.TLS = t, true, listen.TLSText(t.ConnectionState())
 		nc = t
 	}
 	h.front = Front{
