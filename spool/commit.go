@@ -16,6 +16,9 @@ func (s *Store) group(jobs []*job) {
 	}
 	s.syncBodies(jobs)
 	err := s.writeGroup(jobs)
+	for _, f := range s.takeAfter() {
+		f()
+	}
 	var outcomes int
 	var safe int64
 	if err == nil {

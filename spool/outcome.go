@@ -43,6 +43,33 @@ func (s *Store) Set(changes ...Outcome) error {
 	return nil
 }
 
+// Written calls f once every Set before it is written, so that a kill loses none: at once, as
+// a rule; later, from the store's own goroutine, if the disk took no writes. A store that is
+// closed, or whose process ends, before that never calls it. f must not wait for the store.
+func (s *Store) Written(f func()) {
+	s.write.Lock()
+	later := len(s.pending) > 0
+	if later {
+		s.after = append(s.after, f)
+	}
+	s.write.Unlock()
+	if !later {
+		f()
+	}
+}
+
+// takeAfter returns what waits for Written, if nothing is pending any more.
+func (s *Store) takeAfter() []func() {
+	s.write.Lock()
+	defer s.write.Unlock()
+	if len(s.pending) > 0 {
+		return nil
+	}
+	after := s.after
+	s.after = nil
+	return after
+}
+
 // change makes changes in memory, or none. s.write is held.
 func (s *Store) change(changes []Outcome) ([]*outcome, error) {
 	s.mu.Lock()

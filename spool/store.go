@@ -83,6 +83,7 @@ type Store struct {
 	unsynced []*outcome // written, not fsynced
 	pending  []*outcome // not written: the disk refused
 	unlink   [][16]byte // bodies whose end is on the disk
+	after    []func()   // wait until nothing is pending
 
 	mu       sync.Mutex
 	x        index

@@ -158,7 +158,7 @@ func (a *delivery) attempt(asked []int) {
 	// limit and the relay's own deadlines ends the wait.
 	noted := a.answered(tx, tx.Dot(a.patience()))
 	a.Settle(a.results) // before the ledger: what it has in doubt is what may go twice
-	a.Ledger.Outcome(ticket, noted...)
+	a.Written(func() { a.Ledger.Outcome(ticket, noted...) })
 }
 
 // addressed returns what the platform is asked, for those recipients that have an address

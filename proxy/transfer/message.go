@@ -458,8 +458,11 @@ func (m *message) answers(ctx context.Context) []error {
 		m.log(slog.LevelError, "spool takes no message: the sender will send it to all recipients again", &failed[0].decision, "error", err)
 		return []error{err}
 	}
-	for _, r := range failed {
-		r.ticket = nil // the recipient is the spool's now; settle ends its ticket
+	for _, r := range failed { // they are the spool's now
+		if r.dotted == nil {
+			r.ticket.End() // it got no dot; else settle ends it
+		}
+		r.ticket = nil
 	}
 	return []error{nil}
 }

@@ -107,6 +107,8 @@ func (s *memory) Set(changes ...spool.Outcome) error {
 	return s.setErr
 }
 
+func (s *memory) Written(f func()) { f() }
+
 func (s *memory) Put(_ context.Context, env spool.Envelope, rcpts []spool.Recipient, content []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -24,6 +24,8 @@ type Store interface {
 	Open(id mail.TransactionID) (Body, error)
 	// Set changes states. It holds at once; an error is about its becoming durable.
 	Set(changes ...spool.Outcome) error
+	// Written calls f once all that was set before is written.
+	Written(f func())
 	// Put accepts a message of our own, durably.
 	Put(ctx context.Context, env spool.Envelope, rcpts []spool.Recipient, content []byte) error
 	// Held reports whether there is held mail for a key.

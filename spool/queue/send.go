@@ -341,7 +341,7 @@ func (s *shipment) send(ctx context.Context, with []claim) {
 	}
 	d := &Delivery{
 		Message: s.m, Platform: s.lane.platform, Notice: s.m.Client.Listener == noticeListener,
-		Recipients: s.to, Body: body, Settle: s.settle,
+		Recipients: s.to, Body: body, Settle: s.settle, Written: q.o.Store.Written,
 	}
 	results := q.o.Sender.Send(ctx, d)
 	if err := body.Close(); err != nil {

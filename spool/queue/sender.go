@@ -31,6 +31,11 @@ type Delivery struct {
 	Recipients []Recipient
 	Body       Body
 	Settle     func([]Result)
+
+	// Written calls its argument once the spool has written what Settle recorded: at once,
+	// unless the disk takes no writes. What is told to the ledger before that would hide a
+	// second copy, if this node is killed meanwhile.
+	Written func(func())
 }
 
 // Recipient is one of a delivery.
