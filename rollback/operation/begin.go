@@ -16,7 +16,7 @@ import (
 // found, or made, the agencies open where it should bring them.
 func (u *run) begin(ctx context.Context, deadline time.Duration) (done bool, err error) {
 	if !u.op.Emergency {
-		u.op.Deadline = u.op.Started.Add(deadline)
+		u.op.Deadline = time.Now().Add(deadline) // what came before begin took its own time
 	}
 	u.stands = newStands(u.Leases)
 	w := u.wish()

@@ -19,6 +19,10 @@ const (
 type Step string
 
 const (
+	// StepWatermarks notes the state of the mailboxes on both platforms, while the agencies
+	// are open.
+	StepWatermarks Step = "watermarks"
+
 	StepBegin   Step = "begin"   // close the agencies
 	StepDrain   Step = "drain"   // wait until nothing old is under way on any node
 	StepHooks   Step = "hooks"   // what has to be done on the platforms while they are closed
@@ -58,6 +62,10 @@ type Operation struct {
 	// Runner is the node that carries it out, Instance the life of that node.
 	Runner   routing.NodeID     `json:"runner,omitempty"`
 	Instance routing.InstanceID `json:"instance,omitempty"`
+
+	// Watermarks is the digest under which the state of both platforms before a cutover is
+	// kept; zero: it isn't.
+	Watermarks routing.Digest `json:"watermarks,omitzero"`
 
 	Step     Step      `json:"step"`
 	Started  time.Time `json:"started"`

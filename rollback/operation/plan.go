@@ -40,6 +40,7 @@ type Plan struct {
 	Deadline time.Duration `json:"deadline_ns"`
 	Expected time.Duration `json:"expected_ns"`
 
+	Returns    []string `json:"returns,omitempty"` // what becomes of mail on the losing side
 	OutOfScope []string `json:"out_of_scope"`
 	Back       string   `json:"back"` // how to go back
 
@@ -151,7 +152,11 @@ func (r *Runner) plan(ctx context.Context, req Request) (Plan, prepared, error) 
 			Without: op.Hooks[i].Status == HookSkipped, Expected: h.Expected(), Patience: h.Patience(),
 		})
 	}
+	p.Returns = r.returns(ctx, &p)
 	p.Steps = p.steps()
+	if r.Returns != nil && p.Kind == Cutover {
+		p.Steps = slices.Insert(p.Steps, 0, PlanStep{Step: StepWatermarks, Text: "note the state of all folders on both platforms, while everything is open"})
+	}
 	p.Expected = p.expected(&nodes)
 	p.Checks = r.checks(ctx, &p, &d, errs, state, &nodes)
 	return p, d, nil

@@ -79,6 +79,12 @@ func (p *Plan) Text() string {
 		}
 		line("  %s %s: %s", mark, c.Name, strings.ReplaceAll(c.Text, "\n", "; "))
 	}
+	if len(p.Returns) > 0 {
+		line("\nmail on the losing side")
+		for _, s := range p.Returns {
+			line("  %s", s)
+		}
+	}
 	line("\nnot touched")
 	for _, s := range p.OutOfScope {
 		line("  %s", s)

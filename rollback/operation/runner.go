@@ -77,6 +77,7 @@ type Options struct {
 	Hooks    Hooks  // nil: none
 	Prober   Prober // nil: platforms are not probed
 	Checks   []Checker
+	Returns  Returns                    // what becomes of mail on the losing side; nil: nothing, and the plan says so
 	Sessions func(routing.AgencyID) int // login sessions of the agency on this node; nil: not known
 }
 
@@ -262,6 +263,9 @@ func (r *Runner) Run(ctx context.Context, req Request) (Operation, error) {
 	defer r.release(op.ID)
 	u := r.newRun(op, h, req.Progress)
 	u.expected, u.mapped, u.hooks = req.Expected, p.mapped, p.hooks
+	if err := u.watermarks(ctx); err != nil {
+		return u.end(StepRefused, err)
+	}
 	if err := u.step(StepBegin); err != nil {
 		return u.end(StepRefused, err)
 	}

@@ -45,6 +45,7 @@ func (u *run) change(ctx context.Context, step Step, compute func(s *routing.Sta
 			}
 			c.Operations = append(c.Operations, rec)
 		}
+		u.returning(s, &next, &c)
 		u.sent = &c
 		err := u.persist(ctx, func() (err error) { pos, err = u.Table.Change(ctx, c); return err })
 		switch {
