@@ -46,7 +46,7 @@ type Options struct {
 const (
 	defaultPage    = 500
 	defaultTimeout = 10 * time.Second
-	maxIdle        = 4               // connections kept for look-ups
+	maxIdle        = 4               // connections kept for look-ups, and as many for passwords
 	idleTime       = time.Minute     // that one is kept
 	leftAlone      = 5 * time.Second // a server after a failure
 )
@@ -61,16 +61,28 @@ type Client struct {
 	log *slog.Logger
 	now func() time.Time
 
+	proofs chan struct{} // a place for each connection that checks a password
+
 	mu   sync.Mutex
-	idle []*connection
+	idle [purposes][]*connection
 	down []time.Time // for each server, until when it is left alone
 }
+
+// purpose is what a connection is for. It decides as whom it is bound.
+type purpose uint8
+
+const (
+	asking   purpose = iota // as ourselves
+	proving                 // as whoever proved a password on it last; nothing is asked
+	purposes = iota
+)
 
 // connection is a connection that is bound.
 type connection struct {
 	*ldap.Conn
 	server string
-	used   time.Time
+	of     purpose
+	used   time.Time // zero: it is new
 }
 
 // New returns a client; it connects when it is asked something. The error names all that is
@@ -82,7 +94,7 @@ func New(o Options) (*Client, error) {
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
-	c := &Client{o: o, log: o.Logger, now: o.Now, down: make([]time.Time, len(o.Servers))}
+	c := &Client{o: o, log: o.Logger, now: o.Now, down: make([]time.Time, len(o.Servers)), proofs: make(chan struct{}, maxProofs)}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -138,19 +150,21 @@ func (c *Client) Name() string { return c.o.Name }
 func (c *Client) Close() {
 	c.mu.Lock()
 	idle := c.idle
-	c.idle = nil
+	c.idle = [purposes][]*connection{}
 	c.mu.Unlock()
-	for _, conn := range idle {
-		_ = conn.Close()
+	for _, conns := range idle {
+		for _, conn := range conns {
+			_ = conn.Close()
+		}
 	}
 }
 
 // take returns a connection: one that is kept, or a new one to the first server that works.
-func (c *Client) take(ctx context.Context) (*connection, error) {
+func (c *Client) take(ctx context.Context, of purpose) (*connection, error) {
 	c.mu.Lock()
-	for len(c.idle) > 0 {
-		conn := c.idle[len(c.idle)-1]
-		c.idle = c.idle[:len(c.idle)-1]
+	for kept := &c.idle[of]; len(*kept) > 0; {
+		conn := (*kept)[len(*kept)-1]
+		*kept = (*kept)[:len(*kept)-1]
 		if c.now().Sub(conn.used) < idleTime && !conn.IsClosing() {
 			c.mu.Unlock()
 			return conn, nil
@@ -158,7 +172,7 @@ func (c *Client) take(ctx context.Context) (*connection, error) {
 		_ = conn.Close()
 	}
 	c.mu.Unlock()
-	return c.connect(ctx)
+	return c.connect(ctx, of)
 }
 
 // give keeps a connection on which everything went well.
@@ -166,15 +180,15 @@ func (c *Client) give(conn *connection) {
 	conn.used = c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.idle) < maxIdle && !conn.IsClosing() {
-		c.idle = append(c.idle, conn)
+	if kept := &c.idle[conn.of]; len(*kept) < maxIdle && !conn.IsClosing() {
+		*kept = append(*kept, conn)
 		return
 	}
 	_ = conn.Close()
 }
 
 // connect tries the servers in turn, those that failed lately only if no other is left.
-func (c *Client) connect(ctx context.Context) (*connection, error) {
+func (c *Client) connect(ctx context.Context, of purpose) (*connection, error) {
 	var errs []error
 	for _, desperate := range []bool{false, true} {
 		for i, server := range c.o.Servers {
@@ -184,7 +198,7 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 			if down != desperate {
 				continue
 			}
-			conn, err := c.dial(ctx, server)
+			conn, err := c.dial(ctx, server, of)
 			if err == nil {
 				c.mu.Lock()
 				c.down[i] = time.Time{}
@@ -218,7 +232,7 @@ func (c *Client) failedServer(server string, err error) {
 	}
 }
 
-func (c *Client) dial(ctx context.Context, server string) (_ *connection, err error) {
+func (c *Client) dial(ctx context.Context, server string, of purpose) (_ *connection, err error) {
 	u, err := url.Parse(server)
 	if err != nil {
 		return nil, err
@@ -247,10 +261,12 @@ func (c *Client) dial(ctx context.Context, server string) (_ *connection, err er
 			return nil, fmt.Errorf("StartTLS with %s: %w", server, err)
 		}
 	}
-	if err := c.bind(conn); err != nil {
-		return nil, fmt.Errorf("bind at %s: %w", server, err)
+	if of == asking {
+		if err := c.bind(conn); err != nil {
+			return nil, fmt.Errorf("bind at %s: %w", server, err)
+		}
 	}
-	return &connection{Conn: conn, server: server}, nil
+	return &connection{Conn: conn, server: server, of: of}, nil
 }
 
 // deadlineDialer connects within a context, with TLS from the first byte on where the URL

@@ -12,7 +12,11 @@
 // 5.1.2), and a password or a client certificate over a connection that isn't encrypted,
 // except to this host.
 //
+// Verify checks a user's password by a bind as that user, on connections of their own. That a
+// password is wrong is said only if the server said so; everything else is an error that
+// proves nothing.
+//
 // With several servers the first that works is used, and kept to; one that fails is left
-// alone for a while. A connection is made when it is needed, kept for look-ups for a minute,
+// alone for a while. A connection is made when it is needed, kept for a minute,
 // and not used again after any error. A [Client] is safe for concurrent use.
 package ldapdir

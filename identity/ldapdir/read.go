@@ -20,7 +20,7 @@ import (
 // Read implements directory.Directory. It holds one page at a time.
 func (c *Client) Read(ctx context.Context, each func(*directory.Object) error) (directory.Snapshot, error) {
 	snapshot := directory.Snapshot{Directory: c.o.Name, Began: c.now()}
-	conn, err := c.connect(ctx)
+	conn, err := c.connect(ctx, asking)
 	if err != nil {
 		return snapshot, fmt.Errorf("read directory: %w", err)
 	}
@@ -132,25 +132,32 @@ func (c *Client) Find(ctx context.Context, q directory.Query) ([]directory.Objec
 			return nil, fmt.Errorf("ask directory %s: %w", c.o.Name, err)
 		}
 	}
-	var last error
-	for range 2 { // a connection that was kept may have been closed meanwhile
-		conn, err := c.take(ctx)
+	var objects []directory.Object
+	err := c.on(ctx, asking, func(conn *connection) (err error) {
+		objects, err = c.find(ctx, conn, c.request(base, scope, filter))
+		return err
+	})
+	return objects, err
+}
+
+// on calls f with a connection. It is kept if f has no error, and else closed. One that was kept
+// may have been closed meanwhile, so f is called again with a new one then.
+func (c *Client) on(ctx context.Context, of purpose, f func(*connection) error) error {
+	for {
+		conn, err := c.take(ctx, of)
 		if err != nil {
-			return nil, fmt.Errorf("ask directory: %w", err)
+			return fmt.Errorf("ask directory: %w", err)
 		}
 		fresh := conn.used.IsZero()
-		objects, err := c.find(ctx, conn, c.request(base, scope, filter))
-		if err == nil {
+		if err = f(conn); err == nil {
 			c.give(conn)
-			return objects, nil
+			return nil
 		}
 		_ = conn.Close()
-		last = fmt.Errorf("ask directory %s at %s: %w: %w", c.o.Name, conn.server, ErrUnavailable, err)
 		if fresh || ctx.Err() != nil {
-			break
+			return fmt.Errorf("ask directory %s at %s: %w: %w", c.o.Name, conn.server, ErrUnavailable, err)
 		}
 	}
-	return nil, last
 }
 
 func (c *Client) find(ctx context.Context, conn *connection, request *ldap.SearchRequest) ([]directory.Object, error) {
