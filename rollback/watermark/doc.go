@@ -12,6 +12,6 @@
 // named by its digest. It refuses to read any other. A mailbox that can't be looked at is in
 // the set with the reason; a platform that doesn't answer at all is an error of [Take].
 //
-// A Set is read-only once it is made. A [Folder] of sets is safe for concurrent use.
+// A Set is read-only once it is made. [Files] are safe for concurrent use.
 // Goroutines that Take starts end before it returns.
 package watermark

@@ -102,22 +102,22 @@ func decode(r io.Reader) (*Set, error) {
 	return s, nil
 }
 
-// Folder keeps sets on a node's disk, each named by the digest of its bytes.
-type Folder struct{ on *durable.Folder }
+// Files keeps sets on a node's disk, each named by the digest of its bytes.
+type Files struct{ on *durable.Folder }
 
 // Open opens a folder, and makes it if it isn't there.
-func Open(path string) (*Folder, error) {
+func Open(path string) (*Files, error) {
 	f, err := durable.Open(nil, path)
 	if err != nil {
 		return nil, fmt.Errorf("open the folder of watermarks: %w", err)
 	}
-	return &Folder{f}, nil
+	return &Files{f}, nil
 }
 
 func name(d routing.Digest) string { return d.String() + suffix }
 
 // Put keeps a set and returns its name. It is on disk then.
-func (f *Folder) Put(s *Set) (routing.Digest, error) {
+func (f *Files) Put(s *Set) (routing.Digest, error) {
 	var b bytes.Buffer
 	if err := encode(&b, s); err != nil {
 		return routing.Digest{}, fmt.Errorf("write the watermarks of agency %s: %w", s.Agency, err)
@@ -127,14 +127,14 @@ func (f *Folder) Put(s *Set) (routing.Digest, error) {
 }
 
 // Take keeps the bytes of a set that another node had. ErrDamaged if they are another one.
-func (f *Folder) Take(d routing.Digest, text []byte) error {
+func (f *Files) Take(d routing.Digest, text []byte) error {
 	if got := routing.Digest(sha256.Sum256(text)); got != d {
 		return fmt.Errorf("take watermarks %s: %w: the digest of the bytes is %s", d, ErrDamaged, got)
 	}
 	return f.write(d, text)
 }
 
-func (f *Folder) write(d routing.Digest, text []byte) error {
+func (f *Files) write(d routing.Digest, text []byte) error {
 	err := f.on.Write(name(d), func(w io.Writer) error {
 		_, err := w.Write(text)
 		return err
@@ -147,7 +147,7 @@ func (f *Folder) write(d routing.Digest, text []byte) error {
 
 // Bytes returns a set as it lies on the disk, for another node. The error wraps
 // fs.ErrNotExist if it isn't here.
-func (f *Folder) Bytes(d routing.Digest) ([]byte, error) {
+func (f *Files) Bytes(d routing.Digest) ([]byte, error) {
 	r, err := f.on.Open(name(d))
 	if err != nil {
 		return nil, fmt.Errorf("read watermarks %s: %w", d, err)
@@ -165,7 +165,7 @@ func (f *Folder) Bytes(d routing.Digest) ([]byte, error) {
 
 // Get returns a set. The error wraps fs.ErrNotExist if it isn't here, ErrDamaged if it can't
 // be used.
-func (f *Folder) Get(d routing.Digest) (*Set, error) {
+func (f *Files) Get(d routing.Digest) (*Set, error) {
 	text, err := f.Bytes(d)
 	if err != nil {
 		return nil, err
@@ -178,7 +178,7 @@ func (f *Folder) Get(d routing.Digest) (*Set, error) {
 }
 
 // Remove removes a set, if it is here.
-func (f *Folder) Remove(d routing.Digest) error {
+func (f *Files) Remove(d routing.Digest) error {
 	if err := f.on.Remove(name(d)); err != nil {
 		return fmt.Errorf("remove watermarks %s: %w", d, err)
 	}

@@ -6,11 +6,11 @@ import (
 	"mailcutover/routing"
 )
 
-// Mark is the state of one folder.
-type Mark struct {
-	Folder        string `json:"folder"` // its name, with / between levels
+// Folder is the state of one folder.
+type Folder struct {
+	Name          string `json:"folder"` // its name, with / between levels
 	UIDValidity   uint32 `json:"uidvalidity"`
-	UIDNext       uint32 `json:"uidnext"`                  // all that comes later has this UID or a higher one
+	UIDNext       uint32 `json:"uidnext"`                 // all that comes later has this UID or a higher one
 	HighestModSeq uint64 `json:"highestmodseq,omitempty"` // 0: the server has none
 	Messages      uint32 `json:"messages"`
 }
@@ -18,7 +18,7 @@ type Mark struct {
 // Mailbox is the state of one mailbox on one platform.
 type Mailbox struct {
 	Mailbox routing.MailboxID `json:"mailbox"`
-	Folders []Mark            `json:"folders,omitempty"`
+	Folders []Folder          `json:"folders,omitempty"`
 
 	// Error is why it couldn't be looked at; empty: it was. With an Error there are no
 	// Folders, which says nothing about what the mailbox has.
@@ -27,16 +27,16 @@ type Mailbox struct {
 
 // Folder returns the state of a folder; false: it wasn't there, or couldn't be looked at.
 // It is also false for a nil m.
-func (m *Mailbox) Folder(name string) (Mark, bool) {
+func (m *Mailbox) Folder(name string) (Folder, bool) {
 	if m == nil {
-		return Mark{}, false
+		return Folder{}, false
 	}
 	for i := range m.Folders {
-		if m.Folders[i].Folder == name {
+		if m.Folders[i].Name == name {
 			return m.Folders[i], true
 		}
 	}
-	return Mark{}, false
+	return Folder{}, false
 }
 
 // Side is the state of an agency's mailboxes on one platform.

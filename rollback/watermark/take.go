@@ -15,7 +15,7 @@ import (
 var ErrPlatform = errors.New("the platform doesn't answer")
 
 // Look returns the folders of a mailbox. It has its own time limits.
-type Look func(ctx context.Context, row *routing.Row) ([]Mark, error)
+type Look func(ctx context.Context, row *routing.Row) ([]Folder, error)
 
 // Take notes the state of mailboxes on a platform, at most workers at once (1 or more).
 // progress, if not nil, is called after each one, by one caller at a time, with how many are
