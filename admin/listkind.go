@@ -62,11 +62,15 @@ func (s *Server) importBatch(ctx context.Context, in *ListUpload, why string) (*
 		l.Number = s.nextNumber(l.Agency)
 	}
 	// What is compared later has no file any more, so neither has this.
-	result, err := d.Recheck(l)
+	again, err := d.Recheck(l)
 	if err != nil {
 		return nil, deskProblem(err)
 	}
-	content, remap, err := s.listContent(ctx, d, l, result)
+	result := again.Result
+	if !result.Clean() { // a reading ended meanwhile
+		return nil, refusedList(&desk.Checked{List: l, Result: result})
+	}
+	content, remap, err := s.listContent(l, &again)
 	if err != nil {
 		return nil, err
 	}
@@ -115,19 +119,15 @@ func numberOf(l *list.List) int {
 	return n
 }
 
-// listContent makes what an approval of a list is bound to. remap is what activating it
+// listContent makes what an approval of a clean list is bound to. remap is what activating it
 // changes.
-func (s *Server) listContent(_ context.Context, d *desk.Desk, l *list.List, result *check.Result) (c approval.Content, remap *mailboxlist.Remap, err error) {
-	rows, err := d.Mailboxes(l)
-	if err != nil {
-		return c, nil, problem(http.StatusConflict, "see mailcutover directory show", "%s", err)
-	}
-	remap, err = rows.Remap(s.Replica.State(), s.platformIDs(), s.Separator)
+func (s *Server) listContent(l *list.List, r *desk.Rechecked) (c approval.Content, remap *mailboxlist.Remap, err error) {
+	remap, err = r.Mailboxes.Remap(s.Replica.State(), s.platformIDs(), s.Separator)
 	if err != nil {
 		return c, nil, refused(err, false)
 	}
 	with := listParameters{List: l.ID, Rows: len(l.Rows), Changes: changesDigest(remap)}
-	c = approval.Content{Kind: listKindName, Agency: l.Agency, List: l.Digest(), Plan: result.Sum()}
+	c = approval.Content{Kind: listKindName, Agency: l.Agency, List: l.Digest(), Plan: r.Result.Sum()}
 	c.Parameters, err = parameters(c.Kind, with)
 	return c, remap, err
 }
@@ -248,12 +248,12 @@ func listKind() *kind {
 			if err != nil {
 				return p.Content, deskProblem(err)
 			}
-			if !r.Clean() {
+			if !r.Result.Clean() {
 				c := p.Content
-				c.Plan = r.Sum()
+				c.Plan = r.Result.Sum()
 				return c, nil
 			}
-			c, _, err := s.listContent(ctx, d, e.List, r)
+			c, _, err := s.listContent(e.List, &r)
 			return c, err
 		},
 		typed: func(p *approval.Proposal) []string {
@@ -289,35 +289,39 @@ func (s *Server) listOf(ctx context.Context, state *routing.State, p *approval.P
 }
 
 // useList activates a list: by one change of the table if it only adds, and by a remap if
-// it changes answers.
+// it changes answers. Directory and table are looked at once more: what is stored is made of
+// the same reading as what is compared with the approval.
 func useList(s *Server, ctx context.Context, p *approval.Proposal) (*Started, error) {
 	e, d, err := s.listOf(ctx, s.Replica.State(), p)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := d.Mailboxes(e.List)
+	r, err := d.Recheck(e.List)
 	if err != nil {
-		return nil, problem(http.StatusConflict, "see mailcutover directory show", "%s", err)
+		return nil, deskProblem(err)
 	}
-	remap, err := rows.Remap(s.Replica.State(), s.platformIDs(), s.Separator)
+	if !r.Result.Clean() {
+		return nil, fmt.Errorf("activate list %s: %w: %d of its rows are wrong now", e.List.ID, approval.ErrVoid, r.Result.Wrong)
+	}
+	content, remap, err := s.listContent(e.List, &r)
 	if err != nil {
-		return nil, refused(err, false)
+		return nil, err
 	}
-	e.Standing, e.Since, e.Approved = register.Active, time.Now().UTC().Truncate(time.Second), nil
-	for _, v := range p.Approvals {
-		e.Approved = append(e.Approved, v.Person)
+	if content.Digest() != p.Content.Digest() {
+		return nil, fmt.Errorf("activate list %s: %w: directory or table are not as they were", e.List.ID, approval.ErrVoid)
 	}
-	out := new(Started)
 	if !remap.OnlyAdds() {
-		if out.Operation, err = s.remapList(ctx, p, remap); err != nil {
-			return nil, err
-		}
-		rows = &mailboxlist.List{} // the operation stores them
+		op, err := s.remapList(ctx, p, e.List.ID, remap)
+		return &Started{Operation: op}, err
 	}
+	e.Standing, e.Since, e.Approved = register.Active, time.Now().UTC().Truncate(time.Second), approvers(p)
 	added := 0
 	entry := audit.Entry{Subject: "list " + e.List.ID, Digests: []string{e.List.Digest().String(), e.Check.String()}, Proposal: p.ID}
 	_, err = s.changeAs(ctx, &entry, func(state *routing.State) (c table.Change, mappings []*routing.Mapping, err error) {
-		plan, err := rows.Plan(state, s.platformIDs(), s.Separator)
+		if now, ok, err := register.Find(state, e.List.ID); err != nil || !ok || now.Standing != register.Proposed {
+			return c, nil, errors.Join(err, problem(http.StatusConflict, "see mailcutover list show "+e.List.ID, "list %s is not as it was proposed any more", e.List.ID))
+		}
+		plan, err := r.Mailboxes.Plan(state, s.platformIDs(), s.Separator)
 		if err != nil {
 			return c, nil, refused(err, false)
 		}
@@ -333,23 +337,82 @@ func useList(s *Server, ctx context.Context, p *approval.Proposal) (*Started, er
 		c.Documents, err = e.Documents(state)
 		return c, mappings, err
 	})
-	if err != nil && out.Operation != nil {
-		// What is routed changes all the same; without the list the agency isn't cut over.
-		s.Logger.ErrorContext(ctx, "a list is not marked as active", "list", e.List.ID, "error", err)
-		return out, nil
+	if err != nil {
+		return nil, err
+	}
+	return &Started{
+		Done: fmt.Sprintf("list %s is in force: %d mailboxes, %d of them new to the table", e.List.ID, len(e.List.Rows), added),
+		Undo: "mailcutover list withdraw " + e.List.ID,
+	}, nil
+}
+
+// approvers are the persons who have approved a proposal.
+func approvers(p *approval.Proposal) (out []string) {
+	for _, v := range p.Approvals {
+		out = append(out, v.Person)
+	}
+	return out
+}
+
+// ListDocuments returns how a list, and the proposal that it came by, follow the operation that
+// brings it into force: pending from its begin, active once it is open, and approved as before
+// if it is aborted. It is for operation.Options.Documents, and needs no server.
+func ListDocuments(state *routing.State, op *operation.Operation) ([]routing.Document, error) {
+	if op.List == "" {
+		return nil, nil
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	inForce := op.Step == operation.StepSpread || op.Step == operation.StepDone
+	if inForce || op.Step.Ended() {
+		e, _, err := register.Find(state, op.List)
+		if err != nil {
+			return nil, err
+		}
+		docs, err := register.Ended(state, op.List, op.ID, inForce, now)
+		if err != nil || inForce || len(docs) == 0 {
+			return docs, err
+		}
+		return giveBack(state, e.Proposal, op.ID, docs), nil
+	}
+	e, _, err := register.Find(state, op.List) // that there is one, register.Begun sees
+	if err != nil {
+		return nil, err
+	}
+	p, ok, err := approval.Find(state, e.Proposal)
+	if err == nil && (!ok || p.End != approval.Used) {
+		err = fmt.Errorf("begin to bring list %s into force: its proposal %s isn't in use", op.List, e.Proposal)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if out.Operation == nil {
-		out.Done = fmt.Sprintf("list %s is in force: %d mailboxes, %d of them new to the table", e.List.ID, len(e.List.Rows), added)
-		out.Undo = "mailcutover list withdraw " + e.List.ID
+	docs, err := register.Begun(state, op.List, op.ID, approvers(&p), now)
+	if err != nil {
+		return nil, err
 	}
-	return out, nil
+	p.Operation = op.ID
+	d, err := p.Document()
+	return append(docs, d), err
+}
+
+// giveBack adds that a proposal can be used again. One that isn't as the operation used it stays
+// as it is: then the list is void, and imported again.
+func giveBack(state *routing.State, id string, op routing.OperationID, docs []routing.Document) []routing.Document {
+	p, ok, err := approval.Find(state, id)
+	if err != nil || !ok {
+		return docs
+	}
+	if p, err = p.Return(op); err != nil {
+		return docs
+	}
+	d, err := p.Document()
+	if err != nil {
+		return docs
+	}
+	return append(docs, d)
 }
 
 // remapList begins the operation that brings a list's changes into force.
-func (s *Server) remapList(ctx context.Context, p *approval.Proposal, remap *mailboxlist.Remap) (*Operation, error) {
+func (s *Server) remapList(ctx context.Context, p *approval.Proposal, list string, remap *mailboxlist.Remap) (*Operation, error) {
 	if err := unarmed(remap); err != nil {
 		return nil, err
 	}
@@ -362,7 +425,7 @@ func (s *Server) remapList(ctx context.Context, p *approval.Proposal, remap *mai
 	}
 	first := remap.Agencies[0].Record
 	op, running, err := s.begin(ctx, operation.Request{
-		Kind: operation.Remap, Agency: first.ID, Reason: p.Reason, Expected: first.Epoch, Mappings: next,
+		Kind: operation.Remap, Agency: first.ID, Reason: p.Reason, Expected: first.Epoch, Mappings: next, List: list,
 	}, p.ID)
 	if err != nil {
 		return nil, err
@@ -389,6 +452,8 @@ func (s *Server) withdrawList(ctx context.Context, id, why string) (*reply[Batch
 	switch {
 	case e.Standing == register.Withdrawn:
 		return nil, problem(http.StatusConflict, "", "list %s is withdrawn already", id)
+	case e.Standing == register.Pending:
+		return nil, problem(http.StatusConflict, "mailcutover operation abort "+string(e.Operation)+" ends it", "operation %s is bringing list %s into force", e.Operation, id)
 	case e.Standing == register.Proposed:
 		if _, err := s.withdraw(ctx, e.Proposal, reason); err != nil {
 			return nil, err

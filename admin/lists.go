@@ -29,7 +29,7 @@ type BatchList struct {
 	Agency    string    `json:"agency"`
 	Number    int       `json:"number"`
 	Mailboxes int       `json:"mailboxes"`
-	Standing  string    `json:"standing" enum:"proposed,approved,active,superseded,withdrawn,void" doc:"void: its proposal can't be used any more"`
+	Standing  string    `json:"standing" enum:"proposed,approved,pending,active,superseded,withdrawn,void" doc:"pending: an operation is bringing it into force; void: its proposal can't be used any more"`
 	Since     time.Time `json:"since"`
 	Made      time.Time `json:"made"`
 	By        string    `json:"by" doc:"Who made or brought it"`
@@ -39,6 +39,7 @@ type BatchList struct {
 	Checked   time.Time `json:"checked" doc:"When the directory was read for it"`
 	Proposal  string    `json:"proposal"`
 	Approved  []string  `json:"approved,omitempty" doc:"Persons, once it is active"`
+	Operation string    `json:"operation,omitempty" doc:"That brings, or brought, it into force; absent if it only added"`
 	Rows      []ListRow `json:"rows,omitempty" doc:"Only of one list"`
 }
 
@@ -227,6 +228,8 @@ func deskProblem(err error) error {
 		return problem(http.StatusConflict, "mailcutover directory check reads them now", "%s", err)
 	case errors.Is(err, desk.ErrNotModelled):
 		return problem(http.StatusBadRequest, "see identity.agencies in the configuration", "%s", err)
+	case errors.Is(err, desk.ErrIncomplete):
+		return problem(http.StatusConflict, "see mailcutover directory show", "%s", err)
 	case errors.Is(err, list.ErrFile):
 		return problem(http.StatusBadRequest, "bring CSV or XLSX, with a header line", "%s", err)
 	}
@@ -411,10 +414,15 @@ func (s *Server) listView(state *routing.State, e *register.Entry) BatchList {
 	v := BatchList{
 		ID: l.ID, Agency: string(l.Agency), Number: l.Number, Mailboxes: len(l.Rows), Standing: string(e.Standing), Since: e.Since,
 		Made: l.Made, By: l.By, Source: l.Source, Digest: l.Digest().String(), Check: e.Check.String(), Checked: e.Checked,
-		Proposal: e.Proposal, Approved: e.Approved,
+		Proposal: e.Proposal, Approved: e.Approved, Operation: string(e.Operation),
 	}
-	if e.Standing == register.Proposed {
+	switch e.Standing {
+	case register.Proposed:
 		v.Standing = s.proposedStanding(state, e)
+	case register.Pending:
+		if _, runs := state.Operation(e.Operation); !runs {
+			v.Standing = "void" // the table lost it
+		}
 	}
 	return v
 }

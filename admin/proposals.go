@@ -484,9 +484,11 @@ func (s *Server) startProposal(ctx context.Context, id string) (*startedProposal
 		if err != nil {
 			return was, nil, err
 		}
-		content, err := k.now(s, ctx, state, &was)
-		if err != nil {
-			return was, nil, err
+		content := was.Content
+		if now := was.State(time.Now(), s.needed()); now == approval.Open || now == approval.Approved { // else Use says what it is
+			if content, err = k.now(s, ctx, state, &was); err != nil {
+				return was, nil, err
+			}
 		}
 		p, err = was.Use(voter(ctx, ""), &content, s.needed(), use)
 		if void = nil; errors.Is(err, approval.ErrVoid) {
@@ -501,7 +503,9 @@ func (s *Server) startProposal(ctx context.Context, id string) (*startedProposal
 	switch {
 	case err == nil && out.Operation != nil:
 		s.amend(ctx, &p, "started", func(p approval.Proposal) (approval.Proposal, error) {
-			p.Operation = routing.OperationID(out.Operation.ID)
+			if p.End == approval.Used { // it may have been given back already
+				p.Operation = routing.OperationID(out.Operation.ID)
+			}
 			return p, nil
 		})
 	case errors.Is(err, operation.ErrPlan):

@@ -8,6 +8,7 @@ import (
 	"mailcutover/identity/directory"
 	"mailcutover/identity/list"
 	"mailcutover/identity/register"
+	"mailcutover/identity/watch"
 	"mailcutover/mailboxlist"
 	"mailcutover/routing"
 )
@@ -75,10 +76,14 @@ func (d *Desk) Check(text []byte, agency routing.AgencyID, id, name string) (*Ch
 // did. The list has been found clean by its accounts.
 func (d *Desk) address(l *list.List) bool {
 	filled := false
-	objects := d.objects(l.Agency)
+	source, _, err := d.fresh()
+	if err != nil {
+		return false
+	}
+	known := byID(source, l.Agency)
 	for i := range l.Rows {
 		if row := &l.Rows[i]; row.Address == "" {
-			if o := objects[row.ID]; o != nil {
+			if o := known[row.ID]; o != nil {
 				row.Address, filled = o.Primary(), true
 			}
 		}
@@ -86,14 +91,40 @@ func (d *Desk) address(l *list.List) bool {
 	return filled
 }
 
-// Recheck compares a list that was found clean before, without its digests.
-func (d *Desk) Recheck(l *list.List) (*check.Result, error) { return d.compare(l, nil) }
+// Rechecked is a list that was compared again, and what it would store by the same reading.
+type Rechecked struct {
+	Result *check.Result
+
+	// Mailboxes is what activating the list stores: for each of its rows all that the directory
+	// says of the mailbox. It may change answers: whoever stores it looks. nil unless the list
+	// is clean.
+	Mailboxes *mailboxlist.List
+}
+
+// Recheck compares a list that was found clean before, without its digests. The error says that
+// it couldn't be compared, or of which rows the directory lacks something that has to be stored.
+func (d *Desk) Recheck(l *list.List) (Rechecked, error) {
+	source, target, err := d.fresh()
+	if err != nil {
+		return Rechecked{}, err
+	}
+	r, err := d.compareWith(source, target, l, nil)
+	if err != nil || !r.Clean() {
+		return Rechecked{Result: r}, err
+	}
+	rows, err := d.mailboxes(source, l)
+	return Rechecked{Result: r, Mailboxes: rows}, err
+}
 
 func (d *Desk) compare(l *list.List, key *list.Key) (*check.Result, error) {
 	source, target, err := d.fresh()
 	if err != nil {
 		return nil, err
 	}
+	return d.compareWith(source, target, l, key)
+}
+
+func (d *Desk) compareWith(source, target *watch.View, l *list.List, key *list.Key) (*check.Result, error) {
 	state := d.o.State()
 	in := check.Input{List: l, Key: key, Source: source.Facts, State: state}
 	if target != nil {
@@ -104,39 +135,36 @@ func (d *Desk) compare(l *list.List, key *list.Key) (*check.Result, error) {
 		return nil, err
 	}
 	for _, e := range entries {
-		if e.List.ID != l.ID && e.Standing != register.Proposed {
+		if e.List.ID != l.ID && (e.Standing == register.Active || e.Standing == register.Withdrawn) {
 			in.Earlier = append(in.Earlier, e.List)
 		}
 	}
 	return check.Check(in), nil
 }
 
-// objects are an agency's in the last reading, by directory id.
-func (d *Desk) objects(id routing.AgencyID) map[routing.MailboxID]*directory.Object {
+// byID are an agency's objects in a reading, by directory id.
+func byID(v *watch.View, id routing.AgencyID) map[routing.MailboxID]*directory.Object {
 	out := make(map[routing.MailboxID]*directory.Object)
-	if source, _, err := d.fresh(); err == nil {
-		for _, o := range source.Objects(id) {
-			out[o.ID] = o
-		}
+	for _, o := range v.Objects(id) {
+		out[o.ID] = o
 	}
 	return out
 }
 
-// Mailboxes returns what activating a list stores: for each of its rows all that the
-// directory says of the mailbox. It may change answers: whoever stores it looks.
-func (d *Desk) Mailboxes(l *list.List) (*mailboxlist.List, error) {
-	if _, _, err := d.fresh(); err != nil {
-		return nil, err
-	}
+// ErrIncomplete is wrapped by errors about objects of which no row can be made.
+var ErrIncomplete = errors.New("the directory lacks what its mailboxes need")
+
+// mailboxes returns what activating a list stores, by a reading.
+func (d *Desk) mailboxes(source *watch.View, l *list.List) (*mailboxlist.List, error) {
 	record, ok := d.o.State().Agency(l.Agency)
 	if !ok {
 		return nil, fmt.Errorf("list %s: no agency %q in the table", l.ID, l.Agency)
 	}
 	out := new(mailboxlist.List)
-	objects := d.objects(l.Agency)
+	known := byID(source, l.Agency)
 	var errs []error
 	for i := range l.Rows {
-		o := objects[l.Rows[i].ID]
+		o := known[l.Rows[i].ID]
 		if o == nil {
 			errs = append(errs, fmt.Errorf("%s: the directory doesn't count the mailbox to the agency", l.Rows[i].Address))
 			continue
@@ -149,7 +177,7 @@ func (d *Desk) Mailboxes(l *list.List) (*mailboxlist.List, error) {
 		out.Mailboxes = append(out.Mailboxes, mailboxlist.Mailbox{Line: i + 1, Agency: l.Agency, Row: row})
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("list %s: %w", l.ID, err)
+		return nil, fmt.Errorf("list %s: %w: %w", l.ID, ErrIncomplete, err)
 	}
 	return out, nil
 }

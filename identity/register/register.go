@@ -20,6 +20,7 @@ type Standing string
 const (
 	Proposed  Standing = "proposed"  // a proposal is about it; without one that can still be used it is nothing
 	Approved  Standing = "approved"  // others have agreed; the mapping isn't changed yet
+	Pending   Standing = "pending"   // an operation is bringing it into force; it isn't yet
 	Active    Standing = "active"    // it is part of the agency's mapping
 	Withdrawn Standing = "withdrawn" // it counts no more; kept for comparison
 )
@@ -33,6 +34,10 @@ type Entry struct {
 	Proposal string         // its id
 	Approved []string       // persons
 	Since    time.Time      // of the standing
+
+	// Operation is, of one that is pending, what brings it into force; of one that such an
+	// operation brought into force, that one; empty: none did.
+	Operation routing.OperationID
 
 	// Disabled are its mailboxes whose accounts were disabled then, as the approvers saw.
 	Disabled []routing.MailboxID
@@ -56,7 +61,8 @@ type head struct {
 	Approved []string         `json:"approved"`
 	Since    time.Time        `json:"since"`
 
-	Disabled []routing.MailboxID `json:"disabled,omitempty"`
+	Disabled  []routing.MailboxID `json:"disabled,omitempty"`
+	Operation routing.OperationID `json:"operation,omitempty"`
 }
 
 const (
@@ -79,7 +85,7 @@ func (e *Entry) Documents(s *routing.State) ([]routing.Document, error) {
 	text, err := json.Marshal(head{
 		ID: l.ID, Agency: l.Agency, Number: l.Number, Made: l.Made, By: l.By, Foreign: l.Foreign, Source: l.Source, Digest: l.Digest(), Rows: len(l.Rows),
 		Standing: e.Standing, Check: e.Check, Checked: e.Checked, Proposal: e.Proposal, Approved: e.Approved, Since: e.Since,
-		Disabled: e.Disabled,
+		Disabled: e.Disabled, Operation: e.Operation,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("keep list %s: %w", l.ID, err)
@@ -88,22 +94,28 @@ func (e *Entry) Documents(s *routing.State) ([]routing.Document, error) {
 	part := 0
 	for rows := range slices.Chunk(l.Rows, partRows) {
 		part++
-		k := key(l.Agency, l.ID, part)
-		if _, kept := s.Document(k); kept {
-			continue
-		}
 		var b strings.Builder
 		for i := range rows {
 			fmt.Fprintf(&b, "%s %s %s\n", rows[i].ID, rows[i].Address, strconv.Quote(rows[i].Account))
 		}
-		out = append(out, document(s, k, b.String()))
+		d := document(s, key(l.Agency, l.ID, part), b.String())
+		if was, kept := s.Document(d.Key); !kept || was.Text != d.Text {
+			out = append(out, d)
+		}
 	}
-	return out, nil
+	for part++; ; part++ { // of a longer list of this id, whose proposal came to nothing
+		was, kept := s.Document(key(l.Agency, l.ID, part))
+		if !kept {
+			return out, nil
+		}
+		out = append(out, routing.Document{Key: was.Key, Removed: true, Revision: was.Revision})
+	}
 }
 
-// Removals returns what removes a list that was only proposed. A list that was approved stays.
+// Removals returns what removes a list that was only proposed, or whose operation the table
+// lost. One that is in force, or was, stays.
 func (e *Entry) Removals(s *routing.State) []routing.Document {
-	if e.Standing != Proposed {
+	if _, runs := s.Operation(e.Operation); e.Standing != Proposed && (e.Standing != Pending || runs) {
 		return nil
 	}
 	var out []routing.Document
@@ -111,6 +123,37 @@ func (e *Entry) Removals(s *routing.State) []routing.Document {
 		out = append(out, routing.Document{Key: d.Key, Removed: true, Revision: d.Revision})
 	}
 	return out
+}
+
+// Begun returns what marks a proposed list as pending, when an operation begins that brings it
+// into force. approved are the persons who have agreed.
+func Begun(s *routing.State, id string, operation routing.OperationID, approved []string, at time.Time) ([]routing.Document, error) {
+	e, ok, err := Find(s, id)
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, fmt.Errorf("begin to bring list %s into force: it isn't in the table", id)
+	case e.Standing != Proposed:
+		return nil, fmt.Errorf("begin to bring list %s into force: it is %s", id, e.Standing)
+	}
+	e.Standing, e.Operation, e.Approved, e.Since = Pending, operation, approved, at
+	return e.Documents(s)
+}
+
+// Ended returns what notes how an operation has ended that brought a list into force: the list
+// is active, or as it was before. Where it isn't pending by that operation, there is nothing to
+// note.
+func Ended(s *routing.State, id string, operation routing.OperationID, inForce bool, at time.Time) ([]routing.Document, error) {
+	e, ok, err := Find(s, id)
+	if err != nil || !ok || e.Standing != Pending || e.Operation != operation {
+		return nil, err
+	}
+	e.Standing, e.Since = Active, at
+	if !inForce {
+		e.Standing, e.Operation, e.Approved = Proposed, "", nil
+	}
+	return e.Documents(s)
 }
 
 // Superseded reports whether newer lists in force name every mailbox of an entry that is in
@@ -181,7 +224,7 @@ func Lists(s *routing.State, agency routing.AgencyID) (entries []Entry, unreadab
 		if c := cmp.Compare(a.List.Agency, b.List.Agency); c != 0 {
 			return c
 		}
-		return b.List.Made.Compare(a.List.Made)
+		return cmp.Or(b.List.Made.Compare(a.List.Made), cmp.Compare(b.List.Number, a.List.Number))
 	})
 	return entries, unreadable
 }
@@ -228,7 +271,7 @@ func read(parts []routing.Document) (Entry, error) {
 	}
 	return Entry{
 		List: l, Standing: h.Standing, Check: h.Check, Checked: h.Checked, Proposal: h.Proposal, Approved: h.Approved, Since: h.Since,
-		Disabled: h.Disabled,
+		Disabled: h.Disabled, Operation: h.Operation,
 	}, nil
 }
 

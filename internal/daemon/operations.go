@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"mailcutover/admin"
 	"mailcutover/internal/config"
 	"mailcutover/internal/durable"
 	"mailcutover/rollback/control"
@@ -47,7 +48,7 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 		Leases: operation.Leases{Short: cfg.Lease.Armed, Long: cfg.Lease.Settled, Margin: cfg.Lease.Margin},
 		Limit:  func(id routing.PlatformID) time.Duration { return limits[id] },
 		Logins: d.logins, Puts: func(id routing.AgencyID) bool { _, off := putsOff[id]; return off },
-		Checks: []operation.Checker{listsCheck{d}},
+		Checks: []operation.Checker{listsCheck{d}}, Documents: admin.ListDocuments,
 		Hooks:  &hook.Operations{Find: d.hook, State: d.replica.State, Mover: d.mover},
 	})
 	done := make(chan struct{})

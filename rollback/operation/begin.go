@@ -217,6 +217,9 @@ func (u *run) endOthers(s *routing.State, next *Operation, c *table.Change) erro
 			c.Agencies = append(c.Agencies, a)
 		}
 		old.Error = fmt.Sprintf("ended by the emergency %s of %s", u.op.ID, u.op.Who)
+		if err := u.accompany(s, &old, c, false); err != nil {
+			return err
+		}
 		end, err := old.record(rec)
 		if err != nil {
 			return err

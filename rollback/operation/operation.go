@@ -59,6 +59,9 @@ type Operation struct {
 	// Mappings are the mappings that a remap brings into force.
 	Mappings map[routing.AgencyID]routing.Digest `json:"mappings,omitempty"`
 
+	// List is the id of the list of mailboxes that a remap brings into force; empty: of none.
+	List string `json:"list,omitempty"`
+
 	// Runner is the node that carries it out, Instance the life of that node.
 	Runner   routing.NodeID     `json:"runner,omitempty"`
 	Instance routing.InstanceID `json:"instance,omitempty"`

@@ -74,6 +74,12 @@ type Options struct {
 	// held. Nil: all is held.
 	Puts func(routing.AgencyID) bool
 
+	// Documents returns documents that follow an operation, to be set in the same change of the
+	// table as its step: after begin it is at StepDrain, once it is open at StepSpread, and
+	// then ended. It may be asked again at every end. An error keeps an operation from beginning,
+	// and is logged afterwards: what was begun has to end. Nil: there are none.
+	Documents func(s *routing.State, op *Operation) ([]routing.Document, error)
+
 	Hooks    Hooks  // nil: none
 	Prober   Prober // nil: platforms are not probed
 	Checks   []Checker
@@ -236,6 +242,7 @@ type Request struct {
 	// Mappings are, for a remap, the mappings that shall be in force: all whose agency is
 	// concerned. They are in the table.
 	Mappings map[routing.AgencyID]routing.Digest
+	List     string // that the mappings come from, for Options.Documents; empty: none
 
 	Without  []string // hooks that are left out; part of the plan
 	Progress func(Operation)

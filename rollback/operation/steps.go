@@ -38,6 +38,9 @@ func (u *run) change(ctx context.Context, step Step, compute func(s *routing.Sta
 		if err := compute(s, &next, &c); err != nil {
 			return routing.Position{}, err
 		}
+		if err := u.accompany(s, &next, &c, step == StepBegin); err != nil {
+			return fail(err)
+		}
 		if u.recorded || step == StepBegin {
 			rec, err := next.record(routing.Operation{Revision: u.rev})
 			if err != nil {
@@ -77,6 +80,23 @@ func (u *run) change(ctx context.Context, step Step, compute func(s *routing.Sta
 			return fail(err)
 		}
 	}
+}
+
+// accompany adds the documents that follow an operation to the change that makes it op.
+func (u *run) accompany(s *routing.State, op *Operation, c *table.Change, begins bool) error {
+	if u.Documents == nil || !begins && op.Step != StepSpread && !op.Step.Ended() {
+		return nil
+	}
+	docs, err := u.Documents(s, op)
+	if err != nil && begins {
+		return err
+	}
+	if err != nil {
+		u.Logger.Error("documents don't follow an operation", "operation", op.ID, "agency", op.Agency, "step", op.Step, "error", err)
+		return nil
+	}
+	c.Documents = append(c.Documents, docs...)
+	return nil
 }
 
 // changeID is the id of a step's change.

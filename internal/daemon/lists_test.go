@@ -1,0 +1,126 @@
+package daemon
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"mailcutover/admin"
+	"mailcutover/internal/platformtest"
+	"mailcutover/test/peers"
+)
+
+// standing is that of one list.
+func (b *bench) standing(id string) string {
+	b.t.Helper()
+	l, err := b.api.List(b.t.Context(), id)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return l.Standing
+}
+
+// A list that gives an address to another mailbox is in force once its operation has opened
+// the agency, and not before: aborted, it is approved as it was, and is activated again.
+func TestListThatChangesAnswers(t *testing.T) {
+	ldif := unit("health") + unit("tax") + person(1, "health", "proxyAddresses: smtp:info@health.example")
+	for n := 2; n <= 5; n++ {
+		ldif += person(n, "health")
+	}
+	slapd := peers.StartSlapd(t, peers.SlapdOptions{LDIF: ldif})
+	b, who := newIdentityBench(t, slapd, "")
+	ctx := t.Context()
+	b.agency(who, "health")
+	generate := func() admin.ListFile {
+		t.Helper()
+		made, err := who.planner.Generate(ctx, "health", true)
+		if err != nil || len(made.Lists) != 1 {
+			t.Fatalf("%+v, %v", made, err)
+		}
+		return admin.ListFile{Agency: "health", Name: made.Lists[0].ID, Content: []byte(made.Lists[0].CSV)}
+	}
+	first := generate()
+	b.activate(who, first)
+	b.arm()
+	from, to := ldap.NewModifyRequest("cn=person 1,ou=health,dc=example,dc=org", nil), ldap.NewModifyRequest("cn=person 2,ou=health,dc=example,dc=org", nil)
+	from.Delete("proxyAddresses", []string{"smtp:info@health.example"})
+	to.Add("proxyAddresses", []string{"smtp:info@health.example"})
+	write(t, slapd, func(c *ldap.Conn) error {
+		if err := c.Modify(from); err != nil {
+			return err
+		}
+		return c.Modify(to)
+	})
+	second := generate()
+	p, err := who.planner.ImportList(ctx, second, "info is another's now")
+	if err != nil || !strings.Contains(p.Text, "ACTIVATING IT CHANGES ROUTES") || !strings.Contains(p.Text, "address info@health.example: mailbox "+mailboxID(1).String()) {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if _, err := who.approver.ApproveTyped(ctx, p.ID, p.Digest, "5", ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.standing(second.Name); got != "approved" {
+		t.Errorf("approved, it is %s", got)
+	}
+
+	// A dot under way keeps the operation in its drain.
+	b.a.SetScript(platformtest.On(".", platformtest.Reaction{Delay: 3 * time.Second}))
+	say := b.dialogue()
+	say("", 220)
+	say("EHLO client.example", 250)
+	say("MAIL FROM:<s@elsewhere.example>", 250)
+	say("RCPT TO:<info@health.example>", 250)
+	say("DATA", 354)
+	say("Subject: test\r\n\r\nbody\r\n.", 0)
+	b.until("a dot under way", func() bool { return b.gate.Load("health").Dotted == 1 })
+	started, err := who.operator.StartProposal(ctx, p.ID)
+	if err != nil || started.Operation == nil {
+		t.Fatalf("%+v, %v", started, err)
+	}
+	if got := b.standing(second.Name); got != "pending" {
+		t.Errorf("while its operation waits, the list is %s", got)
+	}
+	_, err = who.planner.WithdrawList(ctx, second.Name, "no")
+	b.problem(err, http.StatusConflict, "is bringing list "+second.Name+" into force")
+	_, err = who.operator.StartProposal(ctx, p.ID)
+	b.problem(err, http.StatusConflict, "it is used")
+	if _, err := who.operator.Abort(ctx, started.Operation.ID, "not now"); err != nil {
+		t.Fatal(err)
+	}
+	b.until("approved again", func() bool { return b.standing(second.Name) == "approved" })
+	if d := b.gate.Address("info@health.example"); d.Mailbox != mailboxID(1) {
+		t.Errorf("aborted, info is %s", d.Mailbox)
+	}
+	b.a.SetScript(nil)
+	say("", 250)
+	if c := b.cutoverCheck(t); !c.OK { // the first list is in force, and says the same of what it names
+		t.Errorf("%+v", c)
+	}
+
+	started, err = who.operator.StartProposal(ctx, p.ID)
+	if err != nil || started.Operation == nil {
+		t.Fatalf("%+v, %v", started, err)
+	}
+	b.until("active", func() bool { return b.standing(second.Name) == "active" })
+	if d := b.gate.Address("info@health.example"); d.Mailbox != mailboxID(2) {
+		t.Errorf("in force, info is %s", d.Mailbox)
+	}
+	l, err := who.operator.List(ctx, second.Name)
+	if err != nil || l.Operation != started.Operation.ID || strings.Join(l.Approved, ",") != "The approver" {
+		t.Errorf("%+v, %v", l, err)
+	}
+	if all, err := who.operator.Lists(ctx, "health"); err != nil || len(all.Lists) != 2 || all.Lists[1].ID != first.Name || all.Lists[1].Standing != "superseded" {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+// agency adds an agency.
+func (b *bench) agency(who people, id string) {
+	b.t.Helper()
+	if _, err := who.planner.AddAgency(b.t.Context(), admin.NewAgency{ID: id, Source: "exchange", Target: "ox", Domains: []string{id + ".example"}, Reason: "test"}); err != nil {
+		b.t.Fatal(err)
+	}
+}
