@@ -111,7 +111,7 @@ func mimeHeader(header []byte) textproto.MIMEHeader {
 		name, value, _ := strings.Cut(field, ":")
 		name = textproto.CanonicalMIMEHeaderKey(strings.TrimRight(name, " \t"))
 		if strings.HasPrefix(name, "Content-") && fields[name] == nil {
-			fields[name] = []string{unfold(value, maxField)}
+			fields[name] = []string{unfold(value, MaxField)}
 		}
 	}
 	return fields

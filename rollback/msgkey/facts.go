@@ -8,7 +8,7 @@ import (
 )
 
 // Facts is what is read of a message to know it again. The texts are unfolded, cut to
-// maxField bytes, and otherwise as they stand in the message; they are a person's mail and
+// MaxField bytes, and otherwise as they stand in the message; they are a person's mail and
 // are never logged.
 type Facts struct {
 	// Transactions are the ids of the Received lines that our installation wrote, newest
@@ -19,6 +19,9 @@ type Facts struct {
 	Date      string // the field, not the instant
 	From      string
 	Sender    string
+	To        string
+	Cc        string
+	List      string // List-Id (RFC 2919); empty: not from a list, as far as the list says so
 	Subject   string // not decoded
 
 	Size     int64     // in bytes, as the platform says; 0: not known
@@ -26,12 +29,13 @@ type Facts struct {
 }
 
 // HeaderFields are the names of the fields that [Parse] reads, for a FETCH of them alone.
-var HeaderFields = []string{"MESSAGE-ID", "DATE", "FROM", "SENDER", "SUBJECT", "RECEIVED"}
+var HeaderFields = []string{"MESSAGE-ID", "DATE", "FROM", "SENDER", "TO", "CC", "LIST-ID", "SUBJECT", "RECEIVED"}
+
+// MaxField bounds each text in Facts, in bytes. One that is as long was cut, and may name more
+// people than it shows.
+const MaxField = 2048
 
 const (
-	// maxField bounds each text in Facts. A reference platform cuts a Message-ID at some
-	// 1,900 bytes; no program writes one of a quarter of that.
-	maxField = 2048
 	// maxTransactions bounds how many own Received lines are noted: the newest. A message
 	// that goes in a circle through us is stopped long before.
 	maxTransactions = 32
@@ -75,6 +79,12 @@ func Parse(header []byte, installation string) Facts {
 			note(&f.From, value)
 		case strings.EqualFold(name, "Sender"):
 			note(&f.Sender, value)
+		case strings.EqualFold(name, "To"):
+			note(&f.To, value)
+		case strings.EqualFold(name, "Cc"):
+			note(&f.Cc, value)
+		case strings.EqualFold(name, "List-Id"):
+			note(&f.List, value)
 		case strings.EqualFold(name, "Subject"):
 			note(&f.Subject, value)
 		}
@@ -85,7 +95,7 @@ func Parse(header []byte, installation string) Facts {
 // note keeps a field's first value.
 func note(to *string, value string) {
 	if *to == "" {
-		*to = strings.Clone(unfold(value, maxField))
+		*to = strings.Clone(unfold(value, MaxField))
 	}
 }
 

@@ -147,7 +147,7 @@ func withNumericZone(date string) string {
 // white space as [unfold] leaves it. Quoted parentheses stay.
 func withoutComments(field string) string {
 	if !strings.Contains(field, "(") {
-		return unfold(field, maxField)
+		return unfold(field, MaxField)
 	}
 	var b strings.Builder
 	depth, quoted := 0, false
@@ -175,5 +175,5 @@ func withoutComments(field string) string {
 			b.WriteByte(c)
 		}
 	}
-	return unfold(b.String(), maxField)
+	return unfold(b.String(), MaxField)
 }
