@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,6 +59,7 @@ func (c *checker) logins(l *Logins) {
 	}
 	c.loginDomains(l.Domains)
 	c.autoconfig(l)
+	c.verify(l.Verify.Directory)
 }
 
 func (c *checker) loginListener(key string, l *LoginListener) {
@@ -224,10 +226,7 @@ func (c *checker) loginEndpoint(key string, protocol LoginProtocol, e *LoginEndp
 			c.add(Problem{Key: key + ".tls.server_name", Value: show(t.ServerName), Want: "a host name"})
 		}
 	}
-	if e.Auth.Mode == AuthMaster {
-		c.add(Problem{Key: key + ".auth.mode", Value: show("master"), Want: "pass",
-			Hint: "with a master user this node would have to check the client's password itself, against a directory, and it can't do that yet"})
-	}
+	c.loginAuth(key, e)
 	switch {
 	case e.ClientIdentity == LoginIdentityID && protocol != LoginIMAP:
 		c.add(Problem{Key: key + ".client_identity", Value: show("id"), Want: "none, xclient or proxy-v2", Hint: "ID is a command of IMAP"})
@@ -245,6 +244,62 @@ func (c *checker) loginEndpoint(key string, protocol LoginProtocol, e *LoginEndp
 		{".timeouts.command", e.Timeouts.Command}, {".timeouts.login", e.Timeouts.Login},
 	} {
 		c.positive(key+d.key, d.d)
+	}
+}
+
+// loginAuth looks at how clients are logged in at a platform.
+func (c *checker) loginAuth(key string, e *LoginEndpoint) {
+	a, k, l := &e.Auth, key+".auth.", &c.cfg.Logins
+	if a.Mode != AuthMaster {
+		if a.User != "" || a.Password.IsSet() || a.Separator != "" {
+			c.add(Problem{Key: k + "user", Value: show(a.User), Want: "mode master beside it, or no user, password and separator"}, k+"mode", k+"password")
+		}
+		return
+	}
+	if l.Verify.Directory == "" {
+		c.add(Problem{Key: "logins.verify.directory", Want: "the one of identity.directories that says whether a client's password is right",
+			Hint: "it is missing, and " + k + "mode is master: whoever knows a name would be let in"}, k+"mode")
+	}
+	if !c.missing(k+"user", a.User, "the master user's name at the platform") && strings.ContainsFunc(a.User, unicode.IsControl) {
+		c.add(Problem{Key: k + "user", Value: show(a.User), Want: "a name without control characters"})
+	}
+	c.missing(k+"password", a.Password.Reveal(), "password_file or password_env")
+	switch {
+	case a.Separator == "":
+	case len(a.Separator) > 1 || !strings.Contains(l.MasterSeparators, a.Separator):
+		c.add(Problem{Key: k + "separator", Value: show(a.Separator), Want: `one character of logins.master_separators, or "" for SASL's authzid`, Hint: "else a client could name a master user itself"}, "logins.master_separators")
+	case strings.Contains(a.User, a.Separator):
+		c.add(Problem{Key: k + "user", Value: show(a.User), Want: "a name without the separator"}, k+"separator")
+	}
+	if e.Delegate != "" {
+		c.add(Problem{Key: key + ".delegate", Value: show(e.Delegate), Want: `"" with auth.mode master`, Hint: "a master user may read every mailbox: nobody would ask whether the user may read another's"}, k+"mode")
+	}
+}
+
+// verify looks at who says whether a client's password is right.
+func (c *checker) verify(name string) {
+	const key = "logins.verify.directory"
+	if name == "" {
+		return
+	}
+	all := c.cfg.Identity.Directories
+	names := make([]string, len(all))
+	for i := range all {
+		names[i] = all[i].Name
+	}
+	at := slices.Index(names, name)
+	if at < 0 {
+		c.add(Problem{Key: key, Value: show(name), Want: "the name of one of identity.directories"}, "identity.directories")
+		return
+	}
+	d := &all[at]
+	for _, server := range d.Servers {
+		u, err := url.Parse(server)
+		if err == nil && u.Scheme == "ldap" && !d.TLS.StartTLS && !isLoopback(u.Hostname()) {
+			c.add(Problem{Key: key, Value: show(name), Want: "a directory whose servers are all ldaps://, or with tls.starttls", Hint: "passwords would cross the network to " + u.Host + " in plain text"},
+				itemKey("identity.directories", names, at)+".servers")
+			return
+		}
 	}
 }
 

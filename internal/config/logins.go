@@ -20,6 +20,7 @@ type Logins struct {
 	Failures         Failures      `config:"failures" restart:"yes"`
 	Domains          []LoginDomain `config:"domains" restart:"yes"`
 	MasterSeparators string        `config:"master_separators" restart:"yes"` // a name with one of these characters is refused
+	Verify           Verify        `config:"verify"`
 
 	Autoconfig Autoconfig `config:"autoconfig" restart:"yes"`
 }
@@ -31,6 +32,11 @@ type Failures struct {
 	PerName  int           `config:"per_name"`  // failures of a name, from one net, in Window; beyond it every try is refused; 0: no limit
 	PerNet   int           `config:"per_net"`   // of a net (IPv4 /24, IPv6 /64), all names together; 0: no limit
 	Window   time.Duration `config:"window"`
+}
+
+// Verify is who says whether a client's password is right, where a platform is told a master user's.
+type Verify struct {
+	Directory string `config:"directory"` // one of identity.directories; empty: nobody
 }
 
 // LoginDomain is a name as in DOMAIN\user that the table doesn't list itself.
@@ -126,7 +132,7 @@ type AuthMode string
 
 const (
 	AuthPass   AuthMode = "pass"   // the client's own are passed on
-	AuthMaster AuthMode = "master" // those of a master user; refused, since nothing here could check the client's
+	AuthMaster AuthMode = "master" // those of a master user, after Logins.Verify has found the client's right
 )
 
 func (AuthMode) words() []string { return []string{"pass", "master"} }
@@ -134,6 +140,11 @@ func (AuthMode) words() []string { return []string{"pass", "master"} }
 // LoginAuth is how clients are logged in at a platform.
 type LoginAuth struct {
 	Mode AuthMode `config:"mode"`
+
+	// Of the master user.
+	User      string `config:"user"`
+	Password  Secret `config:"password"`
+	Separator string `config:"separator"` // LOGIN*USER is told, with this for *; empty: SASL PLAIN with authzid
 }
 
 // LoginIdentity is how a platform is told who the client is.

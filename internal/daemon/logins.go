@@ -58,7 +58,7 @@ func (d *Daemon) startLogins(ctx context.Context, cfg *config.Config) error {
 		return nil
 	}
 	o := loginOptions(cfg)
-	o.Gate, o.Alarms, o.Observer, o.Logger = d.gate, d.alarms, d.metrics.Logins(), d.logger
+	o.Gate, o.Alarms, o.Observer, o.Logger, o.Verifier = d.gate, d.alarms, d.metrics.Logins(), d.logger, passwords{d}
 	if n, ok := descriptors(); ok {
 		o.Connections = loginConnections(n)
 		for i := range cfg.Logins.Listeners {
@@ -243,6 +243,9 @@ func loginEndpoint(p routing.PlatformID, protocol config.LoginProtocol, e *confi
 		out.Identity = login.IdentityProxyV2
 	default:
 		out.Identity = login.IdentityNone
+	}
+	if e.Auth.Mode == config.AuthMaster {
+		out.Master = &login.Master{User: e.Auth.User, Password: e.Auth.Password.Reveal(), Separator: e.Auth.Separator}
 	}
 	if e.TLS.CAFile != "" {
 		pool, err := certificates(e.TLS.CAFile)

@@ -101,9 +101,12 @@ const (
 // Master is a platform's user that may log in for all others.
 type Master struct {
 	User      string
-	Password  func() (string, error)
+	Password  string // never logged
 	Separator string // Dovecot's auth_master_user_separator: LOGIN*MASTER; empty: SASL PLAIN with authzid
 }
+
+// same reports whether both are none, or equal.
+func (m *Master) same(o *Master) bool { return m == o || m != nil && o != nil && *m == *o }
 
 // Welcome is what a platform answered to a login that it took. Its fields are bytes of the
 // platform's own, bounded; what they mean is between Serve and Authenticate of one

@@ -45,6 +45,8 @@ type try struct {
 	login string        // what the platform is told, or was last
 	key   string        // under which failures of the name are counted
 	delay time.Duration // of the answer, since it is a failure of the client's
+
+	verified routing.MailboxID // whose credentials were found right by the Verifier; zero: nobody's
 }
 
 func refuse(cause Cause, err error) error { return &Refusal{Cause: cause, Err: err} }

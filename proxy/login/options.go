@@ -1,6 +1,7 @@
 package login
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -67,10 +68,14 @@ type Failures struct {
 
 // Verifier checks the credentials of a client that an endpoint's master user logs in.
 type Verifier interface {
-	// Verify returns nil if a's secret is that of the mailbox, *Rejection if it certainly
-	// isn't, and any other error if that can't be said. It doesn't keep the secret.
-	Verify(mailbox routing.MailboxID, a *Attempt) error
+	// Verify returns nil if a's secret is that of the mailbox's user, an error that wraps
+	// ErrRefused if the user isn't to get in with it, and any other error if that can't be said.
+	// It ends with ctx, and within a time of its own; it doesn't keep the secret.
+	Verify(ctx context.Context, mailbox routing.MailboxID, a *Attempt) error
 }
+
+// ErrRefused is for a [Verifier] to wrap: whom it asked has refused the credentials.
+var ErrRefused = errors.New("credentials refused")
 
 // Alarms takes what a human has to see. *alarm.Set is one.
 type Alarms interface {
@@ -115,8 +120,9 @@ type Endpoint struct {
 	// the user has access to; empty: it has no such logins.
 	Delegate string
 
-	// Master logs clients in instead of their own credentials; it needs Options.Verifier. nil:
-	// those are passed on.
+	// Master logs clients in instead of their own credentials; it needs Options.Verifier, and
+	// allows no Delegate, since the platform couldn't say who may read what. nil: the client's
+	// are passed on.
 	Master *Master
 }
 

@@ -49,7 +49,7 @@ func (t *try) at() (_ *Session, _ Welcome, err error) {
 	}
 	t.login = login
 	if ep.Master != nil {
-		if err := t.verify(); err != nil {
+		if err := t.verify(); err != nil { // before there is a ticket: a drain doesn't wait for a directory
 			return nil, Welcome{}, err
 		}
 	}
@@ -85,17 +85,22 @@ func (t *try) at() (_ *Session, _ Welcome, err error) {
 
 // verify checks the client's own credentials, where those of a master user will be sent.
 func (t *try) verify() error {
+	if t.verified == t.who.user && !t.verified.IsZero() {
+		return nil // by an attempt that was for nothing
+	}
 	if t.p.o.Verifier == nil {
 		return refuse(CausePlatform, errors.New("nobody checks the client's credentials"))
 	}
-	err := t.p.o.Verifier.Verify(t.who.d.Mailbox, t.a)
-	var rejected *Rejection
+	err := t.p.o.Verifier.Verify(t.h.ctx, t.who.user, t.a)
 	switch {
 	case err == nil:
+		t.verified = t.who.user
 		return nil
-	case errors.As(err, &rejected):
+	case t.h.ctx.Err() != nil:
+		return fmt.Errorf("login: %w", t.h.ctx.Err())
+	case errors.Is(err, ErrRefused):
 		t.failed()
-		return &Refusal{Cause: CauseWrong, Err: err}
+		return refuse(CauseWrong, err)
 	default:
 		return refuse(CausePlatform, fmt.Errorf("check credentials: %w", err))
 	}

@@ -106,6 +106,10 @@ func (p *Proxy) SetEndpoints(all []Endpoint) error {
 			errs = append(errs, fmt.Errorf("endpoint of platform %s for %s: a master user, and nobody who checks clients' credentials", e.Platform, e.Protocol))
 			continue
 		}
+		if e.Master != nil && e.Delegate != "" {
+			errs = append(errs, fmt.Errorf("endpoint of platform %s for %s: a master user may read every mailbox, so logins for another's mailbox can't be left to the platform", e.Platform, e.Protocol))
+			continue
+		}
 		e.Way.Platform = string(e.Platform)
 		for _, d := range []struct {
 			set *time.Duration
@@ -148,7 +152,7 @@ func (n *endpoint) same(e *Endpoint) bool {
 	sameCA := ca == cb || ca != nil && cb != nil && ca.Equal(cb)
 	return hosts && pins && sameCA && a.Platform == b.Platform && a.Protocol == b.Protocol &&
 		a.Greeting == b.Greeting && a.Answer == b.Answer && a.Login == b.Login &&
-		a.Identity == b.Identity && a.Delegate == b.Delegate && a.Master == b.Master &&
+		a.Identity == b.Identity && a.Delegate == b.Delegate && a.Master.same(b.Master) &&
 		a.Way.TLS.Policy == b.Way.TLS.Policy && a.Way.TLS.Implicit == b.Way.TLS.Implicit && a.Way.TLS.ServerName == b.Way.TLS.ServerName &&
 		a.Way.DialTimeout == b.Way.DialTimeout && a.Way.HandshakeTimeout == b.Way.HandshakeTimeout &&
 		a.Way.AttemptTime == b.Way.AttemptTime && a.Way.Unacknowledged == b.Way.Unacknowledged && a.Way.Backoff == b.Way.Backoff

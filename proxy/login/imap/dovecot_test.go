@@ -127,7 +127,7 @@ func TestDovecot(t *testing.T) {
 	})
 	master := func(separator string) func(*login.Attempt) {
 		return func(a *login.Attempt) {
-			a.Master = &login.Master{User: "proxy", Separator: separator, Password: func() (string, error) { return "master", nil }}
+			a.Master = &login.Master{User: "proxy", Separator: separator, Password: "master"}
 		}
 	}
 	password := func(*login.Attempt) {}

@@ -155,7 +155,7 @@ func platformSettings(tr *transcript, o *login.LegOptions, a *login.Attempt) (la
 				case "oauthbearer":
 					a.Mechanism = login.MechanismOAuthBearer
 				case "master":
-					a.Master = &login.Master{User: value, Password: func() (string, error) { return "master's", nil }}
+					a.Master = &login.Master{User: value, Password: "master's"}
 				case "separator":
 					a.Master.Separator = value
 				case "shared":

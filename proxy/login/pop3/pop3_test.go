@@ -187,7 +187,7 @@ func TestAuthenticate(t *testing.T) {
 	client := login.ClientInfo{Addr: "2001:db8::7", Port: "4711", Session: "s-1"}
 	token := &login.Attempt{Mechanism: login.MechanismXOAuth2, Secret: []byte("tok"), Login: "anna@ox.example"}
 	master := func(separator string) *login.Attempt {
-		return &login.Attempt{Login: "anna@ox.example", Master: &login.Master{User: "m", Separator: separator, Password: func() (string, error) { return "mp", nil }}}
+		return &login.Attempt{Login: "anna@ox.example", Master: &login.Master{User: "m", Separator: separator, Password: "mp"}}
 	}
 	long := attempt()
 	long.Secret = []byte(strings.Repeat("x", 300))

@@ -97,14 +97,15 @@ func Tell(a *login.Attempt) (Identity, error) {
 	if a.Master == nil {
 		return Identity{Name: a.Login, Password: append([]byte(nil), a.Secret...)}, nil
 	}
-	password, err := a.Master.Password()
-	if err != nil {
-		return Identity{}, fmt.Errorf("password of the platform's master user: %w", err)
+	m := a.Master
+	switch {
+	case m.Separator == "":
+		return Identity{Authzid: a.Login, Name: m.User, Password: []byte(m.Password)}, nil
+	case strings.Contains(a.Login, m.Separator): // the platform would take the first one for it
+		return Identity{}, fmt.Errorf("%w: a login with the master user's separator", ErrMalformed)
+	default:
+		return Identity{Name: a.Login + m.Separator + m.User, Password: []byte(m.Password)}, nil
 	}
-	if a.Master.Separator != "" {
-		return Identity{Name: a.Login + a.Master.Separator + a.Master.User, Password: []byte(password)}, nil
-	}
-	return Identity{Authzid: a.Login, Name: a.Master.User, Password: []byte(password)}, nil
 }
 
 // complete makes sure that the login says all that the platform is to be told. Another

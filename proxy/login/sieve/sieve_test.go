@@ -215,7 +215,7 @@ func TestAuthenticate(t *testing.T) {
 		"a long message":                  {attempt: long, script: with(auth, []string{fmt.Sprintf(`C: AUTHENTICATE "PLAIN" {%d+}`, len(message)), "C: " + message, "S: OK"}, after), want: "welcome OK"},
 		"a token":                         {attempt: token, script: with(open(`"SASL" "OAUTHBEARER"`), []string{`C: AUTHENTICATE "OAUTHBEARER" "` + b64("n,a=anna,\x01auth=Bearer tok\x01\x01") + `"`, `S: "e30="`, `C: "AQ=="`, `S: NO "No"`}), want: `rejected NO "No"`},
 		"no mechanism":                    {attempt: token, script: auth, want: "no mechanism", silent: true},
-		"a refused master user":           {attempt: &login.Attempt{Login: "anna", Master: &login.Master{User: "m", Password: func() (string, error) { return "mp", nil }}}, script: with(auth, []string{`C: AUTHENTICATE "PLAIN" "` + b64("anna\x00m\x00mp") + `"`, `S: NO "No"`}), want: "answered NO"},
+		"a refused master user":           {attempt: &login.Attempt{Login: "anna", Master: &login.Master{User: "m", Password: "mp"}}, script: with(auth, []string{`C: AUTHENTICATE "PLAIN" "` + b64("anna\x00m\x00mp") + `"`, `S: NO "No"`}), want: "answered NO"},
 		"another's mailbox":               {attempt: &login.Attempt{Login: "a", Shared: "b"}, want: "no form", silent: true},
 		"wrong password":                  {script: with(auth, []string{try, `S: NO "Authentication \"failed\"."`}), want: `rejected NO "Authentication \"failed\"."`},
 		"wrong password, in a literal":    {script: with(auth, []string{try, "S: NO {3+}", "S: x\ty"}), want: `rejected NO "x?y"`},

@@ -78,12 +78,12 @@ func TestAuthenticate(t *testing.T) {
 		"a success before the secret": {attempt: long, script: append(auth, "C: AUTH PLAIN", "S: 235 2.7.0 Hello"), want: "answered 235", silent: true},
 		"a refusal before the secret": {script: append(open("250-SIZE", "250 AUTH LOGIN"), "C: AUTH LOGIN", "S: 334 VXNlcm5hbWU6", "C: "+b64("anna@ox.example"), "S: 535 5.7.8 No"), want: "answered 535", silent: true},
 		"a master user": {
-			attempt: &login.Attempt{Login: "anna@ox.example", Mechanism: login.MechanismOAuthBearer, Secret: []byte("x"), Master: &login.Master{User: "m", Password: func() (string, error) { return "mp", nil }}},
+			attempt: &login.Attempt{Login: "anna@ox.example", Mechanism: login.MechanismOAuthBearer, Secret: []byte("x"), Master: &login.Master{User: "m", Password: "mp"}},
 			script:  append(auth, "C: AUTH PLAIN "+plain("anna@ox.example", "m", "mp"), "S: 235 2.7.0 Hello"),
 			want:    "welcome 235 2.7.0 Hello",
 		},
 		"a master user that is refused": {
-			attempt: &login.Attempt{Login: "anna@ox.example", Master: &login.Master{User: "m", Separator: "*", Password: func() (string, error) { return "mp", nil }}},
+			attempt: &login.Attempt{Login: "anna@ox.example", Master: &login.Master{User: "m", Separator: "*", Password: "mp"}},
 			script:  append(auth, "C: AUTH PLAIN "+plain("", "anna@ox.example*m", "mp"), "S: 535 5.7.8 No"),
 			want:    "answered 535",
 		},
