@@ -104,7 +104,7 @@ func (k *Keeper) renewal() table.Renewal {
 	}
 	r.Gone = k.gone()
 	marks := k.o.Replica.Marks()
-	r.Term, r.Applied, r.Above, r.NamesLost = marks.Term, marks.Revision, marks.Above, marks.LostNames
+	r.Term, r.Applied, r.Began, r.Above, r.NamesLost = marks.Term, marks.Revision, marks.Began, marks.Above, marks.LostNames
 	k.sequence++
 	r.Sequence = k.sequence
 	return r

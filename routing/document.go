@@ -28,6 +28,31 @@ func NamesLostDocument(node NodeID) Document {
 	return Document{Key: NamesLost, Text: "node " + string(node) + " has seen names that the table lost"}
 }
 
+// UnheardDocument returns that document as it is when a rejoin ends without nodes that may have
+// seen names which the table lost.
+func UnheardDocument() Document {
+	return Document{Key: NamesLost, Text: "the table came back, and a node that may have seen names which it lost was not heard"}
+}
+
+// LosesNames reports whether a table, read as a whole, lost names that this copy of it has
+// had, or the word that names were lost. Names are lost that were changed above the revision
+// up to which both histories are one. Of a table of another incarnation nothing is said.
+func (s *State) LosesNames(whole *Update) bool {
+	if s.pos.Incarnation == "" || s.pos.Incarnation != whole.Position.Incarnation {
+		return false
+	}
+	common := s.lineage.Common(s.pos.Revision, whole.Lineage, whole.Position.Revision)
+	if s.pos.Mapped > common {
+		return true
+	}
+	told, ok := s.documents[NamesLost]
+	return ok && told.Revision > common && !slices.ContainsFunc(whole.Documents, func(d Document) bool { return d.Key == NamesLost })
+}
+
+// Lineage returns how the table came to where this copy of it stands, by its last whole
+// reading.
+func (s *State) Lineage() Lineage { return s.lineage }
+
 // NamesLost reports whether the table lost names, by its own word or by this copy's.
 func (s *State) NamesLost() bool { return s.doubtful }
 

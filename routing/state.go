@@ -67,6 +67,7 @@ type State struct {
 	freezes   map[AgencyID]Freeze
 	running   map[OperationID]Operation // that have not ended
 	documents map[string]Document       // by key
+	lineage   Lineage                   // of the last whole reading
 	index     *keyIndex
 	conflicts []string // names that two have, in order
 	missing   int      // agencies without their mapping: nothing can be said to have no record
@@ -129,12 +130,12 @@ type Update struct {
 	// record doesn't follow the one here is closed, see [State.Seen].
 	Above []Agency
 
-	// Base is, in a whole reading, where the table stood when its term began: what was seen
-	// above it in an earlier term, the table lost.
-	Base Revision
+	// Lineage is, in a whole reading, how the table came to where it stands: with it a copy
+	// knows what of its own the table lost.
+	Lineage Lineage
 
-	// LostNames says that names were seen in a change that the table lost. Whoever applies a
-	// whole reading to a copy knows it.
+	// LostNames says that names were seen in a change that the table lost: see
+	// [State.LosesNames].
 	LostNames bool
 }
 
@@ -221,6 +222,9 @@ func (s *State) Apply(u Update) (*State, error) {
 	n.running = updated(s.running, u.Operations, u.Whole, func(o Operation) (OperationID, bool) { return o.ID, !o.Ended })
 	n.documents = updated(s.documents, u.Documents, u.Whole, func(d Document) (string, bool) { return d.Key, !d.Removed })
 	_, told := n.documents[NamesLost]
+	if u.Whole || u.Lineage != nil {
+		n.lineage = u.Lineage
+	}
 	n.lostNames = (s.lostNames || u.LostNames) && !told && !u.removes(NamesLost)
 	n.doubtful = n.lostNames || told
 	if len(n.agencies) > maxAgencies {

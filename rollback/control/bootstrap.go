@@ -59,11 +59,14 @@ func (c *Control) Foundation() (Foundation, error) {
 // contents is all that a copy has.
 func contents(state *routing.State) table.Foundation {
 	f := table.Foundation{
-		Source: state.Position(), Agencies: state.Agencies(), Domains: state.Domains(),
+		Source: state.Position(), Lineage: state.Lineage(), Agencies: state.Agencies(), Domains: state.Domains(),
 		Fixed: slices.SortedFunc(state.FixedAddresses(), func(a, b routing.Fixed) int {
 			return strings.Compare(string(a.Address), string(b.Address))
 		}),
 		Members: state.Members(), Operations: state.Operations(), Freezes: state.Freezes(), Documents: state.Documents(""),
+	}
+	if state.LostNames() { // which the lost table didn't say yet
+		f.Documents = append(f.Documents, routing.UnheardDocument())
 	}
 	for i := range f.Agencies {
 		// What this node has seen, and the table had lost already, counts.

@@ -106,10 +106,15 @@ func (c *Control) NamesComplete(ctx context.Context, act Act) error {
 }
 
 // EndRejoin ends a rejoin on people's word that the table is as it should be, although
-// nodes are missing or have seen more.
+// nodes are missing or have seen more. These may have seen names that the table lost: until
+// people say that they are complete, none counts as unknown.
 func (c *Control) EndRejoin(ctx context.Context, act Act) error {
 	_, err := c.change(ctx, act, "end-rejoin", func(state *routing.State) (table.Change, error) {
-		return table.Change{What: "end the rejoin", Guard: table.Guard{EndRejoin: true}}, nil
+		c := table.Change{What: "end the rejoin", Guard: table.Guard{EndRejoin: true}}
+		if _, ok := state.Document(routing.NamesLost); !ok {
+			c.Documents = []routing.Document{routing.UnheardDocument()}
+		}
+		return c, nil
 	})
 	return err
 }

@@ -171,7 +171,7 @@ func nodeRecords(tx *bolt.Tx, u *routing.Update) error {
 	if err != nil {
 		return err
 	}
-	u.Base = book.Base
+	u.Lineage = book.Lineage
 	u.Members = slices.Collect(maps.Values(book.Members))
 	table.SortMembers(u.Members)
 	u.Above = slices.Collect(maps.Values(book.Above))

@@ -305,7 +305,8 @@ if forgotten then
 end
 redis.call('HSET', KEYS[1], 'revision', new, 'mapped', mapped)
 if raised then
-  redis.call('HSET', KEYS[1], 'term', ARGV[18], 'previous', whole(term), 'base', whole(revision), 'began', whole(now))
+  redis.call('HSET', KEYS[1], 'term', ARGV[18], 'previous', whole(term), 'base', whole(revision), 'began', whole(now),
+    'lineage', lineageWith(redis.call('HGET', KEYS[1], 'lineage') or '', ARGV[18], whole(revision), whole(now)))
 end
 if endRejoin then
   redis.call('HSET', KEYS[1], 'rejoining', '0')

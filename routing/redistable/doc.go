@@ -23,7 +23,8 @@
 // All of them share the hash tag of [Options].Prefix, here {mc}:
 //
 //	{mc}:meta       hash: incarnation, format, revision, mapped, term, and of the rejoin:
-//	                server, replication, prior, previous, base, began, longest, rejoining
+//	                server, replication, prior, previous, base, began, longest, rejoining,
+//	                lineage (TERM:BASE:BEGAN of the last 256 terms)
 //	{mc}:agency     hash: id -> revision, mapping's digest or "-", epoch, answer, JSON
 //	{mc}:domain     hash: name -> revision, JSON
 //	{mc}:fixed      hash: address -> revision, JSON

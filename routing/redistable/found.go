@@ -33,7 +33,7 @@ func (t *Table) Found(ctx context.Context, f table.Foundation) (routing.Position
 			}
 		}
 	}
-	args = append(args, decimal(f.Source.Revision), decimal(f.Source.Term), f.Longest.Microseconds())
+	args = append(args, decimal(f.Source.Revision), decimal(f.Source.Term), f.Longest.Microseconds(), f.Lineage.String())
 	long, cancel := context.WithTimeout(ctx, t.o.BulkTimeout)
 	defer cancel()
 	pos, err := answer(redis.NewScript(preludeLua+foundLua).Run(long, t.writes, keys, args...))

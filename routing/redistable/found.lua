@@ -2,7 +2,7 @@
 -- once.
 --
 -- KEYS and ARGV are those of a change, with every record's revision ignored, and behind
--- them: the copy's revision, its term, and the longest lease in microseconds.
+-- them: the copy's revision, its term, the longest lease in microseconds, and its lineage.
 --
 -- Records without meta are the rest of something: a person has to look.
 
@@ -25,7 +25,7 @@ if redis.call('HEXISTS', KEYS[1], 'incarnation') == 1 then
     return {'OK', incarnation, r, m, t}
   end
   bare = redis.call('HLEN', KEYS[2]) + redis.call('HLEN', KEYS[3]) + redis.call('HLEN', KEYS[4]) + redis.call('HLEN', KEYS[11]) == 0
-  if not bare or revision > tonumber(ARGV[#ARGV - 2]) then
+  if not bare or revision > tonumber(ARGV[#ARGV - 3]) then
     return {'FOUNDED', 'it stands at revision ' .. whole(revision) .. ' of ' .. incarnation}
   end
 end
@@ -93,5 +93,5 @@ end
 redis.call('HSET', KEYS[6], 'id:' .. id, digest .. ' ' .. new .. ' ' .. new .. ' ' .. ARGV[18], 'at:' .. new, id)
 redis.call('HSET', KEYS[1], 'incarnation', ARGV[1], 'format', ARGV[2], 'revision', new, 'mapped', new, 'term', ARGV[18],
   'server', run, 'replication', replication, 'previous', whole(from), 'base', whole(base), 'began', now,
-  'longest', whole(longest), 'rejoining', '1', 'prior', '')
+  'longest', whole(longest), 'rejoining', '1', 'prior', '', 'lineage', lineageWith(ARGV[atEnd + 3], ARGV[18], whole(base), now))
 return {'OK', ARGV[1], new, new, ARGV[18]}

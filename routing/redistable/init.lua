@@ -17,5 +17,6 @@ local now = clock()
 redis.call('XADD', KEYS[5], '1-0', 'incarnation', ARGV[1], 'mapped', '1', 'term', '1', 'id', 'init',
   'time', whole(now), 'who', '', 'what', 'init', 'reason', '', 'records', '{}')
 redis.call('HSET', KEYS[1], 'incarnation', ARGV[1], 'format', ARGV[2], 'revision', '1', 'mapped', '1', 'term', '1',
-  'server', run, 'replication', replication, 'previous', '0', 'base', '1', 'began', whole(now), 'longest', '0', 'rejoining', '0', 'prior', '')
+  'server', run, 'replication', replication, 'previous', '0', 'base', '1', 'began', whole(now), 'longest', '0', 'rejoining', '0', 'prior', '',
+  'lineage', lineageWith('', '1', '0', whole(now)))
 return {'OK', ARGV[1], '1', '1', '1'}

@@ -60,6 +60,14 @@ type leaseJSON struct {
 	Counts []table.Count `json:"counts,omitempty"`
 }
 
+// orZero is a moment in microseconds since 1970; 0: none.
+func orZero(at time.Time) int64 {
+	if at.IsZero() {
+		return 0
+	}
+	return at.UnixMicro()
+}
+
 // renewArgs lists the arguments as renew.lua describes them.
 func (t *Table) renewArgs(r *table.Renewal) ([]any, error) {
 	member, err := encodeMember(&r.Member)
@@ -70,20 +78,22 @@ func (t *Table) renewArgs(r *table.Renewal) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
+	unheard, err := json.Marshal(routing.UnheardDocument())
+	if err != nil {
+		return nil, fmt.Errorf("encode document %s: %w", routing.NamesLost, err)
+	}
 	args := []any{
 		string(r.Incarnation), format, string(r.Member.Node), string(r.Member.Instance), orNone(string(r.After)),
 		r.Member.Protocol, member, r.Short.Microseconds(), r.Long.Microseconds(), flag(r.Lapsed),
 		decimal(r.Term), decimal(r.Applied), orNone(r.Replication), decimal(r.Sequence), lease, decimal(r.HighestTerm()),
 		t.o.LogLength, table.RejoinGrace.Microseconds(),
-		flag(r.Member.ClockRuns), orNone(string(r.Gone.Instance)), decimal(r.Gone.Counter), none, "", len(r.Above),
+		flag(r.Member.ClockRuns), orNone(string(r.Gone.Instance)), decimal(r.Gone.Counter), orZero(r.Began),
+		routing.NamesLost, none, unheard, len(r.Above),
 	}
 	if r.NamesLost {
-		d := routing.NamesLostDocument(r.Member.Node)
-		b, err := json.Marshal(d)
-		if err != nil {
-			return nil, fmt.Errorf("encode document %s: %w", d.Key, err)
+		if args[23], err = json.Marshal(routing.NamesLostDocument(r.Member.Node)); err != nil {
+			return nil, fmt.Errorf("encode document %s: %w", routing.NamesLost, err)
 		}
-		args[21], args[22] = d.Key, b
 	}
 	for _, a := range r.Above {
 		a.Revision = 0

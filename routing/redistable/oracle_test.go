@@ -190,6 +190,9 @@ func (o *oracle) renew() {
 		}
 	}
 	r.NamesLost = o.often(2)
+	if o.often(80) {
+		r.Began = o.book.Began
+	}
 	if o.often(8) {
 		r.Short, r.Long = 0, 0
 	}
@@ -202,6 +205,11 @@ func (o *oracle) renew() {
 	case o.often(15):
 		r.Term = max(1, r.Term-1)
 		r.Applied = max(3, o.book.Base+routing.Revision(o.rand.IntN(4))) - 2
+		for _, t := range o.book.Lineage {
+			if t.Number == r.Term && o.often(90) {
+				r.Began = t.Began
+			}
+		}
 	case o.often(3):
 		r.Term += uint32(o.rand.IntN(2))
 		r.Applied += routing.Revision(o.rand.IntN(3))
@@ -448,7 +456,7 @@ func (o *oracle) compare(step int) {
 		a.Revision = 0
 		wantAbove[id] = a
 	}
-	if err != nil || u.Position != o.book.Position || !slices.Equal(u.Members, want.Members) || !maps.Equal(above, wantAbove) {
+	if err != nil || u.Position != o.book.Position || !u.Lineage.Equal(o.book.Lineage) || !slices.Equal(u.Members, want.Members) || !maps.Equal(above, wantAbove) {
 		o.t.Errorf("step %d: snapshot %+v, %v; want position %+v, members %+v, above %+v", step, u, err, o.book.Position, want.Members, wantAbove)
 	}
 }

@@ -74,6 +74,16 @@ local function readMeta(format)
   end
 end
 
+-- lineageWith returns a lineage, oldest term first, with another term at its end:
+-- TERM:BASE:BEGAN each, and no more than routing.MaxLineage of them.
+local function lineageWith(lineage, number, from, at)
+  local terms = {}
+  for word in string.gmatch(lineage .. ' ' .. number .. ':' .. from .. ':' .. at, '%S+') do
+    terms[#terms + 1] = word
+  end
+  return table.concat(terms, ' ', math.max(1, #terms - 255))
+end
+
 -- moved: another server answers than the one that was accepted. The history of the same
 -- process gets another id when its first replica comes, but only one with a former history
 -- was somebody else's replica meanwhile.

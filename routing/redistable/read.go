@@ -78,7 +78,7 @@ func (t *Table) snapshot(ctx context.Context) (u routing.Update, err error) {
 	bulk, cancel := context.WithTimeout(ctx, t.o.BulkTimeout)
 	defer cancel()
 	p := t.reads.TxPipeline() // one revision
-	meta := t.askMeta(bulk, p)
+	meta, lineage := t.askMeta(bulk, p), p.HGet(bulk, t.key("meta"), "lineage")
 	agencies, domains, fixed := p.HVals(bulk, t.key("agency")), p.HVals(bulk, t.key("domain")), p.HVals(bulk, t.key("fixed"))
 	members, operations := p.HVals(bulk, t.key("member")), p.HVals(bulk, t.key("operation"))
 	freezes, documents, above := p.HVals(bulk, t.key("freeze")), p.HVals(bulk, t.key("document")), p.HVals(bulk, t.key("above"))
@@ -89,7 +89,10 @@ func (t *Table) snapshot(ctx context.Context) (u routing.Update, err error) {
 	if err != nil {
 		return u, err
 	}
-	u.Position, u.Base = book.Position, book.Base
+	u.Position = book.Position
+	if u.Lineage, err = routing.ParseLineage(lineage.Val()); err != nil {
+		return u, fmt.Errorf("damaged: %w", err)
+	}
 	if u.Agencies, err = all(agencies.Val(), decodeAgency); err != nil {
 		return u, err
 	}

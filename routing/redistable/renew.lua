@@ -7,8 +7,10 @@
 --       14 sequence     15 the lease's JSON          16 highest term seen
 --       17 log length   18 grace of a rejoin, microseconds
 --       19 clock runs 0/1                         20 fenced instance or "-"  21 its counter
---       22 key of the document that says that names were lost, or "-"       23 its JSON
---       24 number of records above, then per record: agency, epoch, answer, JSON; then
+--       22 when the term of 11 began, by the node's copy; 0: it doesn't know
+--       23 key of the document that says that names were lost
+--       24 its JSON, if the node has seen some, or "-"      25 its JSON, if a node wasn't heard
+--       26 number of records above, then per record: agency, epoch, answer, JSON; then
 --       per drained agency: id, epoch
 
 local bad = badType() or readMeta(ARGV[2])
@@ -21,7 +23,7 @@ end
 local node, instance, after, json = ARGV[3], ARGV[4], ARGV[5], ARGV[7]
 local short, long, lapsed = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10] == '1'
 local seenTerm, applied, came, sequence = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13], tonumber(ARGV[14])
-local highest, records = tonumber(ARGV[16]), tonumber(ARGV[24])
+local highest, records = tonumber(ARGV[16]), tonumber(ARGV[26])
 local now = clock()
 
 -- Who it is.
@@ -47,7 +49,8 @@ end
 -- Whether it is still the same table.
 -- Another server was in this term too: two failovers at once, of which the second one's
 -- server didn't know the first one's. Nobody can go on from what he has then.
-local forked = seenTerm == term and came ~= '-' and came ~= replication and came ~= acceptedReplication and came ~= prior
+local forked = seenTerm == term and (ARGV[22] ~= '0' and tonumber(ARGV[22]) ~= began
+  or came ~= '-' and came ~= replication and came ~= acceptedReplication and came ~= prior)
 local begins = forked or moved() or highest > term or seenTerm == term and applied > revision
 if not was and (begins or rejoining) and applied == 0 and redis.call('HLEN', KEYS[8]) > 0 then
   return {'REJOINING', 'node ' .. node .. ' is new and has seen nothing'}
@@ -58,9 +61,11 @@ local function note(word)
     what[#what + 1] = word
   end
 end
+local newLineage
 if begins then
   previous, base, began, rejoining = term, revision, now, true
   term = math.max(term, highest) + 1
+  newLineage = lineageWith(redis.call('HGET', KEYS[1], 'lineage') or '', whole(term), whole(base), whole(now))
   if forked then
     previous = 0
   end
@@ -80,6 +85,8 @@ if was then
   end
 end
 local entered = not was or was.instance ~= instance
+-- The life of this node before this one, on another disk, may have seen what the table lost.
+local unheard = rejoining and was and was.instance ~= instance and was.instance ~= after and old.taken ~= term
 if entered then
   note('join')
 elseif was.protocol ~= member.protocol or was.runs ~= member.runs or was.json ~= json then
@@ -88,7 +95,7 @@ elseif was.protocol ~= member.protocol or was.runs ~= member.runs or was.json ~=
 end
 
 -- What it has seen and this table lost.
-local lost, at = {}, 25
+local lost, at = {}, 27
 for _ = 1, records do
   local id, epoch, answer = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local record, said = redis.call('HGET', KEYS[2], id), redis.call('HGET', KEYS[13], id)
@@ -114,17 +121,17 @@ for _ = 1, records do
   end
   at = at + 4
 end
-local namesLost = ARGV[22] ~= '-' and redis.call('HEXISTS', KEYS[15], ARGV[22]) == 0
-if namesLost then
-  note('names-lost')
-end
 local behind
 if applied == 0 then
   behind = false
 elseif seenTerm == term then
   behind = applied > revision
-else
-  behind = seenTerm ~= previous or applied > base
+elseif seenTerm ~= previous or applied > base then
+  behind = true
+elseif ARGV[22] ~= '0' then
+  -- A term of that number may have begun elsewhere, too.
+  local lineage = newLineage or redis.call('HGET', KEYS[1], 'lineage') or ''
+  behind = string.match(' ' .. lineage .. ' ', ' ' .. whole(seenTerm) .. ':%d+:' .. ARGV[22] .. ' ') == nil
 end
 
 -- The lease.
@@ -148,23 +155,37 @@ if rejoining then
     end
   end
   count(instance, {taken = term, instance = instance, behind = behind, proof = proof})
-  local members = redis.call('HGETALL', KEYS[8])
+  local members, silent = redis.call('HGETALL', KEYS[8]), false
   for i = 1, #members, 2 do
     local m = memberOf(members[i + 1])
     local l = m and readLease(members[i])
     if not l then
       return {'DAMAGED', 'bad record of node ' .. members[i]}
     end
-    if members[i] ~= node and not m.evicted and (m.attested ~= m.instance or m.unconfirmed ~= '-') then
-      count(m.instance, l)
+    if members[i] ~= node then
+      local out = m.evicted or m.attested == m.instance and m.unconfirmed == '-'
+      if not out then
+        count(m.instance, l)
+      end
+      -- Who was out of it before this term has seen nothing of use.
+      if (l.taken ~= term or l.instance ~= m.instance) and not (out and tonumber(m.rev) <= base + 1) then
+        silent = true
+      end
     end
   end
   if late == 0 and (renewed == total or 2 * renewed > total and proven == renewed and now > began + longest + tonumber(ARGV[18])) then
     rejoining = false
     note('rejoined')
+    unheard = unheard or silent
   else
     waits = 'rejoining: ' .. whole(renewed) .. ' of ' .. whole(total) .. ' nodes have renewed, ' .. whole(late) .. ' of them have yet to follow'
   end
+end
+
+local namesLost
+if (ARGV[24] ~= '-' or unheard) and redis.call('HEXISTS', KEYS[15], ARGV[23]) == 0 then
+  namesLost = ARGV[24] ~= '-' and ARGV[24] or ARGV[25]
+  note('names-lost')
 end
 
 local settled, armed, why = '1', '1', ''
@@ -194,9 +215,9 @@ if #what > 0 then
   redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[17], new .. '-0',
     'incarnation', incarnation, 'mapped', mapped, 'term', whole(term), 'id', 'renewal/' .. new, 'time', whole(now),
     'who', node, 'what', table.concat(what, ', '), 'reason', '',
-    'records', '{"above":[' .. table.concat(above, ',') .. '],"documents":[' .. (namesLost and ARGV[23] or '') .. ']}', unpack(entry))
+    'records', '{"above":[' .. table.concat(above, ',') .. '],"documents":[' .. (namesLost or '') .. ']}', unpack(entry))
   if namesLost then
-    redis.call('HSET', KEYS[15], ARGV[22], new .. ' ' .. ARGV[23])
+    redis.call('HSET', KEYS[15], ARGV[23], new .. ' ' .. namesLost)
   end
   if entered then
     redis.call('HSET', KEYS[8], node, text)
@@ -212,6 +233,9 @@ for i = at, #ARGV, 2 do
   if redis.call('HGET', KEYS[10], field) ~= report then
     redis.call('HSET', KEYS[10], field, report)
   end
+end
+if newLineage then
+  redis.call('HSET', KEYS[1], 'lineage', newLineage)
 end
 if #what > 0 or acceptedReplication ~= replication or redis.call('HGET', KEYS[1], 'longest') ~= whole(longest) then
   redis.call('HSET', KEYS[1], 'revision', whole(revision), 'term', whole(term), 'server', run, 'replication', replication,

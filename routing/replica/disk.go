@@ -47,6 +47,9 @@ type header struct {
 	// The highest position that was seen, which a table that went back is below.
 	HighTerm     uint32           `json:"high_term"`
 	HighRevision routing.Revision `json:"high_revision"`
+	HighBegan    time.Time        `json:"high_began,omitzero"`
+
+	Lineage routing.Lineage `json:"lineage,omitempty"`
 
 	LostNames bool `json:"lost_names,omitempty"` // names were seen that the table lost
 }
@@ -137,7 +140,7 @@ func (d *disk) read() (*routing.State, Marks, error) {
 	// follow them.
 	s, err := routing.NewState(routing.Position{}).Apply(routing.Update{Agencies: seen})
 	if err == nil {
-		u.LostNames = head.LostNames
+		u.LostNames, u.Lineage = head.LostNames, head.Lineage
 		s, err = s.Apply(u)
 	}
 	if err != nil {
@@ -155,8 +158,8 @@ func (d *disk) read() (*routing.State, Marks, error) {
 	if err != nil {
 		return nil, Marks{}, fmt.Errorf("%w: %w", errBadCopy, err)
 	}
-	high := Marks{Incarnation: head.Incarnation, Term: head.HighTerm, Revision: head.HighRevision}
-	return s, high.upTo(s.Position()), nil
+	high := Marks{Incarnation: head.Incarnation, Term: head.HighTerm, Revision: head.HighRevision, Began: head.HighBegan}
+	return s, high.upTo(s), nil
 }
 
 // readMappings reads the mappings' files. One that is not there or can't be used is left
@@ -320,8 +323,8 @@ func formatRecords(w io.Writer, s *routing.State, high Marks, number uint64) err
 	all := len(agencies) + len(domains) + len(fixed) + len(regressed) + len(members) + len(freezes) + len(operations) + len(documents)
 	line("copy", header{
 		Format: diskFormat, Incarnation: pos.Incarnation, Revision: pos.Revision, Mapped: pos.Mapped, Term: pos.Term,
-		Records: all, Marks: number, HighTerm: high.Term, HighRevision: high.Revision,
-		LostNames: s.LostNames(),
+		Records: all, Marks: number, HighTerm: high.Term, HighRevision: high.Revision, HighBegan: high.Began,
+		Lineage: s.Lineage(), LostNames: s.LostNames(),
 	})
 	for _, a := range agencies {
 		line("agency", a)

@@ -140,7 +140,7 @@ func (r *Replica) load(ctx context.Context) error {
 	if u.Mappings, err = r.loadMappings(ctx, base, u.Agencies); err != nil {
 		return err
 	}
-	u.LostNames = namesLost(base.Position(), &u)
+	u.LostNames = base.LosesNames(&u)
 	next, err := base.Apply(u)
 	if err != nil {
 		return err
@@ -172,17 +172,6 @@ func bare(s *routing.State) bool {
 	return s.Len()+len(s.Domains())+len(s.LostDomains())+len(s.Operations()) == 0
 }
 
-// namesLost reports whether a copy at ours had names that the table, read as a whole, lost:
-// they were changed where the table's present history is another. What a copy from before
-// the last term but one had in that one's past, it can't tell.
-func namesLost(ours routing.Position, u *routing.Update) bool {
-	common := u.Position.Revision
-	if ours.Term < u.Position.Term {
-		common = u.Base
-	}
-	return ours.Incarnation == u.Position.Incarnation && ours.Mapped > common
-}
-
 // apply puts one change on top of the State.
 func (r *Replica) apply(ctx context.Context, u routing.Update) error {
 	now := r.State()
@@ -200,6 +189,11 @@ func (r *Replica) apply(ctx context.Context, u routing.Update) error {
 	if u.Position.Term != ours.Term {
 		// Drivers look whether the past is the same. All of it is read again even so.
 		return fmt.Errorf("%w: from %d to %d at revision %d", errTerm, ours.Term, u.Position.Term, u.Position.Revision)
+	}
+	if u.Position.Mapped < ours.Mapped {
+		err := fmt.Errorf("%w: names changed at revision %d last, now it is %d", table.ErrRegressed, ours.Mapped, u.Position.Mapped)
+		r.close(err)
+		return err
 	}
 	if err := checkRecords(&u); err != nil {
 		r.close(err)

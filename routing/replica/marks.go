@@ -44,6 +44,10 @@ type Marks struct {
 	Term     uint32
 	Revision routing.Revision
 
+	// Began is when Term began, by the lineage of the State that was there; zero: it isn't
+	// known.
+	Began time.Time
+
 	// Above are records that the table's don't follow: see [routing.State.Seen].
 	Above []routing.Agency
 
@@ -188,7 +192,7 @@ func (d *disk) knows(s *routing.State) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	was := d.marked
-	if d.journal.broken || was == nil || was.Position() != s.Position() || was.LostNames() != s.LostNames() || !slices.Equal(was.Agencies(), s.Agencies()) {
+	if d.journal.broken || was == nil || was.Position() != s.Position() || was.LostNames() != s.LostNames() || !was.Lineage().Equal(s.Lineage()) || !slices.Equal(was.Agencies(), s.Agencies()) {
 		return false
 	}
 	regressed := s.Regressed()

@@ -251,7 +251,7 @@ func (r *Replica) publish(s *routing.State, u *routing.Update) error {
 		r.opts.OnSeen(old, s)
 	}
 	r.mu.Lock()
-	high := r.high.upTo(s.Position())
+	high := r.high.upTo(s)
 	r.mu.Unlock()
 	if r.disk != nil && u != nil {
 		err := r.disk.mark(u, s, high)
@@ -279,12 +279,17 @@ func (r *Replica) publish(s *routing.State, u *routing.Update) error {
 	return nil
 }
 
-// upTo returns the marks after a State at pos was seen.
-func (m Marks) upTo(pos routing.Position) Marks {
+// upTo returns the marks after a State was seen.
+func (m Marks) upTo(s *routing.State) Marks {
+	pos := s.Position()
 	if m.Incarnation == pos.Incarnation && !reached(pos, m.Term, m.Revision) {
 		return m
 	}
-	return Marks{Incarnation: pos.Incarnation, Term: pos.Term, Revision: pos.Revision}
+	m = Marks{Incarnation: pos.Incarnation, Term: pos.Term, Revision: pos.Revision}
+	if t := s.Lineage().Last(); t.Number == pos.Term {
+		m.Began = t.Began
+	}
+	return m
 }
 
 // reached reports whether pos is at or above a revision of a term.

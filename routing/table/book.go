@@ -3,6 +3,7 @@ package table
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"mailcutover/routing"
@@ -34,6 +35,7 @@ type Book struct {
 	Previous  uint32           `json:"previous"` // the term before this one
 	Base      routing.Revision `json:"base"`     // where the table stood when this term began
 	Began     time.Time        `json:"began"`    // when it began, by the table's clock
+	Lineage   routing.Lineage  `json:"lineage"`  // its last is this term
 	Longest   time.Duration    `json:"longest"`  // of all leases ever asked for
 	Rejoining bool             `json:"rejoining"`
 	NamesLost bool             `json:"names_lost,omitempty"` // there is the document
@@ -63,6 +65,7 @@ type Note struct {
 func NewBook(pos routing.Position, server Server, now time.Time) *Book {
 	return &Book{
 		Position: pos, Server: server.Run, Replication: server.Replication, Base: pos.Revision, Began: now,
+		Lineage: routing.Lineage{{Number: pos.Term, Began: now}},
 		Members: map[routing.NodeID]routing.Member{}, Leases: map[routing.NodeID]LeaseRecord{}, Above: map[routing.AgencyID]routing.Agency{},
 	}
 }
@@ -99,11 +102,15 @@ func (b *Book) Renew(now time.Time, server Server, r *Renewal, agency func(routi
 	}
 	var note Note
 	if begins {
-		b.begin(now, max(b.Position.Term, r.HighestTerm()), &note)
+		b.begin(now, max(b.Position.Term, r.HighestTerm())+1, b.Position.Revision)
+		b.Rejoining = true
+		note.add("rejoin")
 		if forked {
 			b.Previous = 0
 		}
 	}
+	// The life of this node before this one, on another disk, may have seen what the table lost.
+	unheard := b.Rejoining && known && was.Instance != r.Member.Instance && was.Instance != r.After && b.Leases[node].Taken != b.Position.Term
 	if b.Replication != server.Replication {
 		b.Prior = b.Replication
 	}
@@ -116,12 +123,7 @@ func (b *Book) Renew(now time.Time, server Server, r *Renewal, agency func(routi
 			note.add("above")
 		}
 	}
-	if r.NamesLost && !b.NamesLost {
-		b.NamesLost = true
-		note.Documents = append(note.Documents, routing.NamesLostDocument(node))
-		note.add("names-lost")
-	}
-	behind := b.behind(r.Term, r.Applied)
+	behind := b.behind(r)
 	b.lease(now, server, r, behind)
 	b.Longest = max(b.Longest, r.Long)
 	waits := ""
@@ -129,7 +131,17 @@ func (b *Book) Renew(now time.Time, server Server, r *Renewal, agency func(routi
 		if waits = b.waits(now); waits == "" {
 			b.Rejoining = false
 			note.add("rejoined")
+			unheard = unheard || b.unheard()
 		}
+	}
+	if (r.NamesLost || unheard) && !b.NamesLost {
+		b.NamesLost = true
+		d := routing.UnheardDocument()
+		if r.NamesLost {
+			d = routing.NamesLostDocument(node)
+		}
+		note.Documents = append(note.Documents, d)
+		note.add("names-lost")
 	}
 	answer := Renewed{Server: server.Run, Replication: server.Replication}
 	switch {
@@ -201,20 +213,39 @@ func (b *Book) above(r *Renewal) bool {
 // failovers at once, of which the second one's server didn't know the first one's. Nobody
 // can go on from what he has then.
 func (b *Book) forked(s Server, r *Renewal) bool {
-	return r.Term == b.Position.Term && r.Replication != "" &&
-		r.Replication != s.Replication && r.Replication != b.Replication && r.Replication != b.Prior
+	if r.Term != b.Position.Term {
+		return false
+	}
+	return !r.Began.IsZero() && !r.Began.Equal(b.Began) ||
+		r.Replication != "" && r.Replication != s.Replication && r.Replication != b.Replication && r.Replication != b.Prior
 }
 
 // behind reports whether marks are of a history that isn't this table's.
-func (b *Book) behind(term uint32, applied routing.Revision) bool {
+func (b *Book) behind(r *Renewal) bool {
 	switch {
-	case applied == 0:
+	case r.Applied == 0:
 		return false
-	case term == b.Position.Term:
-		return applied > b.Position.Revision
-	default:
-		return term != b.Previous || applied > b.Base
+	case r.Term == b.Position.Term:
+		return r.Applied > b.Position.Revision
+	case r.Term != b.Previous || r.Applied > b.Base:
+		return true
 	}
+	// A term of that number may have begun elsewhere, too.
+	return !r.Began.IsZero() && !slices.ContainsFunc(b.Lineage, func(t routing.Term) bool { return t.Number == r.Term && t.Began.Equal(r.Began) })
+}
+
+// unheard reports whether a member that wasn't out of it before this term has not renewed in
+// it: what it has seen and the table lost, nobody knows. The first revision of a term may have
+// every member that a foundation took over.
+func (b *Book) unheard() bool {
+	for node, m := range b.Members {
+		l := b.Leases[node]
+		heard := l.Taken == b.Position.Term && l.Instance == m.Instance
+		if !heard && !((m.Evicted || m.Dead()) && m.Revision <= b.Base+1) {
+			return true
+		}
+	}
+	return false
 }
 
 // MayFollow returns an ErrRegressed unless the table's log goes on where from is: in this
@@ -228,11 +259,11 @@ func (b *Book) MayFollow(from routing.Position) error {
 	return fmt.Errorf("%w: it is at revision %d of term %d, followed was %d of term %d", ErrRegressed, b.Position.Revision, b.Position.Term, from.Revision, from.Term)
 }
 
-// begin begins a rejoin in the term after this one.
-func (b *Book) begin(now time.Time, after uint32, note *Note) {
-	b.Previous, b.Base, b.Began, b.Rejoining = b.Position.Term, b.Position.Revision, now, true
-	b.Position.Term = after + 1
-	note.add("rejoin")
+// begin begins a term, at a revision of the one before.
+func (b *Book) begin(now time.Time, term uint32, base routing.Revision) {
+	b.Previous, b.Base, b.Began = b.Position.Term, base, now
+	b.Lineage = b.Lineage.With(routing.Term{Number: term, Base: base, Began: now})
+	b.Position.Term = term
 }
 
 // enter makes the member's record, if it isn't as it was.

@@ -39,6 +39,9 @@ type Foundation struct {
 	ID     string           // as that of a Change
 	Source routing.Position // of the copy
 
+	// Lineage is the copy's: the new table's history goes on from there.
+	Lineage routing.Lineage
+
 	// Term is above every one that is known, and better none that another foundation from
 	// the same copy could have.
 	Term uint32
@@ -107,8 +110,10 @@ func (f *Foundation) Position() routing.Position {
 
 // FoundedBook returns the book of a table that was just founded.
 func FoundedBook(f *Foundation, server Server, now time.Time) *Book {
-	b := NewBook(f.Position(), server, now)
-	b.Previous, b.Base, b.Longest, b.Rejoining = f.Source.Term, f.Source.Revision, f.Longest, true
+	b := NewBook(f.Source, server, now)
+	b.Lineage, b.Longest, b.Rejoining = f.Lineage, f.Longest, true
+	b.begin(now, f.Term, f.Source.Revision)
+	b.Position = f.Position()
 	for _, d := range f.Documents {
 		b.NamesLost = b.NamesLost || d.Key == routing.NamesLost
 	}

@@ -168,8 +168,7 @@ func (b *Book) gaveUp(l *LeaseRecord) bool { return l.GivenUp() && l.Taken == b.
 // Changed takes note of a change that happened, as the revision that Position has now.
 func (b *Book) Changed(now time.Time, c *Change) {
 	if c.Term > b.Position.Term {
-		b.Previous, b.Base, b.Began = b.Position.Term, b.Position.Revision-1, now
-		b.Position.Term = c.Term
+		b.begin(now, c.Term, b.Position.Revision-1)
 	}
 	if c.Guard.EndRejoin {
 		b.Rejoining = false

@@ -111,6 +111,10 @@ type Renewal struct {
 	Term    uint32
 	Applied routing.Revision
 
+	// Began is when Term began, by the lineage of the node's copy: two servers may have begun
+	// a term of that number. Zero: it isn't known.
+	Began time.Time
+
 	// Above are records in the node's marks that the table's don't follow: of a higher
 	// epoch, or of the same with another answer (State.Regressed).
 	Above []routing.Agency

@@ -156,9 +156,6 @@ func (r *Run) order(ctx context.Context, l *life, id control.Act, nameless *mach
 			return "attest that an instance is gone", l.control.Attest(ctx, id, m.Node, m.Instance)
 		}
 	}
-	if state.NamesLost() {
-		return "say that all names are there", l.control.NamesComplete(ctx, id)
-	}
 	if lost := state.Regressed(); len(lost) > 0 {
 		_, err := l.control.Reconcile(ctx, id, lost)
 		return "reconcile", err
@@ -172,6 +169,9 @@ func (r *Run) order(ctx context.Context, l *life, id control.Act, nameless *mach
 			return "end the rejoin", l.control.EndRejoin(ctx, id)
 		}
 		return "", nil
+	}
+	if state.NamesLost() {
+		return "say that all names are there", l.control.NamesComplete(ctx, id)
 	}
 	for _, a := range state.Agencies() {
 		if a.Locked {

@@ -26,11 +26,12 @@ func testFounded(t *testing.T, open opener) {
 		t.Fatal(err)
 	}
 	started := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	past := routing.Lineage{{Number: 1, Began: started.Add(-time.Hour)}, {Number: 3, Base: 40, Began: started}}
 	member := func(id routing.NodeID) routing.Member {
 		return routing.Member{Node: id, Instance: routing.InstanceID(id + "-1"), Protocol: table.Protocol, Joined: started}
 	}
 	f := table.Foundation{
-		ID: "found", Source: source, Term: term, Longest: time.Minute, Who: "anna", What: "bootstrap", Reason: "all is lost",
+		ID: "found", Source: source, Lineage: past, Term: term, Longest: time.Minute, Who: "anna", What: "bootstrap", Reason: "all is lost",
 		Agencies: []routing.Agency{locked}, Domains: []routing.Domain{{Name: "health.example"}},
 		Fixed:      []routing.Fixed{{Address: "list@health.example", Kind: "group", Platform: "ox"}},
 		Members:    []routing.Member{member("n1"), member("n2"), {Node: "n3", Instance: "n3-1", Protocol: 1, Joined: started, Evicted: true}},
@@ -97,6 +98,9 @@ func testFounded(t *testing.T, open opener) {
 	}
 	if got, err := tb.Mapping(t.Context(), "health", m.Digest()); err != nil || got.Len() != 20 {
 		t.Errorf("mapping: %v", err)
+	}
+	if len(u.Lineage) != 3 || !u.Lineage[:2].Equal(past) || u.Lineage[2].Number != term || u.Lineage[2].Base != source.Revision {
+		t.Errorf("lineage: %v, the copy's was %v", u.Lineage, past)
 	}
 	// Who stood where the copy did can go on; who stood before or behind it can't.
 	if e := follow(t, tb, source, time.Second).next(t); e.Position != want || len(e.Agencies) != 1 || !e.Agencies[0].Locked || e.Who != "anna" {

@@ -64,6 +64,8 @@ func Run(t *testing.T, open func(t *testing.T) table.Table, hooks Hooks) {
 		{"records that were lost close agencies", testAbove},
 		{"table that went back waits for its nodes", testWentBack},
 		{"two servers of one term are told apart", testForked},
+		{"each term is noted", testLineage},
+		{"a rejoin ends without what a node has seen", testUnheard},
 		{"people end a rejoin", testEndRejoin},
 		{"empty table is founded from a copy", testFounded},
 	}
