@@ -82,6 +82,7 @@ func (c *checker) check() {
 	c.listeners(cfg.Listeners)
 	c.logins(&cfg.Logins)
 	c.platforms(cfg.Platforms)
+	c.probes(cfg)
 	c.routing(cfg.Routing)
 	c.identity(cfg)
 	c.admin(cfg.Admin)

@@ -222,7 +222,8 @@ type Platform struct {
 	POP3       *LoginEndpoint `config:"pop3" as:"imap"`
 	Sieve      *LoginEndpoint `config:"sieve" as:"imap"`
 
-	Hooks Hooks `config:"hooks"`
+	Hooks Hooks  `config:"hooks"`
+	Probe *Probe `config:"probe"` // nil: none of its own
 }
 
 // Hooks are what is called on a platform when an agency leaves it or comes to it; nil: nothing.
@@ -391,6 +392,8 @@ type Ledger struct {
 type Operations struct {
 	Mover         []Move        `config:"mover"`          // operations that wait for somebody's word that the mailboxes' mover is done
 	MoverExpected time.Duration `config:"mover_expected"` // after which that wait raises an alarm
+	Canaries      []Canary      `config:"canaries"`
+	CanaryWait    time.Duration `config:"canary_wait"` // how long a canary may take
 }
 
 // Move is a kind of operation that changes the platform.

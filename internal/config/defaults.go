@@ -29,7 +29,7 @@ func Default() *Config {
 		},
 		Notices:    Notices{OriginalBytes: 50 << 10},
 		Ledger:     Ledger{MaxAge: 90 * 24 * time.Hour, Bytes: 20 << 30},
-		Operations: Operations{MoverExpected: time.Hour},
+		Operations: Operations{MoverExpected: time.Hour, CanaryWait: DefaultCanaryWait},
 		Identity:   defaultIdentity(),
 		Admin:      Admin{Address: "127.0.0.1:8025"},
 		Log:        Log{Level: LevelInfo, Format: FormatJSON},

@@ -162,7 +162,7 @@ func readExample(t *testing.T) []entry {
 		comments = nil
 		if m[5] == "" {
 			e.section = true
-			if slices.Contains([]string{"listeners", "platforms", "tokens", "domains", "servers", "directories", "agencies", "places", "coexistence", "homes"}, m[4]) {
+			if slices.Contains([]string{"listeners", "platforms", "tokens", "domains", "servers", "directories", "agencies", "places", "coexistence", "homes", "canaries"}, m[4]) {
 				key += "[]"
 			}
 			stack = append(stack, open{indent, key})
@@ -280,7 +280,7 @@ func TestExampleCommentedOut(t *testing.T) {
 	text = strings.Replace(text, "# host:port. \"\": off.\n    address: \"\"", "address: 127.0.0.1:8080", 1)
 	text = strings.Replace(text, `["dovecot.example.org:24"]`, `["dovecot.example.org:24"]`+"\n    imap:\n      hosts: [\"dovecot.example.org:143\"]", 1)
 	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b", "LEDGER_KEY=sixteen characters", "SENTINEL_PASSWORD=c", "PEER_SECRET=sixteen characters",
-		"LIST_KEY=sixteen characters", "AD_PASSWORD=d")
+		"LIST_KEY=sixteen characters", "AD_PASSWORD=d", "PROBE_PASSWORD=e", "CANARY_PASSWORD=f")
 	if r := cfg.Table.Redis; r == nil || r.Username != "mailcutover" || r.Password.Reveal() != "a" || r.Timeout != DefaultRedis().Timeout {
 		t.Errorf("redis is %+v", r)
 	}

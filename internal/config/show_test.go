@@ -37,6 +37,8 @@ platforms:
     outside: {protocol: lmtp, hosts: ["dovecot.example.org:24"]}
     imap: {hosts: ["dovecot.example.org:993"], tls: {implicit: true}}
     hooks: {close: {command: [/bin/true, a b], timeout: 1m}, open: {url: "https://ox.example.org/open", token_env: HOOK}, forward_on: {command: [/bin/true]}, forward_off: {command: [/bin/true], attempts: 1}}
+    probe: {address: probe@ox.example, login: probe, password_env: PROBE}
+operations: {canaries: [{agency: tax, address: canary@tax.example, login: canary, password_env: CANARY}]}
 routing: {postmaster: postmaster@example.org, separator: ""}
 identity:
   key_env: LISTS
@@ -50,7 +52,7 @@ admin: {peer: {secret_env: PEER}, tokens: [{name: a, person: "Anna: A", sha256: 
 
 func loadFull(t *testing.T) *Config {
 	t.Helper()
-	return mustLoad(t, write(t, full), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PEER=hunter5-hunter5-hunter5", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
+	return mustLoad(t, write(t, full), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PROBE=hunter8", "CANARY=hunter9", "PEER=hunter5-hunter5-hunter5", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
 }
 
 func TestShowOnlyChanged(t *testing.T) {
@@ -134,9 +136,19 @@ platforms:
       forward_off:
         command: [/bin/true]
         attempts: 1
+    probe:
+      address: probe@ox.example
+      login: probe
+      password_env: PROBE
 routing:
   separator: ""
   postmaster: postmaster@example.org
+operations:
+  canaries:
+    - agency: tax
+      address: canary@tax.example
+      login: canary
+      password_env: CANARY
 identity:
   key_env: LISTS
   directories:
@@ -178,10 +190,10 @@ func TestShowCanBeLoaded(t *testing.T) {
 	text := strings.Replace(full, "sha256: cd", "sha256: ab", 1)
 	for _, onlyChanged := range []bool{false, true} {
 		t.Run(fmt.Sprintf("onlyChanged=%v", onlyChanged), func(t *testing.T) {
-			cfg := mustLoad(t, write(t, text), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PEER=hunter5-hunter5-hunter5", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
+			cfg := mustLoad(t, write(t, text), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PROBE=hunter8", "CANARY=hunter9", "PEER=hunter5-hunter5-hunter5", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
 			shown := Show(cfg, onlyChanged)
 			shown = strings.Replace(shown, "sha256: abcdcdcd...", "sha256: ab"+strings.Repeat("cd", 31), 1)
-			again := mustLoad(t, write(t, shown), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PEER=hunter5-hunter5-hunter5", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
+			again := mustLoad(t, write(t, shown), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PROBE=hunter8", "CANARY=hunter9", "PEER=hunter5-hunter5-hunter5", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
 			if changes := Diff(cfg, again); len(changes) != 0 {
 				t.Errorf("loading what was shown changes %v", changes)
 			}

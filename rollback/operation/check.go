@@ -33,26 +33,6 @@ type Checker interface {
 	Check(ctx context.Context, p *Plan) []Check
 }
 
-// Side is the side of a platform that is probed.
-type Side string
-
-const (
-	SideOutside Side = "outside" // mail from and for the internet
-	SideInside  Side = "inside"  // mail between the platforms
-)
-
-// Prober tries whether a platform would take mail and logins of an agency.
-type Prober interface {
-	// Probe returns what the platform said, for people. It must end with ctx.
-	Probe(ctx context.Context, agency routing.AgencyID, platform routing.PlatformID, side Side) (text string, err error)
-}
-
-// probePatience bounds each probe, confirmPatience the trial of Confirm.
-const (
-	probePatience   = 10 * time.Second
-	confirmPatience = 5 * time.Second
-)
-
 // refusal returns what refuses the operation; nil: nothing does.
 func (p *Plan) refusal() error {
 	var errs []error
@@ -210,32 +190,6 @@ func joined(bad []string) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %s", ErrMembers, strings.Join(bad, "; "))
-}
-
-// probes tries both platforms, each side.
-func (r *Runner) probes(ctx context.Context, p *Plan) []Check {
-	if r.Prober == nil {
-		return []Check{{Name: "probes", Informs: true, Text: "no probe is configured: whether the platforms take mail and logins is not known"}}
-	}
-	a := &p.Agencies[0]
-	platforms := []routing.PlatformID{a.Losing, a.Winning}
-	if a.Losing == a.Winning {
-		platforms = platforms[:1]
-	}
-	var all []Check
-	for _, id := range platforms {
-		for _, side := range []Side{SideOutside, SideInside} {
-			one, cancel := context.WithTimeout(ctx, probePatience)
-			text, err := r.Prober.Probe(one, a.ID, id, side)
-			cancel()
-			c := Passed(fmt.Sprintf("probe of %s, %s", id, side), text)
-			if err != nil {
-				c = Failed(c.Name, err)
-			}
-			all = append(all, c)
-		}
-	}
-	return all
 }
 
 // wayBack says whether there is one.

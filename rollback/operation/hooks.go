@@ -65,7 +65,11 @@ func (u *run) callHooks(ctx context.Context) error {
 	return nil
 }
 
-func (u *run) hookAlarm(name string) string { return "operation-hook/" + string(u.op.ID) + "/" + name }
+func (u *run) hookAlarm(name string) string { return hookAlarm(u.op.ID, name) }
+
+func hookAlarm(id routing.OperationID, name string) string {
+	return "operation-hook/" + string(id) + "/" + name
+}
 
 // find returns the configured hook that the operation means.
 func (u *run) find(name string) (Hook, error) {
@@ -257,7 +261,7 @@ func (u *run) undoHooks() error {
 		name := u.op.Hooks[i].Name
 		status, receipt, failed := u.undo(u.halted, name)
 		if failed != nil {
-			u.Alarms.Raise(u.hookAlarm(name), fmt.Sprintf("Hook %s of operation %s (%s of agency %s) was not undone, and the agency opens where it was. Have it tried again: mailcutover operation undo-hook %[2]s %[1]s --reason ...; or undo it by hand, and say so with --by-hand. %[5]v", name, u.op.ID, u.op.Kind, u.op.Agency, failed))
+			u.raiseUndone(&u.op, name, failed.Error())
 		}
 		err := u.noteAbort(func(next *Operation) {
 			h := next.hook(name)

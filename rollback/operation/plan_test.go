@@ -25,6 +25,20 @@ func (p probe) Probe(_ context.Context, _ routing.AgencyID, platform routing.Pla
 	return "250 2.1.5 ok", p[string(platform)+" "+string(side)]
 }
 
+func (p probe) ProbeLogin(_ context.Context, platform routing.PlatformID) (string, error) {
+	if err := p[string(platform)+" login"]; err != nil {
+		return "", err
+	}
+	return "probe logged in", nil
+}
+
+func (p probe) Canary(id routing.AgencyID) string {
+	if p["canary"] != nil {
+		return "a message to canary@" + string(id) + ".example"
+	}
+	return ""
+}
+
 type checker []Check
 
 func (c checker) Check(context.Context, *Plan) []Check { return c }

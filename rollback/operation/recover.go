@@ -47,7 +47,7 @@ func (r *Runner) isMine(op Operation) bool {
 // be called every second or so after Recover; the table is only asked if something is
 // open.
 func (r *Runner) Tend(ctx context.Context) error {
-	errs := []error{r.flush()}
+	errs := []error{r.flush(), r.lookUndone(ctx)}
 	r.mu.Lock()
 	calm := len(r.unsettled) == 0 && len(r.strangers) == 0
 	r.mu.Unlock()

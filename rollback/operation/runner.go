@@ -149,6 +149,14 @@ type Runner struct {
 	unwritten map[routing.OperationID]Operation // the journal has less of them
 	unsettled map[routing.OperationID]struct{}  // left without an end
 	strangers map[routing.AgencyID]struct{}     // with an alarm: closed by an operation that nobody knows
+
+	// undone are the alarms about hooks that weren't undone, as the table had it when it was
+	// last looked at.
+	undone struct {
+		at     routing.Position
+		looked time.Time
+		alarms map[string]struct{}
+	}
 }
 
 // handle is an operation that runs in this process.

@@ -68,7 +68,61 @@ func (r *Runner) Undo(ctx context.Context, id routing.OperationID, hook, who, re
 	if err != nil {
 		r.Logger.Error("undo of a hook is not written down here", "operation", id, "error", err)
 	}
-	r.Alarms.Clear((&run{op: op}).hookAlarm(hook))
+	r.Alarms.Clear(hookAlarm(id, hook))
+	return nil
+}
+
+// raiseUndone tells people of a hook that wasn't undone.
+func (r *Runner) raiseUndone(o *Operation, hook, why string) {
+	r.Alarms.Raise(hookAlarm(o.ID, hook), fmt.Sprintf("Hook %s of operation %s (%s of agency %s) was not undone, and the agency opens where it was. Have it tried again: mailcutover operation undo-hook %[2]s %[1]s --reason ...; or undo it by hand, and say so with --by-hand. %[5]s", hook, o.ID, o.Kind, o.Agency, why))
+}
+
+// undoneLook is the time between two looks at the hooks that weren't undone.
+const undoneLook = 5 * time.Second
+
+// lookUndone keeps the alarms about hooks that weren't undone as the table has it: every node
+// has them, also after a restart, and wherever the hook is undone in the end they go. The
+// table is asked only if something has changed in it.
+func (r *Runner) lookUndone(ctx context.Context) error {
+	at := r.Replica.State().Position()
+	r.mu.Lock()
+	due := r.undone.at != at && time.Since(r.undone.looked) >= undoneLook
+	if due {
+		r.undone.looked = time.Now()
+	}
+	r.mu.Unlock()
+	if !due {
+		return nil
+	}
+	all, err := r.Table.Operations(ctx)
+	if err != nil {
+		return fmt.Errorf("look for hooks that weren't undone: %w", err)
+	}
+	left := make(map[string]struct{})
+	for i := range all {
+		if !all[i].Ended {
+			continue // its runner tells
+		}
+		op, err := FromRecord(&all[i])
+		if err != nil {
+			continue // ended all the same
+		}
+		for _, h := range op.Hooks {
+			if h.Status == HookUndoFailed {
+				left[hookAlarm(op.ID, h.Name)] = struct{}{}
+				r.raiseUndone(&op, h.Name, h.Error)
+			}
+		}
+	}
+	r.mu.Lock()
+	was := r.undone.alarms
+	r.undone.at, r.undone.alarms = at, left
+	r.mu.Unlock()
+	for key := range was {
+		if _, still := left[key]; !still {
+			r.Alarms.Clear(key)
+		}
+	}
 	return nil
 }
 
