@@ -88,12 +88,16 @@ func (in *changeAgency) scope() []routing.AgencyID {
 type switchAgency struct {
 	Mutation
 	ID   string `path:"id" maxLength:"63"`
-	Body struct {
-		Reason        string `json:"reason" minLength:"1" maxLength:"1000" doc:"Why; stands in the table's log, the journal and the audit log"`
-		ExpectedEpoch string `json:"expected_epoch,omitempty" doc:"Epoch of the record that you have seen; without it 428, if it is another 412" example:"1.7"`
-		Emergency     bool   `json:"emergency,omitempty" doc:"Of a rollback: without approval, freezes and checks don't keep it back, and an open operation of the agency is ended by it"`
-		TargetDead    bool   `json:"target_dead,omitempty" doc:"With emergency: what is under way at the target is listed, not awaited"`
-	}
+	Body NewSwitch
+}
+
+// NewSwitch is a cutover or a rollback that one person starts.
+type NewSwitch struct {
+	Reason        string   `json:"reason" minLength:"1" maxLength:"1000" doc:"Why; stands in the table's log, the journal and the audit log"`
+	ExpectedEpoch string   `json:"expected_epoch,omitempty" doc:"Epoch of the record that you have seen; without it 428, if it is another 412" example:"1.7"`
+	Without       []string `json:"without,omitempty" maxItems:"50" doc:"Hooks that are left out"`
+	Emergency     bool     `json:"emergency,omitempty" doc:"Of a rollback: without approval, freezes and checks don't keep it back, and an open operation of the agency is ended by it"`
+	TargetDead    bool     `json:"target_dead,omitempty" doc:"With emergency: what is under way at the target is listed, not awaited"`
 }
 
 func (in *switchAgency) scope() []routing.AgencyID {
@@ -271,7 +275,7 @@ func (s *Server) startOperation(ctx context.Context, kind operation.Kind, in *sw
 		return nil, err
 	}
 	op, running, err := s.begin(ctx, operation.Request{
-		Kind: kind, Agency: a.ID, Reason: reason, Expected: a.Epoch, Emergency: in.Body.Emergency, TargetDead: in.Body.TargetDead,
+		Kind: kind, Agency: a.ID, Reason: reason, Expected: a.Epoch, Without: in.Body.Without, Emergency: in.Body.Emergency, TargetDead: in.Body.TargetDead,
 	}, "")
 	if err != nil {
 		return nil, err

@@ -91,6 +91,11 @@ func (c *Client) Start(ctx context.Context, kind operation.Kind, id, epoch, reas
 	return post[Operation](ctx, c, "/v1/agencies/"+url.PathEscape(id)+"/"+string(kind), reasoned{Reason: reason, ExpectedEpoch: epoch})
 }
 
+// Switch starts a cutover or a rollback, on one person's word.
+func (c *Client) Switch(ctx context.Context, kind operation.Kind, id string, n NewSwitch) (Operation, error) {
+	return post[Operation](ctx, c, "/v1/agencies/"+url.PathEscape(id)+"/"+string(kind), n)
+}
+
 // Operations returns those of the node's journal; agency, unless empty, selects.
 func (c *Client) Operations(ctx context.Context, agency string) (Operations, error) {
 	q := url.Values{}

@@ -3,10 +3,12 @@ package admin
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"mailcutover/admin/peer"
 	"mailcutover/routing/table"
 )
 
@@ -35,19 +37,26 @@ type Node struct {
 	InDoubt  int        `json:"in_doubt" doc:"Messages whose answer was lost"`
 	Held     int        `json:"held" doc:"Messages in its spool, as it last said"`
 	Waiting  int        `json:"waiting"`
+	Sessions *int       `json:"sessions,omitempty" doc:"Of logins, if they were asked for; absent if the node did not answer"`
 }
 
 func (s *Server) registerNodes(api huma.API) {
 	handle(s, api, huma.Operation{
 		OperationID: "list-nodes", Method: http.MethodGet, Path: "/v1/nodes", Summary: "All nodes of the table, by name", Tags: []string{"nodes"},
-	}, func(ctx context.Context, _ *struct{}) (*reply[Nodes], error) {
+	}, func(ctx context.Context, in *struct {
+		Sessions bool `query:"sessions" doc:"Ask each node how many sessions of logins it has; it is waited for a second"`
+	}) (*reply[Nodes], error) {
 		ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 		defer cancel()
 		n, err := s.Table.Nodes(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return &reply[Nodes]{Body: nodesView(&n)}, nil
+		v := nodesView(&n)
+		if in.Sessions {
+			s.countSessions(ctx, &v)
+		}
+		return &reply[Nodes]{Body: v}, nil
 	})
 }
 
@@ -90,6 +99,24 @@ func nodesView(n *table.Nodes) Nodes {
 		v.Nodes = append(v.Nodes, one)
 	}
 	return v
+}
+
+// countSessions asks the nodes that serve how many sessions they have.
+func (s *Server) countSessions(ctx context.Context, v *Nodes) {
+	count := map[string]int{s.Node: len(s.mySessions(SessionQuery{}))}
+	call := peer.Call{Method: http.MethodGet, Path: sessionsPath, Query: url.Values{"limit": {"1"}}}
+	elsewhere(ctx, s, s.others(ctx, false), call, func(node string, theirs Sessions) { count[node] = theirs.Total })
+	for i := range v.Nodes {
+		if n, ok := count[v.Nodes[i].Node]; ok {
+			v.Nodes[i].Sessions = &n
+		}
+	}
+}
+
+// NodesWithSessions returns what the table knows of its nodes, and how many sessions they say
+// they have.
+func (c *Client) NodesWithSessions(ctx context.Context) (Nodes, error) {
+	return get[Nodes](ctx, c, "/v1/nodes", url.Values{"sessions": {"true"}})
 }
 
 // Nodes returns what the table knows of its nodes.

@@ -249,9 +249,5 @@ func (s *Server) planned(ctx context.Context, in *PlanRequest) (operation.Reques
 
 // RollbackEmergency brings an agency back on one person's word.
 func (c *Client) RollbackEmergency(ctx context.Context, id, epoch, reason string, targetDead bool) (Operation, error) {
-	body := map[string]any{"reason": reason, "expected_epoch": epoch, "emergency": true}
-	if targetDead {
-		body["target_dead"] = true
-	}
-	return post[Operation](ctx, c, "/v1/agencies/"+url.PathEscape(id)+"/rollback", body)
+	return c.Switch(ctx, operation.Rollback, id, NewSwitch{Reason: reason, ExpectedEpoch: epoch, Emergency: true, TargetDead: targetDead})
 }

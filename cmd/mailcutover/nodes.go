@@ -16,7 +16,7 @@ func newNodeCommand(c *connection) *cobra.Command {
 	cmd := &cobra.Command{Use: "node", Short: "Nodes: list, drain, evict, fence"}
 	list := c.command(&cobra.Command{Use: "list", Short: "All nodes of the table", Args: cobra.NoArgs},
 		func(cmd *cobra.Command, client *admin.Client, _ []string) error {
-			n, err := client.Nodes(cmd.Context())
+			n, err := client.NodesWithSessions(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -40,10 +40,14 @@ func printNodes(w io.Writer, n admin.Nodes) {
 		if one.Behind {
 			state += ", behind"
 		}
+		sessions := ""
+		if one.Sessions != nil {
+			sessions = strconv.Itoa(*one.Sessions)
+		}
 		rows = append(rows, []string{one.Node, state, local(one.ShortEnd), local(one.LongEnd), strconv.FormatUint(one.Applied, 10),
-			strconv.Itoa(one.InDoubt), strconv.Itoa(one.Held), strconv.Itoa(one.Waiting), one.Build, one.Address})
+			strconv.Itoa(one.InDoubt), strconv.Itoa(one.Held), strconv.Itoa(one.Waiting), sessions, one.Build, one.Address})
 	}
-	table(w, []string{"NODE", "STATE", "SHORT LEASE", "LONG LEASE", "APPLIED", "IN DOUBT", "HELD", "WAITING", "BUILD", "ADDRESS"}, rows)
+	table(w, []string{"NODE", "STATE", "SHORT LEASE", "LONG LEASE", "APPLIED", "IN DOUBT", "HELD", "WAITING", "SESSIONS", "BUILD", "ADDRESS"}, rows)
 	fmt.Fprintf(w, "\nrevision %d, term %d, %s by the table's clock\n", n.Revision, n.Term, local(&n.Time))
 }
 

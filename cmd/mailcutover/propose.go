@@ -88,7 +88,7 @@ func (c *connection) proposed(cmd *cobra.Command, p admin.Proposal, dryRun bool)
 			return
 		case p.Missing > 0:
 			fmt.Fprintf(w, "proposed; %d other %s to approve it until %s\n", p.Missing, plural(p.Missing, "person has", "persons have"), local(&p.Expires))
-			fmt.Fprintf(w, "next: another person: mailcutover operation approve %s\n", p.ID)
+			fmt.Fprintf(w, "next: another person: mailcutover operation approve %s --digest %s\n", p.ID, p.Digest)
 			fmt.Fprintf(w, "then: mailcutover operation start %s\n", p.ID)
 		default:
 			fmt.Fprintf(w, "proposed; nobody else has to approve it\nnext: mailcutover operation start %s\n", p.ID)

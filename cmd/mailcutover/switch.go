@@ -33,6 +33,7 @@ func newRollback(c *connection) *cobra.Command {
 // what they have approved.
 func newSwitch(c *connection, kind operation.Kind, cmd *cobra.Command) *cobra.Command {
 	var reason, epoch string
+	var without []string
 	var yes, emergency, dead bool
 	cmd.Args = cobra.ExactArgs(1)
 	c.command(cmd, func(cmd *cobra.Command, client *admin.Client, args []string) error {
@@ -50,17 +51,14 @@ func newSwitch(c *connection, kind operation.Kind, cmd *cobra.Command) *cobra.Co
 			return confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), kind, a)
 		}
 		if approval, _ := client.Approval(); approval != "none" && !emergency {
-			return c.propose(cmd, client, admin.NewProposal{Kind: string(kind), Agency: a.ID, ExpectedEpoch: firstOf(epoch, a.Epoch), Reason: reason}, ask)
+			return c.propose(cmd, client, admin.NewProposal{Kind: string(kind), Agency: a.ID, ExpectedEpoch: firstOf(epoch, a.Epoch), Without: without, Reason: reason}, ask)
 		}
 		if err := ask(); err != nil {
 			return err
 		}
-		var op admin.Operation
-		if emergency {
-			op, err = client.RollbackEmergency(cmd.Context(), a.ID, firstOf(epoch, a.Epoch), reason, dead)
-		} else {
-			op, err = client.Start(cmd.Context(), kind, a.ID, firstOf(epoch, a.Epoch), reason)
-		}
+		op, err := client.Switch(cmd.Context(), kind, a.ID, admin.NewSwitch{
+			Reason: reason, ExpectedEpoch: firstOf(epoch, a.Epoch), Without: without, Emergency: emergency, TargetDead: dead,
+		})
 		if err != nil {
 			return err
 		}
@@ -75,6 +73,7 @@ func newSwitch(c *connection, kind operation.Kind, cmd *cobra.Command) *cobra.Co
 	})
 	addReason(cmd, &reason)
 	addEpoch(cmd, &epoch)
+	cmd.Flags().StringSliceVar(&without, "without", nil, "hook that is left out; may be repeated")
 	cmd.Flags().BoolVar(&yes, "yes", false, "don't ask on a terminal")
 	if kind == operation.Rollback {
 		cmd.Flags().BoolVar(&emergency, "emergency", false, "on your word alone: checks and freezes don't keep it back; a second person confirms it afterwards")
@@ -189,6 +188,8 @@ func (c *connection) ended(cmd *cobra.Command, client *admin.Client, op admin.Op
 	}
 	return c.show(cmd, op, func(w io.Writer) {
 		fmt.Fprintf(w, "%s of agency %s is done: on %s in epoch %s, closed for %s\n", op.Kind, strings.Join(op.Agencies, ", "), a.Platform, a.Epoch, seconds(op.ClosedFor))
-		fmt.Fprintf(w, "undo: mailcutover agency %s %s --reason %s\n", back, op.Agency, quoted("undo "+op.ID))
+		for _, id := range op.Agencies { // pilot groups that a rollback took along go back each by itself
+			fmt.Fprintf(w, "undo: mailcutover agency %s %s --reason %s\n", back, id, quoted("undo "+op.ID))
+		}
 	})
 }
