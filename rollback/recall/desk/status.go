@@ -1,0 +1,102 @@
+package desk
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"mailcutover/rollback/recall"
+	"mailcutover/routing"
+)
+
+// Share is how far a node is with its share of a run.
+type Share struct {
+	Node    routing.NodeID `json:"node"`
+	Totals  Totals         `json:"totals"`
+	Waiting string         `json:"waiting,omitempty"`      // for what everything here waits
+	Since   time.Time      `json:"waiting_since,omitzero"` // since when
+	Notes   []string       `json:"notes,omitempty"`
+	Silent  []string       `json:"silent,omitempty"` // ledgers that are not counted in
+	Left    time.Duration  `json:"left_ns"`          // estimated; 0: done; below 0: not known
+	Brought bool           `json:"brought"`          // the share is brought
+	Boxes   []BoxStatus    `json:"boxes,omitempty"`  // those that aren't done, or have something that isn't back
+}
+
+// BoxStatus is a mailbox of a share about which there is something to say.
+type BoxStatus struct {
+	Mailbox routing.MailboxID `json:"mailbox"`
+	Address routing.Address   `json:"address"`
+	Done    bool              `json:"done"`
+	Aside   bool              `json:"aside,omitempty"`
+	Reason  string            `json:"reason,omitempty"` // why it isn't done
+	NotBack []recall.NotBack  `json:"not_back,omitempty"`
+}
+
+// Share returns how far this node is with a run. boxes asks for the mailboxes, too; of those
+// without anything to say none is there.
+func (d *Desk) Share(ctx context.Context, id ID, boxes bool) (Share, error) {
+	s := d.o.Replica.State()
+	r, ok := Find(s, id)
+	if !ok {
+		return Share{}, ErrNoRun
+	}
+	d.mu.Lock()
+	w := d.works[id]
+	d.mu.Unlock()
+	if w == nil || len(w.run.Without) != len(r.Without) {
+		w = &work{d: d, run: r, boxes: make(map[routing.MailboxID]*box)}
+		if err := w.load(ctx); err != nil {
+			return Share{}, err
+		}
+		if _, journals, err := d.engine(&r, d.settings()); err == nil {
+			if err := w.recall(journals); err != nil {
+				return Share{}, err
+			}
+		}
+	}
+	v := Share{Node: d.o.Node, Totals: w.totals(), Brought: r.brought(s, d.o.Node)}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	v.Waiting, v.Since, v.Notes = w.waiting, w.since, slices.Clone(w.notes)
+	if w.facts != nil {
+		v.Silent = slices.Clone(w.facts.silent)
+	}
+	if !v.Brought {
+		v.Left = w.left()
+	}
+	if !boxes {
+		return v, nil
+	}
+	for _, b := range w.order {
+		if b.done && len(b.result.NotBack) == 0 || !b.done && b.reason == "" && len(b.result.NotBack) == 0 {
+			continue
+		}
+		v.Boxes = append(v.Boxes, BoxStatus{
+			Mailbox: b.row.Mailbox, Address: b.row.Addresses[0], Done: b.done, Aside: b.aside, Reason: b.reason, NotBack: slices.Clone(b.result.NotBack),
+		})
+	}
+	return v, nil
+}
+
+// left estimates how long the share takes still; below 0: it isn't known. w.mu is held.
+func (w *work) left() time.Duration {
+	now := w.d.now()
+	passed, open := 0, 0
+	for _, b := range w.order {
+		switch {
+		case b.ended(), b.known && b.result.Passes > 0 && b.reason == "":
+			passed++ // what is missing is a pass that finds nothing, which is quick
+		default:
+			open++
+		}
+	}
+	until := max(0, w.run.After.Sub(now))
+	switch {
+	case open == 0:
+		return until
+	case w.waiting != "" || w.began.IsZero() || w.finished+passed == 0:
+		return -1
+	}
+	took := now.Sub(w.began)
+	return max(until, took/time.Duration(passed)*time.Duration(open))
+}
