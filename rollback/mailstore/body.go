@@ -1,0 +1,147 @@
+package mailstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+)
+
+// wholeBody asks for a message without marking it as read.
+func wholeBody() *imap.FetchOptions {
+	return &imap.FetchOptions{UID: true, BodySection: []*imap.FetchItemBodySection{{Peek: true}}}
+}
+
+// Bodies implements [Session].
+func (s *session) Bodies(ctx context.Context, uids []uint32, each func(uid uint32, size int64, body io.Reader) error) error {
+	if s.folder == "" {
+		return fmt.Errorf("read messages: %w", errNoFolder)
+	}
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	var failed error
+	err := s.guarded(ctx, 0, func() error {
+		return s.fetch(uidSet(uids), wholeBody(), func(msg *imapclient.FetchMessageData) error {
+			uid, literal := bodyOf(msg)
+			if literal == nil || uid == 0 {
+				return nil
+			}
+			body := &stream{r: literal, left: literal.Size()}
+			failed = each(uid, literal.Size(), body)
+			if failed == nil && body.err != nil {
+				failed = body.err
+			}
+			return failed
+		})
+	})
+	if failed != nil && !errors.Is(failed, errCutOff) {
+		s.end(fmt.Errorf("read messages: given up: %w", failed))
+		return failed
+	}
+	if err = s.kind(err); err != nil {
+		if over(err) {
+			s.end(err)
+		}
+		return fmt.Errorf("read messages in mailbox %s on %s: %w", s.mailbox, s.p.o.Platform, err)
+	}
+	return nil
+}
+
+// bodyOf returns a message's UID and its bytes; nil: there are none.
+func bodyOf(msg *imapclient.FetchMessageData) (uint32, imap.LiteralReader) {
+	var uid uint32
+	for item := msg.Next(); item != nil; item = msg.Next() {
+		switch item := item.(type) {
+		case imapclient.FetchItemDataUID:
+			uid = uint32(item.UID)
+		case imapclient.FetchItemDataBodySection:
+			return uid, item.Literal
+		}
+	}
+	return uid, nil
+}
+
+// errCutOff is what a body ends with that the connection's end cut.
+var errCutOff = errors.New("message ends early")
+
+// stream is a literal that knows its end.
+type stream struct {
+	r    io.Reader
+	left int64
+	err  error // what it ended with before its end
+}
+
+// Read implements io.Reader.
+func (b *stream) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	b.left -= int64(n)
+	if err != nil && b.left > 0 {
+		b.err = fmt.Errorf("%w, %d bytes short: %w", errCutOff, b.left, err)
+		return n, b.err
+	}
+	return n, err
+}
+
+// Body implements [Session].
+func (s *session) Body(ctx context.Context, uid uint32) (io.ReadCloser, int64, error) {
+	doing := fmt.Sprintf("read a message in mailbox %s on %s", s.mailbox, s.p.o.Platform)
+	if s.folder == "" {
+		return nil, 0, fmt.Errorf("%s: %w", doing, errNoFolder)
+	}
+	if err := s.ready(ctx); err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", doing, err)
+	}
+	if ctx.Err() != nil {
+		return nil, 0, context.Cause(ctx)
+	}
+	b := &body{s: s, ctx: ctx, doing: doing}
+	b.stop = context.AfterFunc(ctx, func() { _ = s.g.Conn.Close() })
+	s.g.arm(0)
+	b.cmd = s.c.Fetch(imap.UIDSetNum(imap.UID(uid)), wholeBody())
+	for msg := b.cmd.Next(); msg != nil; msg = b.cmd.Next() {
+		if _, literal := bodyOf(msg); literal != nil {
+			b.stream = stream{r: literal, left: literal.Size()}
+			return b, literal.Size(), nil
+		}
+	}
+	err := b.Close()
+	if err == nil {
+		err = fmt.Errorf("%s: %w", doing, ErrNoMessage)
+	}
+	return nil, 0, err
+}
+
+// body is a message that is being read.
+type body struct {
+	stream
+	s      *session
+	ctx    context.Context // the call's, which lasts until Close
+	doing  string
+	cmd    *imapclient.FetchCommand
+	stop   func() bool
+	closed bool
+}
+
+// Close skips the rest, and returns what the platform answered in the end.
+func (b *body) Close() error {
+	if b.closed {
+		return nil
+	}
+	b.closed = true
+	err := b.cmd.Close()
+	b.s.g.disarm()
+	if !b.stop() && err != nil {
+		err = context.Cause(b.ctx)
+	}
+	if err = b.s.kind(err); err == nil {
+		return nil
+	}
+	if over(err) {
+		b.s.end(err)
+	}
+	return fmt.Errorf("%s: %w", b.doing, err)
+}
