@@ -46,7 +46,7 @@ func (p *platform) judge(s status, text []byte) (login.Welcome, error) {
 		if code == "REFERRAL" {
 			return login.Welcome{}, &unwilling{code: code}
 		}
-		return login.Welcome{Before: p.kept, Final: join("OK", text)}, nil
+		return login.Welcome{Final: join("OK", text)}, nil
 	case statusNO:
 		if p.a.Master == nil && refuses(code) && !bytes.HasPrefix(text, []byte(exchangeUnavailable)) {
 			return login.Welcome{}, &login.Rejection{Answer: join("NO", text)}

@@ -47,7 +47,17 @@ func (p *platform) authenticate() (login.Welcome, error) {
 	if err := p.l.MaySend(); err != nil {
 		return login.Welcome{}, err
 	}
-	return p.prove()
+	p.can.known = false // what it can do behind the login may be something else
+	welcome, err := p.prove()
+	if err != nil {
+		return login.Welcome{}, err
+	}
+	p.in = true
+	if err := p.capabilities(); err != nil {
+		return login.Welcome{}, fmt.Errorf("behind the login: %w", err)
+	}
+	welcome.Before = p.kept
+	return welcome, nil
 }
 
 // last looks at the decision again.
@@ -57,7 +67,8 @@ func (p *platform) last() error {
 	return err
 }
 
-// capabilities asks for them if the platform hasn't told them.
+// capabilities asks for them if the platform hasn't told them. Behind the login the client gets
+// what is answered, too.
 func (p *platform) capabilities() error {
 	if p.can.known {
 		return nil

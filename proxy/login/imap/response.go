@@ -26,6 +26,7 @@ type platform struct {
 	heard  int    // bytes so far
 	tags   int    // commands so far
 	lapsed bool   // the decision doesn't hold any more
+	in     bool   // the platform has taken the login
 	keep   bool   // untagged responses are kept, for the client
 	kept   []byte // whole lines
 }
@@ -191,7 +192,7 @@ func (p *platform) answer(tag string) (s status, text []byte, err error) {
 // however it is tagged: our tags can be guessed.
 func (p *platform) settle() error {
 	keep := p.keep
-	p.keep = false
+	p.keep = p.in // then it is the client's
 	for p.l.Buffered() > 0 {
 		line, err := p.response()
 		if err != nil {
