@@ -40,4 +40,5 @@ func (c *checker) spool(cfg *Config) {
 	if cfg.Ledger.HashKey.IsSet() && len(cfg.Ledger.HashKey.Reveal()) < 16 {
 		c.add(Problem{Key: "ledger.hash_key", Want: "16 characters at least"})
 	}
+	c.retained(cfg)
 }

@@ -35,6 +35,8 @@ type Config struct {
 	Spool      Spool      `config:"spool"`
 	Notices    Notices    `config:"notices"`
 	Ledger     Ledger     `config:"ledger" restart:"yes"`
+	Retained   Retained   `config:"retained" restart:"yes"`
+	Encryption Encryption `config:"encryption" restart:"yes"`
 	Operations Operations `config:"operations"`
 	Identity   Identity   `config:"identity"`
 	Admin      Admin      `config:"admin"`
