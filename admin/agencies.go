@@ -12,7 +12,6 @@ import (
 
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
-	"mailcutover/routing/table"
 )
 
 // NewAgency is what a new agency needs.
@@ -45,11 +44,15 @@ func (s *Server) registerAgencies(api huma.API) {
 	})
 	handle(s, api, huma.Operation{
 		OperationID: "add-agency", Method: http.MethodPost, Path: "/v1/agencies", Summary: "Add an agency, open on its source platform",
+		Description:   "On one person's word in a lab only; else it is proposed, with the kind add-agency.",
 		DefaultStatus: http.StatusCreated, Tags: []string{"agencies"},
 	}, func(ctx context.Context, in *struct {
 		Mutation
 		Body NewAgency
 	}) (*reply[Agency], error) {
+		if err := s.alone("agency "+in.Body.ID, "mailcutover agency add "+in.Body.ID); err != nil {
+			return nil, err
+		}
 		return s.addAgency(ctx, in.Body)
 	})
 	handle(s, api, huma.Operation{
@@ -124,46 +127,15 @@ func noAgency(id string) error {
 
 // addAgency stores a new agency, and the domains that are not served yet, in one change.
 func (s *Server) addAgency(ctx context.Context, in NewAgency) (*reply[Agency], error) {
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
-	defer cancel()
-	id, err := routing.ParseAgencyID(in.ID)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range []string{in.Source, in.Target} {
-		if err := s.knownPlatform(p); err != nil {
-			return nil, err
-		}
-	}
-	record, err := routing.NewAgency(id, routing.PlatformID(in.Source), routing.PlatformID(in.Target))
-	if err != nil {
-		return nil, problem(http.StatusBadRequest, "", "%s", err)
-	}
-	record.Parent = routing.AgencyID(in.Parent)
-	domains, err := parseDomains(in.Domains)
-	if err != nil {
-		return nil, err
-	}
 	reason, err := checkReason(in.Reason)
 	if err != nil {
 		return nil, err
 	}
-	state, err := s.change(ctx, func(state *routing.State) (c table.Change, _ []*routing.Mapping, err error) {
-		if _, ok := state.Agency(id); ok {
-			return c, nil, problem(http.StatusConflict, "see mailcutover agency show "+in.ID, "agency %s is in the table already", id)
-		}
-		if err := checkParent(state, record); err != nil {
-			return c, nil, err
-		}
-		c = table.Change{Agencies: []routing.Agency{record.InTerm(state.Position().Term)}, What: "add agency " + in.ID, Reason: reason}
-		for _, name := range domains {
-			if _, ok := state.Domain(name); !ok {
-				c.Domains = append(c.Domains, routing.Domain{Name: name})
-				c.Mapped = state.Position().Mapped
-			}
-		}
-		return c, nil, nil
-	})
+	n, err := s.newAgency(&AddedAgency{ID: in.ID, Source: in.Source, Target: in.Target, Parent: in.Parent, Domains: in.Domains})
+	if err != nil {
+		return nil, err
+	}
+	state, err := s.storeAgency(ctx, n, reason, "")
 	if err != nil {
 		return nil, err
 	}

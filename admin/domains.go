@@ -17,7 +17,7 @@ func (s *Server) registerDomains(api huma.API) {
 	handle(s, api, huma.Operation{
 		OperationID: "complete-domain", Method: http.MethodPost, Path: "/v1/domains/{name}/complete", Tags: []string{"routing"},
 		Summary:     "Say whether all addresses of a domain are in the table",
-		Description: "In a domain that is complete, an address that neither the table nor the directory knows, when it was read within the hour nor now, is answered 550 5.1.1; in all others 451.",
+		Description: "That one is complete is proposed, with the kind complete-domain, unless in a lab; that it isn't, one person says. In a domain that is complete, an address that neither the table nor the directory knows, when it was read within the hour nor now, is answered 550 5.1.1; in all others 451.",
 	}, func(ctx context.Context, in *struct {
 		Mutation
 		Name string `path:"name" maxLength:"255"`
@@ -26,22 +26,33 @@ func (s *Server) registerDomains(api huma.API) {
 			Reason   string `json:"reason" minLength:"1" maxLength:"1000"`
 		}
 	}) (*reply[Domain], error) {
+		if in.Body.Complete {
+			if err := s.alone("domain "+in.Name+" complete", "mailcutover table domain "+in.Name); err != nil {
+				return nil, err
+			}
+		}
 		return s.completeDomain(ctx, in.Name, in.Body.Complete, in.Body.Reason)
 	})
 }
 
 func (s *Server) completeDomain(ctx context.Context, name string, complete bool, why string) (*reply[Domain], error) {
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
-	defer cancel()
 	reason, err := checkReason(why)
 	if err != nil {
 		return nil, err
 	}
+	return s.storeComplete(ctx, name, complete, reason, "")
+}
+
+// storeComplete stores whether all addresses of a domain are in the table; proposal is the one
+// that was approved, or empty.
+func (s *Server) storeComplete(ctx context.Context, name string, complete bool, reason, proposal string) (*reply[Domain], error) {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
 	if canonical, err := routing.CanonicalDomain(name); err == nil {
 		name = canonical
 	}
-	var entry audit.Entry
-	_, err = s.changeAs(ctx, &entry, func(state *routing.State) (c table.Change, _ []*routing.Mapping, err error) {
+	entry := audit.Entry{Proposal: proposal}
+	_, err := s.changeAs(ctx, &entry, func(state *routing.State) (c table.Change, _ []*routing.Mapping, err error) {
 		d, ok := state.Domain(name)
 		switch {
 		case !ok:

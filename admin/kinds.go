@@ -47,6 +47,8 @@ func kinds() []*kind {
 		switchKind(operation.Rollback, "bring an agency, and its pilot groups on the target, back to its source platform"),
 		remapKind(),
 		listKind(),
+		addAgencyKind(),
+		completeDomainKind(),
 		retireKind(),
 		{
 			name: "publish", right: mayOperate, needs: []string{"operation", "replica"},
@@ -88,6 +90,7 @@ func (k *kind) check(in *NewProposal) error {
 	}{
 		{"agency", in.Agency != ""}, {"expected_epoch", in.ExpectedEpoch != ""}, {"node", in.Node != ""}, {"operation", in.Operation != ""},
 		{"replica", in.Replica != ""}, {"hook", in.Hook != ""}, {"without", len(in.Without) > 0}, {"spool", in.Spool != nil},
+		{"add", in.Add != nil}, {"domain", in.Domain != ""},
 	} {
 		needed, allowed := slices.Contains(k.needs, f.name), slices.Contains(k.needs, "["+f.name+"]")
 		switch {

@@ -34,6 +34,9 @@ type NewProposal struct {
 
 	Spool *SpoolAct `json:"spool,omitempty" doc:"Which mail is dropped"`
 
+	Add    *AddedAgency `json:"add,omitempty" doc:"Agency that is added"`
+	Domain string       `json:"domain,omitempty" maxLength:"255" doc:"That is called complete"`
+
 	Reason string `json:"reason" minLength:"1" maxLength:"1000"`
 	DryRun bool   `json:"dry_run,omitempty" doc:"Only say what it would be"`
 }
@@ -64,6 +67,9 @@ type Proposal struct {
 	Why       string     `json:"why,omitempty" doc:"It is void"`
 	Ended     *Approval  `json:"ended,omitempty" doc:"By whom it was used, withdrawn or found void"`
 	Operation string     `json:"operation,omitempty" doc:"That it was used for"`
+
+	Add    *AddedAgency `json:"add,omitempty" doc:"Agency that it adds"`
+	Domain string       `json:"domain,omitempty" doc:"That it calls complete"`
 }
 
 // Approval is what one person said, and when.
@@ -217,6 +223,7 @@ func proposalView(p *approval.Proposal, needed int) Proposal {
 		v.List = p.List.String()
 	}
 	v.About, v.Replica, v.Hook, v.Without = with(p)
+	v.Add, v.Domain = added(p)
 	for _, a := range p.Approvals {
 		v.Approvals = append(v.Approvals, Approval{a.Person, a.Time, a.Note})
 	}
@@ -313,8 +320,12 @@ func (s *Server) propose(ctx context.Context, in *NewProposal) (*reply[Proposal]
 	if who := callerOf(ctx); !who.has(k.right) {
 		return nil, who.lacks(k.name, k.right)
 	}
-	if in.Agency != "" {
-		if err := s.within(ctx, []routing.AgencyID{routing.AgencyID(in.Agency)}); err != nil {
+	if in.Agency != "" || in.Add != nil || in.Domain != "" {
+		var ids []routing.AgencyID // a new agency, and a domain, concern all
+		if in.Agency != "" {
+			ids = append(ids, routing.AgencyID(in.Agency))
+		}
+		if err := s.within(ctx, ids); err != nil {
 			return nil, err
 		}
 	}

@@ -13,7 +13,8 @@ import (
 	"mailcutover/routing/table"
 )
 
-func required(o *admin.Options) { o.Approval = "required" }
+// required is a lab in which operations need approval, so that agencies are added at once.
+func required(o *admin.Options) { o.Approval, o.Lab = "required", true }
 
 var (
 	asBen   = []string{"Authorization", "Bearer " + admintest.Ben}

@@ -256,7 +256,7 @@ func TestPanic(t *testing.T) {
 }
 
 func TestApprovalRequired(t *testing.T) {
-	n := admintest.Start(t, func(o *admin.Options) { o.Approval = "required" })
+	n := admintest.Start(t, required)
 	addHealth(t, n)
 	armed(t, n, "health")
 	for _, verb := range []string{"cutover", "rollback"} {

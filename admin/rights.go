@@ -48,7 +48,7 @@ var rolesOf = map[right][]Role{
 	mayList:       {RolePlanner},
 	mayCheck:      {RolePlanner, RoleOperator, RoleApprover, RoleAdmin},
 	mayOperate:    {RoleOperator},
-	mayPropose:    {RoleOperator, RoleAdmin},
+	mayPropose:    {RolePlanner, RoleOperator, RoleAdmin},
 	mayApprove:    {RoleApprover},
 	mayLift:       {RoleReleaser},
 	mayAdminister: {RoleAdmin},

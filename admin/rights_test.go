@@ -22,7 +22,7 @@ var may = map[string]string{
 	"arm-agency": "operator", "settle-agency": "operator", "lock-agency": "operator", "lock-agency-locally": "operator", "freeze": "operator", "cutover": "operator", "rollback": "operator", "remap-mailboxes": "operator",
 	"abort-operation": "operator", "tell-operation": "operator", "undo-hook": "operator", "clear-alarm": "operator", "attest-node": "operator",
 	"hold-spooled": "operator", "release-spooled": "operator", "retry-spooled": "operator", "drop-spooled": "operator", "set-spool-rate": "operator", "resume-spool": "operator", "close-sessions": "operator",
-	"plan-operation": "operator admin", "propose": "operator admin", "withdraw-proposal": "operator admin", "start-proposal": "operator admin",
+	"plan-operation": "planner operator admin", "propose": "planner operator admin", "withdraw-proposal": "planner operator admin", "start-proposal": "planner operator admin",
 	"approve-proposal": "approver", "confirm-emergency": "approver",
 	"lift-freeze":   "releaser",
 	"reload-config": "admin", "adopt-spool": "admin", "drain-node": "admin",
@@ -147,12 +147,15 @@ func TestRightsOfKinds(t *testing.T) {
 		t.Fatalf("%+v", kinds)
 	}
 	for _, k := range kinds {
-		for _, role := range []string{"operator", "admin"} {
+		for _, role := range []string{"planner", "operator", "admin"} {
 			body := map[string]any{"kind": k.Kind, "reason": "r"}
 			for _, f := range k.Needs {
-				if f == "spool" {
+				switch {
+				case f == "spool":
 					body[f] = map[string]any{"agency": "nowhere", "reason": "r"}
-				} else if !strings.HasPrefix(f, "[") {
+				case f == "add":
+					body[f] = map[string]any{"id": "Not!", "source": "exchange", "target": "ox"}
+				case !strings.HasPrefix(f, "["):
 					body[f] = "nowhere"
 				}
 			}

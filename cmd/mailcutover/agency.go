@@ -74,9 +74,19 @@ func newAgencyAdd(c *connection) *cobra.Command {
 	var a admin.NewAgency
 	cmd := c.command(&cobra.Command{
 		Use: "add AGENCY", Short: "Add an agency, open on its source platform", Args: cobra.ExactArgs(1),
+		Long:    "Add an agency, open on its source platform. Unless in a lab, it is proposed, and another\nperson approves it; the same command then adds it.",
 		Example: "  mailcutover agency add health --source exchange --target ox --domain health.example --reason 'wave 3'",
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
 		a.ID = args[0]
+		alone, err := c.alone(cmd, client)
+		if err != nil {
+			return err
+		}
+		if !alone {
+			return c.propose(cmd, client, admin.NewProposal{
+				Kind: "add-agency", Reason: a.Reason, Add: &admin.AddedAgency{ID: a.ID, Source: a.Source, Target: a.Target, Parent: a.Parent, Domains: a.Domains},
+			}, unasked)
+		}
 		added, err := client.AddAgency(cmd.Context(), a)
 		if err != nil {
 			return err
@@ -84,7 +94,7 @@ func newAgencyAdd(c *connection) *cobra.Command {
 		return c.show(cmd, added, func(w io.Writer) {
 			fmt.Fprintf(w, "agency %s added: open on %s, epoch %s, revision %d\n", added.ID, added.Platform, added.Epoch, added.Revision)
 			fmt.Fprintln(w, "undo: there is none; an agency without mailboxes routes nothing")
-			fmt.Fprintln(w, "next: mailcutover mailbox import FILE.csv --reason ...")
+			fmt.Fprintf(w, "next: mailcutover list generate --agency %[1]s, or in a lab mailcutover mailbox import FILE.csv --reason ...\n", added.ID)
 		})
 	})
 	cmd.Flags().StringVar(&a.Source, "source", "", "platform that holds its mailboxes now")

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 //	as PERSON                takes the token of anna, ben or carla for what follows
 //	session ID PROTOCOL LOGIN AGENCY  lets a client be logged in
 //	list AGENCY              puts the id of the agency's newest list into $LIST
-//	proposal AGENCY          puts the id and the digest of the agency's last proposal into $PROPOSAL and $DIGEST
+//	proposal AGENCY|KIND     puts the id and the digest of the agency's, or the kind's, last proposal into $PROPOSAL and $DIGEST
 func TestCommands(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/commands",
@@ -46,6 +46,7 @@ func TestCommands(t *testing.T) {
 				o.Lab = strings.Contains(env.WorkDir, "lab")
 				if strings.Contains(env.WorkDir, "required") {
 					o.Approval = "required"
+					o.Lab = !strings.Contains(env.WorkDir, "lists") // where agencies are added at once
 				}
 			})
 			env.Values["node"], env.Values["t"] = n, env.T()
@@ -83,14 +84,14 @@ func as(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(envToken, map[string]string{"anna": admintest.Anna, "ben": admintest.Ben, "carla": admintest.Carla}[args[0]])
 }
 
-// proposal finds the last proposal for an agency.
+// proposal finds the last proposal for an agency, or of a kind.
 func proposal(ts *testscript.TestScript, _ bool, args []string) {
 	all, unreadable := approval.List(ts.Value("node").(*admintest.Node).Replica.State())
 	if len(unreadable) > 0 {
 		ts.Fatalf("%v", unreadable)
 	}
 	for _, p := range all {
-		if string(p.Agency) == args[0] {
+		if string(p.Agency) == args[0] || p.Kind == args[0] {
 			ts.Setenv("PROPOSAL", p.ID)
 			ts.Setenv("DIGEST", p.Digest().String())
 		}

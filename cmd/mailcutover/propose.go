@@ -48,7 +48,7 @@ func newPropose(c *connection) *cobra.Command {
 	cmd := c.command(&cobra.Command{
 		Use: "propose KIND", Short: "Propose something that others have to approve", Args: cobra.ExactArgs(1),
 		Long: "Propose something that others have to approve: cutover, rollback, retire, unlock, finalise,\n" +
-			"publish, without-hook, drop-spooled, evict, attest, reconcile, end-rejoin,\nnames-complete. A remap is " +
+			"publish, without-hook, drop-spooled, evict, attest, reconcile, end-rejoin,\nnames-complete. agency add and table domain propose as well. A remap is " +
 			"proposed with its list: mailcutover mailbox import --remap.",
 		Example: "  mailcutover operation propose cutover --agency health --reason 'wave 3'",
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
@@ -155,7 +155,7 @@ func newApprove(c *connection) *cobra.Command {
 					"read mailcutover operation show "+p.ID+", then say --digest with what it prints")}
 			}
 			printProposal(cmd.ErrOrStderr(), p)
-			if err := typed(cmd.InOrStdin(), cmd.ErrOrStderr(), firstOf(p.Agency, p.Node, p.Kind)); err != nil {
+			if err := typed(cmd.InOrStdin(), cmd.ErrOrStderr(), firstOf(p.Agency, p.Node, p.Domain, p.Kind)); err != nil {
 				return err
 			}
 			digest = p.Digest
@@ -164,7 +164,7 @@ func newApprove(c *connection) *cobra.Command {
 			return err
 		}
 		return c.show(cmd, p, func(w io.Writer) {
-			fmt.Fprintf(w, "%s of %s, proposed by %s, is approved by you; missing: %d\n", p.Kind, firstOf(p.Agency, p.Node, "the table"), printable(p.Person), p.Missing)
+			fmt.Fprintf(w, "%s of %s, proposed by %s, is approved by you; missing: %d\n", p.Kind, firstOf(p.Agency, p.Node, p.Domain, "the table"), printable(p.Person), p.Missing)
 			if p.Missing == 0 {
 				fmt.Fprintf(w, "next: mailcutover operation start %s\n", p.ID)
 			}
@@ -239,10 +239,27 @@ func (c *connection) start(cmd *cobra.Command, client *admin.Client, id string) 
 
 // isFor reports whether a proposal is for what p asks for.
 func isFor(k *admin.Proposal, p *admin.NewProposal) bool {
-	sameAgency := k.Agency == p.Agency || p.Operation != "" // whose agency the node knows
+	about := k.Agency == p.Agency || p.Operation != "" || p.Add != nil // which of them the node knows
 	sameEpoch := p.ExpectedEpoch == "" || slices.Contains(k.Epochs, p.Agency+" "+p.ExpectedEpoch)
-	return k.Kind == p.Kind && sameAgency && sameEpoch && k.Node == p.Node && p.Spool == nil &&
+	return k.Kind == p.Kind && about && sameEpoch && sameAgency(k.Add, p.Add) && strings.EqualFold(k.Domain, p.Domain) && k.Node == p.Node && p.Spool == nil &&
 		k.About == p.Operation && k.Replica == p.Replica && k.Hook == p.Hook && slices.Equal(k.Without, slices.Sorted(slices.Values(p.Without)))
+}
+
+// alone reports whether the node takes agencies and complete domains on one person's word.
+func (c *connection) alone(cmd *cobra.Command, client *admin.Client) (bool, error) {
+	if _, err := client.Agencies(cmd.Context()); err != nil { // any answer says it
+		return false, err
+	}
+	approval, lab := client.Approval()
+	return lab || approval == "none", nil
+}
+
+// sameAgency reports whether two additions are of the same agency, and in the same way.
+func sameAgency(a, b *admin.AddedAgency) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.ID == b.ID && a.Source == b.Source && a.Target == b.Target && a.Parent == b.Parent && slices.Equal(slices.Sorted(slices.Values(a.Domains)), slices.Sorted(slices.Values(b.Domains)))
 }
 
 // propose does what a short form of a command is for, as far as one person may: it starts

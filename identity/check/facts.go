@@ -1,6 +1,7 @@
 package check
 
 import (
+	"iter"
 	"strings"
 	"time"
 
@@ -71,11 +72,25 @@ func account(name string) string {
 	if i := strings.LastIndexByte(name, '\\'); i >= 0 {
 		name = name[i+1:]
 	}
-	return "\x00" + strings.ToLower(name)
+	return string(accountMark) + strings.ToLower(name)
 }
+
+// accountMark is the first byte of an account's key, which no address has.
+const accountMark = '\x00'
 
 // Len returns the number of objects.
 func (f *Facts) Len() int { return len(f.facts) }
+
+// Addresses yields every address that some object has, in no order.
+func (f *Facts) Addresses() iter.Seq[routing.Address] {
+	return func(yield func(routing.Address) bool) {
+		for name := range f.names {
+			if name[0] != accountMark && !yield(routing.Address(name)) {
+				return
+			}
+		}
+	}
+}
 
 // Knows reports whether some object has an address.
 func (f *Facts) Knows(a routing.Address) bool {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"mailcutover/identity/directory"
 	"mailcutover/identity/watch"
@@ -114,4 +116,25 @@ func (d *Desk) Encapsulated(a routing.Address) (primary routing.Address, ok bool
 		}
 	}
 	return primary, primary != ""
+}
+
+// Missing returns the addresses of a domain that the directory's last reading has and the table
+// doesn't know, in order, and when it was read.
+func (d *Desk) Missing(domain string) (missing []routing.Address, read time.Time, err error) {
+	source, _, err := d.fresh()
+	if err != nil {
+		return nil, read, err
+	}
+	state := d.o.State()
+	fixed := make(map[routing.Address]bool)
+	for f := range state.FixedAddresses() {
+		fixed[f.Address] = true
+	}
+	for a := range source.Facts.Addresses() {
+		if a.Domain() == domain && !fixed[a] && len(state.Claims(string(a))) == 0 {
+			missing = append(missing, a)
+		}
+	}
+	slices.Sort(missing)
+	return missing, source.Facts.At, nil
 }

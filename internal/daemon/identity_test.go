@@ -180,9 +180,7 @@ func TestListsToCutover(t *testing.T) {
 	b, who := newIdentityBench(t, slapd, "")
 	ctx := t.Context()
 	for _, id := range []string{"health", "tax"} {
-		if _, err := who.planner.AddAgency(ctx, admin.NewAgency{ID: id, Source: "exchange", Target: "ox", Domains: []string{id + ".example"}, Reason: "test"}); err != nil {
-			t.Fatal(err)
-		}
+		b.agency(who, id)
 	}
 	if d, err := who.planner.Directories(ctx, true); err != nil || len(d.Readings) != 1 || d.Readings[0].Objects != mailboxes+2 || d.Stale != "" {
 		t.Fatalf("%+v, %v", d, err)
@@ -319,9 +317,7 @@ func TestDirectoryAtWork(t *testing.T) {
 	slapd := peers.StartSlapd(t, peers.SlapdOptions{LDIF: ldif})
 	b, who := newIdentityBench(t, slapd, "")
 	ctx := t.Context()
-	if _, err := who.planner.AddAgency(ctx, admin.NewAgency{ID: "health", Source: "exchange", Target: "ox", Domains: []string{"health.example"}, Reason: "test"}); err != nil {
-		t.Fatal(err)
-	}
+	b.agency(who, "health")
 	refresh := func() {
 		t.Helper()
 		if _, err := who.operator.Directories(ctx, true); err != nil {
@@ -396,9 +392,7 @@ func TestDirectoryAtWork(t *testing.T) {
 	say("EHLO client.example", 250)
 	say("MAIL FROM:<a@elsewhere.example>", 250)
 	say("RCPT TO:<nobody@health.example>", 451)
-	if _, err := who.planner.CompleteDomain(ctx, "health.example", true, "all are in"); err != nil {
-		t.Fatal(err)
-	}
+	b.agreed(who, admin.NewProposal{Kind: "complete-domain", Domain: "health.example", Reason: "all are in"})
 	say("RCPT TO:<nobody@health.example>", 550)
 	say("RCPT TO:<nobody+detail@health.example>", 550)
 	say("RCPT TO:<p0020@health.example>", 451) // the directory has it
@@ -452,7 +446,8 @@ func TestRetire(t *testing.T) {
 	slapd := peers.StartSlapd(t, peers.SlapdOptions{LDIF: ldif})
 	b, who := newIdentityBench(t, slapd, "")
 	ctx := t.Context()
-	a, err := who.planner.AddAgency(ctx, admin.NewAgency{ID: "health", Source: "exchange", Target: "ox", Domains: []string{"health.example"}, Reason: "test"})
+	b.agency(who, "health")
+	a, err := who.planner.Agency(ctx, "health")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -506,9 +501,7 @@ func TestReloadDirectories(t *testing.T) {
 	slapd := peers.StartSlapd(t, peers.SlapdOptions{LDIF: ldif})
 	b, who := newIdentityBench(t, slapd, "")
 	ctx := t.Context()
-	if _, err := who.planner.AddAgency(ctx, admin.NewAgency{ID: "health", Source: "exchange", Target: "ox", Domains: []string{"health.example"}, Reason: "test"}); err != nil {
-		t.Fatal(err)
-	}
+	b.agency(who, "health")
 	reload := func(change func(string) string) {
 		t.Helper()
 		text, err := os.ReadFile(b.path)

@@ -117,10 +117,24 @@ func TestListThatChangesAnswers(t *testing.T) {
 	}
 }
 
-// agency adds an agency.
+// agency adds an agency, by two persons.
 func (b *bench) agency(who people, id string) {
 	b.t.Helper()
-	if _, err := who.planner.AddAgency(b.t.Context(), admin.NewAgency{ID: id, Source: "exchange", Target: "ox", Domains: []string{id + ".example"}, Reason: "test"}); err != nil {
+	b.agreed(who, admin.NewProposal{Kind: "add-agency", Add: &admin.AddedAgency{ID: id, Source: "exchange", Target: "ox", Domains: []string{id + ".example"}}, Reason: "test"})
+}
+
+// agreed does what a planner proposes and another person approves.
+func (b *bench) agreed(who people, what admin.NewProposal) {
+	b.t.Helper()
+	ctx := b.t.Context()
+	p, err := who.planner.Propose(ctx, what)
+	if err == nil {
+		_, err = who.approver.Approve(ctx, p.ID, p.Digest, "")
+	}
+	if err == nil {
+		_, err = who.planner.StartProposal(ctx, p.ID)
+	}
+	if err != nil {
 		b.t.Fatal(err)
 	}
 }
