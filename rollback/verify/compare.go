@@ -77,6 +77,7 @@ type Comparison struct {
 type entry struct {
 	key     msgkey.Key
 	folder  uint32 // number in the comparison's folders
+	uid     uint32
 	size    uint32 // capped
 	arrived int64  // seconds since 1970
 	met     bool   // found on the target
@@ -104,8 +105,7 @@ type comparing struct {
 	folders []FolderCounts
 	numbers map[string]uint32 // by role, or else by name
 	entries []entry
-	shared  map[uint32]bool         // folders whose UIDs mean the same on both sides
-	uids    map[uint32][]identified // of those, on the source
+	uids    map[uint32][]identified // of the source, in folders of one UIDVALIDITY on both sides
 	began   time.Time
 }
 
@@ -133,51 +133,41 @@ func (c *comparing) number(f *mailstore.Folder, source bool) uint32 {
 // counts returns where a folder's messages are counted.
 func (c *comparing) counts(i uint32) *Counts { return &c.folders[i].Counts }
 
-// compare reads both sides. The source is read first: what the mover copies meanwhile is then
-// rather missing than too much.
-func (c *comparing) compare(ctx context.Context) (err error) {
-	source, err := c.agency.Source.Open(ctx, c.row, mailstore.Source)
+// compare reads one side after the other. It never has sessions at both platforms: their
+// connections are counted, and who waits for one while he holds another may wait for ever.
+// The source is read first: what the mover copies meanwhile is then rather new than missing.
+func (c *comparing) compare(ctx context.Context) error {
+	validities, err := c.readSource(ctx)
 	if err != nil {
-		return fmt.Errorf("open on the source: %w", err)
+		return err
 	}
-	defer source.Close()
+	if err := c.standings(); err != nil {
+		return err
+	}
 	target, err := c.agency.Target.Open(ctx, c.row, mailstore.Target)
 	if err != nil {
 		return fmt.Errorf("open on the target: %w", err)
 	}
 	defer target.Close()
-	there, err := target.Folders(ctx)
+	folders, err := target.Folders(ctx)
 	if err != nil {
 		return fmt.Errorf("list the target's folders: %w", err)
 	}
-	here, err := source.Folders(ctx)
-	if err != nil {
-		return fmt.Errorf("list the source's folders: %w", err)
-	}
-	validities := make(map[uint32]uint32)
-	for i := range there {
-		if f := &there[i]; !f.NoSelect {
-			validities[c.number(f, false)] = f.UIDValidity
-		}
-	}
-	for i := range here {
-		if f := &here[i]; !f.NoSelect {
-			n := c.number(f, true)
-			c.shared[n] = f.UIDValidity != 0 && f.UIDValidity == validities[n]
-			if err := c.readSource(ctx, source, f, n); err != nil {
-				return fmt.Errorf("list the source's folder %q: %w", f.Name, err)
+	for i := range folders {
+		if f := &folders[i]; !f.NoSelect {
+			n := c.number(f, false)
+			if v, ok := validities[n]; ok && v == f.UIDValidity {
+				c.uids[n] = nil
 			}
 		}
 	}
-	if err := c.standings(); err != nil {
-		return err
-	}
+	c.identify()
 	var before *watermark.Mailbox
 	if c.agency.Mark != nil {
 		before = c.agency.Mark(c.row.Mailbox)
 	}
-	for i := range there {
-		if f := &there[i]; !f.NoSelect {
+	for i := range folders {
+		if f := &folders[i]; !f.NoSelect {
 			if err := c.readTarget(ctx, target, f, c.number(f, false), before); err != nil {
 				return fmt.Errorf("list the target's folder %q: %w", f.Name, err)
 			}
@@ -191,19 +181,55 @@ func (c *comparing) compare(ctx context.Context) (err error) {
 	return nil
 }
 
-// readSource notes a folder's messages.
-func (c *comparing) readSource(ctx context.Context, s mailstore.Session, f *mailstore.Folder, n uint32) error {
-	return c.each(ctx, s, f, c.counts(n), func(m *mailstore.Message, key msgkey.Key) error {
-		c.counts(n).Source++
-		if key.IsZero() {
+// readSource notes the messages of all folders, and returns the folders' UIDVALIDITY.
+func (c *comparing) readSource(ctx context.Context) (validities map[uint32]uint32, err error) {
+	source, err := c.agency.Source.Open(ctx, c.row, mailstore.Source)
+	if err != nil {
+		return nil, fmt.Errorf("open on the source: %w", err)
+	}
+	defer source.Close()
+	folders, err := source.Folders(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the source's folders: %w", err)
+	}
+	validities = make(map[uint32]uint32)
+	for i := range folders {
+		f := &folders[i]
+		if f.NoSelect {
+			continue
+		}
+		n := c.number(f, true)
+		if _, twice := validities[n]; !twice && f.UIDValidity != 0 {
+			validities[n] = f.UIDValidity
+		}
+		err := c.each(ctx, source, f, c.counts(n), func(m *mailstore.Message, key msgkey.Key) error {
+			c.counts(n).Source++
+			if !key.IsZero() {
+				c.entries = append(c.entries, entry{key: key, folder: n, uid: m.UID, size: capped(m.Size), arrived: m.Internal.Unix()})
+			}
 			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list the source's folder %q: %w", f.Name, err)
 		}
-		c.entries = append(c.entries, entry{key: key, folder: n, size: capped(m.Size), arrived: m.Internal.Unix()})
-		if c.shared[n] {
-			c.uids[n] = append(c.uids[n], identified{m.UID, key})
+	}
+	return validities, nil
+}
+
+// identify notes the UIDs of those folders in which they mean the same on both sides.
+func (c *comparing) identify() {
+	if len(c.uids) == 0 {
+		return
+	}
+	for i := range c.entries {
+		e := &c.entries[i]
+		if uids, ok := c.uids[e.folder]; ok {
+			c.uids[e.folder] = append(uids, identified{e.uid, e.key})
 		}
-		return nil
-	})
+	}
+	for _, uids := range c.uids {
+		slices.SortFunc(uids, func(a, b identified) int { return cmp.Compare(a.uid, b.uid) })
+	}
 }
 
 // standings sorts what was read of the source, and hands each key on once.
@@ -211,9 +237,6 @@ func (c *comparing) standings() error {
 	slices.SortFunc(c.entries, func(a, b entry) int {
 		return cmp.Or(bytes.Compare(a.key[:], b.key[:]), cmp.Compare(a.folder, b.folder))
 	})
-	for _, uids := range c.uids {
-		slices.SortFunc(uids, func(a, b identified) int { return cmp.Compare(a.uid, b.uid) })
-	}
 	return c.run.stand(c.index, c.entries)
 }
 
@@ -229,10 +252,8 @@ func (c *comparing) readTarget(ctx context.Context, s mailstore.Session, f *mail
 		if key.IsZero() {
 			return nil
 		}
-		if c.shared[n] {
-			if i, ok := slices.BinarySearchFunc(c.uids[n], m.UID, func(a identified, uid uint32) int { return cmp.Compare(a.uid, uid) }); ok && c.uids[n][i].key != key {
-				at.Clashes++
-			}
+		if i, ok := slices.BinarySearchFunc(c.uids[n], m.UID, func(a identified, uid uint32) int { return cmp.Compare(a.uid, uid) }); ok && c.uids[n][i].key != key {
+			at.Clashes++
 		}
 		switch e, known := c.match(key, n); {
 		case e != nil && e.folder == n:

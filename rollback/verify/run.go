@@ -272,12 +272,16 @@ func (r *run) each(ctx context.Context, jobs []job, do func(context.Context, job
 	return nil
 }
 
+func (r *run) comparing(j job) *comparing {
+	return &comparing{
+		run: r, agency: j.agency, row: j.row, index: r.book.index(j.row.Mailbox, j.agency.ID),
+		numbers: make(map[string]uint32), uids: make(map[uint32][]identified), began: r.o.Now(),
+	}
+}
+
 // one compares a mailbox. Its error ends the run.
 func (r *run) one(ctx context.Context, j job) error {
-	c := &comparing{
-		run: r, agency: j.agency, row: j.row, index: r.book.index(j.row.Mailbox, j.agency.ID),
-		numbers: make(map[string]uint32), shared: make(map[uint32]bool), uids: make(map[uint32][]identified), began: r.o.Now(),
-	}
+	c := r.comparing(j)
 	err := c.compare(ctx)
 	out := Comparison{Mailbox: j.row.Mailbox, Agency: j.agency.ID, Address: primary(&j.row), Folders: c.folders}
 	for i := range c.folders {
@@ -298,14 +302,14 @@ func (r *run) one(ctx context.Context, j job) error {
 
 // owner reads a mailbox's source side alone.
 func (r *run) owner(ctx context.Context, j job) error {
-	c := &comparing{
-		run: r, agency: j.agency, row: j.row, index: r.book.index(j.row.Mailbox, j.agency.ID),
-		numbers: make(map[string]uint32), shared: make(map[uint32]bool), uids: make(map[uint32][]identified), began: r.o.Now(),
-	}
+	c := r.comparing(j)
 	if r.book.at(c.index).read {
 		return nil
 	}
-	err := c.readOwner(ctx)
+	_, err := c.readSource(ctx)
+	if err == nil {
+		err = c.standings()
+	}
 	if err == nil {
 		r.book.note(c.index, func(b *boxed) { b.read = true })
 		r.mu.Lock()
@@ -318,27 +322,6 @@ func (r *run) owner(ctx context.Context, j job) error {
 	}
 	r.o.Logger.Warn("mailbox not read", "agency", j.agency.ID, "rcpt", primary(&j.row), "error", err)
 	return nil
-}
-
-// readOwner reads the source side.
-func (c *comparing) readOwner(ctx context.Context) error {
-	source, err := c.agency.Source.Open(ctx, c.row, mailstore.Source)
-	if err != nil {
-		return fmt.Errorf("open on the source: %w", err)
-	}
-	defer source.Close()
-	folders, err := source.Folders(ctx)
-	if err != nil {
-		return fmt.Errorf("list the source's folders: %w", err)
-	}
-	for i := range folders {
-		if f := &folders[i]; !f.NoSelect {
-			if err := c.readSource(ctx, source, f, c.number(f, true)); err != nil {
-				return fmt.Errorf("list the source's folder %q: %w", f.Name, err)
-			}
-		}
-	}
-	return c.standings()
 }
 
 // ends returns the error that ends the run if err is about more than one mailbox; else nil.
