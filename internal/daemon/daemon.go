@@ -20,6 +20,7 @@ import (
 	"mailcutover/internal/durable"
 	"mailcutover/internal/metrics"
 	"mailcutover/ledger"
+	"mailcutover/ledger/retained"
 	"mailcutover/node"
 	"mailcutover/proxy/deliver"
 	"mailcutover/proxy/listen"
@@ -65,6 +66,7 @@ type Daemon struct {
 	gate     *node.Gate
 	transfer *transfer.Transfer
 	ledger   *ledger.Ledger
+	retained *retained.Store // nil: no copies are kept
 	spool    *spool.Store
 	watch    spoolWatch
 	sender   *deliver.Sender
@@ -147,6 +149,9 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	doubts := d.rememberDoubts(cfg) // before the keeper tells what is drained
+	if err := d.openRetained(cfg); err != nil {
+		return err
+	}
 	d.keepLease(ctx)
 	d.parts.Go(d.watchTable)
 	recovered, err := d.startOperations(cfg)
@@ -254,7 +259,7 @@ func (d *Daemon) transferOptions(cfg *config.Config, p *platforms) (transfer.Opt
 	return transfer.Options{
 		Gate: d.gate, Platforms: p.list, Postmaster: master, Names: directoryNames{d},
 		Answers: d.answers,
-		Spool:   d.spool, Added: d.queue.Load().AddedFrom, PutOff: putOff(cfg), Ledger: d.ledger,
+		Spool:   d.spool, Added: d.queue.Load().AddedFrom, PutOff: putOff(cfg), Ledger: d.ledger, Retained: d.retainer(),
 		Node: cfg.Node, Installation: cfg.Installation,
 		HopLimit: cfg.Routing.HopLimit, OwnLimit: cfg.Routing.OwnLimit,
 		Alarms: d.alarms, Observer: d.metrics.Transfer(), Logger: d.logger,
@@ -358,6 +363,9 @@ func (d *Daemon) stop(ctx context.Context) error {
 	}
 	if d.table != nil {
 		errs = append(errs, d.table.Close())
+	if d.retained != nil {
+		errs = append(errs, d.retained.Close())
+	}
 	}
 	return errors.Join(errs...)
 }

@@ -112,7 +112,7 @@ func (d *Daemon) startQueue(cfg *config.Config, doubts map[mail.TransactionID]ti
 
 // senderOptions are those of the queue's way to the platforms.
 func (d *Daemon) senderOptions(p *platforms) deliver.Options {
-	o := deliver.Options{Answers: d.answers, Gate: d.gate, Ledger: d.ledger, Alarms: d.alarms, Logger: d.logger}
+	o := deliver.Options{Answers: d.answers, Gate: d.gate, Ledger: d.ledger, Retained: d.retainer(), Alarms: d.alarms, Logger: d.logger}
 	o.Platforms = p.list
 	return o
 }

@@ -58,6 +58,7 @@ func (d *Daemon) watchSpool() {
 	for {
 		st := d.ledger.Status()
 		texts := spoolAlarms(d.spool.Status(), st, d.bounds())
+		retainedAlarms(d.retained, texts)
 		alarms.set(texts, time.Now())
 		troubles := slices.Sorted(maps.Values(texts))
 		if n := len(st.Aside); n > 0 {

@@ -59,6 +59,17 @@ var (
 	inDoubtTotal  = Desc{"mailcutover_in_doubt_total", Counter, []string{"platform"},
 		"Messages whose answer was lost after the final dot, whatever their number of recipients: possible duplicates.", "A switch waits for each until connection_limit has passed."}
 
+	retainedCopies = Desc{"mailcutover_retained_copies", Gauge, nil,
+		"Retained copies of mail that went to targets.", "They go when their agency is finalised."}
+	retainedBytes = Desc{"mailcutover_retained_bytes", Gauge, nil,
+		"Bytes of the retained copies on the disk.", "At retained.agency_bytes or retained.total_bytes the oldest go."}
+	retainedTotal = Desc{"mailcutover_retained_total", Counter, []string{"result"},
+		"Messages that a target took while the way back was open: their copy was kept, or not (failed).", "failed: the mail itself is delivered; see the alarm retained-failed."}
+	retainedRemoved = Desc{"mailcutover_retained_removed", Gauge, nil,
+		"Copies that were removed since the folder was made, whatever the reason.", "It grows before a finalise: a bound is reached, and a rollback with a dead target would miss them."}
+	retainedDamaged = Desc{"mailcutover_retained_damaged_total", Counter, nil,
+		"Bodies of copies that were read and are not what was kept.", "Above 0: look at the disk."}
+
 	platformConnections = Desc{"mailcutover_platform_connections", Gauge, []string{"platform", "origin", "host"},
 		"Connections to a platform that are open.", "At limits.connections messages wait for a free one."}
 	platformDials = Desc{"mailcutover_platform_dials_total", Counter, []string{"platform", "origin", "host", "result"},
@@ -131,6 +142,7 @@ func All() []Desc {
 		listenerConnections, listenerConnectionsTotal, listenerRefused, listenerCommands, listenerReplies, listenerMessages, listenerBytes, listenerRepaired,
 		decisions, deliveries, spooled, inDoubtTotal,
 		attempts, notices, quarantined, spoolRecipients, spoolMessages, spoolBytes,
+		retainedCopies, retainedBytes, retainedTotal, retainedRemoved, retainedDamaged,
 		platformConnections, platformDials, platformDialSeconds, platformWaits, platformWaitSeconds, platformAnswers, platformClosed,
 		logins, loginSeconds, loginSessions, loginSessionsEnded, loginSuspended, loginBytes,
 		inFlight, inDoubt,

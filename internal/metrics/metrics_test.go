@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"mailcutover/internal/alarm"
+	"mailcutover/ledger/retained"
 	"mailcutover/mail"
 	"mailcutover/node"
 	"mailcutover/routing"
@@ -71,6 +72,11 @@ func busy(t *testing.T) *Metrics {
 		},
 		Lease: func() node.KeeperStatus {
 			return node.KeeperStatus{SettledUntil: time.Now().Add(time.Hour), Renewals: 5, RenewalsFailed: 2, Checks: 7, ChecksFailed: 3, Locks: make([]node.LocalLock, 2)}
+		},
+		Retained: func() retained.Status {
+			one := retained.Agency{ID: "health"}
+			one.Removed.Copies = 3
+			return retained.Status{Copies: 11, Bytes: 5000, Kept: 12, Failed: 2, Damaged: 1, Agencies: []retained.Agency{one}}
 		},
 		Alarms: set,
 		Spool:  func() spool.Counts { return spool.Counts{Messages: 3, Bytes: 4096, Recipients: held(5)} },
@@ -167,6 +173,12 @@ func TestWhatIsScraped(t *testing.T) {
 		`mailcutover_spool_recipients{state="waiting"} 0`,
 		`mailcutover_spool_messages 3`,
 		`mailcutover_spool_bytes 4096`,
+		`mailcutover_retained_copies 11`,
+		`mailcutover_retained_bytes 5000`,
+		`mailcutover_retained_total{result="kept"} 12`,
+		`mailcutover_retained_total{result="failed"} 2`,
+		`mailcutover_retained_removed 3`,
+		`mailcutover_retained_damaged_total 1`,
 		`mailcutover_listener_connections{listener="mx"} 1`,
 		`mailcutover_listener_connections_total{listener="mx"} 2`,
 		`mailcutover_listener_refused_total{listener="mx",reason="tls"} 1`,

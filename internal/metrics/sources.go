@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"mailcutover/ledger/retained"
 	"mailcutover/node"
 	"mailcutover/routing"
 	"mailcutover/routing/replica"
@@ -20,6 +21,8 @@ type Sources struct {
 	Alarms AlarmSet
 	Spool  func() spool.Counts      // a Store's, in all
 	Lease  func() node.KeeperStatus // a Keeper's Status
+
+	Retained func() retained.Status // a Store's
 }
 
 // AlarmSet is what is asked of an alarm.Set.
@@ -58,6 +61,9 @@ func (c *sourceCollector) Collect(out chan<- prometheus.Metric) {
 			send(spoolRecipients, float64(n.Of(s)), s.String())
 		}
 	}
+	if c.from.Retained != nil {
+		collectRetained(c.from.Retained(), send)
+	}
 	if c.from.Lease != nil {
 		collectLease(c.from.Lease(), send)
 	}
@@ -83,6 +89,19 @@ func collectStatus(s replica.Status, send sendFunc) {
 	send(tableUsable, usable)
 	send(mailboxes, float64(s.Mailboxes))
 	send(agenciesUnusable, float64(len(s.Missing)+len(s.Regressed)))
+}
+
+func collectRetained(s retained.Status, send sendFunc) {
+	send(retainedCopies, float64(s.Copies))
+	send(retainedBytes, float64(s.Bytes))
+	send(retainedTotal, float64(s.Kept), "kept")
+	send(retainedTotal, float64(s.Failed), "failed")
+	removed := 0
+	for _, a := range s.Agencies {
+		removed += a.Removed.Copies
+	}
+	send(retainedRemoved, float64(removed))
+	send(retainedDamaged, float64(s.Damaged))
 }
 
 func collectLease(s node.KeeperStatus, send sendFunc) {

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"mailcutover/ledger"
+	"mailcutover/ledger/retained"
 	"mailcutover/node"
 	"mailcutover/proxy/relay"
 	"mailcutover/routing"
@@ -28,7 +29,13 @@ type Gate interface {
 	Enter(d *routing.Decision, cut func()) (*node.Ticket, error)
 }
 
-// Options are a sender's settings. All are required, but for Answers.
+// Retainer keeps copies of what goes to targets whose way back is open; *retained.Store is one.
+type Retainer interface {
+	// Begin begins a copy for those of these agencies; nil if there are none.
+	Begin(agencies ...routing.AgencyID) *retained.Incoming
+}
+
+// Options are a sender's settings. All are required, but for Answers and Retained.
 type Options struct {
 	// Answers ends when the node no longer waits for answers to a dot; what is still
 	// under way then is in doubt. nil: it waits as long as the relay does.
@@ -36,6 +43,7 @@ type Options struct {
 
 	Gate      Gate
 	Ledger    Ledger
+	Retained  Retainer // nil: no copies are kept
 	Platforms []relay.Platform
 	Alarms    Alarms
 	Logger    *slog.Logger

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mailcutover/ledger"
+	"mailcutover/ledger/retained"
 	"mailcutover/mail"
 	"mailcutover/node"
 	"mailcutover/proxy/relay"
@@ -32,6 +33,7 @@ type delivery struct {
 	taken    []int          // recipients that the platform took, in order
 	digest   ledger.Digest
 	intent   ledger.Intent
+	copy     *retained.Incoming // of what goes to a target; nil: none is made
 }
 
 // Send implements queue.Sender.
@@ -137,6 +139,8 @@ func (a *delivery) attempt(asked []int) {
 	if len(a.taken) == 0 {
 		return
 	}
+	a.beginCopy()
+	defer a.copy.Discard()
 	if err == nil {
 		err = a.bring(tx)
 	}
@@ -157,6 +161,7 @@ func (a *delivery) attempt(asked []int) {
 	// From here on the drain waits for us, so nothing but the answer, the platform's
 	// limit and the relay's own deadlines ends the wait.
 	noted := a.answered(tx, tx.Dot(a.patience()))
+	a.keepCopy(noted)
 	a.Settle(a.results) // before the ledger: what it has in doubt is what may go twice
 	a.Written(func() { a.Ledger.Outcome(ticket, noted...) })
 }
@@ -193,6 +198,7 @@ func (a *delivery) bring(tx *relay.Transaction) error {
 		n, err := a.Body.Read(buf[:])
 		if n > 0 {
 			digest.Write(buf[:n])
+			a.copy.Write(buf[:n])
 			if _, err := tx.Write(buf[:n]); err != nil {
 				return err
 			}

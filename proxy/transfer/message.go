@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mailcutover/ledger"
+	"mailcutover/ledger/retained"
 	"mailcutover/mail"
 	"mailcutover/node"
 	"mailcutover/proxy/relay"
@@ -41,6 +42,8 @@ type message struct {
 	note   ledger.Ticket   // of what was streamed
 	notes  []ledger.Answer // what became of it, for each recipient with a dot
 	one    [1]ledger.Answer
+
+	copy *retained.Incoming // of what is streamed to a target; nil: none is made
 
 	kept      []kept
 	committed bool // the spool has it, for one recipient at least
@@ -79,6 +82,8 @@ func (m *message) pass(ctx context.Context, body smtp.Body) []error {
 	if err := m.open(); err != nil {
 		return m.all(err)
 	}
+	m.beginCopy()
+	defer m.copy.Discard()
 	if err := m.stream(body); err != nil {
 		return m.all(err)
 	}
@@ -176,6 +181,7 @@ func (m *message) write(b *buffer, p []byte) error {
 		if _, err := m.leg.Write(p); err != nil && m.body == nil {
 			return m.refusedAll(err)
 		}
+		m.copy.Write(p)
 	}
 	if m.body != nil {
 		if _, err := m.body.Write(p); err != nil {
@@ -370,6 +376,7 @@ func (m *message) settle(errs []error, gone error) {
 			t.End()
 		}
 	}
+	m.keepCopy()
 	m.settleKept(unseen)
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"mailcutover/ledger"
+	"mailcutover/ledger/retained"
 	"mailcutover/mail"
 	"mailcutover/node"
 	"mailcutover/proxy/relay"
@@ -49,6 +50,12 @@ type Ledger interface {
 	Outcome(ledger.Ticket, ...ledger.Answer)
 }
 
+// Retainer keeps copies of what goes to targets whose way back is open; *retained.Store is one.
+type Retainer interface {
+	// Begin begins a copy for those of these agencies; nil if there are none.
+	Begin(agencies ...routing.AgencyID) *retained.Incoming
+}
+
 // Names knows more of names than the table: the directories.
 type Names interface {
 	// Absent returns nil only if it is proven that nobody has an address, also without its
@@ -60,7 +67,7 @@ type Names interface {
 }
 
 // Options are a transfer's settings. All are required, but for Postmaster, Spool with
-// what belongs to it, Names, Ledger and Answers.
+// what belongs to it, Names, Ledger, Retained and Answers.
 type Options struct {
 	Gate      *node.Gate
 	Platforms []relay.Platform
@@ -74,6 +81,9 @@ type Options struct {
 	PutOff map[routing.AgencyID]struct{}
 
 	Ledger Ledger
+
+	// Retained keeps a copy of what a target took, until the way back is over. nil: nothing does.
+	Retained Retainer
 
 	// Names is asked for what the table has no record of. nil: it is put off.
 	Names Names
