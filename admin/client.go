@@ -266,6 +266,14 @@ func post[T any](ctx context.Context, c *Client, path string, body any) (T, erro
 	return decode[T](c.send(ctx, http.MethodPost, path, nil, "application/json", bytes.NewReader(b)))
 }
 
+type onceKey struct{}
+
+// Once returns a context with which a call that changes something is made under this
+// Idempotency-Key, of 1 to 200 bytes: repeated, it acts once. One context is for one call.
+func Once(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, onceKey{}, key)
+}
+
 // send sends one call; an answer that isn't a success is a Problem.
 func (c *Client) send(ctx context.Context, method, path string, q url.Values, contentType string, body io.Reader) (*http.Response, error) {
 	target := c.base + path
@@ -279,7 +287,11 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, co
 	req.Header.Set("Authorization", "Bearer "+c.token)
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", contentType)
-		req.Header.Set(headerIdempotency, uuid.NewString())
+		key, ok := ctx.Value(onceKey{}).(string)
+		if !ok {
+			key = uuid.NewString()
+		}
+		req.Header.Set(headerIdempotency, key)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {

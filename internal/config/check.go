@@ -86,6 +86,7 @@ func (c *checker) check() {
 	c.routing(cfg.Routing)
 	c.identity(cfg)
 	c.admin(cfg.Admin)
+	c.page(&cfg.Page)
 	c.tokens(cfg)
 	c.addresses()
 }
@@ -194,7 +195,7 @@ func (c *checker) addresses() {
 	for i, l := range c.cfg.Logins.Listeners {
 		servers = append(servers, server{itemKey("logins.listeners", ids, i) + ".address", l.Address})
 	}
-	servers = append(servers, server{"logins.autoconfig.address", c.cfg.Logins.Autoconfig.Address}, server{"admin.address", c.cfg.Admin.Address})
+	servers = append(servers, server{"logins.autoconfig.address", c.cfg.Logins.Autoconfig.Address}, server{"admin.address", c.cfg.Admin.Address}, server{"page.address", c.cfg.Page.Address})
 	for i, s := range servers {
 		for _, earlier := range servers[:i] {
 			if sameListenAddress(s.address, earlier.address) {

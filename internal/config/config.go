@@ -40,6 +40,7 @@ type Config struct {
 	Operations Operations `config:"operations"`
 	Identity   Identity   `config:"identity"`
 	Admin      Admin      `config:"admin"`
+	Page       Page       `config:"page"`
 	Log        Log        `config:"log"`
 
 	// Warnings are findings that don't stop the start; main logs them.

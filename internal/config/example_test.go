@@ -268,7 +268,7 @@ func TestExampleCommentedOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := regexp.MustCompile(`(?m)^(\s*)#(\S)`).ReplaceAllString(string(b), "$1$2")
-	text = regexp.MustCompile(`(?m)^\s*(password|hash_key|secret)_file:.*\n`).ReplaceAllString(text, "")
+	text = regexp.MustCompile(`(?m)^\s*(password|hash_key|secret|progress_key)_file:.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^(\s*)(ca|cert|key)_file:.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^\s*token_(file|env):.*\n`).ReplaceAllString(text, "") // a token goes with a URL
 	text = regexp.MustCompile(`/etc/mailcutover/hooks/\w+`).ReplaceAllString(text, "/bin/true")
@@ -279,7 +279,8 @@ func TestExampleCommentedOut(t *testing.T) {
 	text = strings.Replace(text, "# Take no credentials", "cert_file: "+cert+"\n        key_file: "+key+"\n        # Take no credentials", 1)
 	text = strings.Replace(text, "# host:port. \"\": off.\n    address: \"\"", "address: 127.0.0.1:8080", 1)
 	text = strings.Replace(text, `["dovecot.example.org:24"]`, `["dovecot.example.org:24"]`+"\n    imap:\n      hosts: [\"dovecot.example.org:143\"]", 1)
-	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b", "LEDGER_KEY=sixteen characters", "SENTINEL_PASSWORD=c", "PEER_SECRET=sixteen characters",
+	text = strings.Replace(text, "page:\n  # host:port. \"\": there is none.\n  address: \"\"", "page:\n  address: 127.0.0.1:8026", 1)
+	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b", "PROGRESS_KEY=sixteen characters", "LEDGER_KEY=sixteen characters", "SENTINEL_PASSWORD=c", "PEER_SECRET=sixteen characters",
 		"LIST_KEY=sixteen characters", "AD_PASSWORD=d", "PROBE_PASSWORD=e", "CANARY_PASSWORD=f")
 	if r := cfg.Table.Redis; r == nil || r.Username != "mailcutover" || r.Password.Reveal() != "a" || r.Timeout != DefaultRedis().Timeout {
 		t.Errorf("redis is %+v", r)

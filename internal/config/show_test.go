@@ -211,7 +211,7 @@ func TestShowNamesEveryKey(t *testing.T) {
 	flatten("", shown, got)
 	for key := range allKeys() {
 		// A secret is shown only where there is one, by one of its two keys.
-		secret := strings.Contains(key, "password_") || strings.Contains(key, "hash_key_") || strings.Contains(key, "token_f") || strings.Contains(key, "token_e") || strings.Contains(key, "secret_") || strings.Contains(key, "identity.key_")
+		secret := strings.Contains(key, "password_") || strings.Contains(key, "hash_key_") || strings.Contains(key, "token_f") || strings.Contains(key, "token_e") || strings.Contains(key, "secret_") || strings.Contains(key, "identity.key_") || strings.Contains(key, "progress_key_")
 		if strings.HasPrefix(key, "logins.autoconfig.servers[]") {
 			continue // they need a listener with TLS, and so files
 		}

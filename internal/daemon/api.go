@@ -205,6 +205,9 @@ func (d *Daemon) takeOver(next *config.Config) error {
 	if err := read(adminCertificate, next.Admin.TLS.CertFile, next.Admin.TLS.KeyFile); err != nil {
 		return fmt.Errorf("admin API: %w", err)
 	}
+	if err := read(pageCertificate, next.Page.TLS.CertFile, next.Page.TLS.KeyFile); err != nil {
+		return fmt.Errorf("web page: %w", err)
+	}
 	roots, err := peerRoots(next)
 	if err != nil {
 		return err

@@ -85,6 +85,7 @@ type Daemon struct {
 	loginListeners []*loginListener
 	loginWays      atomic.Pointer[loginWays]
 	autoconfig     *autoconfigServer // nil: none
+	page           *pageServer       // nil: none
 	peers          *peer.Group
 	peerRoots      atomic.Pointer[x509.CertPool] // of admin.peer.ca_file; nil: the system's
 
@@ -204,6 +205,9 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	if err := d.startIdentity(cfg); err != nil {
+		return err
+	}
+	if err := d.startPage(cfg); err != nil {
 		return err
 	}
 	d.keeper.SetAddress(d.peerAddress(cfg))
@@ -333,6 +337,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 	drained := make([]error, len(d.listeners)+2)
 	draining.Go(func() { drained[len(d.listeners)] = d.stopOperations(ctx) })
 	draining.Go(func() { drained[len(d.listeners)+1] = d.stopLogins(ctx) })
+	draining.Go(func() { drained[len(d.listeners)+2] = d.stopPage(ctx) })
 	for i, l := range d.listeners {
 		draining.Go(func() {
 			drained[i] = l.server.Shutdown(ctx)
