@@ -35,13 +35,14 @@ func TestCampaign(t *testing.T) {
 	var all counts
 	for part := 0; (all.switches < switches || all.kills < kills) && time.Since(began) < within; part++ {
 		t.Run(fmt.Sprint(part), func(t *testing.T) {
-			c := start(t, Options{Limit: time.Second, Armed: 2 * time.Second})
+			c := start(t, Options{Limit: time.Second, Armed: 2 * time.Second, Logins: true})
+			c.logIn(t.Context())
 			l := c.load(t.Context())
 			l.more(t, 30)
 			left := counts{switches: min(10, switches-all.switches), kills: min(20, kills-all.kills)}
 			done := c.storm(t, l, left, began.Add(within))
 			v := c.end(t)
-			done.switches, done.copies, done.named = v.Done, v.Copies, v.Named
+			done.switches, done.copies, done.named, done.logins, done.submissions = v.Done, v.Copies, v.Named, v.Visits, v.Submitted
 			all.add(done)
 			all.messages += v.Messages
 		})
@@ -59,6 +60,7 @@ func TestCampaign(t *testing.T) {
 type counts struct {
 	switches, kills, stops, cuts, silences, lost int
 	messages, copies, named                      int
+	logins, submissions                          int
 }
 
 func (a *counts) add(b counts) {
@@ -70,11 +72,13 @@ func (a *counts) add(b counts) {
 	a.lost += b.lost
 	a.copies += b.copies
 	a.named += b.named
+	a.logins += b.logins
+	a.submissions += b.submissions
 }
 
 func (a *counts) String() string {
-	return fmt.Sprintf("%d switches done, %d kills, %d stops, %d times cut off from Redis, %d times a silent platform, %d times answers to the dot lost; %d messages, %d copies, %d in doubt",
-		a.switches, a.kills, a.stops, a.cuts, a.silences, a.lost, a.messages, a.copies, a.named)
+	return fmt.Sprintf("%d switches done, %d kills, %d stops, %d times cut off from Redis, %d times a silent platform, %d times answers to the dot lost; %d messages, %d copies, %d in doubt; %d logins, %d submissions",
+		a.switches, a.kills, a.stops, a.cuts, a.silences, a.lost, a.messages, a.copies, a.named, a.logins, a.submissions)
 }
 
 // storm switches health again and again and does something to a node meanwhile.

@@ -29,6 +29,7 @@ type Options struct {
 	Nodes    int    // 0: 3
 	Replicas int    // of Redis, with three Sentinels; 0: one server, without Sentinels
 	Direct   bool   // no wires between nodes and peers
+	Logins   bool   // clients log in, too: the platforms take IMAP and submission
 
 	// Lengths of the leases, and after how long the platforms end any connection. 0: 10 s,
 	// 3 s, 500 ms, 2 s.
@@ -49,6 +50,8 @@ type Cluster struct {
 	Servers   []*peers.Redis // the first was the primary at the beginning
 	Sentinels []*peers.Sentinel
 	Platforms map[string]*platformtest.Platform
+	Inboxes   map[string]*Inbox                 // with Logins: where clients read
+	Outboxes  map[string]*platformtest.Platform // with Logins: where they submit
 
 	o         Options
 	addresses map[string]string // of the platforms
@@ -60,6 +63,7 @@ type Cluster struct {
 	switches []Switch
 	faults   []*Fault
 	loads    []*Load
+	clients  []*Clients
 }
 
 // Build builds mailcutover, with the race detector or without, and returns its file.
@@ -134,7 +138,55 @@ func (c *Cluster) startPlatforms(t peers.TB) {
 		}
 		t.Cleanup(p.Close)
 		c.Platforms[id], c.addresses[id] = p, p.Addr()
+		if c.o.Logins {
+			c.startLogins(t, id)
+		}
 	}
+}
+
+// startLogins starts what a platform takes logins with. Clients connect to it without wires:
+// what is cut off or delayed there, no recording could tell from what came too late.
+func (c *Cluster) startLogins(t peers.TB, id string) {
+	if c.Inboxes == nil {
+		c.Inboxes, c.Outboxes = make(map[string]*Inbox), make(map[string]*platformtest.Platform)
+	}
+	in, err := StartInbox(id, c.o.Limit)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(in.Close)
+	users := make(map[string]string)
+	for _, agency := range loginAgencies {
+		for _, login := range Mailboxes(agency, 4) {
+			users[login] = "secret"
+		}
+	}
+	out, err := platformtest.Start(platformtest.Options{
+		Extensions: append([]string{"AUTH PLAIN LOGIN"}, platformtest.DefaultExtensions...), Users: users, Lifetime: c.o.Limit,
+	})
+	if err != nil {
+		t.Fatalf("submission of platform %s: %v", id, err)
+	}
+	t.Cleanup(out.Close)
+	c.Inboxes[id], c.Outboxes[id] = in, out
+}
+
+// loginAgencies are those whose mailboxes clients may log in to.
+var loginAgencies = []string{"health", "roads", "parks"}
+
+// LogIn lets mail programs begin: at each node for each of these mailboxes.
+func (c *Cluster) LogIn(ctx context.Context, groups ...[]string) *Clients {
+	var all []Programs
+	for _, n := range c.Nodes {
+		for _, logins := range groups {
+			all = append(all, Programs{Node: n.Index, IMAP: n.IMAP, Submission: n.Submission, Logins: logins, Stay: c.o.Limit / 2})
+		}
+	}
+	l := StartClients(ctx, all...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.clients = append(c.clients, l)
+	return l
 }
 
 // Program is the file of mailcutover.
@@ -447,6 +499,11 @@ func (c *Cluster) End(t peers.TB) *Verdict {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r := &Record{Agencies: c.agencies, Switches: c.switches, Doubts: make(map[mail.TransactionID]int), Routes: make(map[Route]bool)}
+	r.Lifetime = c.o.Limit
+	for _, l := range c.clients {
+		l.Stop()
+		r.Sessions, r.Submitted = append(r.Sessions, l.Sessions()...), append(r.Submitted, l.Submitted()...)
+	}
 	for _, l := range c.loads {
 		if err := l.Stop(ctx); err != nil {
 			t.Fatalf("%v", err)
@@ -477,6 +534,13 @@ func (c *Cluster) End(t peers.TB) *Verdict {
 	if r.Arrived, err = c.Arrivals(); err != nil {
 		t.Fatalf("%v", err)
 	}
+	for name, p := range c.Inboxes {
+		r.Visits = append(r.Visits, p.Visits()...)
+		for _, tx := range c.Outboxes[name].Stored() {
+			r.Handed = append(r.Handed, Handed{Platform: name, ID: idOf(tx.Raw), Login: tx.User, At: tx.Ended})
+		}
+	}
+	sortVisits(r.Visits)
 	for _, f := range c.faults {
 		r.Faults = append(r.Faults, *f)
 	}

@@ -66,6 +66,11 @@ func (c *Cluster) load(ctx context.Context) *Load {
 	return c.Load(ctx, 150*time.Millisecond, Mailboxes("health", 2), Mailboxes("health", 4)[2:], Mailboxes("roads", 4), Mailboxes("parks", 4))
 }
 
+// logIn is who logs in: to each agency at each node, and submits.
+func (c *Cluster) logIn(ctx context.Context) *Clients {
+	return c.LogIn(ctx, Mailboxes("health", 2), Mailboxes("roads", 1), Mailboxes("parks", 1))
+}
+
 // more waits until n more messages were taken.
 func (l *Load) more(t *testing.T, n int) {
 	t.Helper()

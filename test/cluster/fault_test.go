@@ -44,7 +44,8 @@ func (o *Running) finish(t *testing.T) admin.Operation {
 // delivers nothing to the old side, whatever it was about to do.
 func TestStoppedNode(t *testing.T) {
 	t.Parallel()
-	c := start(t, Options{})
+	c := start(t, Options{Logins: true})
+	c.logIn(t.Context())
 	l := c.load(t.Context())
 	for i := range 2 {
 		l.more(t, 60)
@@ -84,7 +85,8 @@ func TestStoppedNode(t *testing.T) {
 // operation waits for that.
 func TestKilledNode(t *testing.T) {
 	t.Parallel()
-	c := start(t, Options{})
+	c := start(t, Options{Logins: true})
+	c.logIn(t.Context())
 	l := c.load(t.Context())
 	for range 2 {
 		l.more(t, 60)
@@ -103,7 +105,8 @@ func TestKilledNode(t *testing.T) {
 // the operation over and ends it, without anybody's help.
 func TestKilledRunner(t *testing.T) {
 	t.Parallel()
-	c := start(t, Options{})
+	c := start(t, Options{Logins: true})
+	c.logIn(t.Context())
 	l := c.load(t.Context())
 	l.more(t, 60)
 	// A drain that takes its time.

@@ -29,8 +29,10 @@ type Node struct {
 	Index int
 	Name  string
 	SMTP  string // host and port of its listener
-	URL   string // of its API
-	API   *admin.Client
+	// IMAP and Submission are those of its listeners for logins; empty: none.
+	IMAP, Submission string
+	URL              string // of its API
+	API              *admin.Client
 
 	// Redis is the wire to Redis; nil with Sentinels, which name the servers themselves.
 	Redis *Wire
@@ -74,6 +76,9 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 	fmt.Fprintf(&b, "lease: {settled: %s, armed: %s, margin: %s}\n", c.o.Settled, c.o.Armed, c.o.Margin)
 	fmt.Fprintf(&b, "spool: {retry: {first: 1s, max: 2s}}\n")
 	fmt.Fprintf(&b, "listeners:\n  - {id: mx, address: %q, limits: {connections: 10000, connections_per_address: 10000}}\nplatforms:\n", n.SMTP)
+	if c.o.Logins {
+		n.IMAP, n.Submission = fmt.Sprintf("127.0.0.1:%d", peers.Port(t)), fmt.Sprintf("127.0.0.1:%d", peers.Port(t))
+	}
 	for _, id := range []string{Exchange, OX} {
 		addr := c.addresses[id]
 		if !c.o.Direct {
@@ -82,6 +87,17 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 		}
 		fmt.Fprintf(&b, "  - id: %s\n    outside: {protocol: smtp, hosts: [%q], tls: {policy: none}, limits: {backoff: 20ms, backoff_max: 100ms, max_age: %s}}\n", id, addr, c.o.Limit/4)
 		fmt.Fprintf(&b, "    connection_limit: %s\n", c.o.Limit)
+		if c.o.Logins {
+			for protocol, at := range map[string]string{"imap": c.Inboxes[id].Addr(), "submission": c.Outboxes[id].Addr()} {
+				fmt.Fprintf(&b, "    %s: {hosts: [%q], tls: {policy: none}, connection_limit: %s}\n", protocol, at, c.o.Limit)
+			}
+		}
+	}
+	if c.o.Logins {
+		b.WriteString("logins:\n  wait: 3s\n  spread: 200ms\n  listeners:\n")
+		for protocol, at := range map[string]string{"imap": n.IMAP, "submission": n.Submission} {
+			fmt.Fprintf(&b, "    - {id: %s, protocol: %[1]s, address: %q, tls: {mode: none, required: false}}\n", protocol, at)
+		}
 	}
 	fmt.Fprintf(&b, "routing: {postmaster: postmaster@unmoved.example}\nadmin:\n  address: %q\n  tokens: [{name: test, person: Anna Berg, sha256: %x}]\nlog: {level: info}\n",
 		api, sha256.Sum256([]byte(token)))

@@ -24,6 +24,15 @@ type Record struct {
 
 	// Routes are the platforms that the nodes' ledgers name for an agency at an epoch.
 	Routes map[Route]bool
+
+	// Visits are the logins that the platforms took, Sessions what the clients saw of theirs;
+	// Handed and Submitted the same of messages by submission. Lifetime is after how long a
+	// platform ends any login.
+	Visits    []Visit
+	Sessions  []Session
+	Handed    []Handed
+	Submitted []Submission
+	Lifetime  time.Duration
 }
 
 // Agency is where an agency was at the beginning.
@@ -118,6 +127,8 @@ type Verdict struct {
 	Slow       int // times that other agencies' armed mail was put off since the table gave no answer in time
 	Open       int // dots that no answer came to, as the senders saw it
 	Done, Undo int // switches that were done, and that ended where they began
+	Visits     int // logins that platforms took
+	Submitted  int // messages by submission
 }
 
 // Bad returns everything that must not be.
@@ -143,8 +154,8 @@ func (v *Verdict) Bad() []string {
 
 // String is one line of counts.
 func (v *Verdict) String() string {
-	return fmt.Sprintf("%d messages, %d taken, lost %d, late %d, misrouted %d, repeated %d, out of order %d, others disturbed %d (and %d times by a slow table), refused %d; %d copies too many, %d deliveries named as in doubt, %d dots without answer; switches: %d done, %d undone",
-		v.Messages, v.Taken, len(v.Lost), len(v.Late), len(v.Misrouted), len(v.Repeated), len(v.Disorder), len(v.Disturbed), v.Slow, len(v.Refused), v.Copies, v.Named, v.Open, v.Done, v.Undo)
+	return fmt.Sprintf("%d messages, %d taken, lost %d, late %d, misrouted %d, repeated %d, out of order %d, others disturbed %d (and %d times by a slow table), refused %d; %d copies too many, %d deliveries named as in doubt, %d dots without answer; %d logins, %d submissions; switches: %d done, %d undone",
+		v.Messages, v.Taken, len(v.Lost), len(v.Late), len(v.Misrouted), len(v.Repeated), len(v.Disorder), len(v.Disturbed), v.Slow, len(v.Refused), v.Copies, v.Named, v.Open, v.Visits, v.Submitted, v.Done, v.Undo)
 }
 
 // message is what is known of one id.
@@ -169,7 +180,7 @@ func Check(r *Record) *Verdict {
 			continue
 		}
 		m.copies = append(m.copies, a)
-		r.checkPlace(v, a)
+		r.checkPlace(v, event{fmt.Sprintf("message %d (%s)", a.ID, a.Transaction), a.Platform, a.Rcpt, a.At})
 	}
 	for _, id := range sortedIDs(all) {
 		r.checkCopies(v, all[id])
@@ -177,6 +188,9 @@ func Check(r *Record) *Verdict {
 	r.checkOrder(v, arrived, all)
 	r.checkOthers(v)
 	r.checkRoutes(v)
+	r.checkVisits(v)
+	r.checkSessions(v)
+	r.checkSubmissions(v)
 	for _, s := range r.Switches {
 		if s.Done {
 			v.Done++
@@ -214,26 +228,34 @@ func (r *Record) agencyOf(rcpt string) (string, Agency, bool) {
 	return "", Agency{}, false
 }
 
-// checkPlace holds an arrival to the switches of its agency: after one was told as done
-// only its winning side takes mail, until the next is asked for; and while one is under
-// way, or was in vain, nobody but the two sides.
-func (r *Record) checkPlace(v *Verdict, a Arrival) {
-	id, agency, ok := r.agencyOf(a.Rcpt)
+// event is what happened on a platform for an address.
+type event struct {
+	what     string
+	platform string
+	address  string
+	at       time.Time
+}
+
+// checkPlace holds what happened on a platform to the switches of its agency: after one was
+// told as done only its winning side takes anything, until the next is asked for; and while one
+// is under way, or was in vain, nobody but the two sides.
+func (r *Record) checkPlace(v *Verdict, e event) {
+	id, agency, ok := r.agencyOf(e.address)
 	if !ok {
-		v.Misrouted = append(v.Misrouted, fmt.Sprintf("message %d for %s: no agency of ours", a.ID, a.Rcpt))
+		v.Misrouted = append(v.Misrouted, fmt.Sprintf("%s for %s: no agency of ours", e.what, e.address))
 		return
 	}
 	at, last := agency.Home, ""
 	for i := range r.Switches {
 		s := &r.Switches[i]
 		switch {
-		case s.Agency != id || a.At.Before(s.Asked):
+		case s.Agency != id || e.at.Before(s.Asked):
 			continue
-		case a.At.Before(s.Told) && s.Done:
-			if a.Platform == s.From || a.Platform == s.To && !a.At.Before(s.Closed) {
+		case e.at.Before(s.Told) && s.Done:
+			if e.platform == s.From || e.platform == s.To && !e.at.Before(s.Closed) {
 				return
 			}
-			v.Misrouted = append(v.Misrouted, fmt.Sprintf("message %d for %s: %s took it at %s, while %s was to be closed (%s)", a.ID, a.Rcpt, a.Platform, stamp(a.At), s.From, a.Transaction))
+			v.Misrouted = append(v.Misrouted, fmt.Sprintf("%s for %s: %s took it at %s, while %s was to be closed", e.what, e.address, e.platform, stamp(e.at), s.From))
 			return
 		}
 		if s.Done {
@@ -241,11 +263,11 @@ func (r *Record) checkPlace(v *Verdict, a Arrival) {
 		}
 	}
 	switch {
-	case a.Platform == at:
-	case a.Platform == last:
-		v.Late = append(v.Late, fmt.Sprintf("message %d for %s: %s took it at %s, when %s was the side in force (%s)", a.ID, a.Rcpt, a.Platform, stamp(a.At), at, a.Transaction))
+	case e.platform == at:
+	case e.platform == last:
+		v.Late = append(v.Late, fmt.Sprintf("%s for %s: %s took it at %s, when %s was the side in force", e.what, e.address, e.platform, stamp(e.at), at))
 	default:
-		v.Misrouted = append(v.Misrouted, fmt.Sprintf("message %d for %s: %s took it at %s, its side was %s (%s)", a.ID, a.Rcpt, a.Platform, stamp(a.At), at, a.Transaction))
+		v.Misrouted = append(v.Misrouted, fmt.Sprintf("%s for %s: %s took it at %s, its side was %s", e.what, e.address, e.platform, stamp(e.at), at))
 	}
 }
 
@@ -316,10 +338,7 @@ func (r *Record) checkOrder(v *Verdict, arrived []Arrival, all map[int]*message)
 // checkOthers wants that a node which nothing was done to puts off no mail of agencies
 // that never moved.
 func (r *Record) checkOthers(v *Verdict) {
-	moved := make(map[string]bool)
-	for _, s := range r.Switches {
-		moved[s.Agency] = true
-	}
+	moved := r.moved()
 	for i := range r.Sent {
 		s := &r.Sent[i]
 		id, agency, ok := r.agencyOf(s.Rcpt)

@@ -19,6 +19,15 @@ func TestCheck(t *testing.T) {
 	arrived := func(id int, rcpt, platform string, second float64) Arrival {
 		return Arrival{Platform: platform, ID: id, Rcpt: rcpt, Transaction: mail.TransactionID(rune('a' + id)), At: at(second)}
 	}
+	visit := func(login, platform string, from, to float64) Visit {
+		return Visit{Platform: platform, Login: login, At: at(from), Last: at(to)}
+	}
+	session := func(login, platform string, from, to float64, by string) Session {
+		return Session{Login: login, Began: at(from), Opened: at(from), Ended: at(to), Answer: "OK in", Platform: platform, Markers: []string{platform + " " + login, platform + " " + login}, By: by}
+	}
+	submitted := func(id int, login string, second float64) Submission {
+		return Submission{ID: id, Login: login, Tries: sent(id, "x", second).Tries}
+	}
 	// A cutover from second 10 to 12, a rollback from 20 to 22.
 	good := func() *Record {
 		return &Record{
@@ -32,7 +41,15 @@ func TestCheck(t *testing.T) {
 				arrived(1, health, Exchange, 1), arrived(2, health, Exchange, 10.1), arrived(3, health, OX, 11.6), arrived(4, health, OX, 15), arrived(5, health, Exchange, 25),
 				arrived(6, roads, Exchange, 11), arrived(7, roads, Exchange, 15),
 			},
-			Doubts: map[mail.TransactionID]int{}, Routes: map[Route]bool{{"health", "1.1", Exchange}: true, {"health", "1.4", OX}: true},
+			Visits: []Visit{visit(health, Exchange, 5, 9), visit(health, OX, 15, 16), visit(roads, Exchange, 15, 16)},
+			Sessions: []Session{
+				session(health, Exchange, 5, 10.5, "node"), session(health, OX, 15, 16, "client"), session(roads, Exchange, 15, 16, "client"),
+				{Login: health, Began: at(11), Ended: at(11.2), Answer: "NO [UNAVAILABLE] moving"},
+			},
+			Submitted: []Submission{submitted(100, health, 15), submitted(101, roads, 15)},
+			Handed:    []Handed{{OX, 100, health, at(15)}, {Exchange, 101, roads, at(15)}},
+			Lifetime:  4 * time.Second,
+			Doubts:    map[mail.TransactionID]int{}, Routes: map[Route]bool{{"health", "1.1", Exchange}: true, {"health", "1.4", OX}: true},
 		}
 	}
 	if v := Check(good()); len(v.Bad()) != 0 || v.Taken != 7 || v.Done != 2 {
@@ -65,6 +82,20 @@ func TestCheck(t *testing.T) {
 		}, func(v *Verdict) []string { return v.Repeated }},
 		{"out of order", func(r *Record) { r.Arrived[5].At, r.Arrived[6].At = at(16), at(15) }, func(v *Verdict) []string { return v.Disorder }},
 		{"another agency's put off", func(r *Record) { r.Sent[5].Tries = append([]Try{pending}, r.Sent[5].Tries...) }, func(v *Verdict) []string { return v.Disturbed }},
+		{"a login on the losing side after success was told", func(r *Record) { r.Visits[1] = visit(health, Exchange, 12.001, 12.1) }, func(v *Verdict) []string { return v.Late }},
+		{"a session there that goes on", func(r *Record) { r.Visits[0].Last = at(12.001) }, func(v *Verdict) []string { return v.Late }},
+		{"a submission there", func(r *Record) { r.Handed[0] = Handed{Exchange, 100, health, at(15)} }, func(v *Verdict) []string { return v.Late }},
+		{"a login on the new side before the agency was closed", func(r *Record) { r.Visits[0] = visit(health, OX, 5, 6) }, func(v *Verdict) []string { return v.Misrouted }},
+		{"a login in another mailbox", func(r *Record) { r.Sessions[1].Markers[0] = OX + " " + roads }, func(v *Verdict) []string { return v.Misrouted }},
+		{"another mailbox in the middle of a session", func(r *Record) { r.Sessions[1].Markers[1] = OX + " b@health.example" }, func(v *Verdict) []string { return v.Misrouted }},
+		{"a submission in another's name", func(r *Record) { r.Handed[0].Login = "b@health.example" }, func(v *Verdict) []string { return v.Misrouted }},
+		{"another agency's session that ends", func(r *Record) { r.Sessions[2].By = "node" }, func(v *Verdict) []string { return v.Disturbed }},
+		{"another agency's login that is put off", func(r *Record) { r.Sessions[2] = r.Sessions[3]; r.Sessions[2].Login = roads }, func(v *Verdict) []string { return v.Disturbed }},
+		{"another agency's submission that is put off", func(r *Record) { r.Submitted[1].Tries = append([]Try{pending}, r.Submitted[1].Tries...) }, func(v *Verdict) []string { return v.Disturbed }},
+		{"a password that is called wrong", func(r *Record) { r.Sessions[3].Answer = "NO [AUTHENTICATIONFAILED] no" }, func(v *Verdict) []string { return v.Refused }},
+		{"a submission that is refused", func(r *Record) { r.Submitted[0].Tries[0].Answer = "535 5.7.8 no" }, func(v *Verdict) []string { return v.Refused }},
+		{"a submission that is nowhere", func(r *Record) { r.Handed = r.Handed[1:] }, func(v *Verdict) []string { return v.Lost }},
+		{"a submission that is there twice", func(r *Record) { r.Handed = append(r.Handed, r.Handed[1]) }, func(v *Verdict) []string { return v.Repeated }},
 		{"refused for good", func(r *Record) {
 			r.Sent[1].Tries = []Try{{Began: at(10), Ended: at(10), Answer: "550 5.1.1 No"}}
 		}, func(v *Verdict) []string { return v.Refused }},
@@ -94,6 +125,16 @@ func TestCheck(t *testing.T) {
 			r.Agencies["roads"] = Agency{Domain: "roads.example", Home: Exchange, Armed: true}
 			slow := Try{Began: at(11), Ended: at(11), Answer: "451 4.4.3 Routing table unavailable"}
 			r.Sent[5].Tries = append([]Try{slow}, r.Sent[5].Tries...)
+		}},
+		{"another agency's session that the platform ends, since it is old", func(r *Record) {
+			r.Sessions[2].Opened, r.Sessions[2].Began, r.Sessions[2].By = at(12.5), at(12.5), ""
+		}},
+		{"another agency's session that ends with its node", func(r *Record) {
+			r.Sessions[2].By, r.Faults = "", []Fault{{Node: 0, From: at(15.5), To: at(17)}}
+		}},
+		{"a submission that its client sent again, since no answer came", func(r *Record) {
+			r.Handed = append(r.Handed, r.Handed[0])
+			r.Submitted[0].Tries = append([]Try{{Began: at(14), Ended: at(14), Dotted: true}}, r.Submitted[0].Tries...)
 		}},
 		{"the moving agency's put off", func(r *Record) { r.Sent[2].Tries = append([]Try{pending}, r.Sent[2].Tries...) }},
 	} {
