@@ -182,7 +182,7 @@ func (l *Ledger) putLate(e *entry, now time.Time) *batch {
 func (l *Ledger) ready(now time.Time) error {
 	s := l.segment
 	switch {
-	case s == nil && now.Before(l.trouble.retry):
+	case s == nil && now.Before(l.trouble.retry) && l.trouble.retry.Sub(now) <= retryAfter: // else the clock was set back
 		return fmt.Errorf("%w: %w", ErrUnavailable, l.trouble.err)
 	case s == nil,
 		s.size >= s.limit,

@@ -71,12 +71,19 @@ func (s *Store) look() {
 // s.mu is held.
 func (s *Store) diskRoom(n int64) error {
 	switch r := &s.room; {
-	case s.o.Now().Before(s.full):
+	case s.justFull():
 		return fmt.Errorf("spool %s: %w: the disk had no room a moment ago", s.o.Dir, ErrFull)
 	case r.known && (r.left <= 0 || n > r.left):
 		return fmt.Errorf("spool %s: %w: %d bytes are free on the disk, %d stay free", s.o.Dir, ErrFull, r.seen.Free, r.seen.margin())
 	}
 	return nil
+}
+
+// justFull reports whether a write found no room a moment ago. If the clock was set back
+// since, that moment is over. s.mu is held.
+func (s *Store) justFull() bool {
+	left := s.full.Sub(s.o.Now())
+	return left > 0 && left <= fullPause
 }
 
 // ownSpace is Options.Space of a spool on the machine's own disk.

@@ -190,10 +190,13 @@ func (q *Queue) loadHeld(r ref, k spool.Key, from uint64) {
 // that became held later than its successors. q.mu is held.
 func (q *Queue) addHeld(r ref, k spool.Key) {
 	b := q.boxes[k]
-	if b == nil || r.compare(b.loaded) > 0 {
-		if b == nil || !b.more {
-			q.rescan(r.seq - 1)
-		}
+	if b == nil {
+		b = &box{key: k, heapAt: -1, state: boxEmpty}
+		q.boxes[k] = b
+		q.empty = append(q.empty, b)
+	}
+	if r.compare(b.loaded) > 0 {
+		q.leftFrom(b, r)
 		return
 	}
 	if slices.Contains(b.refs[:b.taken], r) {
@@ -204,6 +207,16 @@ func (q *Queue) addHeld(r ref, k spool.Key) {
 		b.refs = slices.Insert(b.refs, b.taken+at, r)
 		q.account(b)
 	}
+}
+
+// leftFrom has a box's mail read by a scan from a recipient on, which may have become held after
+// those behind it: a scan that is under way may be past its place. q.mu is held.
+func (q *Queue) leftFrom(b *box, r ref) {
+	if b.more && b.resume < r.seq {
+		return // so it is
+	}
+	b.more, b.resume, b.seen = true, r.seq-1, q.scanNo
+	q.rescan(b.resume)
 }
 
 // rescan makes a scan due that begins after a sequence, at the latest. q.mu is held.

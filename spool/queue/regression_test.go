@@ -111,3 +111,33 @@ func TestPatienceBeginsAnewWhenAnAgencyOpens(t *testing.T) {
 		w.stop()
 	})
 }
+
+// A recipient that comes into the spool after those of later messages, as one does whose
+// streaming ended badly: it lies between what is loaded and what was left, and isn't forgotten.
+func TestNoneIsForgottenThatComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.shut("health", 1)
+		w.open("ox", "health", 2)
+		w.behave = func(*Delivery, *Recipient) Result { return Result{Status: Deferred, Err: errDown} }
+		w.run()
+		w.q.Added(w.put(spool.StateHeld, "a@out.example", 1))
+		time.Sleep(time.Second) // it is loaded, and waits for its agency
+		late := w.put(spool.StateWaiting, "a@out.example", 2)
+		w.q.Added(late)
+		w.q.Added(w.put(spool.StateHeld, "a@out.example", 1))
+		time.Sleep(time.Second) // that one is left
+		w.store.mu.Lock()
+		m := w.store.messages[late]
+		m.Recipients = append(m.Recipients, spool.Recipient{Address: address(1), Agency: "health", Mailbox: box1(1), State: spool.StateHeld})
+		w.store.mu.Unlock()
+		w.q.AddedFrom(late, 1)
+		time.Sleep(time.Second)
+		w.mu.Lock()
+		w.behave = nil
+		w.mu.Unlock()
+		w.open("ox", "health", 1)
+		w.settle(time.Hour, "all is delivered", w.store.empty)
+		w.stop()
+	})
+}
