@@ -32,7 +32,7 @@
 //	                instance or "-", draining, joined, JSON
 //	{mc}:lease      hash: node -> instance, counter, sequence, short end, long end, the
 //	                table's term when it was taken, the node's term and revision, behind,
-//	                proof of a promotion, server, JSON
+//	                proof of a promotion, on another disk, server, JSON
 //	{mc}:drained    hash: node and agency -> instance, the table's term, epoch
 //	{mc}:operation  hash: id -> revision, open or ended, JSON
 //	{mc}:ended      list: revision and id of operations that ended, to forget the oldest

@@ -278,12 +278,12 @@ func decodeMember(s string) (m routing.Member, err error) {
 
 // decodeLease parses a record of {mc}:lease.
 func decodeLease(node routing.NodeID, s string) (l table.LeaseRecord, err error) {
-	word := strings.SplitN(s, " ", 12)
-	if len(word) != 12 {
-		return l, fmt.Errorf("%.80q: want eleven words and JSON", s)
+	word := strings.SplitN(s, " ", 13)
+	if len(word) != 13 {
+		return l, fmt.Errorf("%.80q: want twelve words and JSON", s)
 	}
 	var j leaseJSON
-	if err := json.Unmarshal([]byte(word[11]), &j); err != nil {
+	if err := json.Unmarshal([]byte(word[12]), &j); err != nil {
 		return l, err
 	}
 	var n [8]uint64
@@ -297,10 +297,11 @@ func decodeLease(node routing.NodeID, s string) (l table.LeaseRecord, err error)
 		Term: uint32(n[5]), Applied: routing.Revision(n[6]), Behind: n[7] == 1,
 		Drained: map[routing.AgencyID]routing.Epoch{}, Doubts: j.Doubts, Counts: j.Counts,
 	}
-	if word[10] != none {
-		l.Server = word[10]
+	if word[11] != none {
+		l.Server = word[11]
 	}
 	l.Sequence, l.Taken, l.Proof = n[1], uint32(n[4]), word[9] == "1"
+	l.Anew = word[10] == "1"
 	return l, nil
 }
 

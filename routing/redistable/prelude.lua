@@ -120,11 +120,11 @@ local function memberOf(text)
 end
 
 local function leaseOf(text)
-  local instance, counter, sequence, short, long, taken, seenTerm, applied, behind, proof, by =
-    string.match(text, '^(%S+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ([01]) ([01]) (%S+) ')
+  local instance, counter, sequence, short, long, taken, seenTerm, applied, behind, proof, anew, by =
+    string.match(text, '^(%S+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ([01]) ([01]) ([01]) (%S+) ')
   return instance and {instance = instance, counter = counter, sequence = tonumber(sequence), short = tonumber(short),
     long = tonumber(long), taken = tonumber(taken), term = tonumber(seenTerm), applied = tonumber(applied),
-    behind = behind == '1', proof = proof == '1', by = by}
+    behind = behind == '1', proof = proof == '1', anew = anew == '1', by = by}
 end
 
 -- readLease returns a node's lease; one that never was for a node without.

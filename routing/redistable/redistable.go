@@ -17,7 +17,7 @@ import (
 )
 
 // format is that of the keys. A program refuses tables of another one.
-const format = "3"
+const format = "4"
 
 var (
 	//go:embed prelude.lua

@@ -85,8 +85,10 @@ if was then
   end
 end
 local entered = not was or was.instance ~= instance
--- The life of this node before this one, on another disk, may have seen what the table lost.
-local unheard = rejoining and was and was.instance ~= instance and was.instance ~= after and old.taken ~= term
+-- A life of this node before this one, on another disk, may have seen what the table lost.
+local unheard = rejoining and was and was.instance ~= instance and was.instance ~= after
+  and not (old.taken == term or old.taken == previous and old.instance ~= '-' and old.short == old.long and not old.behind)
+local anew = unheard or old.anew and old.taken == term
 if entered then
   note('join')
 elseif was.protocol ~= member.protocol or was.runs ~= member.runs or was.json ~= json then
@@ -139,22 +141,23 @@ local proof = came ~= '-' and came == former or old.proof and old.taken == term
 local ends = long > 0 and {whole(now + short), whole(now + long)} or {'0', '0'}
 local lease = instance .. ' ' .. whole(tonumber(old.counter) + 1) .. ' ' .. whole(sequence) .. ' ' .. ends[1] .. ' ' .. ends[2] .. ' '
   .. whole(term) .. ' ' .. whole(seenTerm) .. ' ' .. whole(applied) .. ' ' .. (behind and '1' or '0') .. ' ' .. (proof and '1' or '0') .. ' '
-  .. (run == '' and '-' or run) .. ' ' .. ARGV[15]
+  .. (anew and '1' or '0') .. ' ' .. (run == '' and '-' or run) .. ' ' .. ARGV[15]
 longest = math.max(longest, long)
 
 -- Whether a rejoin ends with it.
 local waits = ''
 if rejoining then
-  local total, renewed, late, proven = 0, 0, 0, 0
+  local total, renewed, late, proven, others = 0, 0, 0, 0, 0
   local function count(instance, l)
     total = total + 1
     if l.taken == term and l.instance == instance then
       renewed = renewed + 1
       late = late + (l.behind and 1 or 0)
       proven = proven + (l.proof and 1 or 0)
+      others = others + (l.anew and 1 or 0)
     end
   end
-  count(instance, {taken = term, instance = instance, behind = behind, proof = proof})
+  count(instance, {taken = term, instance = instance, behind = behind, proof = proof, anew = anew})
   local members, silent = redis.call('HGETALL', KEYS[8]), false
   for i = 1, #members, 2 do
     local m = memberOf(members[i + 1])
@@ -173,12 +176,13 @@ if rejoining then
       end
     end
   end
-  if late == 0 and (renewed == total or 2 * renewed > total and proven == renewed and now > began + longest + tonumber(ARGV[18])) then
+  if others == 0 and late == 0 and (renewed == total or 2 * renewed > total and proven == renewed and now > began + longest + tonumber(ARGV[18])) then
     rejoining = false
     note('rejoined')
     unheard = unheard or silent
   else
     waits = 'rejoining: ' .. whole(renewed) .. ' of ' .. whole(total) .. ' nodes have renewed, ' .. whole(late) .. ' of them have yet to follow'
+      .. (others > 0 and ', ' .. whole(others) .. ' came on another disk: people have to end it' or '')
   end
 end
 

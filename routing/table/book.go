@@ -51,6 +51,7 @@ type LeaseRecord struct {
 	Sequence uint64 `json:"sequence"` // of the last renewal
 	Taken    uint32 `json:"taken"`    // the table's term when it was taken
 	Proof    bool   `json:"proof"`    // the node came from the history that this server was promoted from
+	Anew     bool   `json:"anew"`     // in this term's rejoin the node came on another disk; what it knew isn't known
 }
 
 // Note is what a renewal alters for others: an entry of the log.
@@ -109,8 +110,7 @@ func (b *Book) Renew(now time.Time, server Server, r *Renewal, agency func(routi
 			b.Previous = 0
 		}
 	}
-	// The life of this node before this one, on another disk, may have seen what the table lost.
-	unheard := b.Rejoining && known && was.Instance != r.Member.Instance && was.Instance != r.After && b.Leases[node].Taken != b.Position.Term
+	unheard := b.Rejoining && known && was.Instance != r.Member.Instance && was.Instance != r.After && !b.spoke(node)
 	if b.Replication != server.Replication {
 		b.Prior = b.Replication
 	}
@@ -124,7 +124,7 @@ func (b *Book) Renew(now time.Time, server Server, r *Renewal, agency func(routi
 		}
 	}
 	behind := b.behind(r)
-	b.lease(now, server, r, behind)
+	b.lease(now, server, r, behind, unheard)
 	b.Longest = max(b.Longest, r.Long)
 	waits := ""
 	if b.Rejoining {
@@ -234,6 +234,13 @@ func (b *Book) behind(r *Renewal) bool {
 	return !r.Began.IsZero() && !slices.ContainsFunc(b.Lineage, func(t routing.Term) bool { return t.Number == r.Term && t.Began.Equal(r.Began) })
 }
 
+// spoke reports whether it is known what a node, as it was before, has seen: it has renewed in
+// this term, or gave its lease up in the one before.
+func (b *Book) spoke(node routing.NodeID) bool {
+	l, ok := b.Leases[node]
+	return ok && (l.Taken == b.Position.Term || l.Taken == b.Previous && l.GivenUp() && !l.Behind)
+}
+
 // unheard reports whether a member that wasn't out of it before this term has not renewed in
 // it: what it has seen and the table lost, nobody knows. The first revision of a term may have
 // every member that a foundation took over.
@@ -303,7 +310,7 @@ func (b *Book) lost(a *routing.Agency, agency func(routing.AgencyID) (routing.Ag
 }
 
 // lease writes the node's lease.
-func (b *Book) lease(now time.Time, server Server, r *Renewal, behind bool) {
+func (b *Book) lease(now time.Time, server Server, r *Renewal, behind, unheard bool) {
 	was := b.Leases[r.Member.Node]
 	l := LeaseRecord{
 		Lease: Lease{
@@ -313,6 +320,7 @@ func (b *Book) lease(now time.Time, server Server, r *Renewal, behind bool) {
 		},
 		Sequence: r.Sequence, Taken: b.Position.Term,
 		Proof: r.Replication != "" && r.Replication == server.Former || was.Proof && was.Taken == b.Position.Term,
+		Anew:  unheard || was.Anew && was.Taken == b.Position.Term,
 	}
 	if r.Long > 0 {
 		l.ShortEnd, l.LongEnd = now.Add(r.Short), now.Add(r.Long)
@@ -344,7 +352,7 @@ func (b *Book) end(l *LeaseRecord, end time.Time) time.Time {
 
 // waits says what keeps the rejoin from ending; empty: nothing.
 func (b *Book) waits(now time.Time) string {
-	total, renewed, behind, proven := 0, 0, 0, 0
+	total, renewed, behind, proven, anew := 0, 0, 0, 0, 0
 	for node, m := range b.Members {
 		if m.Evicted || m.Dead() {
 			continue
@@ -361,18 +369,26 @@ func (b *Book) waits(now time.Time) string {
 		if l.Proof {
 			proven++
 		}
+		if l.Anew {
+			anew++
+		}
 	}
 	switch {
+	case anew > 0:
 	case renewed == total && behind == 0:
 		return ""
 	case behind == 0 && 2*renewed > total && proven == renewed && now.After(b.Began.Add(b.Longest+RejoinGrace)):
 		return ""
 	}
-	return rejoinWaits(renewed, total, behind)
+	return rejoinWaits(renewed, total, behind, anew)
 }
 
-func rejoinWaits(renewed, total, behind int) string {
-	return fmt.Sprintf("rejoining: %d of %d nodes have renewed, %d of them have yet to follow", renewed, total, behind)
+func rejoinWaits(renewed, total, behind, anew int) string {
+	s := fmt.Sprintf("rejoining: %d of %d nodes have renewed, %d of them have yet to follow", renewed, total, behind)
+	if anew > 0 {
+		s += fmt.Sprintf(", %d came on another disk: people have to end it", anew)
+	}
+	return s
 }
 
 func (n *Note) add(what string) {

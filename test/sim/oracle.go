@@ -261,6 +261,18 @@ func (o *oracle) opening(id routing.AgencyID) {
 	o.opened[id]++
 }
 
+// believe is people who take a table as it is, since whoever may have known more has lost his
+// disk: what was told before can't be held against anybody any more. mu is held.
+func (o *oracle) believe(s *routing.State) {
+	for _, rec := range s.Agencies() {
+		if c := o.chain[rec.ID]; c != nil && c.current != string(rec.Platform()) {
+			o.w.note("people believe that agency %s is on %s", rec.ID, rec.Platform())
+			c.current = string(rec.Platform())
+			delete(o.said, rec.ID)
+		}
+	}
+}
+
 // survived looks whether what was told as done is still there in the end (I7).
 func (o *oracle) survived() {
 	for _, id := range o.run.agencies {

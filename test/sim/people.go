@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"mailcutover/internal/durable/memdisk"
@@ -166,7 +167,13 @@ func (r *Run) order(ctx context.Context, l *life, id control.Act, nameless *mach
 	}
 	if n.Rejoining != "" {
 		if time.Since(r.healedAt) > table.RejoinGrace+leases.Settled+10*time.Second {
-			return "end the rejoin", l.control.EndRejoin(ctx, id)
+			err := l.control.EndRejoin(ctx, id)
+			if err == nil && strings.Contains(n.Rejoining, "another disk") {
+				r.mu.Lock()
+				r.oracle.believe(l.replica.State())
+				r.mu.Unlock()
+			}
+			return "end the rejoin", err
 		}
 		return "", nil
 	}

@@ -118,19 +118,28 @@ func testUnheard(t *testing.T, open opener) {
 		before, after bool // n2 is attested dead before the rejoin begins, or in it
 		back          routing.InstanceID
 		follows       bool // the instance that comes back is on the disk of the one before
-		want          bool
+		gone          bool // n2 had given its lease up
+		want, waits   bool // for people
 	}{
-		{"all are there", false, false, "n2-1", true, false},
-		{"one is attested in the rejoin", false, true, "", false, true},
-		{"one was attested before", true, false, "", false, false},
-		{"one comes back on its disk", true, false, "n2-2", true, false},
-		{"one comes back on another disk", true, false, "n2-2", false, true},
+		{"all are there", false, false, "n2-1", true, false, false, false},
+		{"one is attested in the rejoin", false, true, "", false, false, true, false},
+		{"one was attested before", true, false, "", false, false, false, false},
+		{"one comes back on its disk", true, false, "n2-2", true, false, false, false},
+		{"one comes back on another disk", true, false, "n2-2", false, false, true, true},
+		{"one that had stopped comes back on another disk", true, false, "n2-2", false, true, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tb, pos := begun(t, open)
 			n1, n2 := newNode(t, tb, pos, "n1"), newNode(t, tb, pos, "n2")
 			n1.granted()
 			n2.granted()
+			if c.gone {
+				n2.follows()
+				given := *n2
+				given.r.Short, given.r.Long = 0, 0
+				given.renew()
+				n2.r.Sequence = given.r.Sequence
+			}
 			if c.before {
 				attest(t, tb, n2)
 			}
@@ -151,10 +160,27 @@ func testUnheard(t *testing.T, open opener) {
 				n2.renew()
 			}
 			n1.follows()
-			n1.granted()
+			n1.renew()
+			if n := nodes(t, tb); (n.Rejoining != "") != c.waits {
+				t.Errorf("rejoining: %q, want it: %t", n.Rejoining, c.waits)
+			}
 			if got := doubt(t, tb); got != c.want {
 				t.Errorf("names may be lost: %t, want %t", got, c.want)
 			}
+			if !c.waits {
+				n1.granted()
+				return
+			}
+			n2.follows() // seen all that there is, it is still another disk
+			n2.renew()
+			n1.follows()
+			n1.renew()
+			pos = nodes(t, tb).Position
+			if answer := n1.renew(); answer.Armed {
+				t.Errorf("what n2 had is not known, and n1 is granted %+v", answer)
+			}
+			change(t, tb, table.Change{ID: "end", Incarnation: pos.Incarnation, Term: pos.Term, Guard: table.Guard{EndRejoin: true}})
+			n1.granted()
 		})
 	}
 }

@@ -68,7 +68,7 @@ const (
 	byRunner  = "if at, ok := l.Drained[d.Agency]; !ok || at.Compare(d.Epoch) < 0 {"
 	shortLua  = "return now > over(l, l.short) and (l.short == 0 and l.taken == term or hasApplied(l, need))"
 	longLua   = "return fence.kind == 'long' and now > over(l, l.long) and proves(l, member)"
-	ended     = "if late == 0 and (renewed == total or 2 * renewed > total and proven == renewed and now > began + longest + tonumber(ARGV[18])) then"
+	ended     = "if others == 0 and late == 0 and (renewed == total or 2 * renewed > total and proven == renewed and now > began + longest + tonumber(ARGV[18])) then"
 	granted   = "settled, armed, why = lapsed and '0' or '1', '0', waits"
 )
 
@@ -145,8 +145,8 @@ var mutants = []mutant{
 	one("node rule 9", "a new instance doesn't wait for the platform's limit", heir, "return max(0, h.since.Add(h.lease+limit+margin).Sub(now))", "return max(0, h.since.Add(h.lease+margin+0*limit).Sub(now))"),
 	one("node rule 9", "another server is the same table", prelude, "return acceptedRun ~= run or acceptedReplication ~= replication and former ~= ''", "return false"),
 	one("node rule 9", "the term doesn't grow", renew, "term = math.max(term, highest) + 1", "term = math.max(term, highest)"),
-	one("node rule 9", "a rejoin ends at once", renew, "if late == 0 and (renewed == total or", "if true or late == 0 and (renewed == total or"),
-	except(one("node rule 9", "a rejoin ends though nodes are behind", renew, "if late == 0 and (renewed == total or", "if (renewed == total or"),
+	one("node rule 9", "a rejoin ends at once", renew, "if others == 0 and late == 0 and (renewed == total or", "if true or late == 0 and (renewed == total or"),
+	except(one("node rule 9", "a rejoin ends though nodes are behind", renew, "if others == 0 and late == 0 and (renewed == total or", "if others == 0 and (renewed == total or"),
 		contract, suite, "The renewal of a node that is behind brings the lost records in the same script, and these close their agencies everywhere."),
 	except(one("node rule 9", "a majority ends a rejoin without a promotion", renew, "2 * renewed > total and proven == renewed and now", "2 * renewed > total and now"),
 		"./routing/redistable", "TestNoMajorityWithoutPromotion", "Nodes are away for longer than a majority waits only in a few seeds, and who is away has to have seen what the others didn't."),
@@ -169,7 +169,7 @@ var mutants = []mutant{
 		"./routing/replica", "TestEveryDamageIsFound|TestDamagedMarks", "Disks of the simulation lose, and don't damage."),
 	except(one("node rule 10", "a founded table is open", restore, "a.Epoch, a.Locked = a.Epoch.Next(), true", "a.Epoch = a.Epoch.Next()"),
 		"./rollback/control", "TestBootstrap.*", "The nodes rejoin, and who has seen more than the copy closes what it has seen. The lock is for what no node that is left has seen: people look first."),
-	except(one("node rule 10", "a founded table doesn't rejoin", found, "'longest', whole(longest), 'rejoining', '1', 'prior', '')", "'longest', whole(longest), 'rejoining', '0', 'prior', '')"),
+	except(one("node rule 10", "a founded table doesn't rejoin", found, "'longest', whole(longest), 'rejoining', '1', 'prior', '', 'lineage'", "'longest', whole(longest), 'rejoining', '0', 'prior', '', 'lineage'"),
 		contract, suite, "Everything is locked, and who has seen more closes it when it renews. People would unlock before that."),
 
 	except(one("script of a change", "stale records of agencies are overwritten", change, "if was.rev ~= ARGV[i + 1] then\n    return stale('agency'", "if false then\n    return stale('agency'"),
