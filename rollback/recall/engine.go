@@ -3,11 +3,15 @@ package recall
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
+	"golang.org/x/time/rate"
+
+	"mailcutover/mail"
 	"mailcutover/rollback/mailstore"
-	"mailcutover/routing"
+	"mailcutover/rollback/msgkey"
 )
 
 // Options are what an engine needs. From, To and Journals have no default.
@@ -18,6 +22,9 @@ type Options struct {
 	// Messages bounds how many messages a second are brought, over all mailboxes; 0: no limit.
 	Messages int
 
+	// Settle is how long a message that To took and doesn't show is looked for; 0: 3 s.
+	Settle time.Duration
+
 	Logger *slog.Logger     // nil: nothing is logged
 	Now    func() time.Time // nil: time.Now
 }
@@ -25,7 +32,8 @@ type Options struct {
 // Engine brings mail from one platform to the other, mailbox by mailbox. It is safe for
 // concurrent use, for different mailboxes.
 type Engine struct {
-	o Options
+	o       Options
+	limiter *rate.Limiter // nil: none
 }
 
 // New returns an engine.
@@ -33,31 +41,109 @@ func New(o Options) (*Engine, error) {
 	if o.From == nil || o.To == nil || o.Journals == nil {
 		return nil, errors.New("recall: it needs both platforms' mailboxes and a journal")
 	}
+	if o.Messages < 0 || o.Settle < 0 {
+		return nil, errors.New("recall: a bound below 0")
+	}
+	if o.Settle == 0 {
+		o.Settle = 3 * time.Second
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Engine{o: o}, nil
+	e := &Engine{o: o}
+	if o.Messages > 0 {
+		e.limiter = rate.NewLimiter(rate.Limit(o.Messages), max(1, o.Messages/10))
+	}
+	return e, nil
 }
 
 // Mailbox brings what is missing, pass after pass until one finds nothing. It can be called
 // again, after an error or without: what is accounted for is not looked at twice. The Result
-// is also right, as far as it got, beside an error; mailstore.Platform tells whether the
-// error concerns others as well.
+// is right as far as it got also beside an error; mailstore.Platform tells whether the error
+// concerns other mailboxes as well. ErrBusy is about a mailbox that is being worked on.
 func (e *Engine) Mailbox(ctx context.Context, job Job) (Result, error) {
-	return Result{}, errors.ErrUnsupported
+	j, err := e.o.Journals.take(job.Row.Mailbox)
+	if err != nil {
+		return Result{}, fmt.Errorf("recall of mailbox %s: %w", job.Row.Mailbox, err)
+	}
+	r := &run{
+		e: e, job: job, journal: j,
+		log: e.o.Logger.With("agency", job.Agency, "mailbox", job.Row.Mailbox, "platform", job.Direction.From),
+	}
+	done, err := r.all(ctx)
+	err = errors.Join(err, j.close())
+	result := r.result(done)
+	if err != nil {
+		return result, fmt.Errorf("recall of mailbox %s from %s to %s: %w", job.Row.Mailbox, job.Direction.From, job.Direction.To, err)
+	}
+	return result, nil
 }
 
-// Journals are the journals of one operation and direction on this node, in a directory of
-// their own.
-type Journals struct{ dir string }
+// all opens both sides and makes passes.
+func (r *run) all(ctx context.Context) (done bool, err error) {
+	side := r.job.Direction.Side
+	other := mailstore.Source
+	if side == mailstore.Source {
+		other = mailstore.Target
+	}
+	if r.to, err = r.e.o.To.Open(ctx, r.job.Row, other); err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, r.to.Close()) }()
+	if r.from, err = r.e.o.From.Open(ctx, r.job.Row, side); err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, r.from.Close()) }()
+	if r.journal.damaged > 0 {
+		r.log.Warn("lines of the journal can't be read; what they said is looked for again", "lines", r.journal.damaged)
+	}
+	for {
+		began := r.e.o.Now()
+		found, err := r.pass(ctx)
+		r.passes++
+		if err != nil {
+			return false, err
+		}
+		if found == 0 {
+			return began.After(r.job.After), nil
+		}
+	}
+}
 
-// OpenJournals opens the directory, which is made if it isn't there. One process has it at a
-// time.
-func OpenJournals(dir string) (*Journals, error) { return &Journals{dir: dir}, nil }
+// result is what the journal says, with what is of this run alone.
+func (r *run) result(done bool) Result {
+	var delivered map[msgkey.Key]bool
+	if r.job.Delivered != nil {
+		delivered = transactions(r.job)
+	}
+	result := r.journal.account.result(delivered)
+	result.Passes, result.Messages, result.Bytes, result.Done = r.passes, r.messages, r.bytes, done
+	if !done {
+		return result
+	}
+	named := make(map[msgkey.Key]bool)
+	for _, n := range result.NotBack {
+		named[n.Key] = true
+	}
+	for k := range delivered {
+		if !r.journal.ours[k] && !named[k] {
+			result.NotBack = append(result.NotBack, NotBack{Key: k, Class: ClassGone, Reason: "it isn't in the mailbox any more"})
+		}
+	}
+	return result
+}
 
-// Result returns what has become of a mailbox as its journal has it, without asking a
-// platform; false: there is no journal of it.
-func (j *Journals) Result(id routing.MailboxID) (Result, bool, error) { return Result{}, false, nil }
+// transactions are the keys of what the ledgers have.
+func transactions(job Job) map[msgkey.Key]bool {
+	keys := make(map[msgkey.Key]bool)
+	job.Delivered(func(id mail.TransactionID) bool {
+		if k := msgkey.TransactionKey(id); !k.IsZero() {
+			keys[k] = true
+		}
+		return true
+	})
+	return keys
+}

@@ -28,6 +28,9 @@ type maildirs struct {
 	mailbox func(dir string, raw []byte) string // whose message it is
 }
 
+// Dir returns the directory in which each mailbox, user@domain, has its Maildir.
+func (m maildirs) Dir() string { return m.base }
+
 // All returns everything that was delivered, in the order of arrival.
 func (m maildirs) All(t TB) []Message {
 	t.Helper()
