@@ -85,10 +85,10 @@ func (s *Store) Find(ctx context.Context, q Query) iter.Seq2[Copy, error] {
 			}
 			more := true
 			damaged, err := s.scan(part.agency, part.number, func(c *Copy) bool {
-				if more = ctx.Err() == nil; more && q.wants(c) {
+				if q.wants(c) {
 					more = yield(*c, nil)
 				}
-				return more
+				return more && ctx.Err() == nil
 			})
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // removed meanwhile
@@ -97,7 +97,10 @@ func (s *Store) Find(ctx context.Context, q Query) iter.Seq2[Copy, error] {
 				s.noteDamage(part.agency, part.number, damaged)
 				err = errors.Join(err, fmt.Errorf("agency %s, segment %d: %w: %d of its heads", part.agency, part.number, ErrDamaged, damaged))
 			}
-			if !more || err != nil && !yield(Copy{}, err) {
+			if more && ctx.Err() != nil {
+				err = ctx.Err()
+			}
+			if !more || err != nil && !yield(Copy{}, err) || ctx.Err() != nil {
 				return
 			}
 		}
