@@ -8,7 +8,7 @@ import (
 // What it takes for a finding. docs/architecture/verify.md says why.
 const (
 	// sureMessages that name the owner and not the mailbox, and came before the watermark, are
-	// enough; so are sureFew if they are half of what the mailbox holds.
+	// enough; so are sureFew if they are, with the rare ones, half of what the mailbox holds.
 	sureMessages = 5
 	sureFew      = 2
 	// sureRare messages that stand with the owner and hardly anywhere else are enough, if they
@@ -186,7 +186,7 @@ func (s *score) weight() int {
 // kind says which finding a score makes; empty: none.
 func (h *holder) kind(s *score, elsewhere, nowhere int) Kind {
 	switch {
-	case s.strong >= sureMessages, s.strong >= sureFew && 2*s.strong >= h.holds:
+	case s.strong >= sureMessages, s.strong >= sureFew && 2*(s.strong+s.weak) >= h.holds:
 		return Crossed
 	case s.weak+s.strong >= sureRare && 100*(s.weak+s.strong) >= rareShare*elsewhere:
 		return Crossed
