@@ -83,6 +83,8 @@ type Options struct {
 	Nodes  Nodes  // nil: there are no others
 	Copies Copies // nil: none are kept
 
+	FirstPause time.Duration // before a mailbox or a platform is tried again, doubled each time; 0: 2 s
+
 	Logger *slog.Logger     // nil: nothing is logged
 	Now    func() time.Time // nil: time.Now
 }
@@ -113,6 +115,7 @@ func New(o Options) (*Desk, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.FirstPause = cmp.Or(o.FirstPause, firstPause)
 	files, err := watermark.Open(filepath.Join(o.Dir, "watermarks"))
 	if err != nil {
 		return nil, err
@@ -152,14 +155,18 @@ func (d *Desk) Run(ctx context.Context) {
 	}
 }
 
-// Wake has the runs looked at soon, such as after settings have changed: what is under way
-// begins anew with them.
-func (d *Desk) Wake() {
+// Restart begins what is under way anew, with the settings of then.
+func (d *Desk) Restart() {
 	d.mu.Lock()
 	for _, w := range d.works {
-		w.restart()
+		w.stop()
 	}
 	d.mu.Unlock()
+	d.Look()
+}
+
+// Look has the runs looked at soon.
+func (d *Desk) Look() {
 	select {
 	case d.wake <- struct{}{}:
 	default:

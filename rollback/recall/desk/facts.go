@@ -26,9 +26,9 @@ type Query struct {
 
 // Deliveries are the transactions that one node delivered, by mailbox.
 type Deliveries struct {
-	Node    routing.NodeID                             `json:"node"`
-	By      map[routing.MailboxID][]mail.TransactionID `json:"by"`
-	Damaged int                                        `json:"damaged,omitempty"` // segments that couldn't be read
+	Node    routing.NodeID                  `json:"node"`
+	By      map[string][]mail.TransactionID `json:"by"`                // directory ids, as AD writes them
+	Damaged int                             `json:"damaged,omitempty"` // segments that couldn't be read
 }
 
 // Count returns how many there are: a message for two mailboxes counts twice.
@@ -44,7 +44,7 @@ func (f *Deliveries) Count() int {
 // whether or not its sender was told so. What is in doubt is not counted: if it is there, it
 // is found.
 func (d *Desk) Deliveries(ctx context.Context, q Query) (Deliveries, error) {
-	f := Deliveries{Node: d.o.Node, By: make(map[routing.MailboxID][]mail.TransactionID)}
+	f := Deliveries{Node: d.o.Node, By: make(map[string][]mail.TransactionID)}
 	for r, err := range d.o.Ledger.Find(ctx, ledger.Query{Agency: q.Agency, Platform: q.Platform, Since: q.Since}) {
 		if ctx.Err() != nil {
 			return f, fmt.Errorf("deliveries of agency %s to %s: %w", q.Agency, q.Platform, ctx.Err())
@@ -63,7 +63,7 @@ func (d *Desk) Deliveries(ctx context.Context, q Query) (Deliveries, error) {
 			}
 			switch r.Answer(i).Result {
 			case ledger.ResultDelivered, ledger.ResultNotAcknowledged:
-				f.By[to.Mailbox] = append(f.By[to.Mailbox], r.Transaction)
+				f.By[to.Mailbox.String()] = append(f.By[to.Mailbox.String()], r.Transaction)
 			}
 		}
 	}
@@ -94,7 +94,11 @@ func (d *Desk) facts(ctx context.Context, q Query) (*facts, error) {
 		all, f.silent = append(all, more...), silent
 	}
 	for i := range all {
-		for id, list := range all[i].By {
+		for text, list := range all[i].By {
+			id, err := routing.ParseMailboxID(text)
+			if err != nil {
+				return nil, fmt.Errorf("deliveries of node %s: %w", all[i].Node, err)
+			}
 			f.by[id] = append(f.by[id], list...)
 		}
 		if n := all[i].Damaged; n > 0 {

@@ -73,6 +73,31 @@ func (d *Desk) Plan(ctx context.Context, p *operation.Plan) []string {
 	return all
 }
 
+// Foresee says, for people, what a run would do.
+func (d *Desk) Foresee(ctx context.Context, r *Run) []string {
+	s := d.o.Replica.State()
+	a, _ := s.Agency(r.Agency)
+	p := &operation.PlanAgency{ID: r.Agency, Losing: r.From, Winning: r.To, Mailboxes: -1}
+	if m := s.Mapping(a.ID); m != nil {
+		p.Mailboxes = m.Len()
+	}
+	var all []string
+	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	say("%s: mail of %d mailboxes is brought from %s to %s, shared among %d nodes", r.Agency, p.Mailboxes, r.From, r.To, len(r.Nodes))
+	if r.Watermarks.IsZero() {
+		say("%s: without watermarks: everything is compared, which takes longer and ends the same", r.Agency)
+	} else {
+		say("%s: what is above the watermarks of %s is looked at", r.Agency, r.Since.UTC().Format(time.RFC3339))
+	}
+	d.planFacts(ctx, p, r.Since, len(r.Nodes), say)
+	if d.o.Copies != nil && r.Kind == Recall {
+		for _, text := range d.o.Copies.Plan(r.Agency, r.Since) {
+			say("%s: %s", r.Agency, text)
+		}
+	}
+	return all
+}
+
 // planFacts says how much there is to be brought.
 func (d *Desk) planFacts(ctx context.Context, a *operation.PlanAgency, since time.Time, nodes int, say func(string, ...any)) {
 	ctx, cancel := context.WithTimeout(ctx, planPatience)

@@ -218,12 +218,23 @@ func (r *Run) active() []routing.NodeID {
 	return slices.DeleteFunc(slices.Clone(r.Nodes), func(n routing.NodeID) bool { return slices.Contains(r.Without, n) })
 }
 
+// Part returns what a node has said about its share of now.
+func (r *Run) Part(s *routing.State, n routing.NodeID) (Part, bool) {
+	for _, p := range r.Parts(s) {
+		if p.Node == n && p.Round == len(r.Without) {
+			return p, true
+		}
+	}
+	return Part{}, false
+}
+
 // shares reports whether a node has a share of it now.
 func (r *Run) shares(n routing.NodeID) bool { return slices.Contains(r.active(), n) }
 
 // brought reports whether a node has said that it brought its share of now.
 func (r *Run) brought(s *routing.State, n routing.NodeID) bool {
-	return slices.ContainsFunc(r.Parts(s), func(p Part) bool { return p.Node == n && p.Round == len(r.Without) })
+	_, ok := r.Part(s, n)
+	return ok
 }
 
 // Owner returns the node that brings a mailbox; empty: all are gone. While the nodes are the

@@ -2,6 +2,7 @@ package desk
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -99,4 +100,13 @@ func (w *work) left() time.Duration {
 	}
 	took := now.Sub(w.began)
 	return max(until, took/time.Duration(passed)*time.Duration(open))
+}
+
+// Text returns the end in words: the three numbers, and what isn't back.
+func (t *Totals) Text() string {
+	text := fmt.Sprintf("delivered by us: %d of %d back; made by users: %d; copied by the mover and skipped: %d; moved as on the other side: %d", t.DeliveredBack, t.Delivered, t.ByUsers, t.Copied, t.Moved)
+	if left := t.left(); left != "" {
+		return text + "; left: " + left
+	}
+	return text + "; nothing is left"
 }

@@ -82,9 +82,8 @@ func (d *Desk) begin(ctx context.Context, r *Run) *work {
 	return w
 }
 
-// stop ends it, soon; restart too, and the next look begins it anew.
-func (w *work) stop()    { w.cancel() }
-func (w *work) restart() { w.cancel() }
+// stop ends it, soon. If it is wanted still, another look begins it anew.
+func (w *work) stop() { w.cancel() }
 
 func (w *work) stopped() bool {
 	w.mu.Lock()
@@ -101,7 +100,7 @@ func (w *work) same(r *Run) bool {
 func (w *work) do(ctx context.Context) {
 	log := w.d.o.Logger
 	log.Info("recall: share begins", "run", w.run.ID, "agency", w.run.Agency, "from", w.run.From, "to", w.run.To)
-	for pause := firstPause; ; pause = min(2*pause, mostPause) {
+	for pause := w.d.o.FirstPause; ; pause = min(2*pause, mostPause) {
 		err := w.bring(ctx)
 		if err == nil {
 			log.Info("recall: share is brought", "run", w.run.ID, "agency", w.run.Agency)
@@ -301,7 +300,7 @@ func (w *work) askSilent(ctx context.Context) {
 
 // deliverCopies hands this node's retained copies over, until all are.
 func (w *work) deliverCopies(ctx context.Context) error {
-	for pause := firstPause; ; pause = min(2*pause, mostPause) {
+	for pause := w.d.o.FirstPause; ; pause = min(2*pause, mostPause) {
 		n, err := w.d.o.Copies.Deliver(ctx, w.run.Agency, w.run.From, w.run.Since)
 		w.mu.Lock()
 		w.copies += n
@@ -428,7 +427,7 @@ func (w *work) note(ctx context.Context, b *box, r recall.Result, err error, set
 	case ctx.Err() != nil:
 	case mailstore.Platform(err):
 		// Not the mailbox's fault: everything waits.
-		pause := min(firstPause<<min(w.pauses, 10), mostPause)
+		pause := min(w.d.o.FirstPause<<min(w.pauses, 10), mostPause)
 		if t, ok := errors.AsType[*mailstore.ThrottledError](err); ok && t.After > pause {
 			pause = t.After
 		}
@@ -441,7 +440,7 @@ func (w *work) note(ctx context.Context, b *box, r recall.Result, err error, set
 	default:
 		b.tries++
 		b.reason = err.Error()
-		b.next = now.Add(min(firstPause<<b.tries, mostPause))
+		b.next = now.Add(min(w.d.o.FirstPause<<b.tries, mostPause))
 		b.aside = b.tries >= mostTries
 		w.goesOn()
 		w.d.o.Logger.Warn("recall: mailbox isn't brought", "run", w.run.ID, "agency", w.run.Agency, "mailbox", b.row.Mailbox, "tries", b.tries, "aside", b.aside, "error", err)
