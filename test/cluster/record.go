@@ -124,7 +124,7 @@ type Verdict struct {
 	Taken      int // answered 250
 	Copies     int // more than one of a message
 	Named      int // deliveries that ledgers name as in doubt
-	Slow       int // times that other agencies' armed mail was put off since the table gave no answer in time
+	Slow       int // times that other agencies were put off since the table, for armed ones, or a platform within its connection limit gave no answer in time
 	Open       int // dots that no answer came to, as the senders saw it
 	Done, Undo int // switches that were done, and that ended where they began
 	Visits     int // logins that platforms took
@@ -154,7 +154,7 @@ func (v *Verdict) Bad() []string {
 
 // String is one line of counts.
 func (v *Verdict) String() string {
-	return fmt.Sprintf("%d messages, %d taken, lost %d, late %d, misrouted %d, repeated %d, out of order %d, others disturbed %d (and %d times by a slow table), refused %d; %d copies too many, %d deliveries named as in doubt, %d dots without answer; %d logins, %d submissions; switches: %d done, %d undone",
+	return fmt.Sprintf("%d messages, %d taken, lost %d, late %d, misrouted %d, repeated %d, out of order %d, others disturbed %d (and %d times for slowness), refused %d; %d copies too many, %d deliveries named as in doubt, %d dots without answer; %d logins, %d submissions; switches: %d done, %d undone",
 		v.Messages, v.Taken, len(v.Lost), len(v.Late), len(v.Misrouted), len(v.Repeated), len(v.Disorder), len(v.Disturbed), v.Slow, len(v.Refused), v.Copies, v.Named, v.Open, v.Visits, v.Submitted, v.Done, v.Undo)
 }
 
@@ -351,6 +351,10 @@ func (r *Record) checkOthers(v *Verdict) {
 			}
 			if agency.Armed && strings.HasPrefix(t.Answer, "451 4.4.3 ") {
 				v.Slow++
+				continue
+			}
+			if strings.HasPrefix(t.Answer, "451 4.4.2 ") && r.Lifetime > 0 && t.Ended.Sub(t.Began) > r.Lifetime*3/4 {
+				v.Slow++ // on a busy machine: the platform ended the connection since it was old
 				continue
 			}
 			v.Disturbed = append(v.Disturbed, fmt.Sprintf("message %d for %s at node %d: %s at %s after %s", s.ID, s.Rcpt, s.Node, cmp.Or(t.Answer, "no answer"), stamp(t.Ended), t.Ended.Sub(t.Began)))

@@ -136,6 +136,10 @@ func TestCheck(t *testing.T) {
 			r.Handed = append(r.Handed, r.Handed[0])
 			r.Submitted[0].Tries = append([]Try{{Began: at(14), Ended: at(14), Dotted: true}}, r.Submitted[0].Tries...)
 		}},
+		{"another agency's put off, since the platform ended a connection that got old within it", func(r *Record) {
+			old := Try{Began: at(7), Ended: at(10.5), Answer: "451 4.4.2 The connection to the mailbox's platform failed"}
+			r.Sent[5].Tries = append([]Try{old}, r.Sent[5].Tries...)
+		}},
 		{"the moving agency's put off", func(r *Record) { r.Sent[2].Tries = append([]Try{pending}, r.Sent[2].Tries...) }},
 	} {
 		r := good()
