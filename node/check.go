@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"mailcutover/routing"
 	"mailcutover/routing/table"
 )
 
@@ -18,39 +19,31 @@ type batch struct {
 	versions []table.AgencyEpoch
 	asked    map[table.AgencyEpoch]struct{}
 
+	names map[namesAt]error // of copies that lack a name; the error says what is wrong with one
+
 	done  chan struct{} // closed with the answer
 	err   error         // of the question itself
 	stale map[table.AgencyEpoch]error
 }
 
+// namesAt is when names changed last, in a copy of the table.
+type namesAt struct {
+	term   uint32
+	mapped routing.Revision
+}
+
 // Check implements [Rights]. The question that answers it is sent after the call began.
 func (k *Keeper) Check(ctx context.Context, versions ...table.AgencyEpoch) error {
-	ctx, cancel := context.WithTimeout(ctx, CheckTimeout)
-	defer cancel()
-	k.checkMu.Lock()
-	b := k.collecting
-	if b == nil {
-		b = &batch{asked: make(map[table.AgencyEpoch]struct{}), stale: make(map[table.AgencyEpoch]error), done: make(chan struct{})}
-		k.collecting = b
-	}
-	for _, v := range versions {
-		if _, ok := b.asked[v]; !ok {
-			b.asked[v] = struct{}{}
-			b.versions = append(b.versions, v)
+	b, err := k.answered(ctx, func(b *batch) {
+		for _, v := range versions {
+			if _, ok := b.asked[v]; !ok {
+				b.asked[v] = struct{}{}
+				b.versions = append(b.versions, v)
+			}
 		}
-	}
-	k.checkMu.Unlock()
-	select {
-	case k.check <- struct{}{}:
-	default:
-	}
-	select {
-	case <-b.done:
-	case <-ctx.Done():
-		return fmt.Errorf("check with the table: %w", ctx.Err())
-	}
-	if b.err != nil {
-		return b.err
+	})
+	if err != nil {
+		return err
 	}
 	for _, v := range versions {
 		if err := b.stale[v]; err != nil {
@@ -58,6 +51,41 @@ func (k *Keeper) Check(ctx context.Context, versions ...table.AgencyEpoch) error
 		}
 	}
 	return nil
+}
+
+// Names returns nil if the table says now that no name was changed since a copy at pos, nor
+// lost: what that copy lacks, nobody has. It is asked together with checks, and takes as long.
+func (k *Keeper) Names(ctx context.Context, pos routing.Position) error {
+	at := namesAt{pos.Term, pos.Mapped}
+	b, err := k.answered(ctx, func(b *batch) { b.names[at] = nil })
+	if err != nil {
+		return err
+	}
+	return b.names[at]
+}
+
+// answered adds to the next question and waits for its answer.
+func (k *Keeper) answered(ctx context.Context, add func(*batch)) (*batch, error) {
+	ctx, cancel := context.WithTimeout(ctx, CheckTimeout)
+	defer cancel()
+	k.checkMu.Lock()
+	b := k.collecting
+	if b == nil {
+		b = &batch{asked: make(map[table.AgencyEpoch]struct{}), stale: make(map[table.AgencyEpoch]error), names: make(map[namesAt]error), done: make(chan struct{})}
+		k.collecting = b
+	}
+	add(b)
+	k.checkMu.Unlock()
+	select {
+	case k.check <- struct{}{}:
+	default:
+	}
+	select {
+	case <-b.done:
+		return b, b.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("check with the table: %w", ctx.Err())
+	}
 }
 
 // answerChecks asks the table for one batch after the other, until ctx ends.
@@ -77,6 +105,11 @@ func (k *Keeper) answerChecks(ctx context.Context) {
 		}
 		k.counts.checks.Add(1)
 		asking, cancel := context.WithTimeout(ctx, CheckTimeout)
+		for at := range b.names {
+			if b.err == nil {
+				b.err = k.askNames(asking, b, at)
+			}
+		}
 		for rest := b.versions; len(rest) > 0 && b.err == nil; {
 			n := min(len(rest), table.MaxChecked)
 			b.err = k.ask(asking, b, rest[:n])
@@ -95,6 +128,18 @@ func (k *Keeper) answerChecks(ctx context.Context) {
 		}
 		close(b.done)
 	}
+}
+
+// askNames asks whether names are as they were.
+func (k *Keeper) askNames(ctx context.Context, b *batch, at namesAt) error {
+	err := k.o.Table.Check(ctx, table.Check{
+		Incarnation: k.o.Replica.State().Position().Incarnation, Node: k.o.Node, Instance: k.instance, Mapped: at.mapped, Term: at.term,
+	})
+	if errors.Is(err, table.ErrStale) {
+		b.names[at] = err
+		return nil
+	}
+	return err
 }
 
 // ask asks for these versions. A table that names one that isn't right says nothing of the

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -78,6 +79,33 @@ func NewGate(source Source, rights Rights, separator string) *Gate {
 func (g *Gate) Address(a routing.Address) routing.Decision {
 	right := g.right()
 	return g.allow(right, g.source.State().DecideAddress(a, g.separator))
+}
+
+// Absent returns nil only if it is certain at this moment that the table has no such address
+// and, if foreign, doesn't serve its domain: before somebody is told so for good. A copy may be
+// behind the table by a name that another node knows; so this node must have the right for
+// armed agencies, and the table is asked, for 250 ms at most (docs/architecture/switch.md).
+func (g *Gate) Absent(ctx context.Context, a routing.Address, foreign bool) error {
+	if right := g.right(); !right.Armed || g.Resting() {
+		return fmt.Errorf("deny %s: %w", a, ErrLapsed)
+	}
+	state := g.source.State()
+	d := state.DecideAddress(a, g.separator)
+	want := routing.ReasonNoSuchName
+	if foreign {
+		want = routing.ReasonForeign
+	}
+	if d.Reason != want {
+		return fmt.Errorf("deny %s: %s", a, d.Explain())
+	}
+	if rights, ok := g.rights.(interface {
+		Names(context.Context, routing.Position) error
+	}); ok {
+		if err := rights.Names(ctx, state.Position()); err != nil {
+			return fmt.Errorf("deny %s: %w", a, err)
+		}
+	}
+	return nil
 }
 
 // Login decides for a login.

@@ -156,16 +156,23 @@ func (t *transaction) route(ctx context.Context, r *recipient) error {
 		return nil
 	}
 	answer := decided(d)
-	if d.Reason == routing.ReasonNoSuchName && t.Names != nil {
-		err := t.Names.Absent(ctx, r.address)
-		if err == nil {
-			answer = errNobody
-		} else {
-			t.log(slog.LevelDebug, "not denied for good", d, "rcpt", r.address, "error", err)
-		}
+	if answer == errUnknown && t.Names != nil && t.certain(r, t.Names.Absent(ctx, r.address)) {
+		answer = errNobody
+	}
+	// The last question before a permanent answer.
+	if (answer == errNobody || answer == errForeign) && !t.certain(r, t.Gate.Absent(ctx, r.address, answer == errForeign)) {
+		answer = errTable
 	}
 	t.log(slog.LevelInfo, "recipient refused", d, "rcpt", r.address, "reason", d.Explain(), "code", answer.Code)
 	return answer
+}
+
+// certain reports whether there is no error that speaks against denying a recipient for good.
+func (t *transaction) certain(r *recipient, err error) bool {
+	if err != nil {
+		t.log(slog.LevelDebug, "not denied for good", &r.decision, "rcpt", r.address, "error", err)
+	}
+	return err == nil
 }
 
 // hold keeps a recipient of a closed agency for the spool, or puts it off.

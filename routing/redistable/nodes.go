@@ -114,8 +114,8 @@ func (t *Table) Check(ctx context.Context, c table.Check) error {
 	if err := c.Check(); err != nil {
 		return err
 	}
-	args := make([]any, 0, 4+2*len(c.Agencies))
-	args = append(args, string(c.Incarnation), format, string(c.Node), string(c.Instance))
+	args := make([]any, 0, 7+2*len(c.Agencies))
+	args = append(args, string(c.Incarnation), format, string(c.Node), string(c.Instance), decimal(c.Mapped), decimal(c.Term), routing.NamesLost)
 	for _, a := range c.Agencies {
 		args = append(args, string(a.Agency), a.Epoch.String())
 	}

@@ -407,7 +407,10 @@ func (o *oracle) change() {
 func (o *oracle) check() {
 	node := o.node()
 	c := table.Check{Incarnation: o.incarnation(), Node: node, Instance: o.instance(node), Agencies: o.epochs(60)}
-	if len(c.Agencies) == 0 {
+	if o.often(40) {
+		c.Mapped, c.Term = o.book.Position.Mapped-routing.Revision(o.rand.IntN(8)/7), o.book.Position.Term-uint32(o.rand.IntN(8)/7)
+	}
+	if len(c.Agencies) == 0 && c.Mapped == 0 {
 		return
 	}
 	want := o.book.Check(o.now, o.server, &c, o.agency)

@@ -423,6 +423,9 @@ func (b *Book) Check(now time.Time, server Server, c *Check, agency func(routing
 	if !ok || l.Taken != b.Position.Term || l.Instance != c.Instance || l.Behind || now.After(l.ShortEnd) {
 		return fmt.Errorf("%w: node %s: its lease is over", ErrNotMember, c.Node)
 	}
+	if c.Mapped != 0 && (c.Mapped != b.Position.Mapped || c.Term != b.Position.Term || b.NamesLost) {
+		return fmt.Errorf("%w: names were changed or lost since revision %d of term %d", ErrStale, c.Mapped, c.Term)
+	}
 	for _, want := range c.Agencies {
 		a, ok := agency(want.Agency)
 		_, above := b.Above[want.Agency]

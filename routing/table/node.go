@@ -52,8 +52,8 @@ type Coordination interface {
 	// has seen nothing) give no right to decide and don't change that of anybody.
 	Renew(ctx context.Context, r Renewal) (Renewed, error)
 
-	// Check returns nil if every version is the agency's newest, open one, and the member
-	// has a lease, asked in a way that a server which lost its replicas refuses. ErrStale
+	// Check returns nil if every version is the agency's newest, open one, and what it says of
+	// names is so, and the member has a lease, asked in a way that a server which lost its replicas refuses. ErrStale
 	// names the first that isn't; ErrRejoining, ErrEvicted, ErrInstance and ErrNotMember
 	// say what else is wrong. It changes nothing.
 	Check(ctx context.Context, c Check) error
@@ -171,12 +171,17 @@ type Renewed struct {
 }
 
 // Check asks whether these versions are still the agencies' newest ones, on behalf of a
-// member with a lease.
+// member with a lease; or whether nobody else can have a name; or both.
 type Check struct {
 	Incarnation routing.Incarnation
 	Node        routing.NodeID
 	Instance    routing.InstanceID
-	Agencies    []AgencyEpoch // 1 to MaxChecked
+	Agencies    []AgencyEpoch // at most MaxChecked; none only if Mapped is set
+
+	// Mapped, unless 0, is that of a copy in this Term that lacks a name. ErrStale if any name
+	// was changed since, or names were lost.
+	Mapped routing.Revision
+	Term   uint32
 }
 
 // MaxChecked is the number of agencies in one check.
@@ -330,8 +335,8 @@ func word(s string) bool {
 // Check reports what is wrong with c itself, by an error that wraps [ErrBadChange].
 // Drivers call it first.
 func (c *Check) Check() error {
-	if n := len(c.Agencies); n < 1 || n > MaxChecked || c.Node == "" || c.Instance == "" {
-		return fmt.Errorf("%w: check of %d agencies by node %q, instance %q: want 1 to %d, and who asks", ErrBadChange, n, c.Node, c.Instance, MaxChecked)
+	if n := len(c.Agencies); n < 1 && c.Mapped == 0 || n > MaxChecked || c.Node == "" || c.Instance == "" {
+		return fmt.Errorf("%w: check of %d agencies by node %q, instance %q: want 1 to %d, or names, and who asks", ErrBadChange, n, c.Node, c.Instance, MaxChecked)
 	}
 	return nil
 }

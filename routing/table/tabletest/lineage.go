@@ -1,6 +1,7 @@
 package tabletest
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -183,4 +184,36 @@ func testUnheard(t *testing.T, open opener) {
 			n1.granted()
 		})
 	}
+}
+
+// Who lacks a name asks whether it is still so.
+func testCheckNames(t *testing.T, open opener) {
+	tb, pos := begun(t, open)
+	n := newNode(t, tb, pos, "n1")
+	n.granted()
+	check := table.Check{Incarnation: pos.Incarnation, Node: "n1", Instance: "n1-1"}
+	if err := tb.Check(t.Context(), check); !errors.Is(err, table.ErrBadChange) {
+		t.Errorf("about nothing: %v", err)
+	}
+	asks := func(when string, mapped routing.Revision, term uint32, want error) {
+		t.Helper()
+		check.Mapped, check.Term = mapped, term
+		if err := tb.Check(t.Context(), check); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", when, err, want)
+		}
+	}
+	asks("at first", pos.Mapped, pos.Term, nil)
+	asks("in another term", pos.Mapped, pos.Term+1, table.ErrStale)
+	now := change(t, tb, table.Change{ID: "1", Incarnation: pos.Incarnation, Term: pos.Term, Agencies: []routing.Agency{agency(t, "health")}})
+	asks("after another change", now.Mapped, pos.Term, nil)
+	now = change(t, tb, table.Change{ID: "2", Incarnation: pos.Incarnation, Term: pos.Term, Mapped: now.Mapped, Domains: []routing.Domain{{Name: "health.example"}}})
+	asks("by who missed a domain", pos.Mapped, pos.Term, table.ErrStale)
+	asks("by who has it", now.Mapped, pos.Term, nil)
+	check.Agencies = []table.AgencyEpoch{{Agency: "health", Epoch: routing.Epoch{Term: 9, Number: 9}}}
+	asks("with an agency that is not so", now.Mapped, pos.Term, table.ErrStale)
+	check.Agencies = nil
+	n.follows()
+	n.r.NamesLost = true
+	n.renew()
+	asks("when names were lost", now.Mapped, pos.Term, table.ErrStale)
 }

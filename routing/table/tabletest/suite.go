@@ -65,6 +65,7 @@ func Run(t *testing.T, open func(t *testing.T) table.Table, hooks Hooks) {
 		{"table that went back waits for its nodes", testWentBack},
 		{"two servers of one term are told apart", testForked},
 		{"each term is noted", testLineage},
+		{"who lacks a name asks", testCheckNames},
 		{"a rejoin ends without what a node has seen", testUnheard},
 		{"people end a rejoin", testEndRejoin},
 		{"empty table is founded from a copy", testFounded},
