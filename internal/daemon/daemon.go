@@ -334,7 +334,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 	// ledger names it at the next start.
 	defer context.AfterFunc(ctx, d.giveUp)()
 	var draining sync.WaitGroup
-	drained := make([]error, len(d.listeners)+2)
+	drained := make([]error, len(d.listeners)+3)
 	draining.Go(func() { drained[len(d.listeners)] = d.stopOperations(ctx) })
 	draining.Go(func() { drained[len(d.listeners)+1] = d.stopLogins(ctx) })
 	draining.Go(func() { drained[len(d.listeners)+2] = d.stopPage(ctx) })
