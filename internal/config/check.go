@@ -83,6 +83,7 @@ func (c *checker) check() {
 	c.logins(&cfg.Logins)
 	c.platforms(cfg.Platforms)
 	c.probes(cfg)
+	c.mailboxes()
 	c.routing(cfg.Routing)
 	c.identity(cfg)
 	c.admin(cfg.Admin)

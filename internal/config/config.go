@@ -36,6 +36,7 @@ type Config struct {
 	Notices    Notices    `config:"notices"`
 	Ledger     Ledger     `config:"ledger" restart:"yes"`
 	Retained   Retained   `config:"retained" restart:"yes"`
+	Recall     Recall     `config:"recall"`
 	Encryption Encryption `config:"encryption" restart:"yes"`
 	Operations Operations `config:"operations"`
 	Identity   Identity   `config:"identity"`
@@ -224,6 +225,8 @@ type Platform struct {
 	Submission *LoginEndpoint `config:"submission" as:"imap"`
 	POP3       *LoginEndpoint `config:"pop3" as:"imap"`
 	Sieve      *LoginEndpoint `config:"sieve" as:"imap"`
+
+	Mailboxes *Mailboxes `config:"mailboxes"` // nil: its mailboxes can't be read
 
 	Hooks Hooks  `config:"hooks"`
 	Probe *Probe `config:"probe"` // nil: none of its own

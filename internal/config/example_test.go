@@ -268,7 +268,7 @@ func TestExampleCommentedOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := regexp.MustCompile(`(?m)^(\s*)#(\S)`).ReplaceAllString(string(b), "$1$2")
-	text = regexp.MustCompile(`(?m)^\s*(password|hash_key|secret|progress_key)_file:.*\n`).ReplaceAllString(text, "")
+	text = regexp.MustCompile(`(?m)^\s*(password|hash_key|secret|progress_key|client_secret)_file:.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^(\s*)(ca|cert|key)_file:.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^\s*token_(file|env):.*\n`).ReplaceAllString(text, "") // a token goes with a URL
 	text = regexp.MustCompile(`/etc/mailcutover/hooks/\w+`).ReplaceAllString(text, "/bin/true")

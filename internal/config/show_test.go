@@ -36,8 +36,10 @@ platforms:
   - id: ox
     outside: {protocol: lmtp, hosts: ["dovecot.example.org:24"]}
     imap: {hosts: ["dovecot.example.org:993"], tls: {implicit: true}}
+    mailboxes: {auth: {user: recall, password_env: AD}, retry: {max: 5m}}
     hooks: {close: {command: [/bin/true, a b], timeout: 1m}, open: {url: "https://ox.example.org/open", token_env: HOOK}, forward_on: {command: [/bin/true]}, forward_off: {command: [/bin/true], attempts: 1}}
     probe: {address: probe@ox.example, login: probe, password_env: PROBE}
+recall: {folders: [{role: archive, names: [Altablage]}]}
 operations: {canaries: [{agency: tax, address: canary@tax.example, login: canary, password_env: CANARY}]}
 routing: {postmaster: postmaster@example.org, separator: ""}
 identity:
@@ -124,6 +126,12 @@ platforms:
       hosts: ['dovecot.example.org:993']
       tls:
         implicit: true
+    mailboxes:
+      auth:
+        user: recall
+        password_env: AD
+      retry:
+        max: 5m
     hooks:
       close:
         command: [/bin/true, a b]
@@ -143,6 +151,10 @@ platforms:
 routing:
   separator: ""
   postmaster: postmaster@example.org
+recall:
+  folders:
+    - role: archive
+      names: [Altablage]
 operations:
   canaries:
     - agency: tax
