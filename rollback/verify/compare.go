@@ -33,8 +33,8 @@ type Counts struct {
 	Unkeyed   int64 `json:"unkeyed,omitempty"`   // on either, and not compared: nothing names them, and they are too large to be read
 }
 
-// add adds others to c.
-func (c *Counts) add(o *Counts) {
+// Add adds others to c.
+func (c *Counts) Add(o *Counts) {
 	c.Source += o.Source
 	c.Target += o.Target
 	c.Matched += o.Matched

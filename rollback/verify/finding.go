@@ -20,7 +20,7 @@ const (
 	// that was read. Whose it is isn't known.
 	Foreign Kind = "foreign"
 	// Missing: much of what is on the source side of Mailbox isn't on its target side, though
-	// it was cut over.
+	// it was cut over, and it doesn't lie in another mailbox as far as findings say.
 	Missing Kind = "missing"
 	// Clash: UIDs of a folder under one UIDVALIDITY name other messages than on the source. A
 	// mail program that goes by them shows the wrong ones.

@@ -74,11 +74,12 @@ type Progress struct {
 // Report is what a run found.
 type Report struct {
 	Began, Ended time.Time
-	Mailboxes    int // of the agencies
-	Compared     int // of which both sides were read to the end
-	Failed       int // that couldn't be read
-	Differ       int // of which something differs, besides what is new
-	Owners       int // of which only the source was read, to find whose the content is
+	Mailboxes    int                 // of the agencies
+	Compared     int                 // of which both sides were read to the end
+	Failed       int                 // that couldn't be read
+	Differ       int                 // of which something differs, besides what is new
+	Owners       int                 // of which only the source was read, to find whose the content is
+	Unread       []routing.MailboxID // whose source side was wanted and couldn't be read to the end
 	Counts       Counts
 	Findings     []Finding // by agency and address, the surest first
 }
@@ -285,7 +286,7 @@ func (r *run) one(ctx context.Context, j job) error {
 	err := c.compare(ctx)
 	out := Comparison{Mailbox: j.row.Mailbox, Agency: j.agency.ID, Address: primary(&j.row), Folders: c.folders}
 	for i := range c.folders {
-		out.Counts.add(&c.folders[i].Counts)
+		out.Counts.Add(&c.folders[i].Counts)
 	}
 	if err != nil {
 		if err := ends(ctx, err); err != nil {
@@ -320,6 +321,9 @@ func (r *run) owner(ctx context.Context, j job) error {
 	if err := ends(ctx, err); err != nil {
 		return err
 	}
+	r.mu.Lock()
+	r.report.Unread = append(r.report.Unread, j.row.Mailbox)
+	r.mu.Unlock()
 	r.o.Logger.Warn("mailbox not read", "agency", j.agency.ID, "rcpt", primary(&j.row), "error", err)
 	return nil
 }
@@ -348,9 +352,10 @@ func (r *run) done(c *comparing, out *Comparison) {
 	r.progress.Messages += out.Counts.Source + out.Counts.Target
 	if out.Error != "" {
 		r.report.Failed++
+		r.report.Unread = append(r.report.Unread, out.Mailbox)
 	} else {
 		r.report.Compared++
-		r.report.Counts.add(&out.Counts)
+		r.report.Counts.Add(&out.Counts)
 		if !out.Counts.Same() {
 			r.report.Differ++
 		}

@@ -164,7 +164,7 @@ func TestEmptyMailboxes(t *testing.T) {
 	})
 	report := w.run(w.options())
 	want(t, w.found(report, verify.Crossed), map[int][]int{2: {3}, 5: {4}, 4: {5}})
-	if missing := w.found(report, verify.Missing); !slices.Equal(missing, []string{"3<-", "4<-", "5<-"}) {
+	if missing := w.found(report, verify.Missing); !slices.Equal(missing, nil) { // it lies in the others
 		t.Errorf("missing of %v", missing)
 	}
 }

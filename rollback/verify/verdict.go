@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"mailcutover/routing"
 )
 
 // judge judges the evidence, mailbox by mailbox, and completes the report's findings.
@@ -37,10 +39,20 @@ func (r *run) judge(ctx context.Context) error {
 	if err := r.total(ctx, pairs); err != nil {
 		return err
 	}
-	for i := range r.worst {
-		r.worst[i].identify()
+	displaced := make(map[routing.MailboxID]bool) // whose content lies elsewhere: that says enough
+	for i := range r.report.Findings {
+		if f := &r.report.Findings[i]; f.Kind == Crossed {
+			displaced[f.Owner] = true
+		}
 	}
-	r.report.Findings = append(r.report.Findings, r.worst...)
+	for i := range r.worst {
+		// Where not all mailboxes are read it isn't known whose content lies elsewhere.
+		partly := len(displaced) > 0 && (r.o.Sample > 0 || len(r.o.Only) > 0)
+		if f := &r.worst[i]; f.Kind != Missing || !partly && !displaced[f.Mailbox] {
+			f.identify()
+			r.report.Findings = append(r.report.Findings, *f)
+		}
+	}
 	slices.SortFunc(r.report.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Agency, b.Agency), cmp.Compare(a.Kind.rank(), b.Kind.rank()), cmp.Compare(a.Address, b.Address), cmp.Compare(a.ID, b.ID))
 	})
