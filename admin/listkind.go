@@ -185,18 +185,11 @@ func listText(state *routing.State, l *list.List, r *check.Result, remap *mailbo
 func sinceEarlier(state *routing.State, l *list.List) []string {
 	earlier := &list.List{Agency: l.Agency}
 	entries, _ := register.Lists(state, l.Agency)
-	named := make(map[routing.MailboxID]bool)
+	earlier.Rows = register.InForce(entries)
 	lists := 0
 	for i := range entries {
-		if entries[i].Standing != register.Active {
-			continue
-		}
-		lists++
-		for _, row := range entries[i].List.Rows {
-			if !named[row.ID] {
-				named[row.ID] = true
-				earlier.Rows = append(earlier.Rows, row)
-			}
+		if entries[i].Standing == register.Active {
+			lists++
 		}
 	}
 	if lists == 0 {

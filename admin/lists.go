@@ -68,6 +68,17 @@ type GeneratedLists struct {
 	Agency string          `json:"agency"`
 	Read   time.Time       `json:"read" doc:"When the directory was read"`
 	Lists  []GeneratedList `json:"lists"`
+
+	Recorded    int      `json:"recorded" doc:"Mailboxes as lists in force have them"`
+	Added       int      `json:"added" doc:"Mailboxes that no list in force names"`
+	Differences []string `json:"differences,omitempty" doc:"What the directory says otherwise than lists in force, which was accepted"`
+}
+
+// NewLists says of which mailboxes lists are made.
+type NewLists struct {
+	Agency        string `json:"agency" minLength:"1" maxLength:"63"`
+	Refresh       bool   `json:"refresh,omitempty" doc:"Read the directories first"`
+	AcceptChanges bool   `json:"accept_changes,omitempty" doc:"Where the directory says otherwise than lists in force, take its word; who approves the lists reads it again"`
 }
 
 // CheckedList is what was found of a list.
@@ -134,10 +145,11 @@ func (s *Server) registerLists(api huma.API) {
 	})
 	handle(s, api, huma.Operation{
 		OperationID: "generate-lists", Method: http.MethodPost, Path: listsPath + "/generate", Tags: tags,
-		Summary:     "Make lists of an agency's mailboxes from the directory",
-		Description: "Nothing is stored. Each row has a keyed digest; the files come back by import-list.",
+		Summary: "Make lists of an agency's mailboxes",
+		Description: "What lists in force name is taken from them; mailboxes that none names come from the directory. Where the two contradict each other, nothing is made (409), unless accept_changes is said. " +
+			"Nothing is stored. Each row has a keyed digest; the files come back by import-list.",
 	}, func(ctx context.Context, in *generateCall) (*reply[GeneratedLists], error) {
-		return s.generate(ctx, routing.AgencyID(in.Body.Agency), in.Body.Refresh)
+		return s.generate(ctx, &in.Body)
 	})
 	handle(s, api, huma.Operation{
 		OperationID: "check-list", Method: http.MethodPost, Path: checkListPath, Tags: tags,
@@ -194,10 +206,7 @@ func (s *Server) registerLists(api huma.API) {
 }
 
 type generateCall struct {
-	Body struct {
-		Agency  string `json:"agency" minLength:"1" maxLength:"63"`
-		Refresh bool   `json:"refresh,omitempty" doc:"Read the directories first"`
-	}
+	Body NewLists
 }
 
 func (in *generateCall) scope() []routing.AgencyID {
@@ -236,25 +245,32 @@ func deskProblem(err error) error {
 	return err
 }
 
-func (s *Server) generate(ctx context.Context, id routing.AgencyID, refresh bool) (*reply[GeneratedLists], error) {
+func (s *Server) generate(ctx context.Context, in *NewLists) (*reply[GeneratedLists], error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
+	id := routing.AgencyID(in.Agency)
 	if _, ok := s.Replica.State().Agency(id); !ok {
 		return nil, noAgency(string(id))
 	}
-	d, err := s.desk(ctx, refresh)
+	d, err := s.desk(ctx, in.Refresh)
 	if err != nil {
 		return nil, err
 	}
-	lists, err := d.Generate(id, callerOf(ctx).person)
+	made, err := d.Generate(id, callerOf(ctx).person, in.AcceptChanges)
+	if errors.Is(err, desk.ErrDiffers) {
+		return nil, differs(err, made)
+	}
 	if err != nil {
 		if wrong := deskProblem(err); wrong != err {
 			return nil, wrong
 		}
 		return nil, problem(http.StatusConflict, "correct that in the directory, and read it again: mailcutover directory check", "%s", err)
 	}
-	out := &reply[GeneratedLists]{Body: GeneratedLists{Agency: string(id), Read: d.Status().Source.Facts.At, Lists: []GeneratedList{}}}
-	for _, l := range lists {
+	out := &reply[GeneratedLists]{Body: GeneratedLists{Agency: string(id), Read: d.Status().Source.Facts.At, Lists: []GeneratedList{}, Recorded: made.Recorded, Added: made.Added}}
+	for i := range made.Differences {
+		out.Body.Differences = append(out.Body.Differences, desk.SayDifference(&made.Differences[i]))
+	}
+	for _, l := range made.Lists {
 		var b bytes.Buffer
 		if err := l.Write(&b); err != nil {
 			return nil, err
@@ -262,6 +278,20 @@ func (s *Server) generate(ctx context.Context, id routing.AgencyID, refresh bool
 		out.Body.Lists = append(out.Body.Lists, GeneratedList{ID: l.ID, Rows: len(l.Rows), CSV: b.String()})
 	}
 	return out, nil
+}
+
+// differs is the answer where the directory contradicts the lists in force.
+func differs(err error, made *desk.Generated) error {
+	p := problem(http.StatusConflict, "look at each of them, in the directory and with who knows; what is right there is taken with --accept-changes, and read again by who approves the lists", "%s", err)
+	const most = 1000
+	for i := range made.Differences {
+		if i == most {
+			p.Errors = append(p.Errors, Detail{Message: fmt.Sprintf("and %d more", len(made.Differences)-most)})
+			break
+		}
+		p.Errors = append(p.Errors, Detail{Where: string(made.Differences[i].Change), Message: desk.SayDifference(&made.Differences[i])})
+	}
+	return p
 }
 
 // fileName is a file's name without its folders.
@@ -457,8 +487,8 @@ func (c *Client) List(ctx context.Context, id string) (BatchList, error) {
 }
 
 // Generate makes lists of an agency's mailboxes.
-func (c *Client) Generate(ctx context.Context, agency string, refresh bool) (GeneratedLists, error) {
-	return post[GeneratedLists](ctx, c, listsPath+"/generate", map[string]any{"agency": agency, "refresh": refresh})
+func (c *Client) Generate(ctx context.Context, of NewLists) (GeneratedLists, error) {
+	return post[GeneratedLists](ctx, c, listsPath+"/generate", of)
 }
 
 // ListFile is a list to be sent to a node.

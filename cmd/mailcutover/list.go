@@ -26,13 +26,13 @@ func newListCommand(c *connection) *cobra.Command {
 }
 
 func newListGenerate(c *connection) *cobra.Command {
-	var agency, dir string
-	var refresh bool
+	var of admin.NewLists
+	var dir string
 	cmd := c.command(&cobra.Command{
-		Use: "generate --agency AGENCY", Short: "Make lists of an agency's mailboxes from the directory, as CSV files", Args: cobra.NoArgs,
-		Long: "Make lists of an agency's mailboxes from the directory's last reading, as CSV files. Each row\nhas a keyed digest, so that a cell which is changed shows. No file is overwritten.",
+		Use: "generate --agency AGENCY", Short: "Make lists of an agency's mailboxes, as CSV files", Args: cobra.NoArgs,
+		Long: "Make lists of an agency's mailboxes, as CSV files: what lists in force name is taken from them,\nthe others from the directory's last reading. Where the two contradict each other, nothing is made\nand each row is named. Each row has a keyed digest, so that a cell which is changed shows. No file\nis overwritten.",
 	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error {
-		made, err := client.Generate(cmd.Context(), agency, refresh)
+		made, err := client.Generate(cmd.Context(), of)
 		if err != nil {
 			return err
 		}
@@ -49,15 +49,19 @@ func newListGenerate(c *connection) *cobra.Command {
 		}
 		return c.show(cmd, made, func(w io.Writer) {
 			table(w, []string{"FILE", "MAILBOXES"}, rows)
-			fmt.Fprintf(w, "directory read at %s; nothing was stored\n", local(&made.Read))
+			fmt.Fprintf(w, "%d mailboxes as lists in force have them, %d from the directory, read at %s; nothing was stored\n", made.Recorded, made.Added, local(&made.Read))
+			for _, d := range made.Differences {
+				fmt.Fprintf(w, "changed: %s\n", printable(d))
+			}
 			if len(rows) > 0 {
-				fmt.Fprintf(w, "next: mailcutover list import %s --agency %s --reason ...\n", quoted(rows[0][0]), agency)
+				fmt.Fprintf(w, "next: mailcutover list import %s --agency %s --reason ...\n", quoted(rows[0][0]), of.Agency)
 			}
 		})
 	})
-	cmd.Flags().StringVar(&agency, "agency", "", "the agency (required)")
+	cmd.Flags().StringVar(&of.Agency, "agency", "", "the agency (required)")
 	cmd.Flags().StringVar(&dir, "out", ".", "directory for the files")
-	cmd.Flags().BoolVar(&refresh, "refresh", false, "read the directories first")
+	cmd.Flags().BoolVar(&of.Refresh, "refresh", false, "read the directories first")
+	cmd.Flags().BoolVar(&of.AcceptChanges, "accept-changes", false, "where the directory says otherwise than lists in force, take its word")
 	require(cmd, "agency")
 	return cmd
 }

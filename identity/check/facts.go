@@ -2,10 +2,10 @@ package check
 
 import (
 	"iter"
-	"strings"
 	"time"
 
 	"mailcutover/identity/directory"
+	"mailcutover/identity/list"
 	"mailcutover/routing"
 )
 
@@ -66,14 +66,8 @@ func (f *Facts) name(name string, n int32) {
 	f.names[name] = n
 }
 
-// account is the key of an account: its name without a domain, folded, and apart from
-// addresses.
-func account(name string) string {
-	if i := strings.LastIndexByte(name, '\\'); i >= 0 {
-		name = name[i+1:]
-	}
-	return string(accountMark) + strings.ToLower(name)
-}
+// account is the key of an account, apart from addresses.
+func account(name string) string { return string(accountMark) + list.AccountKey(name) }
 
 // accountMark is the first byte of an account's key, which no address has.
 const accountMark = '\x00'

@@ -13,23 +13,6 @@ import (
 	"mailcutover/routing"
 )
 
-// Generate makes lists of all mailboxes that the directory counts to an agency.
-func (d *Desk) Generate(id routing.AgencyID, by string) ([]*list.List, error) {
-	source, _, err := d.fresh()
-	if err == nil {
-		err = d.modelled(id)
-	}
-	if err != nil {
-		return nil, err
-	}
-	first := 1
-	entries, _ := register.Lists(d.o.State(), id) // one that can't be read still has its id
-	for _, e := range entries {
-		first = max(first, e.List.Number+1)
-	}
-	return list.Generate(list.Order{Agency: id, First: first, Size: d.o.ListRows, By: by, Made: d.now().UTC(), Key: d.o.Key}, source.Objects(id))
-}
-
 // Checked is a file, read and compared with everything.
 type Checked struct {
 	List     *list.List     // nil if the file is no table; not to be used unless Clean

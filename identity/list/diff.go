@@ -10,10 +10,12 @@ import (
 // Difference is one thing that two lists say differently.
 type Difference struct {
 	Change  Change            `json:"change"`
-	Address routing.Address   `json:"address"`         // in the second list, or in the first if it is gone
-	ID      routing.MailboxID `json:"id"`              // the same
-	Was     routing.Address   `json:"was,omitempty"`   // of the id in the first list, for Readdressed
-	WasID   routing.MailboxID `json:"was_id,omitzero"` // of the address in the first list, for Repaired
+	Address routing.Address   `json:"address"`           // in the second list, or in the first if it is gone
+	ID      routing.MailboxID `json:"id"`                // the same
+	Was     routing.Address   `json:"was,omitempty"`     // of the id in the first list, for Readdressed
+	WasID   routing.MailboxID `json:"was_id,omitzero"`   // of the address in the first list, for Repaired
+	Account string            `json:"account,omitempty"` // of the id in the first list, for Renamed
+	From    routing.AgencyID  `json:"from,omitempty"`    // in the first list, for Moved
 }
 
 // Change is what became of a row.
@@ -25,6 +27,7 @@ const (
 	Readdressed Change = "readdressed" // the id has another address, that nobody had
 	Repaired    Change = "repaired"    // the address was another id's: mail goes to somebody else
 	Moved       Change = "moved"       // the same pair in another agency
+	Renamed     Change = "renamed"     // the same pair with another account
 )
 
 // Diff says what b says otherwise than a, by address.
@@ -46,7 +49,7 @@ func Diff(a, b *List) []Difference {
 		case had != nil && had.ID == r.ID && had.Agency == r.Agency:
 			continue
 		case had != nil && had.ID == r.ID:
-			d.Change = Moved
+			d.Change, d.From = Moved, had.Agency
 		case had != nil:
 			d.Change, d.WasID = Repaired, had.ID
 			if was != nil {

@@ -25,18 +25,10 @@ type Order struct {
 	Key    Key
 }
 
-// Generate makes lists of an agency's mailboxes, in the order of their addresses, so that the
-// same mailboxes make the same rows again. The objects are those that the directory counts to
-// the agency; what is no mailbox is left out. The error names each object without an id or
-// an address: a list that is quietly without it would be called complete.
-func Generate(o Order, objects []*directory.Object) ([]*List, error) {
-	size := o.Size
-	if size == 0 {
-		size = DefaultRows
-	}
-	if size < 1 || size > MaxRows {
-		return nil, fmt.Errorf("generate lists of %s: %d rows a list: want 1 to %d", o.Agency, o.Size, MaxRows)
-	}
+// Rows makes a row of each mailbox among the objects that the directory counts to an agency;
+// what is no mailbox is left out. The error names each object without an id or an address: a
+// list that is quietly without it would be called complete.
+func Rows(agency routing.AgencyID, objects []*directory.Object) ([]Row, error) {
 	rows := make([]Row, 0, len(objects))
 	var bad Problems
 	for _, object := range objects {
@@ -47,11 +39,34 @@ func Generate(o Order, objects []*directory.Object) ([]*List, error) {
 			bad.add(0, "%s has no directory id, or no address that can be one", object.DN)
 			continue
 		}
-		rows = append(rows, Row{Address: object.Primary(), ID: object.ID, Agency: o.Agency})
+		rows = append(rows, Row{Address: object.Primary(), ID: object.ID, Agency: agency})
 	}
 	if err := bad.err(); err != nil {
-		return nil, fmt.Errorf("generate lists of %s: %w", o.Agency, err)
+		return nil, fmt.Errorf("generate lists of %s: %w", agency, err)
 	}
+	return rows, nil
+}
+
+// Generate makes lists of the mailboxes among an agency's objects, as [Rows] and [Make] do.
+func Generate(o Order, objects []*directory.Object) ([]*List, error) {
+	rows, err := Rows(o.Agency, objects)
+	if err != nil {
+		return nil, err
+	}
+	return Make(o, rows)
+}
+
+// Make makes lists of rows, in the order of their addresses, so that the same mailboxes make the
+// same rows again.
+func Make(o Order, rows []Row) ([]*List, error) {
+	size := o.Size
+	if size == 0 {
+		size = DefaultRows
+	}
+	if size < 1 || size > MaxRows {
+		return nil, fmt.Errorf("generate lists of %s: %d rows a list: want 1 to %d", o.Agency, o.Size, MaxRows)
+	}
+	rows = slices.Clone(rows)
 	slices.SortFunc(rows, func(a, b Row) int { return strings.Compare(string(a.Address), string(b.Address)) })
 	var lists []*List
 	for part := range slices.Chunk(rows, size) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"strings"
 	"time"
 
 	"mailcutover/routing"
@@ -34,6 +35,15 @@ type List struct {
 // Headers are the names of the columns as a file has them, for people who look into it; empty
 // where there is no such column.
 type Headers struct{ Address, Account, ID, Agency string }
+
+// AccountKey returns the form of an account in which two are compared: its name without a domain,
+// folded.
+func AccountKey(name string) string {
+	if i := strings.LastIndexByte(name, '\\'); i >= 0 {
+		name = name[i+1:]
+	}
+	return strings.ToLower(name)
+}
 
 // Row says that an address is a mailbox's.
 type Row struct {

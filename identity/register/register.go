@@ -156,6 +156,30 @@ func Ended(s *routing.State, id string, operation routing.OperationID, inForce b
 	return e.Documents(s)
 }
 
+// InForce returns the rows that lists in force have, one for each mailbox: that of the newest
+// list which names it. entries are in the order of [Lists]; a mailbox that lists of two agencies
+// name is the agency's whose list is newer.
+func InForce(entries []Entry) []list.Row {
+	active := make([]*Entry, 0, len(entries))
+	for i := range entries {
+		if entries[i].Standing == Active {
+			active = append(active, &entries[i])
+		}
+	}
+	slices.SortStableFunc(active, func(a, b *Entry) int { return b.List.Made.Compare(a.List.Made) })
+	named := make(map[routing.MailboxID]bool)
+	var out []list.Row
+	for _, e := range active {
+		for _, row := range e.List.Rows {
+			if !named[row.ID] {
+				named[row.ID] = true
+				out = append(out, row)
+			}
+		}
+	}
+	return out
+}
+
 // Superseded reports whether newer lists in force name every mailbox of an entry that is in
 // force itself. entries are the agency's, the newest first.
 func Superseded(entries []Entry, e *Entry) bool {

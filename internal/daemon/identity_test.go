@@ -191,7 +191,7 @@ func TestListsToCutover(t *testing.T) {
 		b.problem(err, http.StatusForbidden, "only in a lab")
 	}
 
-	made, err := who.planner.Generate(ctx, "health", false)
+	made, err := who.planner.Generate(ctx, admin.NewLists{Agency: "health"})
 	if err != nil || len(made.Lists) != 2 || made.Lists[0].Rows+made.Lists[1].Rows != mailboxes {
 		t.Fatalf("%+v, %v", made, err)
 	}
@@ -273,6 +273,22 @@ func TestListsToCutover(t *testing.T) {
 		t.Errorf("%+v, %v", d, err)
 	}
 	b.until("the alarm of the drift", func() bool { return b.alarm("drift/health") != "" })
+	// The next phase takes what was approved, and no other word for it before somebody has accepted it.
+	_, err = who.planner.Generate(ctx, admin.NewLists{Agency: "health"})
+	b.problem(err, http.StatusConflict, "readdressed: other@health.example: a list in force has the mailbox "+mailboxID(5).String()+" with p0005@health.example, which the directory doesn't give it")
+	again, err := who.planner.Generate(ctx, admin.NewLists{Agency: "health", AcceptChanges: true})
+	if err != nil || len(again.Lists) != 2 || again.Recorded != mailboxes || again.Added != 0 || len(again.Differences) != 1 {
+		t.Fatalf("%+v, %v", again, err)
+	}
+	for _, l := range again.Lists {
+		if !strings.Contains(l.CSV, "other@health.example") {
+			continue
+		}
+		p, err := who.planner.ImportList(ctx, admin.ListFile{Agency: "health", Name: l.ID, Content: []byte(l.CSV)}, "wave 2")
+		if err != nil || !strings.Contains(p.Text, "0 mailboxes are new, 1 have another address") || !strings.Contains(p.Text, "readdressed: other@health.example") {
+			t.Errorf("%+v, %v", p, err)
+		}
+	}
 	// A list in force counts no more once it is withdrawn.
 	if l, err := who.planner.WithdrawList(ctx, lists.Lists[0].ID, "wrong wave"); err != nil || l.Standing != "withdrawn" {
 		t.Errorf("%+v, %v", l, err)
@@ -330,7 +346,7 @@ func TestDirectoryAtWork(t *testing.T) {
 	}
 	activateAll := func() {
 		t.Helper()
-		made, err := who.planner.Generate(ctx, "health", false)
+		made, err := who.planner.Generate(ctx, admin.NewLists{Agency: "health"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -454,7 +470,7 @@ func TestRetire(t *testing.T) {
 	if _, err := who.operator.Directories(ctx, true); err != nil {
 		t.Fatal(err)
 	}
-	made, err := who.planner.Generate(ctx, "health", false)
+	made, err := who.planner.Generate(ctx, admin.NewLists{Agency: "health"})
 	if err != nil || len(made.Lists) != 1 {
 		t.Fatalf("%+v, %v", made, err)
 	}
@@ -517,7 +533,7 @@ func TestReloadDirectories(t *testing.T) {
 	}
 	lists := func(want int) {
 		t.Helper()
-		made, err := who.planner.Generate(ctx, "health", true)
+		made, err := who.planner.Generate(ctx, admin.NewLists{Agency: "health", Refresh: true})
 		if err != nil || len(made.Lists) != want {
 			t.Fatalf("%d lists, %v; want %d", len(made.Lists), err, want)
 		}
@@ -538,7 +554,7 @@ func TestReloadDirectories(t *testing.T) {
 		t.Errorf("no alarm: %+v", b.alarms.List())
 	}
 	reload(func(s string) string { return s[:strings.Index(s, "identity:")] })
-	_, err := who.planner.Generate(ctx, "health", false)
+	_, err := who.planner.Generate(ctx, admin.NewLists{Agency: "health"})
 	b.problem(err, http.StatusConflict, "no directories are configured")
 	if text := b.alarm("directory-unread"); text != "" {
 		t.Errorf("alarm of a directory that isn't configured any more: %s", text)

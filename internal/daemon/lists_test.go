@@ -36,7 +36,7 @@ func TestListThatChangesAnswers(t *testing.T) {
 	b.agency(who, "health")
 	generate := func() admin.ListFile {
 		t.Helper()
-		made, err := who.planner.Generate(ctx, "health", true)
+		made, err := who.planner.Generate(ctx, admin.NewLists{Agency: "health", Refresh: true})
 		if err != nil || len(made.Lists) != 1 {
 			t.Fatalf("%+v, %v", made, err)
 		}
