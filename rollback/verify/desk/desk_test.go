@@ -160,6 +160,7 @@ func (a *alarms) keys() []string {
 // bench is a desk, and what it works with.
 type bench struct {
 	*testing.T
+	mu             sync.Mutex // of what tests change: set, cutover, locked
 	shelf          *shelf
 	source, target *box
 	alarms         *alarms
@@ -228,12 +229,22 @@ func (b *bench) rotate() {
 func (b *bench) start(node routing.NodeID) {
 	b.Helper()
 	d, err := desk.New(desk.Options{
-		Node: node, Table: b.shelf, Replica: b.shelf, Dir: b.dir, Alarms: b.alarms, Settings: func() desk.Settings { return b.set },
-		Cutover: func(*routing.State, routing.AgencyID) routing.OperationID { return b.cutover },
+		Node: node, Table: b.shelf, Replica: b.shelf, Dir: b.dir, Alarms: b.alarms, Settings: func() desk.Settings {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return b.set
+		},
+		Cutover: func(*routing.State, routing.AgencyID) routing.OperationID {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return b.cutover
+		},
 		Before: func(context.Context, routing.AgencyID) desk.Before {
 			return desk.Before{Operation: b.cutover, Since: old.AddDate(1, 0, 0)}
 		},
 		Lock: func(_ context.Context, _ routing.AgencyID, reason string) error {
+			b.mu.Lock()
+			defer b.mu.Unlock()
 			b.locked = append(b.locked, reason)
 			return nil
 		},
@@ -252,6 +263,15 @@ func (b *bench) start(node routing.NodeID) {
 		cancel()
 		<-done
 	}
+}
+
+// change changes what the desk reads.
+func (b *bench) change(f func()) {
+	for _, l := range []*sync.Mutex{&b.mu, &b.source.mu, &b.target.mu, &b.shelf.mu} {
+		l.Lock()
+		defer l.Unlock()
+	}
+	f()
 }
 
 func (b *bench) record() desk.Record {
@@ -300,7 +320,7 @@ func TestFromTheCutoverToTheLastFinding(t *testing.T) {
 		if r := b.record(); r.Last != nil || r.Running != nil {
 			t.Fatalf("compared without a cutover: %+v", r)
 		}
-		b.cutover = "op1"
+		b.change(func() { b.cutover = "op1" })
 		b.wait(time.Minute)
 		r := b.record()
 		if r.Last == nil || r.Last.Cause != desk.Widened || r.Last.Mode != desk.Full || r.Full == nil || r.Last.Compared != mailboxes || r.Running != nil || r.Last.Operation != "op1" {
@@ -365,9 +385,9 @@ func TestFromTheCutoverToTheLastFinding(t *testing.T) {
 		if keys, open := b.alarms.keys(), b.desk.Open("health"); len(keys)+len(open) != 0 {
 			t.Errorf("alarms %v, open %v", keys, open)
 		}
-		b.wait(2 * time.Hour)
+		b.wait(65 * time.Minute)
 		if open := b.desk.Open("health"); len(open) != 1 || !strings.Contains(open[0], "longer ago") {
-			t.Errorf("after two hours: %v", open)
+			t.Errorf("after an hour: %v", open)
 		}
 	})
 }
@@ -388,7 +408,9 @@ func TestDismissed(t *testing.T) {
 		give := func(n int) { // messages of the second mailbox to the first
 			b.right()
 			me := string(address(0))
-			b.target.messages[me] = append(b.target.messages[me], b.source.messages[string(address(1))][:n]...)
+			b.change(func() {
+				b.target.messages[me] = append(b.target.messages[me], b.source.messages[string(address(1))][:n]...)
+			})
 		}
 		give(6)
 		full()
@@ -403,7 +425,10 @@ func TestDismissed(t *testing.T) {
 		if keys, open := b.alarms.keys(), b.desk.Open("health"); len(keys)+len(open) != 0 {
 			t.Errorf("alarms %v, open %v", keys, open)
 		}
-		b.source.messages[string(address(1))] = append(b.source.messages[string(address(1))], 150, 151, 152, 153, 154, 155, 156, 157)
+		b.change(func() {
+			her := string(address(1))
+			b.source.messages[her] = append(b.source.messages[her], 150, 151, 152, 153, 154, 155, 156, 157)
+		})
 		give(18)
 		full()
 		b.states(map[desk.State]int{desk.Found: 1})
@@ -458,19 +483,18 @@ func TestWhatFailsIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.source.fail = mailstore.ErrUnavailable
-		b.cutover = "op1"
+		b.change(func() { b.cutover = "op1" })
 		b.start("one")
 		defer func() { b.stop() }()
 		b.wait(time.Minute)
 		if tr := b.record().Trouble; tr == nil || tr.Tries != 1 || len(b.alarms.keys()) != 0 {
 			t.Fatalf("after the first time: %+v", tr)
 		}
-		b.wait(time.Hour)
+		b.wait(30 * time.Minute)
 		if tr := b.record().Trouble; tr == nil || tr.Tries != 5 || !slices.Equal(b.alarms.keys(), []string{"verify-failed/health"}) {
-			t.Fatalf("after an hour: %+v, alarms %v", tr, b.alarms.keys())
+			t.Fatalf("after half an hour: %+v, alarms %v", tr, b.alarms.keys())
 		}
-		b.source.fail = nil
-		b.shelf.fail = table.ErrUnavailable
+		b.change(func() { b.source.fail, b.shelf.fail = nil, table.ErrUnavailable })
 		if _, err := b.desk.Begin(t.Context(), desk.Order{Agencies: []routing.AgencyID{"health"}, Mode: desk.Sample, Who: "Anna Berg", Reason: "x"}); err != nil {
 			t.Fatal(err)
 		}
@@ -478,10 +502,10 @@ func TestWhatFailsIsTriedAgain(t *testing.T) {
 		if r := b.record(); r.Trouble != nil || r.Last == nil || r.Last.Compared != 3 || len(b.alarms.keys()) != 0 {
 			t.Errorf("at last: %+v, alarms %v", r.Last, b.alarms.keys())
 		}
-		b.set.Every = 3 * time.Hour
-		b.wait(4 * time.Hour)
+		b.change(func() { b.set.Every = time.Hour })
+		b.wait(65 * time.Minute)
 		if r := b.record(); r.Last.Cause != desk.BySchedule {
-			t.Errorf("hours later: %+v", r.Last)
+			t.Errorf("an hour later: %+v", r.Last)
 		}
 	})
 }
