@@ -143,7 +143,9 @@ func (w *world) live(made []*mailboxes.Mailbox, late, delivered int) *day {
 }
 
 // copied is how many of a folder's messages the mover had copied before the watermark.
-func (w *world) copied(messages []mailboxes.Message, late int) int { return len(messages) - min(0, late) }
+func (w *world) copied(messages []mailboxes.Message, late int) int {
+	return len(messages) - min(0, late)
+}
 
 // dotted is a folder's name on the target.
 func dotted(name string) string {
@@ -190,11 +192,10 @@ func (d *day) told(i int, r recall.Result) error {
 // A rollback after a day on the target: every message, flag and date is on the source, what
 // was moved is moved, nothing is there twice, and a second run adds nothing.
 func TestRollback(t *testing.T) {
-	mailboxesN, messages, late := 20, 100, 30
-	w := newWorld(t, mailboxesN)
-	made := w.seed(messages, late)
-	w.mark()
-	d := w.live(made, late, 20)
+	// The campaign has 200 mailboxes with 2,000 messages each.
+	n, messages, late := number(t, "RECALL_MAILBOXES", 20), number(t, "RECALL_MESSAGES", 100), number(t, "RECALL_LATE", 30)
+	w := newWorld(t, n)
+	d := w.live(w.seedAndMark(messages, late), late, messages/5)
 	e := w.engine(w.journals())
 	for range 2 {
 		w.parallel(func(i int, row routing.Row) error {
