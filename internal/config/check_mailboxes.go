@@ -27,6 +27,7 @@ func (c *checker) mailboxes() {
 		}
 	}
 	c.recall()
+	c.comparing()
 }
 
 func (c *checker) mailboxHosts(key string, p *Platform) {

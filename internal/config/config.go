@@ -37,6 +37,7 @@ type Config struct {
 	Ledger     Ledger     `config:"ledger" restart:"yes"`
 	Retained   Retained   `config:"retained" restart:"yes"`
 	Recall     Recall     `config:"recall"`
+	Verify     Comparing  `config:"verify"`
 	Encryption Encryption `config:"encryption" restart:"yes"`
 	Operations Operations `config:"operations"`
 	Identity   Identity   `config:"identity"`

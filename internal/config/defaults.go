@@ -31,6 +31,7 @@ func Default() *Config {
 		Ledger:     Ledger{MaxAge: 90 * 24 * time.Hour, Bytes: 20 << 30},
 		Retained:   defaultRetained(),
 		Recall:     defaultRecall(),
+		Verify:     defaultComparing(),
 		Operations: Operations{MoverExpected: time.Hour, CanaryWait: DefaultCanaryWait},
 		Identity:   defaultIdentity(),
 		Admin:      Admin{Address: "127.0.0.1:8025"},
