@@ -498,7 +498,7 @@ func (c *Cluster) End(t peers.TB) *Verdict {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	r := &Record{Agencies: c.agencies, Switches: c.switches, Doubts: make(map[mail.TransactionID]int), Routes: make(map[Route]bool)}
+	r := &Record{Agencies: c.agencies, Switches: c.switches, Doubts: make(map[mail.TransactionID]int), Waited: make(map[mail.TransactionID]bool), Routes: make(map[Route]bool)}
 	r.Lifetime = c.o.Limit
 	for _, l := range c.clients {
 		l.Stop()

@@ -207,6 +207,9 @@ func (n *Node) readLedger(ctx context.Context, r *Record) error {
 			return err
 		}
 		for i := range rec.Recipients {
+			if rec.Local && rec.Answer(i).Text == spool.StateWaiting.String() {
+				r.Waited[rec.Transaction] = true
+			}
 			if rec.Local && rec.Answer(i).Result != ledger.ResultNotAcknowledged {
 				continue // nothing went to a platform
 			}

@@ -22,6 +22,10 @@ type Record struct {
 	// transaction, and how many recipients each has.
 	Doubts map[mail.TransactionID]int
 
+	// Waited are the messages that went into a spool since a platform couldn't take them: others
+	// may overtake them, unlike those that are held.
+	Waited map[mail.TransactionID]bool
+
 	// Routes are the platforms that the nodes' ledgers name for an agency at an epoch.
 	Routes map[Route]bool
 
@@ -308,7 +312,8 @@ func (r *Record) checkCopies(v *Verdict, m *message) {
 }
 
 // checkOrder holds what one node took for one mailbox to the order in which it did. Where
-// a dot got no answer its sender went on without knowing, so that message proves nothing.
+// a dot got no answer its sender went on without knowing, so that message proves nothing; nor
+// does one that waited for its platform.
 func (r *Record) checkOrder(v *Verdict, arrived []Arrival, all map[int]*message) {
 	type line struct {
 		node int
@@ -317,7 +322,7 @@ func (r *Record) checkOrder(v *Verdict, arrived []Arrival, all map[int]*message)
 	last := make(map[line]*Sent)
 	for _, a := range arrived {
 		m := all[a.ID]
-		if m == nil || m.sent.Rcpt != a.Rcpt || m.sent.open() > 0 {
+		if m == nil || m.sent.Rcpt != a.Rcpt || m.sent.open() > 0 || r.Waited[a.Transaction] {
 			continue
 		}
 		taken, ok := m.sent.taken()
@@ -327,7 +332,7 @@ func (r *Record) checkOrder(v *Verdict, arrived []Arrival, all map[int]*message)
 		l := line{m.sent.Node, a.Rcpt}
 		if before := last[l]; before != nil && before.ID != a.ID {
 			if t, _ := before.taken(); taken.Ended.Before(t.Began) {
-				v.Disorder = append(v.Disorder, fmt.Sprintf("%s got %d after %d, which node %d took later", a.Rcpt, a.ID, before.ID, m.sent.Node))
+				v.Disorder = append(v.Disorder, fmt.Sprintf("%s got %d (%s) at %s, after %d, which node %d took later", a.Rcpt, a.ID, a.Transaction, stamp(a.At), before.ID, m.sent.Node))
 				continue
 			}
 		}
@@ -353,8 +358,8 @@ func (r *Record) checkOthers(v *Verdict) {
 				v.Slow++
 				continue
 			}
-			if strings.HasPrefix(t.Answer, "451 4.4.2 ") && r.Lifetime > 0 && t.Ended.Sub(t.Began) > r.Lifetime*3/4 {
-				v.Slow++ // on a busy machine: the platform ended the connection since it was old
+			if strings.HasPrefix(t.Answer, "451 4.4.2 ") && r.old(t.Began, t.Ended) {
+				v.Slow++
 				continue
 			}
 			v.Disturbed = append(v.Disturbed, fmt.Sprintf("message %d for %s at node %d: %s at %s after %s", s.ID, s.Rcpt, s.Node, cmp.Or(t.Answer, "no answer"), stamp(t.Ended), t.Ended.Sub(t.Began)))

@@ -126,8 +126,12 @@ func TestCheck(t *testing.T) {
 			slow := Try{Began: at(11), Ended: at(11), Answer: "451 4.4.3 Routing table unavailable"}
 			r.Sent[5].Tries = append([]Try{slow}, r.Sent[5].Tries...)
 		}},
+		{"out of order, and the first one had to wait for its platform", func(r *Record) {
+			r.Arrived[5].At, r.Arrived[6].At = at(16), at(15)
+			r.Waited = map[mail.TransactionID]bool{r.Arrived[5].Transaction: true}
+		}},
 		{"another agency's session that the platform ends, since it is old", func(r *Record) {
-			r.Sessions[2].Opened, r.Sessions[2].Began, r.Sessions[2].By = at(12.5), at(12.5), ""
+			r.Sessions[2].Began, r.Sessions[2].By = at(12.5), ""
 		}},
 		{"another agency's session that ends with its node", func(r *Record) {
 			r.Sessions[2].By, r.Faults = "", []Fault{{Node: 0, From: at(15.5), To: at(17)}}

@@ -56,7 +56,7 @@ func (r *Record) checkSessions(v *Verdict) {
 			v.Refused = append(v.Refused, fmt.Sprintf("login of %s at node %d: %s", s.Login, s.Node, s.Answer))
 			continue
 		}
-		undisturbed := s.Platform != "" && (s.By == "client" || s.Ended.Sub(s.Opened) > r.Lifetime*3/4)
+		undisturbed := s.Platform != "" && (s.By == "client" || r.old(s.Began, s.Ended))
 		if moved[id] || undisturbed || s.Ended.IsZero() || r.faulty(s.Node, id, Try{Began: s.Began, Ended: s.Ended}) {
 			continue
 		}
@@ -96,7 +96,7 @@ func (r *Record) checkSubmissions(v *Verdict) {
 			if moved[id] || strings.HasPrefix(t.Answer, "250") || r.faulty(s.Node, id, t) {
 				continue
 			}
-			if agency.Armed && strings.HasPrefix(t.Answer, "4") {
+			if agency.Armed && strings.HasPrefix(t.Answer, "4") || r.old(t.Began, t.Ended) && (t.Answer == "" || strings.HasPrefix(t.Answer, "421")) {
 				v.Slow++
 				continue
 			}
@@ -112,6 +112,10 @@ func (r *Record) checkSubmissions(v *Verdict) {
 		}
 	}
 }
+
+// old reports whether something took so long that the platform may have ended its connection
+// for its age, as happens on a busy machine.
+func (r *Record) old(began, ended time.Time) bool { return ended.Sub(began) > r.Lifetime*3/4 }
 
 // moved are the agencies that somebody wanted to switch.
 func (r *Record) moved() map[string]bool {
