@@ -61,7 +61,7 @@ func kinds() []*kind {
 			content: aboutOperation, now: sameOperation, use: useWithout, refusal: operationRefused,
 		},
 		agencyKind("unlock", "end a lock: mail and logins go to the agency's platform again", "mailcutover agency lock", routing.Agency.Unlock, Control.Unlock),
-		agencyKind("finalise", "end the way back of an agency that is on its target platform", "", routing.Agency.Finalise, Control.Finalise),
+		finaliseKind(),
 		dropKind(),
 		nodeKind("evict", "take a node that is gone out of the table: no operation waits for it, and it gets no lease", useEvict),
 		nodeKind("attest", "take two people's word that a node's process is powered off or cut off from the platforms: operations go on without it", useAttest),

@@ -13,6 +13,7 @@ import (
 	"mailcutover/audit"
 	"mailcutover/rollback/control"
 	"mailcutover/rollback/operation"
+	"mailcutover/rollback/recall/desk"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
 )
@@ -116,6 +117,13 @@ var knownErrors = []struct {
 	{approval.ErrVoid, http.StatusConflict, "look at the agency, and propose it again"},
 	{approval.ErrEnded, http.StatusConflict, "see mailcutover operation show; propose it again if it is still wanted"},
 	{approval.ErrUnreadable, http.StatusConflict, "it was made by another version of the program: use that one, or propose it again"},
+	{errReturning, http.StatusConflict, "see mailcutover recall list and mailcutover verify findings"},
+	{desk.ErrNoRun, http.StatusNotFound, "see mailcutover recall list"},
+	{desk.ErrOpen, http.StatusConflict, "see mailcutover recall status"},
+	{desk.ErrNotOpen, http.StatusConflict, "see mailcutover recall status"},
+	{desk.ErrNotOver, http.StatusConflict, "see mailcutover recall status"},
+	{desk.ErrNode, http.StatusConflict, "see mailcutover recall status"},
+	{desk.ErrMailboxes, http.StatusConflict, "set platforms.mailboxes for both platforms: docs/operations/recall.md"},
 	{routing.ErrUnconfirmed, http.StatusConflict, "a second person looks at it, and says: mailcutover emergency confirm"},
 	{routing.ErrNotArmed, http.StatusConflict, "arm it first: mailcutover agency arm"},
 	{routing.ErrOperationOpen, http.StatusConflict, "wait for it: mailcutover operation watch"},

@@ -54,6 +54,7 @@ func (s *Server) register() {
 	s.registerTrace(api)
 	s.registerSessions(api)
 	s.registerRouteLogin(api)
+	s.registerRecall(api)
 
 	delete(config.Components.Schemas.Map(), "ErrorModel") // huma's own, which unify replaces
 	delete(config.Components.Schemas.Map(), "ErrorDetail")

@@ -80,6 +80,9 @@ var rights = map[string]right{
 	"propose": mayPropose, "withdraw-proposal": mayPropose, "start-proposal": mayPropose,
 	"approve-proposal": mayApprove, "confirm-emergency": mayApprove,
 
+	"list-recalls": mayRead, "show-recall": mayRead, "show-share": mayRead, "list-deliveries": mayRead, "fetch-watermarks": mayRead,
+	"plan-recall": mayCheck, "begin-recall": mayOperate, "end-recall": mayOperate, "accept-recall": mayOperate, "copy-recall": mayOperate, "take-over-recall": mayOperate,
+
 	"lift-freeze": mayLift,
 
 	"reload-config": mayAdminister, "adopt-spool": mayAdminister, "drain-node": mayAdminister,

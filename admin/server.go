@@ -14,6 +14,7 @@ import (
 	"mailcutover/internal/alarm"
 	"mailcutover/node"
 	"mailcutover/rollback/operation"
+	recalldesk "mailcutover/rollback/recall/desk"
 	"mailcutover/routing"
 	"mailcutover/routing/replica"
 	"mailcutover/routing/table"
@@ -86,6 +87,8 @@ type Options struct {
 	Sessions   LoginSessions                               // nil: no logins go through this node
 	Login      func(name string) (routing.Decision, error) // what a login means, and where it goes; nil: by the table's logins alone
 	Desk       func() *desk.Desk                           // who knows the directories now; nil, or returns nil: none is configured
+	WayBack    func(routing.AgencyID) []string             // why else, besides Recall, an agency's way back can't be ended yet; nil: nothing
+	Recall     *recalldesk.Desk                            // who brings mail over after a switch; nil: nobody
 	Peers      *peer.Group                                 // the other nodes; nil: none is called
 	PeerSecret func() string                               // that the nodes share; nil or empty: no node may call this one
 

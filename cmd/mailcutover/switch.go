@@ -142,13 +142,20 @@ func (p *progress) show(op admin.Operation) {
 		if op.Closed != nil {
 			line += ", closed for " + seconds(op.ClosedFor)
 		}
-		line = printable(string(op.Kind) + " " + op.Agency + ": " + line)
+	}
+	p.line(string(op.Kind) + " " + op.Agency + ": " + line)
+}
+
+// line shows what is new.
+func (p *progress) line(line string) {
+	line = printable(line)
+	if p.live {
 		fmt.Fprintf(p.out, "\r%-*s", p.wide, line)
 		p.wide = max(p.wide, len(line))
 		return
 	}
 	if line != p.last {
-		fmt.Fprintln(p.out, printable(string(op.Kind)+" "+op.Agency+": "+line))
+		fmt.Fprintln(p.out, line)
 		p.last = line
 	}
 }

@@ -40,7 +40,7 @@ type Alarms interface {
 // Nodes asks the other nodes. silent names those that did not answer, and why.
 type Nodes interface {
 	// Deliveries returns what the other nodes' ledgers have.
-	Deliveries(ctx context.Context, q Query) (all []Deliveries, silent []string)
+	Deliveries(ctx context.Context, q Query) (all []Delivered, silent []string)
 	// Watermarks returns the bytes of a set that another node has.
 	Watermarks(ctx context.Context, d routing.Digest) ([]byte, error)
 }

@@ -24,15 +24,15 @@ type Query struct {
 	Since    time.Time // zero: all that the ledgers have
 }
 
-// Deliveries are the transactions that one node delivered, by mailbox.
-type Deliveries struct {
+// Delivered are the transactions that one node delivered, by mailbox.
+type Delivered struct {
 	Node    routing.NodeID                  `json:"node"`
 	By      map[string][]mail.TransactionID `json:"by"`                // directory ids, as AD writes them
 	Damaged int                             `json:"damaged,omitempty"` // segments that couldn't be read
 }
 
 // Count returns how many there are: a message for two mailboxes counts twice.
-func (f *Deliveries) Count() int {
+func (f *Delivered) Count() int {
 	n := 0
 	for _, all := range f.By {
 		n += len(all)
@@ -43,8 +43,8 @@ func (f *Deliveries) Count() int {
 // Deliveries returns what this node's ledger has as delivered: what the platform took,
 // whether or not its sender was told so. What is in doubt is not counted: if it is there, it
 // is found.
-func (d *Desk) Deliveries(ctx context.Context, q Query) (Deliveries, error) {
-	f := Deliveries{Node: d.o.Node, By: make(map[string][]mail.TransactionID)}
+func (d *Desk) Deliveries(ctx context.Context, q Query) (Delivered, error) {
+	f := Delivered{Node: d.o.Node, By: make(map[string][]mail.TransactionID)}
 	for r, err := range d.o.Ledger.Find(ctx, ledger.Query{Agency: q.Agency, Platform: q.Platform, Since: q.Since}) {
 		if ctx.Err() != nil {
 			return f, fmt.Errorf("deliveries of agency %s to %s: %w", q.Agency, q.Platform, ctx.Err())
@@ -87,7 +87,7 @@ func (d *Desk) facts(ctx context.Context, q Query) (*facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := []Deliveries{own}
+	all := []Delivered{own}
 	f := &facts{by: make(map[routing.MailboxID][]mail.TransactionID)}
 	if d.o.Nodes != nil {
 		more, silent := d.o.Nodes.Deliveries(ctx, q)

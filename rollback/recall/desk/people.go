@@ -93,7 +93,7 @@ func (d *Desk) New(s *routing.State, o Order) (Run, []routing.Document, error) {
 	if err := d.readable(&r); err != nil {
 		return fail(err)
 	}
-	r.Nodes = nodes(s)
+	r.Nodes = d.nodes(s)
 	r.ID = freeID(s, r.Agency, routing.OperationID(random()))
 	doc, err := r.document()
 	return r, []routing.Document{doc}, err
@@ -113,11 +113,11 @@ func (d *Desk) readable(r *Run) error {
 	return nil
 }
 
-// nodes are those that share a run which begins now.
-func nodes(s *routing.State) []routing.NodeID {
-	var all []routing.NodeID
+// nodes are those that share a run which begins now; this one is always among them.
+func (d *Desk) nodes(s *routing.State) []routing.NodeID {
+	all := []routing.NodeID{d.o.Node}
 	for _, m := range s.Members() {
-		if !m.Evicted && m.Attested != m.Instance {
+		if !m.Evicted && m.Attested != m.Instance && m.Node != d.o.Node {
 			all = append(all, m.Node)
 		}
 	}

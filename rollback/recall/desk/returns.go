@@ -56,7 +56,7 @@ func (d *Desk) Plan(ctx context.Context, p *operation.Plan) []string {
 		default:
 			say("%s: a recall brings back what reached %s since the cutover of %s: received, sent, drafts, moved", a.ID, a.Losing, since.UTC().Format(time.RFC3339))
 		}
-		d.planFacts(ctx, a, since, len(nodes(s)), say)
+		d.planFacts(ctx, a, since, len(d.nodes(s)), say)
 		if d.o.Copies == nil {
 			say("%s: no copies are retained: if %s is lost, what it had is lost with it", a.ID, a.Losing)
 			continue
@@ -197,7 +197,7 @@ func (d *Desk) Documents(s *routing.State, op *operation.Operation) ([]routing.D
 		} else {
 			r.After = now.Add(operation.DefaultLimit)
 		}
-		r.Nodes, r.ID = nodes(s), freeID(s, id, op.ID)
+		r.Nodes, r.ID = d.nodes(s), freeID(s, id, op.ID)
 		add(r.document())
 	}
 	return docs, errors.Join(errs...)

@@ -1,0 +1,144 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"mailcutover/admin/peer"
+	"mailcutover/rollback/recall/desk"
+	"mailcutover/routing"
+)
+
+const (
+	deliveriesPath = "/v1/recall-deliveries"
+	watermarksPath = "/v1/watermarks/"
+
+	// ledgerPatience is how long another node may read its ledger, and watermarkPatience how
+	// long it may take to send watermarks.
+	ledgerPatience    = time.Minute
+	watermarkPatience = 30 * time.Second
+)
+
+func sharePath(id string) string { return recallsPath + "/" + url.PathEscape(id) + "/share" }
+
+// watermarkBytes is a set of watermarks as it lies on a node's disk.
+type watermarkBytes struct {
+	Digest string `json:"digest"`
+	Bytes  []byte `json:"bytes"`
+}
+
+// registerRecallPeers registers what nodes ask each other for.
+func (s *Server) registerRecallPeers(api huma.API) {
+	tags := []string{"recalls"}
+	handle(s, api, huma.Operation{
+		OperationID: "show-share", Method: http.MethodGet, Path: recallsPath + "/{id}/share", Tags: tags, Summary: "How far this node is with its share of a run",
+	}, func(ctx context.Context, in *struct {
+		ID    string `path:"id" maxLength:"200"`
+		Boxes bool   `query:"mailboxes"`
+	}) (*reply[desk.Share], error) {
+		k, err := s.recallDesk()
+		if err != nil {
+			return nil, err
+		}
+		share, err := k.Share(ctx, desk.ID(in.ID), in.Boxes)
+		if who := callerOf(ctx); err == nil && !who.has(mayOperate) {
+			for i := range share.Boxes {
+				for j := range share.Boxes[i].NotBack {
+					share.Boxes[i].NotBack[j].Folder = "" // users name folders
+				}
+			}
+		}
+		return &reply[desk.Share]{Body: share}, err
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "list-deliveries", Method: http.MethodGet, Path: deliveriesPath, Tags: tags,
+		Summary: "Transactions that this node delivered to a platform for an agency, by mailbox",
+	}, func(ctx context.Context, in *struct {
+		Agency   string    `query:"agency" maxLength:"63" doc:"Required"`
+		Platform string    `query:"platform" maxLength:"63" doc:"Required"`
+		Since    time.Time `query:"since" doc:"Absent: all that the ledger has"`
+	}) (*reply[desk.Delivered], error) {
+		k, err := s.recallDesk()
+		if err != nil {
+			return nil, err
+		}
+		if in.Agency == "" || in.Platform == "" {
+			return nil, problem(http.StatusBadRequest, "", "name an agency and a platform")
+		}
+		f, err := k.Deliveries(ctx, desk.Query{Agency: routing.AgencyID(in.Agency), Platform: routing.PlatformID(in.Platform), Since: in.Since})
+		return &reply[desk.Delivered]{Body: f}, err
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "fetch-watermarks", Method: http.MethodGet, Path: watermarksPath + "{digest}", Tags: tags, Summary: "Watermarks that this node keeps, for another node",
+	}, func(_ context.Context, in *struct {
+		Digest string `path:"digest" maxLength:"64"`
+	}) (*reply[watermarkBytes], error) {
+		k, err := s.recallDesk()
+		if err != nil {
+			return nil, err
+		}
+		d, err := routing.ParseDigest(in.Digest)
+		if err != nil {
+			return nil, err
+		}
+		text, err := k.WatermarkBytes(d)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, notFound("ask another node", "this node has no watermarks %s", in.Digest)
+		}
+		return &reply[watermarkBytes]{Body: watermarkBytes{Digest: in.Digest, Bytes: text}}, err
+	})
+}
+
+// RecallPeers asks the other nodes what a recall needs, on this node's own behalf. It
+// implements desk.Nodes.
+func (s *Server) RecallPeers() desk.Nodes { return recallPeers{s} }
+
+type recallPeers struct{ *Server }
+
+// asNode is the context of calls that no person has made.
+func (s *Server) asNode(ctx context.Context, operation string) context.Context {
+	return context.WithValue(ctx, requestKey{}, &request{
+		id: uuid.NewString(), caller: caller{token: "-", person: "node " + s.Node, roles: []Role{RoleViewer}}, operation: operation,
+	})
+}
+
+// Deliveries implements desk.Nodes.
+func (p recallPeers) Deliveries(ctx context.Context, q desk.Query) (all []desk.Delivered, silent []string) {
+	ctx = p.asNode(ctx, "list-deliveries")
+	v := url.Values{"agency": {string(q.Agency)}, "platform": {string(q.Platform)}}
+	if !q.Since.IsZero() {
+		v.Set("since", q.Since.UTC().Format(time.RFC3339Nano))
+	}
+	missing := elsewhere(ctx, p.Server, p.others(ctx, true), peer.Call{Method: http.MethodGet, Path: deliveriesPath, Query: v, Timeout: ledgerPatience},
+		func(_ string, theirs desk.Delivered) { all = append(all, theirs) })
+	for _, m := range missing {
+		silent = append(silent, fmt.Sprintf("node %s did not answer: %s", m.Node, m.Error))
+	}
+	slices.Sort(silent)
+	return all, silent
+}
+
+// Watermarks implements desk.Nodes.
+func (p recallPeers) Watermarks(ctx context.Context, d routing.Digest) ([]byte, error) {
+	ctx = p.asNode(ctx, "fetch-watermarks")
+	var text []byte
+	var errs []error
+	missing := elsewhere(ctx, p.Server, p.others(ctx, true), peer.Call{Method: http.MethodGet, Path: watermarksPath + d.String(), Timeout: watermarkPatience},
+		func(_ string, theirs watermarkBytes) { text = theirs.Bytes })
+	if text != nil {
+		return text, nil
+	}
+	for _, m := range missing {
+		errs = append(errs, fmt.Errorf("node %s: %s", m.Node, m.Error))
+	}
+	return nil, fmt.Errorf("no node has watermarks %s: %w", d, errors.Join(errs...))
+}
