@@ -118,7 +118,7 @@ type Operation struct {
 	Agencies  []string   `json:"agencies" doc:"That change together"`
 	Person    string     `json:"person"`
 	Reason    string     `json:"reason"`
-	Step      string     `json:"step" enum:"begin,drain,hooks,commit,publish,spread,abort,done,aborted,refused"`
+	Step      string     `json:"step" enum:"watermarks,begin,drain,hooks,commit,publish,spread,canary,abort,done,aborted,refused"`
 	Ended     bool       `json:"ended"`
 	Running   bool       `json:"running" doc:"Under way on this node"`
 	Started   time.Time  `json:"started"`
@@ -137,6 +137,17 @@ type Operation struct {
 	Fenced     []string        `json:"fenced,omitempty" doc:"Nodes that it went on without"`
 	Listed     []string        `json:"listed,omitempty" doc:"Messages that it did not wait for"`
 	Late       []string        `json:"late,omitempty" doc:"Nodes that had not seen the opening when it ended"`
+
+	Canaries []OperationCanary `json:"canaries,omitempty" doc:"What was tried once the agencies were open"`
+}
+
+// OperationCanary is what became of the probe message and the probe login after a switch.
+type OperationCanary struct {
+	Agency string    `json:"agency"`
+	OK     bool      `json:"ok"`
+	Mail   string    `json:"mail,omitempty" doc:"What came of the message, in words"`
+	Login  string    `json:"login,omitempty" doc:"What came of the login, in words"`
+	Ended  time.Time `json:"ended"`
 }
 
 // OperationHook is a hook of an operation, with its receipt.
@@ -172,6 +183,9 @@ func operationView(o operation.Operation, running bool) Operation {
 		v.Hooks = append(v.Hooks, OperationHook{
 			Name: h.Name, Point: string(h.Point), External: h.External, Status: string(h.Status), Attempts: h.Attempts, Receipt: h.Receipt, Error: h.Error, Person: h.Who,
 		})
+	}
+	for _, c := range o.Canaries {
+		v.Canaries = append(v.Canaries, OperationCanary{string(c.Agency), c.OK, c.Mail, c.Login, c.Ended})
 	}
 	for _, n := range o.Nodes {
 		v.Nodes = append(v.Nodes, OperationNode{string(n.Node), string(n.State), n.Text})

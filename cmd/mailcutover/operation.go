@@ -107,4 +107,20 @@ func printOperation(w io.Writer, op admin.Operation) {
 	for _, text := range op.Listed {
 		fmt.Fprintf(w, "not awaited: %s\n", printable(text))
 	}
+	printCanaries(w, op.Canaries)
+}
+
+// printCanaries says what was tried after a switch.
+func printCanaries(w io.Writer, all []admin.OperationCanary) {
+	for _, c := range all {
+		mark := "canary of " + c.Agency
+		if !c.OK {
+			mark += " FAILED"
+		}
+		for _, text := range []string{c.Mail, c.Login} {
+			if text != "" {
+				fmt.Fprintf(w, "%s: %s\n", mark, oneLine(text))
+			}
+		}
+	}
 }

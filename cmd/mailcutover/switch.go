@@ -195,6 +195,7 @@ func (c *connection) ended(cmd *cobra.Command, client *admin.Client, op admin.Op
 	}
 	return c.show(cmd, op, func(w io.Writer) {
 		fmt.Fprintf(w, "%s of agency %s is done: on %s in epoch %s, closed for %s\n", op.Kind, strings.Join(op.Agencies, ", "), a.Platform, a.Epoch, seconds(op.ClosedFor))
+		printCanaries(w, op.Canaries)
 		for _, id := range op.Agencies { // pilot groups that a rollback took along go back each by itself
 			fmt.Fprintf(w, "undo: mailcutover agency %s %s --reason %s\n", back, id, quoted("undo "+op.ID))
 		}

@@ -49,7 +49,7 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 		Limit:  func(id routing.PlatformID) time.Duration { return limits[id] },
 		Logins: d.logins, Puts: func(id routing.AgencyID) bool { _, off := putsOff[id]; return off },
 		Checks: []operation.Checker{listsCheck{d}}, Documents: admin.ListDocuments,
-		Prober: prober{d},
+		Prober: prober{d}, Canaries: canaries{d},
 		Hooks:  &hook.Operations{Find: d.hook, State: d.replica.State, Mover: d.mover},
 	})
 	done := make(chan struct{})

@@ -142,29 +142,3 @@ func (p prober) ProbeLogin(ctx context.Context, id routing.PlatformID) (string, 
 	}
 	return fmt.Sprintf("%s let %s in, opened its INBOX, and doesn't announce UNAUTHENTICATE", host, c.Probe.Login), nil
 }
-
-// Canary implements operation.Prober.
-func (p prober) Canary(agency routing.AgencyID) string {
-	c := p.canary(agency)
-	switch {
-	case c == nil:
-		return ""
-	case c.Login == "":
-		return fmt.Sprintf("a message to %s; no login is tried", c.Address)
-	case c.Address == "":
-		return fmt.Sprintf("a login of %s; no message is sent", c.Login)
-	default:
-		return fmt.Sprintf("a message to %s, and a login of %s", c.Address, c.Login)
-	}
-}
-
-// canary are an agency's settings; nil: it has none.
-func (p prober) canary(agency routing.AgencyID) *config.Canary {
-	cfg := p.d.config.Load()
-	for i := range cfg.Operations.Canaries {
-		if cfg.Operations.Canaries[i].Agency == agency {
-			return &cfg.Operations.Canaries[i]
-		}
-	}
-	return nil
-}

@@ -104,6 +104,7 @@ func (r *Runner) checks(ctx context.Context, p *Plan, d *prepared, errs []error,
 	add("confirm", err, "what is written is on disk and on all replicas that are configured")
 	cancel()
 	all = append(all, r.probes(ctx, p)...)
+	all = append(all, p.withoutCanary()...)
 	all = append(all, wayBack(p, s))
 	for _, c := range r.Checks {
 		all = append(all, c.Check(ctx, p)...)

@@ -268,6 +268,44 @@ func TestUndoFails(t *testing.T) {
 	}
 }
 
+// Every node has the alarm about a hook that wasn't undone, and it goes everywhere, whichever
+// node the hook is undone by.
+func TestEveryNodeKnowsOfAHookThatWasNotUndone(t *testing.T) {
+	t.Parallel()
+	s := newStage(false)
+	s.fails["do forward"], s.fails["undo close-exchange"] = -1, -1
+	for _, h := range s.hooks {
+		h.(*fakeHook).patience = 0
+	}
+	c := hooked(t, 2, s)
+	a, b := c.nodes[0], c.nodes[1]
+	op, err := a.run(Cutover, "police")
+	if err == nil || op.Step != StepAborted {
+		t.Fatalf("%+v, %v", op, err)
+	}
+	key := hookAlarm(op.ID, "close-exchange")
+	have := func(want bool) {
+		t.Helper()
+		for _, n := range c.nodes {
+			n.until("the alarm", func() bool {
+				_ = n.Tend(t.Context()) // a table that doesn't answer is asked again
+				return (n.alarms.text(key) != "") == want
+			})
+		}
+	}
+	have(true)
+	s.mu.Lock()
+	s.fails["undo close-exchange"] = 0
+	s.mu.Unlock()
+	if err := b.Undo(t.Context(), op.ID, "close-exchange", "ben", "again", false); err != nil {
+		t.Fatal(err)
+	}
+	have(false)
+	if a.alarms.text(key) != "" {
+		t.Error("the alarm came back")
+	}
+}
+
 // A hook that is being undone is interrupted when the next operation begins: it would close
 // what that one opens.
 func TestUndoEndsWhereTheNextOperationBegins(t *testing.T) {

@@ -3,6 +3,7 @@ package operation
 import (
 	"time"
 
+	"mailcutover/rollback/canary"
 	"mailcutover/routing"
 )
 
@@ -30,6 +31,7 @@ const (
 	StepPublish Step = "publish" // confirm that this is durable, and open
 	StepSpread  Step = "spread"  // open; wait until each node with a lease has seen it
 	StepAbort   Step = "abort"   // back to where it was
+	StepCanary  Step = "canary"  // open; try mail and logins. To the table it is spread
 	StepDone    Step = "done"    // ended as planned
 	StepAborted Step = "aborted" // ended where it began
 	StepRefused Step = "refused" // ended, and begin has not happened and never will
@@ -99,6 +101,9 @@ type Operation struct {
 	Fenced []string `json:"fenced,omitempty"`
 	Listed []string `json:"listed,omitempty"`
 	Late   []string `json:"late,omitempty"`
+
+	// Canaries is what was tried once the agencies were open, and what came of it.
+	Canaries []canary.Result `json:"canaries,omitempty"`
 }
 
 // ClosedFor returns how long the agencies were closed; 0 while they are, or never were.

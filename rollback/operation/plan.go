@@ -44,7 +44,8 @@ type Plan struct {
 	OutOfScope []string `json:"out_of_scope"`
 	Back       string   `json:"back"` // how to go back
 
-	asked time.Duration // deadline of the request; 0: none
+	asked    time.Duration // deadline of the request; 0: none
+	canaries []string      // what is tried afterwards, of each agency; empty: nothing
 }
 
 // PlanAgency is an agency that changes.
@@ -153,6 +154,7 @@ func (r *Runner) plan(ctx context.Context, req Request) (Plan, prepared, error) 
 		})
 	}
 	p.Returns = r.returns(ctx, &p)
+	p.canaries = r.canaries(&p)
 	p.Steps = p.steps()
 	if r.Returns != nil && p.Kind == Cutover {
 		p.Steps = slices.Insert(p.Steps, 0, PlanStep{Step: StepWatermarks, Text: "note the state of all folders on both platforms, while everything is open"})
@@ -322,11 +324,17 @@ func (p *Plan) steps() []PlanStep {
 	if p.Kind == Remap {
 		commit = "the table names the new mapping"
 	}
-	return append(steps,
+	steps = append(steps,
 		PlanStep{Step: StepCommit, Text: commit + "; from here on it can't be aborted"},
 		PlanStep{Step: StepPublish, Text: "confirm that this is on disk and on all replicas, and open"},
 		PlanStep{Step: StepSpread, Text: fmt.Sprintf("wait until each node with a lease has seen it, at most %s; %s", spreadPatience, p.afterwards())},
 	)
+	for i := range p.Agencies {
+		if text := p.canaries[i]; text != "" {
+			steps = append(steps, PlanStep{Step: StepCanary, Text: fmt.Sprintf("try %s: %s; where that fails there is an alarm", p.Agencies[i].ID, text)})
+		}
+	}
+	return steps
 }
 
 // afterwards says what becomes of the mail that came while the agencies were closed.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"mailcutover/rollback/canary"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
 )
@@ -32,11 +33,20 @@ func (p probe) ProbeLogin(_ context.Context, platform routing.PlatformID) (strin
 	return "probe logged in", nil
 }
 
-func (p probe) Canary(id routing.AgencyID) string {
-	if p["canary"] != nil {
-		return "a message to canary@" + string(id) + ".example"
+// canaries are agencies that have one; what comes of it is theirs to say.
+type canaries map[routing.AgencyID]func(context.Context, routing.PlatformID) canary.Result
+
+func (c canaries) Canary(id routing.AgencyID) string {
+	if c[id] == nil {
+		return ""
 	}
-	return ""
+	return "a message to canary@" + string(id) + ".example"
+}
+
+func (c canaries) Try(ctx context.Context, id routing.AgencyID, platform routing.PlatformID) canary.Result {
+	r := c[id](ctx, platform)
+	r.Agency, r.Ended = id, time.Now()
+	return r
 }
 
 type checker []Check
@@ -68,7 +78,7 @@ func TestPlans(t *testing.T) {
 	}{
 		"cutover": {
 			change: func(o *Options) {
-				o.Hooks, o.Prober = newStage(true), probe{}
+				o.Hooks, o.Prober, o.Canaries = newStage(true), probe{}, canaries{"police": func(context.Context, routing.PlatformID) canary.Result { return canary.Result{OK: true} }}
 				o.Checks = []Checker{checker{Passed("space", "3.1 GB free"), {Name: "list", Informs: true, Text: "approved by nobody"}}}
 				o.Sessions = func(routing.AgencyID) int { return 12 }
 			},

@@ -26,9 +26,6 @@ type Prober interface {
 
 	// ProbeLogin logs in to a mailbox that belongs to no agency.
 	ProbeLogin(ctx context.Context, platform routing.PlatformID) (text string, err error)
-
-	// Canary says what is tried after a switch of the agency; empty: nothing is.
-	Canary(agency routing.AgencyID) string
 }
 
 var (
@@ -87,7 +84,7 @@ func (r *Runner) probes(ctx context.Context, p *Plan) []Check {
 		})
 	}
 	running.Wait()
-	return append(all, r.canaries(p)...)
+	return all
 }
 
 // informs reports whether what is wrong with a platform refuses nothing: where a rollback
@@ -97,17 +94,4 @@ func (p *Plan) informs(id routing.PlatformID, err error) bool {
 	a := &p.Agencies[0]
 	prepared := slices.ContainsFunc(p.Hooks, func(h PlanHook) bool { return !h.Without && (h.Point == PointMover || h.Point == PointOpen) })
 	return p.Kind == Rollback && id == a.Losing || errors.Is(err, ErrNotConfigured) || errors.Is(err, ErrMailbox) && prepared && id == a.Winning
-}
-
-// canaries says of each agency what will be tried after the switch.
-func (r *Runner) canaries(p *Plan) []Check {
-	all := make([]Check, len(p.Agencies))
-	for i := range p.Agencies {
-		c := &all[i]
-		*c = Check{Name: fmt.Sprintf("canary of %s", p.Agencies[i].ID), OK: true, Informs: true, Text: r.Prober.Canary(p.Agencies[i].ID)}
-		if c.Text == "" {
-			c.OK, c.Text = false, "none is configured: nothing is tried after the switch"
-		}
-	}
-	return all
 }

@@ -18,7 +18,8 @@ type run struct {
 	handle   *handle
 	progress func(Operation)
 	hooks    []Hook
-	expected routing.Epoch // of the operation's agency at begin; zero: any
+	expected routing.Epoch   // of the operation's agency at begin; zero: any
+	asked    context.Context // of Run: at its end nobody waits for a canary; nil: it wasn't run, but taken up
 
 	// recorded says that the table is known to have had the operation's record. What an
 	// earlier version of the program began has none.

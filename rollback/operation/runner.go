@@ -80,8 +80,9 @@ type Options struct {
 	// and is logged afterwards: what was begun has to end. Nil: there are none.
 	Documents func(s *routing.State, op *Operation) ([]routing.Document, error)
 
-	Hooks    Hooks  // nil: none
-	Prober   Prober // nil: platforms are not probed
+	Hooks    Hooks    // nil: none
+	Prober   Prober   // nil: platforms are not probed
+	Canaries Canaries // nil: nothing is tried after a switch
 	Checks   []Checker
 	Returns  Returns                    // what becomes of mail on the losing side; nil: nothing, and the plan says so
 	Sessions func(routing.AgencyID) int // login sessions of the agency on this node; nil: not known
@@ -277,7 +278,7 @@ func (r *Runner) Run(ctx context.Context, req Request) (Operation, error) {
 	}
 	defer r.release(op.ID)
 	u := r.newRun(op, h, req.Progress)
-	u.expected, u.mapped, u.hooks = req.Expected, p.mapped, p.hooks
+	u.expected, u.mapped, u.hooks, u.asked = req.Expected, p.mapped, p.hooks, ctx
 	if err := u.watermarks(ctx); err != nil {
 		return u.end(StepRefused, err)
 	}

@@ -88,7 +88,12 @@ func (u *run) spread() (Operation, error) {
 		return u.stuck("open, but perhaps not on all replicas,", err)
 	}
 	u.seen(ctx)
-	err := u.amend(ctx, StepDone, func(next *Operation) { next.Step, next.Late = StepDone, u.op.Late })
+	u.canary()
+	ctx, cancel = context.WithTimeout(u.halted, DefaultDeadline) // the canary had its own time
+	defer cancel()
+	err := u.amend(ctx, StepDone, func(next *Operation) {
+		next.Step, next.Late, next.Canaries = StepDone, u.op.Late, u.op.Canaries
+	})
 	switch {
 	case errors.Is(err, ErrTakenOver):
 		return u.settle(err)
@@ -295,7 +300,7 @@ func (r *Runner) endOf(ctx context.Context, id routing.OperationID) (*Operation,
 // ended says how an operation ended that owns no agency any more.
 func (u *run) ended(ctx context.Context) (Step, error) {
 	switch {
-	case u.op.Step == StepPublish, u.op.Step == StepSpread:
+	case u.op.Step == StepPublish, u.op.Step == StepSpread, u.op.Step == StepCanary:
 		return StepDone, nil
 	case u.op.Step == StepCommit && u.elsewhere():
 		return StepDone, nil // published, and the journal couldn't be written
@@ -392,7 +397,7 @@ func (u *run) stuck(where string, err error) (Operation, error) {
 	u.unsettled[u.op.ID] = struct{}{}
 	u.mu.Unlock()
 	text := fmt.Sprintf("Operation %s (%s of agency %s) is %s: the agency stays closed.", u.op.ID, u.op.Kind, u.op.Agency, where)
-	if u.op.Step == StepSpread {
+	if u.op.Step == StepSpread || u.op.Step == StepCanary {
 		text = fmt.Sprintf("Operation %s (%s of agency %s) is %s.", u.op.ID, u.op.Kind, u.op.Agency, strings.TrimSuffix(where, ","))
 	}
 	if !u.awaitsPeople(u.op) {

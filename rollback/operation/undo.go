@@ -74,11 +74,18 @@ func (r *Runner) Undo(ctx context.Context, id routing.OperationID, hook, who, re
 
 // raiseUndone tells people of a hook that wasn't undone.
 func (r *Runner) raiseUndone(o *Operation, hook, why string) {
-	r.Alarms.Raise(hookAlarm(o.ID, hook), fmt.Sprintf("Hook %s of operation %s (%s of agency %s) was not undone, and the agency opens where it was. Have it tried again: mailcutover operation undo-hook %[2]s %[1]s --reason ...; or undo it by hand, and say so with --by-hand. %[5]s", hook, o.ID, o.Kind, o.Agency, why))
+	key := hookAlarm(o.ID, hook)
+	r.mu.Lock()
+	if r.undone.alarms == nil {
+		r.undone.alarms = make(map[string]struct{})
+	}
+	r.undone.alarms[key] = struct{}{}
+	r.mu.Unlock()
+	r.Alarms.Raise(key, fmt.Sprintf("Hook %s of operation %s (%s of agency %s) was not undone, and the agency opens where it was. Have it tried again: mailcutover operation undo-hook %[2]s %[1]s --reason ...; or undo it by hand, and say so with --by-hand. %[5]s", hook, o.ID, o.Kind, o.Agency, why))
 }
 
 // undoneLook is the time between two looks at the hooks that weren't undone.
-const undoneLook = 5 * time.Second
+const undoneLook = 2 * time.Second
 
 // lookUndone keeps the alarms about hooks that weren't undone as the table has it: every node
 // has them, also after a restart, and wherever the hook is undone in the end they go. The
@@ -100,28 +107,32 @@ func (r *Runner) lookUndone(ctx context.Context) error {
 	}
 	left := make(map[string]struct{})
 	for i := range all {
-		if !all[i].Ended {
-			continue // its runner tells
-		}
 		op, err := FromRecord(&all[i])
 		if err != nil {
-			continue // ended all the same
+			continue // its end doesn't rest on it
 		}
 		for _, h := range op.Hooks {
-			if h.Status == HookUndoFailed {
-				left[hookAlarm(op.ID, h.Name)] = struct{}{}
+			if h.Status != HookUndoFailed {
+				continue
+			}
+			left[hookAlarm(op.ID, h.Name)] = struct{}{}
+			if all[i].Ended { // else its runner has told
 				r.raiseUndone(&op, h.Name, h.Error)
 			}
 		}
 	}
 	r.mu.Lock()
-	was := r.undone.alarms
-	r.undone.at, r.undone.alarms = at, left
-	r.mu.Unlock()
-	for key := range was {
+	var gone []string
+	for key := range r.undone.alarms {
 		if _, still := left[key]; !still {
-			r.Alarms.Clear(key)
+			gone = append(gone, key)
+			delete(r.undone.alarms, key)
 		}
+	}
+	r.undone.at = at
+	r.mu.Unlock()
+	for _, key := range gone {
+		r.Alarms.Clear(key)
 	}
 	return nil
 }

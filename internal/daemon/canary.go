@@ -1,0 +1,182 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"mailcutover/internal/config"
+	"mailcutover/ledger"
+	"mailcutover/proxy/login"
+	"mailcutover/proxy/probe"
+	"mailcutover/rollback/canary"
+	"mailcutover/routing"
+)
+
+// canaries tries the agencies' canaries by the configuration in force. It implements
+// operation.Canaries.
+type canaries struct{ d *Daemon }
+
+// of are an agency's settings; nil: it has none.
+func (c canaries) of(agency routing.AgencyID) *config.Canary {
+	cfg := c.d.config.Load()
+	for i := range cfg.Operations.Canaries {
+		if cfg.Operations.Canaries[i].Agency == agency {
+			return &cfg.Operations.Canaries[i]
+		}
+	}
+	return nil
+}
+
+// Canary implements operation.Canaries.
+func (c canaries) Canary(agency routing.AgencyID) string {
+	one := c.of(agency)
+	switch {
+	case one == nil:
+		return ""
+	case one.Login == "":
+		return fmt.Sprintf("a message to %s", one.Address)
+	case one.Address == "":
+		return fmt.Sprintf("a login of %s", one.Login)
+	default:
+		return fmt.Sprintf("a message to %s, and a login of %s", one.Address, one.Login)
+	}
+}
+
+// Try implements operation.Canaries.
+func (c canaries) Try(ctx context.Context, agency routing.AgencyID, platform routing.PlatformID) canary.Result {
+	one := c.of(agency)
+	if one == nil { // since a moment
+		return canary.Result{Agency: agency, Mail: "no canary is configured any more", Ended: time.Now()}
+	}
+	cfg := c.d.config.Load()
+	ctx, cancel := context.WithTimeout(ctx, cfg.Operations.CanaryWait)
+	defer cancel()
+	began := time.Now()
+	return canary.Run(ctx, canary.Trial{Agency: agency, Platform: platform, Node: cfg.Node, Address: one.Address, Login: one.Login}, canary.Ways{
+		Send: func(ctx context.Context, to string, text []byte) error { return c.send(ctx, cfg, to, text) },
+		Delivered: func(ctx context.Context, id string) (canary.Delivery, bool, error) {
+			return c.delivered(ctx, id, began)
+		},
+		Login: func(ctx context.Context, id string) (routing.PlatformID, error) {
+			return c.logIn(ctx, cfg, probe.Account{Login: one.Login, Password: one.Password.Reveal()}, id)
+		},
+	})
+}
+
+// errNoListener is about a node that has no listener of the kind.
+var errNoListener = errors.New("this node has no listener for it")
+
+// send hands a message to the first listener for mail from outside, or else to the first one.
+func (c canaries) send(ctx context.Context, cfg *config.Config, to string, text []byte) error {
+	at := slices.IndexFunc(cfg.Listeners, func(l config.Listener) bool { return l.Origin == config.OriginOutside })
+	at = max(at, 0)
+	if at >= len(cfg.Listeners) {
+		return errNoListener
+	}
+	l := &cfg.Listeners[at]
+	e := probe.Entrance{Addr: c.d.Addr(l.ID), Helo: cfg.Node, LMTP: l.Protocol == config.ProtocolLMTP, Implicit: l.TLS.Mode == config.ListenerTLSImplicit}
+	if e.Addr == nil {
+		return errNoListener
+	}
+	if e.Implicit { // STARTTLS is for those who come from elsewhere
+		e.TLS = c.ours(l.ID)
+	}
+	e.Header = behind(l.ProxyNets, e.Addr)
+	return e.Send(ctx, to, text)
+}
+
+// behind reports whether a listener wants a PROXY header from this host itself.
+func behind(nets []netip.Prefix, listens net.Addr) bool {
+	from := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if a, err := netip.ParseAddrPort(listens.String()); err == nil {
+		switch {
+		case !a.Addr().IsUnspecified():
+			from = a.Addr().Unmap()
+		case a.Addr().Is6():
+			from = netip.IPv6Loopback()
+		}
+	}
+	return slices.ContainsFunc(nets, func(n netip.Prefix) bool { return n.Contains(from) })
+}
+
+// ours are the settings for a handshake with one of our own listeners: its certificate has to
+// be the one that it is to have, whatever names it is for.
+func (c canaries) ours(listener string) *tls.Config {
+	cert := c.d.certificates[listener]
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		InsecureSkipVerify: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if cert == nil || len(s.PeerCertificates) == 0 {
+				return errors.New("no certificate to compare")
+			}
+			for _, have := range cert.config.Load().Certificates {
+				if len(have.Certificate) > 0 && bytes.Equal(have.Certificate[0], s.PeerCertificates[0].Raw) {
+					return nil
+				}
+			}
+			return fmt.Errorf("listener %s has another certificate than is configured", listener)
+		},
+	}
+}
+
+// delivered looks into the ledger where a message of this node went. What the spool has, or
+// tries again, went nowhere yet.
+func (c canaries) delivered(ctx context.Context, id string, since time.Time) (canary.Delivery, bool, error) {
+	for rec, err := range c.d.ledger.Find(ctx, ledger.Query{MessageID: id, Since: since.Add(-time.Second)}) {
+		if err != nil {
+			return canary.Delivery{}, false, err
+		}
+		if rec.Local || len(rec.Recipients) == 0 {
+			continue
+		}
+		d := canary.Delivery{Platform: rec.Platform, Host: rec.Host}
+		switch a := rec.Answer(0); a.Result {
+		case ledger.ResultDelivered, ledger.ResultNotAcknowledged:
+			return d, true, nil
+		case ledger.ResultRefused:
+			if a.Code/100 == 5 {
+				d.Refused = fmt.Sprintf("%d %s", a.Code, a.Text)
+				return d, true, nil
+			}
+		}
+	}
+	return canary.Delivery{}, false, nil
+}
+
+// logIn logs in through the first listener for IMAP.
+func (c canaries) logIn(ctx context.Context, cfg *config.Config, who probe.Account, id string) (at routing.PlatformID, err error) {
+	i := slices.IndexFunc(cfg.Logins.Listeners, func(l config.LoginListener) bool { return l.Protocol == config.LoginIMAP })
+	if i < 0 {
+		return "", errNoListener
+	}
+	l := &cfg.Logins.Listeners[i]
+	e := probe.Entrance{Addr: c.d.Addr(l.ID), Implicit: l.TLS.Mode == config.ListenerTLSImplicit}
+	if e.Addr == nil || c.d.loginProxy == nil {
+		return "", errNoListener
+	}
+	if l.TLS.Mode != config.ListenerTLSNone {
+		e.TLS = c.ours(l.ID)
+	}
+	e.Header = behind(l.ProxyNets, e.Addr)
+	patience := cfg.Operations.CanaryWait
+	if end, ok := ctx.Deadline(); ok {
+		patience = time.Until(end)
+	}
+	err = e.Login(ctx, who, func(client netip.AddrPort) {
+		sessions, _ := c.d.loginProxy.Sessions(login.Filter{Protocol: string(config.LoginIMAP), Address: client.Addr().Unmap()}, 0)
+		for _, s := range sessions {
+			if s.Client.Port() == client.Port() {
+				at = s.Platform
+			}
+		}
+	}, id, patience)
+	return at, err
+}
