@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,25 +17,23 @@ import (
 	"mailcutover/routing"
 )
 
-// agency has the copies of one agency. The writer alone alters it, under Store.mu; next,
-// coming and writing are the writer's alone.
+// agency has the copies of one agency. The writer alone alters it, under Store.mu; next and
+// writing are the writer's alone.
 type agency struct {
 	id       routing.AgencyID
 	segments []*segment // the oldest first
 	secrets  map[keyID][]byte
 	key      keyID // that new segments have; zero: none yet
 
-	next    uint64 // number of the next segment
-	coming  uint64 // and of the next larger body that isn't finished
-	writing *writing
+	next    uint64   // number of the next segment
+	writing *writing // that new messages go to; nil: one has to be begun
 }
 
-// segment is a pair of files, and larger bodies that belong to it.
+// segment is a pair of files.
 type segment struct {
 	number  uint64
 	copies  int
-	large   uint64 // highest number of a larger body
-	bytes   int64  // of all files
+	bytes   int64 // of both files
 	first   time.Time
 	last    time.Time
 	damaged int // heads that can't be read
@@ -51,23 +50,29 @@ func (g *segment) add(c *Copy) {
 	}
 }
 
-// writing is the segment that is written.
+// writing is a segment that is written.
 type writing struct {
 	header
-	seg            *segment
-	heads, bodies  durable.File
-	headsAt        int64 // bytes in the files
-	bodiesAt       int64
-	headSeal       cipher.AEAD // nil: not encrypted
-	bodySeal       cipher.AEAD
-	begun          time.Time
-	dirty          bool // written since the last fsync; guarded by Store.mu
-	newHeads       []byte
-	newBodies      []byte
-	newCopies      []*Copy
-	newLarge       int64 // bytes of larger bodies among them
-	waiting        []*op // for what is new
-	unsynced, gone bool  // names not fsynced; it has ended. Guarded by Store.mu
+	agency        *agency
+	seg           *segment
+	heads, bodies durable.File
+	headsAt       int64 // bytes in the files
+	bodiesAt      int64
+	headSeal      cipher.AEAD // nil: not encrypted
+	bodySeal      cipher.AEAD
+	begun         time.Time
+
+	open    int   // messages that have a part of their body in it and haven't ended
+	full    bool  // no other message goes to it
+	err     error // nothing goes to it any more
+	dirty   bool  // written since the last fsync; guarded by Store.mu
+	created bool  // its names are not fsynced yet; guarded by Store.mu
+
+	// What the next write takes.
+	newHeads  []byte
+	newBodies []byte
+	newCopies []*Copy
+	waiting   []*op // for newCopies
 }
 
 // keyID names a data key of an agency; zero: none.
@@ -76,17 +81,11 @@ type keyID [8]byte
 const (
 	headsSuffix  = "heads"
 	bodiesSuffix = "bodies"
-	bodySuffix   = "body"
 	keySuffix    = "key"
-	comingSuffix = "coming"
 )
 
 func (a *agency) name(number uint64, suffix string) string {
 	return fmt.Sprintf("%s.%08d.%s", a.id, number, suffix)
-}
-
-func (a *agency) largeName(segment, large uint64) string {
-	return fmt.Sprintf("%s.%08d.%08d.%s", a.id, segment, large, bodySuffix)
 }
 
 func (a *agency) keyName(id keyID) string {
@@ -95,40 +94,29 @@ func (a *agency) keyName(id keyID) string {
 
 // fileName is the name of a file taken apart.
 type fileName struct {
-	agency  routing.AgencyID
-	suffix  string
-	number  uint64
-	large   uint64
-	key     keyID
-	ordered bool // it has a number
+	agency routing.AgencyID
+	suffix string
+	number uint64 // of a segment
+	key    keyID  // of a data key
 }
 
 func parseName(name string) (f fileName, ok bool) {
 	parts := strings.Split(name, ".")
-	if len(parts) < 3 || len(parts) > 4 {
+	if len(parts) != 3 {
 		return f, false
 	}
 	id, err := routing.ParseAgencyID(parts[0])
 	if err != nil {
 		return f, false
 	}
-	f.agency, f.suffix = id, parts[len(parts)-1]
-	if f.suffix == keySuffix && len(parts) == 3 {
+	f.agency, f.suffix = id, parts[2]
+	switch f.suffix {
+	case keySuffix:
 		raw, err := hex.DecodeString(parts[1])
 		return f, copy(f.key[:], raw) == len(f.key) && err == nil
-	}
-	if f.number, err = strconv.ParseUint(parts[1], 10, 64); err != nil || f.number == 0 {
-		return f, false
-	}
-	f.ordered = true
-	switch f.suffix {
-	case headsSuffix, bodiesSuffix, comingSuffix:
-		return f, len(parts) == 3
-	case bodySuffix:
-		if len(parts) == 4 {
-			f.large, err = strconv.ParseUint(parts[2], 10, 64)
-			return f, err == nil
-		}
+	case headsSuffix, bodiesSuffix:
+		f.number, err = strconv.ParseUint(parts[1], 10, 64)
+		return f, err == nil && f.number > 0
 	}
 	return f, false
 }
@@ -200,7 +188,7 @@ func (s *Store) begin(a *agency) error {
 	if err != nil {
 		return err
 	}
-	w := &writing{begun: s.o.Now(), dirty: true, unsynced: true}
+	w := &writing{agency: a, begun: s.o.Now(), dirty: true, created: true}
 	w.number = a.next
 	copy(w.salt[:], seal.Salt(len(w.salt)))
 	if secret != nil {
@@ -227,20 +215,21 @@ func (s *Store) begin(a *agency) error {
 	}
 	w.headsAt = int64(len(first))
 	w.seg = &segment{number: w.number, bytes: w.headsAt}
-	s.mu.Lock()
 	a.writing = w
+	s.mu.Lock()
+	s.writings = append(s.writings, w)
 	a.segments = append(a.segments, w.seg)
 	s.mu.Unlock()
 	return nil
 }
 
-// end finishes the segment that is written, if any. It is fsynced: what follows is another one.
-func (s *Store) end(a *agency) {
-	w := a.writing
-	if w == nil {
+// finish ends a segment that has all it gets. It is fsynced: what follows is another one.
+func (s *Store) finish(w *writing) {
+	s.flush(w)
+	if w.err != nil {
 		return
 	}
-	t := totals{copies: uint64(w.seg.copies), large: w.seg.large, bytes: w.seg.bytes + endBytes, first: w.seg.first, last: w.seg.last}
+	t := totals{copies: uint64(w.seg.copies), bytes: w.seg.bytes + endBytes, first: w.seg.first, last: w.seg.last}
 	err := w.bodies.Sync()
 	if err == nil {
 		_, err = w.heads.Write(t.append(nil, w.seed()))
@@ -248,9 +237,9 @@ func (s *Store) end(a *agency) {
 	if err == nil {
 		err = w.heads.Sync()
 	}
-	s.abandon(a)
+	s.abandon(w, ErrClosed)
 	if err != nil { // without totals a start reads the heads instead
-		s.o.Logger.Warn("retained copies: segment isn't finished", "agency", a.id, "segment", w.number, "error", err)
+		s.o.Logger.Warn("retained copies: segment isn't finished", "agency", w.agency.id, "segment", w.number, "error", err)
 		return
 	}
 	s.mu.Lock()
@@ -258,17 +247,31 @@ func (s *Store) end(a *agency) {
 	s.mu.Unlock()
 }
 
-// abandon closes the files that are written: nothing goes behind what failed.
-func (s *Store) abandon(a *agency) {
-	w := a.writing
-	if w == nil {
-		return
+// abandon closes a segment's files: nothing is added to it any more, and err is why.
+func (s *Store) abandon(w *writing, err error) {
+	w.err = err
+	if w.agency.writing == w {
+		w.agency.writing = nil
 	}
 	s.mu.Lock()
-	a.writing, w.gone = nil, true
+	s.writings = slices.DeleteFunc(s.writings, func(one *writing) bool { return one == w })
 	s.mu.Unlock()
 	if err := errors.Join(w.heads.Close(), w.bodies.Close()); err != nil {
-		s.o.Logger.Warn("retained copies: close segment", "agency", a.id, "segment", w.number, "error", err)
+		s.o.Logger.Warn("retained copies: close segment", "agency", w.agency.id, "segment", w.number, "error", err)
+	}
+}
+
+// rotate lets new messages go to another segment; those that are under way go on in this one.
+func (s *Store) rotate(w *writing) {
+	w.full = true
+	w.agency.writing = nil
+	s.release(w)
+}
+
+// release finishes a segment that is full once nothing is under way in it.
+func (s *Store) release(w *writing) {
+	if w.full && w.open == 0 && w.err == nil {
+		s.finish(w)
 	}
 }
 

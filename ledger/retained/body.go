@@ -2,14 +2,13 @@ package retained
 
 import (
 	"crypto/cipher"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 
 	"mailcutover/internal/durable"
+	"mailcutover/ledger"
 )
 
 // Body is the content of a copy. It belongs to one goroutine, which closes it.
@@ -18,14 +17,12 @@ type Body struct {
 	c      Copy
 	file   durable.Random
 	aead   cipher.AEAD
-	at     int64 // where the next chunk is
-	left   int64 // stored bytes from there on
-	nonce  uint64
+	next   int // chunk
 	room   []byte
 	stored []byte
 	plain  []byte // not returned yet
 	read   int64
-	sum    hash.Hash
+	digest ledger.Digester
 	err    error
 }
 
@@ -49,17 +46,12 @@ func (s *Store) open(c *Copy) (*Body, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Body{s: s, c: *c, at: c.place.offset, left: c.place.stored, sum: sha256.New()}
-	name, salt, context := a.name(c.place.segment, bodiesSuffix), h.salt, "bodies"
-	if c.place.large > 0 {
-		name, salt, context = a.largeName(c.place.segment, c.place.large), c.place.salt, "body"
-	} else {
-		b.nonce = uint64(c.place.offset)
-	}
-	if b.aead, err = s.cipher(c.Agency, h.key, salt, context); err != nil {
+	b := &Body{s: s, c: *c}
+	b.digest.Reset()
+	if b.aead, err = s.cipher(c.Agency, h.key, h.salt, "bodies"); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if b.file, err = s.o.Disk.OpenAt(s.path(name)); err != nil {
+	if b.file, err = s.o.Disk.OpenAt(s.path(a.name(c.place.segment, bodiesSuffix))); err != nil {
 		return nil, err
 	}
 	return b, nil
@@ -73,11 +65,14 @@ func (s *Store) header(a *agency, number uint64) (header, error) {
 	}
 	begin := make([]byte, 256)
 	n, err := f.ReadAt(begin, 0)
-	if err = errors.Join(err, f.Close()); err != nil && !errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
 		return header{}, err
 	}
 	h, size := readHeader(begin[:n])
-	if size == 0 {
+	if size <= 0 {
 		return h, fmt.Errorf("%w: no readable header", ErrDamaged)
 	}
 	return h, nil
@@ -86,7 +81,10 @@ func (s *Store) header(a *agency, number uint64) (header, error) {
 // Read implements io.Reader.
 func (b *Body) Read(p []byte) (int, error) {
 	for len(b.plain) == 0 && b.err == nil {
-		b.err = b.fill()
+		if b.err = b.fill(); b.err != nil && b.err != io.EOF {
+			b.s.damaged()
+			b.err = fmt.Errorf("read retained copy %s: %w", &b.c, b.err)
+		}
 	}
 	if len(b.plain) == 0 {
 		return 0, b.err
@@ -98,66 +96,46 @@ func (b *Body) Read(p []byte) (int, error) {
 
 // fill reads the next chunk, or proves the whole at its end.
 func (b *Body) fill() error {
-	if b.left == 0 {
-		var d Digest
-		b.sum.Sum(d[:0])
-		if b.read != b.c.Size || d != b.c.Digest {
-			return b.damaged(fmt.Errorf("%w: another content", ErrDamaged))
+	if b.next == len(b.c.place.chunks) {
+		if b.read != b.c.Size || b.c.Digest != 0 && b.digest.Digest() != b.c.Digest {
+			return fmt.Errorf("%w: another content", ErrDamaged)
 		}
 		return io.EOF
 	}
-	head := make([]byte, chunkHead)
-	if err := b.readAt(head); err != nil {
-		return err
+	p := b.c.place.chunks[b.next]
+	b.next++
+	if int64(cap(b.stored)) < p.bytes {
+		b.stored = make([]byte, chunkHead+mostStored)
 	}
-	n := chunkLength(head)
-	if n > mostStored {
-		return b.damaged(fmt.Errorf("%w: a chunk of %d bytes", ErrDamaged, n))
+	b.stored = b.stored[:p.bytes]
+	if n, err := b.file.ReadAt(b.stored, p.at); n < len(b.stored) {
+		if err == nil || errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if cap(b.stored) < n {
-		b.stored = make([]byte, n, mostStored)
+	head, rest := b.stored[:chunkHead], b.stored[chunkHead:]
+	if chunkLength(head) != len(rest) {
+		return fmt.Errorf("%w: a chunk of another length", ErrDamaged)
 	}
-	b.stored = b.stored[:n]
-	if err := b.readAt(b.stored); err != nil {
-		return err
-	}
-	plain, err := b.s.unpack(b.room, head, b.stored, b.aead, b.nonce)
+	plain, err := b.s.unpack(b.room, head, rest, b.aead, uint64(p.at))
 	if err != nil {
-		return b.damaged(err)
+		return err
 	}
 	if head[0]&chunkCompressed != 0 {
 		b.room = plain
 	}
-	b.nonce++
 	b.plain = plain
 	b.read += int64(len(plain))
-	b.sum.Write(plain)
-	return nil
-}
-
-// readAt fills p with what comes next.
-func (b *Body) readAt(p []byte) error {
-	if int64(len(p)) > b.left {
-		return b.damaged(fmt.Errorf("%w: it ends within a chunk", ErrDamaged))
-	}
-	n, err := b.file.ReadAt(p, b.at)
-	if n < len(p) {
-		if err == nil || errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return b.damaged(fmt.Errorf("%w: %w", ErrDamaged, err))
-	}
-	b.at += int64(n)
-	b.left -= int64(n)
+	_, _ = b.digest.Write(plain) // never fails
 	return nil
 }
 
 // damaged counts a body that isn't what was kept.
-func (b *Body) damaged(err error) error {
-	b.s.mu.Lock()
-	b.s.counts.damaged++
-	b.s.mu.Unlock()
-	return fmt.Errorf("read retained copy %s: %w", &b.c, err)
+func (s *Store) damaged() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts.damaged++
 }
 
 // Close closes the body.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"time"
 )
 
 // A chunk is: flags, length of what follows the head (3 bytes), its CRC-32C (4 bytes), bytes.
@@ -32,12 +33,17 @@ type packed struct {
 	bytes []byte
 }
 
-// pack compresses a part of a body, if that makes it shorter; the result is in to, or is plain.
+// pack compresses a part of a body, if that makes it shorter and there is time for it; the result
+// is in to, or is plain.
 func (s *Store) pack(to, plain []byte) packed {
-	if s.encoder != nil {
-		if z := s.encoder.EncodeAll(plain, to[:0]); len(z) < len(plain) {
-			return packed{chunkCompressed, z}
-		}
+	if s.encoder == nil || !s.allowance.has() {
+		return packed{0, plain}
+	}
+	began := time.Now()
+	z := s.encoder.EncodeAll(plain, to[:0])
+	s.allowance.spend(time.Since(began))
+	if len(z) < len(plain) {
+		return packed{chunkCompressed, z}
 	}
 	return packed{0, plain}
 }

@@ -1,7 +1,6 @@
 package retained
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,9 +14,6 @@ import (
 	"mailcutover/routing"
 )
 
-// Digest is the SHA-256 of a message as it was handed to the platform.
-type Digest [sha256.Size]byte
-
 // Message is what the envelope of a copy says.
 type Message struct {
 	Transaction mail.TransactionID
@@ -26,6 +22,7 @@ type Message struct {
 	From        string             // envelope sender as on the wire, without brackets; empty: <>
 	MessageID   string             // of the header; empty if it has none
 	Options     gosmtp.MailOptions // of MAIL: Body, UTF8 and RequireTLS are kept
+	Digest      ledger.Digest      // of the message as it was handed over, as the ledger has it; 0: not known
 }
 
 // Copy is what is known of a retained copy: all but its content.
@@ -34,7 +31,6 @@ type Copy struct {
 	Agency     routing.AgencyID
 	Kept       time.Time          // right after the platform's answer; in microseconds
 	Size       int64              // bytes of the message
-	Digest     Digest             //
 	Recipients []ledger.Recipient // of the agency, for whom the platform took it
 
 	place place
@@ -43,16 +39,20 @@ type Copy struct {
 // place is where a body is.
 type place struct {
 	segment uint64
-	large   uint64   // number of its own file; 0: it is in the segment's bodies
-	offset  int64    // in bodies; 0 in a file of its own
-	stored  int64    // bytes there
-	salt    [16]byte // of a file of its own that is sealed
+	chunks  []span
 }
+
+// span is a chunk, with its head, in a segment's bodies.
+type span struct{ at, bytes int64 }
 
 // String names c among all copies: a message may have several, for recipients that were not
 // delivered together.
 func (c *Copy) String() string {
-	return fmt.Sprintf("%s/%s.%d.%d", c.Transaction, c.Agency, c.place.segment, c.place.offset+int64(c.place.large))
+	at := int64(0)
+	if len(c.place.chunks) > 0 {
+		at = c.place.chunks[0].at
+	}
+	return fmt.Sprintf("%s/%s.%d.%d", c.Transaction, c.Agency, c.place.segment, at)
 }
 
 // Bounds of what a head says; what is longer is cut.
@@ -66,8 +66,7 @@ const (
 const (
 	headUTF8 = 1 << iota
 	headRequireTLS
-	headLarge
-	headFlags = headUTF8 | headRequireTLS | headLarge
+	headFlags = headUTF8 | headRequireTLS
 )
 
 // errHead says that a head can't be read by this version.
@@ -80,23 +79,23 @@ func (c *Copy) append(b []byte) ([]byte, error) {
 		return b, err
 	}
 	var flags byte
-	for flag, set := range map[byte]bool{headUTF8: c.Options.UTF8, headRequireTLS: c.Options.RequireTLS, headLarge: c.place.large > 0} {
+	for flag, set := range map[byte]bool{headUTF8: c.Options.UTF8, headRequireTLS: c.Options.RequireTLS} {
 		if set {
 			flags |= flag
 		}
 	}
 	b = append(b, headVersion, flags, byte(c.Origin))
 	b = append(b, id[:]...)
-	b = append(b, c.Digest[:]...)
+	b = binary.LittleEndian.AppendUint64(b, uint64(c.Digest))
 	b = binary.AppendVarint(b, c.Kept.UnixMicro())
 	b = binary.AppendUvarint(b, uint64(c.Size))
-	if c.place.large > 0 {
-		b = binary.AppendUvarint(b, c.place.large)
-		b = append(b, c.place.salt[:]...)
-	} else {
-		b = binary.AppendUvarint(b, uint64(c.place.offset))
+	b = binary.AppendUvarint(b, uint64(len(c.place.chunks)))
+	behind := int64(0)
+	for _, p := range c.place.chunks {
+		b = binary.AppendUvarint(b, uint64(p.at-behind))
+		b = binary.AppendUvarint(b, uint64(p.bytes))
+		behind = p.at + p.bytes
 	}
-	b = binary.AppendUvarint(b, uint64(c.place.stored))
 	for _, s := range []string{string(c.Platform), c.From, c.MessageID, string(c.Options.Body)} {
 		b = appendText(b, s)
 	}
@@ -131,16 +130,24 @@ func (c *Copy) read(b []byte) error {
 	var id [16]byte
 	copy(id[:], r.take(16))
 	c.Transaction = mail.TransactionIDOf(id)
-	copy(c.Digest[:], r.take(uint64(len(c.Digest))))
+	if digest := r.take(8); digest != nil {
+		c.Digest = ledger.Digest(binary.LittleEndian.Uint64(digest))
+	}
 	c.Kept = time.UnixMicro(r.varint())
 	c.Size = int64(r.uvarint())
-	if flags&headLarge != 0 {
-		c.place.large = r.uvarint()
-		copy(c.place.salt[:], r.take(16))
-	} else {
-		c.place.offset = int64(r.uvarint())
+	if chunks := r.uvarint(); chunks > uint64(len(r.b)) {
+		return errHead
+	} else if chunks > 0 {
+		c.place.chunks = make([]span, chunks)
 	}
-	c.place.stored = int64(r.uvarint())
+	behind := int64(0)
+	for i := range c.place.chunks {
+		p := span{at: behind + int64(r.uvarint()), bytes: int64(r.uvarint())}
+		if p.at < behind || p.bytes < chunkHead || p.bytes > chunkHead+mostStored {
+			return errHead
+		}
+		c.place.chunks[i], behind = p, p.at+p.bytes
+	}
 	c.Platform = routing.PlatformID(r.text())
 	c.From, c.MessageID = r.text(), r.text()
 	c.Options.Body = gosmtp.BodyType(r.text())
@@ -154,7 +161,7 @@ func (c *Copy) read(b []byte) error {
 		to.Epoch = routing.Epoch{Term: uint32(r.uvarint()), Number: uint32(r.uvarint())}
 		c.Recipients = append(c.Recipients, to)
 	}
-	if r.bad || len(r.b) > 0 || c.Size < 0 || c.place.offset < 0 || c.place.stored < 0 || flags&headLarge != 0 && c.place.large == 0 {
+	if r.bad || len(r.b) > 0 || c.Size < 0 {
 		return errHead
 	}
 	return nil

@@ -9,31 +9,35 @@
 // that hangs for longer than Options.Patience, and then nobody until it answers again.
 //
 // When Keep returns, the copy is with the kernel: a killed process loses none whose sender was
-// told 250. Nothing is fsynced for a message. Every ten seconds the segments are; larger bodies
-// are left to the kernel, which writes them within half a minute (Linux, dirty_expire_centisecs).
-// So a power cut costs the copies of the last seconds, and nothing else.
+// told 250. Nothing is fsynced for a message. Every ten seconds what was written is, so a power
+// cut costs the copies of the last seconds, and nothing else.
 //
 // # Files
 //
 // The folder has for each agency
 //
-//	AGENCY.NNNNNNNN.heads           what is known of each copy: envelope, recipients, digest, place
-//	AGENCY.NNNNNNNN.bodies          bodies of up to 64 KiB, in chunks
-//	AGENCY.NNNNNNNN.LLLLLLLL.body   a larger body, in chunks
+//	AGENCY.NNNNNNNN.heads           what is known of each copy: envelope, recipients, digest, where its chunks are
+//	AGENCY.NNNNNNNN.bodies          bodies, in chunks; those of several messages may alternate
 //	AGENCY.KKKKKKKKKKKKKKKK.key     its data key, sealed with one of the operator's keys
-//	AGENCY.NNNNNNNN.coming          a larger body that nobody has finished; a start removes it
 //
 // and removed.json, the record of what was removed. Heads and bodies are only appended to; a
-// body is written before its head. A pair ends at Options.SegmentBytes or after a day, and then
-// its heads end in a frame with totals. After a failed write, and after a start, a new pair is
-// begun: nothing goes behind a torn tail.
+// body is written before its head, and what no head names counts for nothing. A pair, a segment,
+// ends at Options.SegmentBytes or after a day, as soon as the messages that began in it have
+// ended, and then its heads end in a frame with totals. After a failed write, and after a start,
+// a new segment is begun: nothing goes behind a torn tail.
 //
 // A chunk is 64 KiB of a body, compressed by itself (zstd at its fastest) unless that makes it
 // longer, then sealed if there are keys; before it stand its length and a CRC-32C. So memory
-// holds one chunk of each message that passes, whatever its size. A copy is the one that the
-// platform took if its SHA-256 is the one in its head; the reader finds that out at the end.
+// holds one chunk of each message that passes, whatever its size. Compressing costs more than all
+// else together, so it may take a twentieth of the processors: what is beyond, on a node that
+// streams as much as it can, is kept as it is.
 //
-// With keys, heads and chunks are sealed (package seal) under a key for each file, that follows
+// What names a copy is the transaction id of its message. That its content is right is shown by
+// the CRC-32C of each chunk, by the tag of each sealed one, and at the end by size and digest,
+// the one that the ledger has too. Whoever can write the files can forge a copy that isn't
+// sealed, as he can the spool.
+//
+// With keys, heads and chunks are sealed (package seal) under keys for each segment, that follow
 // from the agency's data key. Which keys the operator has may change; the data keys are sealed
 // again with the first one at each start.
 //

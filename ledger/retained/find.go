@@ -78,13 +78,13 @@ func created(id [16]byte) time.Time {
 // the caller's.
 func (s *Store) Find(ctx context.Context, q Query) iter.Seq2[Copy, error] {
 	return func(yield func(Copy, error) bool) {
-		for _, part := range s.parts(&q) {
+		for _, of := range s.wanted(&q) {
 			if err := ctx.Err(); err != nil {
 				yield(Copy{}, err)
 				return
 			}
 			more := true
-			damaged, err := s.scan(part.agency, part.number, func(c *Copy) bool {
+			damaged, err := s.scan(of.agency, of.number, func(c *Copy) bool {
 				if q.wants(c) {
 					more = yield(*c, nil)
 				}
@@ -94,8 +94,8 @@ func (s *Store) Find(ctx context.Context, q Query) iter.Seq2[Copy, error] {
 				continue // removed meanwhile
 			}
 			if damaged > 0 {
-				s.noteDamage(part.agency, part.number, damaged)
-				err = errors.Join(err, fmt.Errorf("agency %s, segment %d: %w: %d of its heads", part.agency, part.number, ErrDamaged, damaged))
+				s.noteDamage(of.agency, of.number, damaged)
+				err = errors.Join(err, fmt.Errorf("agency %s, segment %d: %w: %d of its heads", of.agency, of.number, ErrDamaged, damaged))
 			}
 			if more && ctx.Err() != nil {
 				err = ctx.Err()
@@ -107,13 +107,13 @@ func (s *Store) Find(ctx context.Context, q Query) iter.Seq2[Copy, error] {
 	}
 }
 
-// part is a segment that is to be read.
-type part struct {
+// segmentOf is a segment that is to be read.
+type segmentOf struct {
 	agency routing.AgencyID
 	number uint64
 }
 
-func (s *Store) parts(q *Query) (all []part) {
+func (s *Store) wanted(q *Query) (all []segmentOf) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, a := range s.agencies {
@@ -122,11 +122,11 @@ func (s *Store) parts(q *Query) (all []part) {
 		}
 		for _, g := range a.segments {
 			if !q.skips(g) {
-				all = append(all, part{id, g.number})
+				all = append(all, segmentOf{id, g.number})
 			}
 		}
 	}
-	slices.SortFunc(all, func(x, y part) int {
+	slices.SortFunc(all, func(x, y segmentOf) int {
 		if x.agency != y.agency {
 			if x.agency < y.agency {
 				return -1
@@ -171,6 +171,9 @@ func (s *Store) scan(id routing.AgencyID, number uint64, each func(*Copy) bool) 
 		return 0, fmt.Errorf("read heads of agency %s, segment %d: %w", id, number, err)
 	}
 	h, at := readHeader(data)
+	if at < 0 {
+		return 0, nil
+	}
 	if at == 0 || h.number != number {
 		return 1, nil
 	}

@@ -44,10 +44,14 @@ func (h *header) append(b []byte) []byte {
 
 func (h *header) seed() uint32 { return binary.LittleEndian.Uint32(h.salt[:]) }
 
-// readHeader returns the header and how long its frame is; 0 if it can't be read.
+// readHeader returns the header and how long its frame is; 0 if it can't be read, -1 if the file
+// ends within it: then nothing was ever kept there.
 func readHeader(data []byte) (h header, n int) {
 	k, p, size := readFrame(data, 0)
-	if size <= 0 || k != kindHeader {
+	if size < 0 || len(data) == 0 {
+		return h, -1
+	}
+	if size == 0 || k != kindHeader {
 		return h, 0
 	}
 	r := reader{b: p}
@@ -63,19 +67,19 @@ func readHeader(data []byte) (h header, n int) {
 
 // totals are what the last frame of a finished segment says, in a fixed length.
 type totals struct {
-	copies, large uint64
-	bytes         int64
-	first, last   time.Time
+	copies      uint64
+	bytes       int64
+	first, last time.Time
 }
 
 const (
-	totalsBytes = 5 * 8
+	totalsBytes = 4 * 8
 	endBytes    = frameHead + totalsBytes
 )
 
 func (t *totals) append(b []byte, seed uint32) []byte {
 	var p []byte
-	for _, n := range []uint64{t.copies, t.large, uint64(t.bytes), uint64(micros(t.first)), uint64(micros(t.last))} {
+	for _, n := range []uint64{t.copies, uint64(t.bytes), uint64(micros(t.first)), uint64(micros(t.last))} {
 		p = binary.LittleEndian.AppendUint64(p, n)
 	}
 	return appendFrame(b, seed, kindEnd, p)
@@ -88,8 +92,8 @@ func readTotals(end []byte, seed uint32) (t totals, ok bool) {
 		return t, false
 	}
 	n := func(i int) uint64 { return binary.LittleEndian.Uint64(p[8*i:]) }
-	t.copies, t.large, t.bytes = n(0), n(1), int64(n(2))
-	t.first, t.last = fromMicros(int64(n(3))), fromMicros(int64(n(4)))
+	t.copies, t.bytes = n(0), int64(n(1))
+	t.first, t.last = fromMicros(int64(n(2))), fromMicros(int64(n(3)))
 	return t, true
 }
 

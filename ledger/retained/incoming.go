@@ -1,10 +1,8 @@
 package retained
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"slices"
 	"time"
 
@@ -23,9 +21,8 @@ var errRefused = errors.New("the disk has just refused one")
 type Incoming struct {
 	s      *Store
 	to     []routing.AgencyID
-	buf    []byte    // of the body, not yet handed on
-	files  []*large  // of a larger body, by agency; nil: there is none. The writer's
-	sum    hash.Hash // of all of it
+	buf    []byte  // of the body, not yet handed on
+	parts  []*part // of a body that is longer than that, by agency; nil: there are none. The writer's
 	size   int64
 	failed error // nothing is kept any more
 }
@@ -40,7 +37,7 @@ func (s *Store) Begin(agencies ...routing.AgencyID) *Incoming {
 			continue
 		}
 		if in == nil {
-			in = &Incoming{s: s, sum: sha256.New()}
+			in = &Incoming{s: s}
 		}
 		in.to = append(in.to, id)
 	}
@@ -61,10 +58,9 @@ func (in *Incoming) Write(p []byte) {
 	if in == nil || in.failed != nil {
 		return
 	}
-	in.sum.Write(p) // never fails
 	in.size += int64(len(p))
 	for len(p) > 0 && in.failed == nil {
-		if len(in.buf) == chunkBytes { // more follows, so it has a file of its own
+		if len(in.buf) == chunkBytes { // more follows, so it goes to the disk in parts
 			in.flush()
 			continue
 		}
@@ -77,15 +73,15 @@ func (in *Incoming) Write(p []byte) {
 	}
 }
 
-// flush hands a chunk of a larger body on.
+// flush hands a part of a longer body on.
 func (in *Incoming) flush() {
-	if in.files == nil {
-		in.files = make([]*large, len(in.to))
+	if in.parts == nil {
+		in.parts = make([]*part, len(in.to))
 		for i, id := range in.to {
-			in.files[i] = &large{agency: id}
+			in.parts[i] = &part{agency: id}
 		}
 	}
-	o := in.op(opLarge)
+	o := in.op(opPart)
 	in.failed = in.s.do(o, in.s.o.Patience)
 	in.reuse(o)
 }
@@ -93,7 +89,7 @@ func (in *Incoming) flush() {
 // op makes an order with what is in the buffer.
 func (in *Incoming) op(k opKind) *op {
 	o := newOp(k)
-	o.files = in.files
+	o.parts = in.parts
 	if in.s.encoder != nil {
 		o.room = in.s.buffer()
 	}
@@ -131,7 +127,6 @@ func (in *Incoming) Keep(m *Message, rcpts []ledger.Recipient) {
 			}
 			if copies[i] == nil {
 				copies[i] = &Copy{Message: *m, Agency: id, Kept: now, Size: in.size}
-				in.sum.Sum(copies[i].Digest[:0])
 				n++
 			}
 			copies[i].Recipients = append(copies[i].Recipients, r)
@@ -141,16 +136,12 @@ func (in *Incoming) Keep(m *Message, rcpts []ledger.Recipient) {
 		return
 	}
 	if in.failed == nil {
-		k := opSmall
-		if in.files != nil {
-			k = opFinish
-		}
-		o := in.op(k)
+		o := in.op(opKeep)
 		o.copies = copies
 		in.failed = in.s.do(o, in.s.o.Patience)
 		in.reuse(o)
 		if o.ended() { // then the writer has counted what it couldn't keep
-			in.files = nil
+			in.parts = nil
 			return
 		}
 	}
@@ -162,11 +153,14 @@ func (in *Incoming) Discard() {
 	if in == nil {
 		return
 	}
-	if in.files != nil {
-		o := newOp(opAbandon)
-		o.files = in.files
-		in.files = nil
-		_ = in.s.do(o, 0) // nobody waits for it; a start removes what is left
+	if in.parts != nil {
+		o := newOp(opDrop)
+		o.parts = in.parts
+		in.parts = nil
+		select {
+		case in.s.ops <- o:
+		default: // then its segment lasts until the next start
+		}
 	}
 	if in.buf != nil {
 		in.s.putBuffer(in.buf)

@@ -16,39 +16,35 @@ func (s *Store) recover() error {
 	if s.removals, err = s.readRemovals(); err != nil {
 		return err
 	}
-	for id, up := range s.removals.upTo() { // numbers are never used again
+	gone := s.removals.upTo()
+	for id, up := range gone { // numbers are never used again
 		s.agency(id).next = up + 1
 	}
-	large := map[string]uint64{} // highest number of a larger body, by its segment's heads
 	for _, name := range names {
 		f, ok := parseName(name)
 		if !ok {
 			continue
 		}
 		a := s.agency(f.agency)
-		if f.ordered && f.suffix != comingSuffix {
-			a.next = max(a.next, f.number+1)
-		}
+		a.next = max(a.next, f.number+1)
 		switch f.suffix {
-		case comingSuffix:
-			if err := s.remove(name); err != nil {
-				return fmt.Errorf("remove what was not finished: %w", err)
-			}
 		case keySuffix:
 			if err := s.getKey(a, f.key); err != nil {
 				s.o.Logger.Error("data key of retained copies can't be opened: they can't be read", "agency", a.id, "file", name, "error", err)
 			}
 		case headsSuffix:
+			if f.number <= gone[a.id] { // its removal was interrupted
+				if err := s.remove(name); err != nil {
+					return fmt.Errorf("remove what was to be removed: %w", err)
+				}
+				continue
+			}
 			a.segments = append(a.segments, &segment{number: f.number})
-		case bodySuffix:
-			heads := a.name(f.number, headsSuffix)
-			large[heads] = max(large[heads], f.large)
 		}
 	}
 	for _, a := range s.agencies {
 		slices.SortFunc(a.segments, func(x, y *segment) int { return int(x.number) - int(y.number) })
 		for _, g := range a.segments {
-			g.large = large[a.name(g.number, headsSuffix)]
 			if err := s.measure(a, g); err != nil {
 				s.o.Logger.Error("retained copies can't be read", "agency", a.id, "segment", g.number, "error", err)
 			}
@@ -61,7 +57,7 @@ func (s *Store) recover() error {
 func (s *Store) removeRest(names []string) error {
 	for _, name := range names {
 		f, ok := parseName(name)
-		if !ok || f.suffix != bodiesSuffix && f.suffix != bodySuffix {
+		if !ok || f.suffix != bodiesSuffix {
 			continue
 		}
 		if !slices.ContainsFunc(s.agencies[f.agency].segments, func(g *segment) bool { return g.number == f.number }) {
@@ -90,6 +86,9 @@ func (s *Store) measure(a *agency, g *segment) error {
 		return err
 	}
 	h, n := readHeader(begin)
+	if n < 0 {
+		return nil
+	}
 	if n == 0 || h.number != g.number {
 		g.damaged = 1
 		return fmt.Errorf("%w: no readable header", ErrDamaged)
@@ -101,7 +100,6 @@ func (s *Store) measure(a *agency, g *segment) error {
 		}
 		if t, ok := readTotals(end, h.seed()); ok {
 			g.copies, g.bytes, g.first, g.last = int(t.copies), t.bytes, t.first, t.last
-			g.large = max(g.large, t.large)
 			return nil
 		}
 	}
@@ -112,9 +110,6 @@ func (s *Store) measure(a *agency, g *segment) error {
 func (s *Store) count(a *agency, g *segment) error {
 	damaged, err := s.scan(a.id, g.number, func(c *Copy) bool {
 		g.add(c)
-		if c.place.large > 0 {
-			g.bytes += c.place.stored
-		}
 		return true
 	})
 	g.damaged = damaged

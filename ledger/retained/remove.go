@@ -3,6 +3,7 @@ package retained
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -131,7 +132,7 @@ func (s *Store) upkeep() {
 			continue
 		}
 		if w := a.writing; w != nil && s.full(w) {
-			s.end(a)
+			s.rotate(w)
 		}
 		for s.o.MaxAge > 0 && len(a.segments) > 0 && now.Sub(a.segments[0].last) > s.o.MaxAge && s.removeOldest(a, ReasonAge) {
 		}
@@ -145,12 +146,20 @@ func (a *agency) something() bool { return len(a.segments) > 0 || len(a.secrets)
 // that was done.
 func (s *Store) removeOldest(a *agency, reason string) bool {
 	g := a.segments[0]
-	if a.writing != nil && a.writing.seg == g {
-		s.flush(a)
-		s.end(a)
+	for _, w := range slices.Clone(s.writings) {
+		if w.seg == g {
+			s.flush(w)
+			s.abandon(w, ErrRemoved)
+		}
+	}
+	if len(a.segments) == 0 || a.segments[0] != g {
+		return true // the flush has found a bound, and that it goes
 	}
 	r := Removal{Agency: a.id, Time: s.o.Now(), Reason: reason, Copies: g.copies, Bytes: g.bytes, First: g.first, Last: g.last}
-	err := s.removals.add(s.folder, &r, g.number)
+	var err error
+	if g.copies > 0 {
+		err = s.removals.add(s.folder, &r, g.number)
+	}
 	if err != nil && reason != ReasonDisk { // where nothing can be written any more, the log has it
 		s.o.Logger.Error("retained copies are not removed, because that can't be written down", "agency", a.id, "error", err)
 		return false
@@ -166,18 +175,13 @@ func (s *Store) removeOldest(a *agency, reason string) bool {
 	return true
 }
 
-// removeSegment removes a segment's files, the heads last: as long as they are there, so is the
-// segment, and what is left is removed another time.
+// removeSegment removes a segment's files, the heads first: with them the segment is gone, and a
+// start removes what is left.
 func (s *Store) removeSegment(a *agency, g *segment) error {
-	for n := uint64(1); n <= g.large; n++ {
-		if err := s.remove(a.largeName(g.number, n)); err != nil {
-			return err
-		}
-	}
-	if err := s.remove(a.name(g.number, bodiesSuffix)); err != nil {
+	if err := s.remove(a.name(g.number, headsSuffix)); err != nil {
 		return err
 	}
-	return s.remove(a.name(g.number, headsSuffix))
+	return s.remove(a.name(g.number, bodiesSuffix))
 }
 
 func (s *Store) report(r *Removal) {
@@ -227,7 +231,11 @@ func (s *Store) erase(id routing.AgencyID, reason string) (Removal, error) {
 	if a == nil || !a.something() {
 		return r, nil
 	}
-	s.end(a)
+	for _, w := range slices.Clone(s.writings) {
+		if w.agency == a {
+			s.abandon(w, ErrRemoved)
+		}
+	}
 	for _, g := range a.segments {
 		r.Copies += g.copies
 		r.Bytes += g.bytes

@@ -80,11 +80,12 @@ type Options struct {
 
 // Store has the retained copies of this node. Use [Open].
 type Store struct {
-	o       Options
-	folder  *durable.Folder
-	encoder *zstd.Encoder // nil: bodies are kept as they are
-	decoder *zstd.Decoder
-	chunks  sync.Pool // of *[]byte
+	o         Options
+	folder    *durable.Folder
+	encoder   *zstd.Encoder // nil: bodies are kept as they are
+	decoder   *zstd.Decoder
+	allowance *allowance // for compressing
+	chunks    sync.Pool  // of *[]byte
 
 	ops     chan *op
 	stop    chan struct{}
@@ -99,7 +100,8 @@ type Store struct {
 	removals *removals
 
 	// These are the writer's alone.
-	room room
+	room     room
+	writings []*writing // of all agencies; altered under mu
 }
 
 // counts are those of [Status]. Guarded by mu.
@@ -136,7 +138,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{
 		o: o, folder: folder, agencies: make(map[routing.AgencyID]*agency),
-		ops: make(chan *op, 256), stop: make(chan struct{}),
+		ops: make(chan *op, 256), stop: make(chan struct{}), allowance: newAllowance(),
 	}
 	if s.decoder, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(4*chunkBytes)); err != nil {
 		return nil, fmt.Errorf("open retained copies: %w", err)
@@ -161,6 +163,7 @@ func Open(o Options) (*Store, error) {
 func (s *Store) Close() error {
 	s.closing.Do(func() { close(s.stop) })
 	s.done.Wait()
+	s.stalled.Store(true)
 	s.decoder.Close()
 	if s.encoder != nil {
 		_ = s.encoder.Close()

@@ -1,14 +1,11 @@
 package retained
 
 import (
-	"crypto/cipher"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
-	"mailcutover/internal/durable"
-	"mailcutover/internal/seal"
 	"mailcutover/routing"
 )
 
@@ -29,12 +26,11 @@ const (
 type opKind uint8
 
 const (
-	opSmall   opKind = iota + 1 // keep copies whose body is one chunk
-	opLarge                     // a chunk of a larger body; the first one makes its files
-	opFinish                    // the last chunk, and keep copies
-	opAbandon                   // remove the files of a larger body
-	opErase                     // remove all copies of an agency
-	opUpkeep                    // look now
+	opKeep   opKind = iota + 1 // write the last chunk, and keep copies
+	opPart                     // write a chunk that isn't the last
+	opDrop                     // the chunks that were written become no copy
+	opErase                    // remove all copies of an agency
+	opUpkeep                   // look now
 )
 
 // op is an order to the writer. The caller may look at it again only when it has ended.
@@ -43,8 +39,8 @@ type op struct {
 	chunk  packed
 	plain  []byte
 	room   []byte
-	copies []*Copy  // by agency; nil: none for this one
-	files  []*large // by agency
+	copies []*Copy // by agency; nil: none for this one
+	parts  []*part // by agency; nil: the chunk is the only one
 
 	agency  routing.AgencyID
 	reason  string
@@ -66,57 +62,45 @@ func (o *op) ended() bool {
 	}
 }
 
-// large is a body with a file of its own, for one agency. It is the writer's.
-type large struct {
+// part is what of a body is on the disk, for one agency. It is the writer's.
+type part struct {
 	agency routing.AgencyID
-	name   string
-	file   durable.File // nil: not begun, or over
-	at     int64
-	chunks uint64
-	salt   [16]byte
-	aead   cipher.AEAD
-	key    keyID
+	in     *writing // nil: not begun, or over
+	chunks []span
 	err    error
 }
 
 // do gives an order and waits for its end, for as long as patience lasts.
 func (s *Store) do(o *op, patience time.Duration) error {
-	select { // first without a timer
-	case s.ops <- o:
-	default:
-		if patience == 0 {
-			return errStalled
-		}
-		t := time.NewTimer(patience)
-		defer t.Stop()
-		select {
-		case s.ops <- o:
-		case <-t.C:
-			s.stalled.Store(true)
-			return errStalled
-		case <-s.stop:
-			return ErrClosed
-		}
-	}
-	if patience == 0 {
-		return nil
-	}
 	t := time.NewTimer(patience)
 	defer t.Stop()
-	select {
-	case <-o.done:
-		return o.err
-	case <-t.C:
-		s.stalled.Store(true)
-		return errStalled
-	case <-s.stop:
-		// The writer serves what it has before it ends.
+	if err := s.order(o, t.C); err != nil {
+		return err
+	}
+	stop := s.stop
+	for {
 		select {
 		case <-o.done:
 			return o.err
 		case <-t.C:
-			return ErrClosed
+			s.stalled.Store(true)
+			return errStalled
+		case <-stop:
+			stop = nil // the writer serves what it has before it ends
 		}
+	}
+}
+
+// order gives an order, and doesn't wait for its end. late ends the wait for a place.
+func (s *Store) order(o *op, late <-chan time.Time) error {
+	select {
+	case s.ops <- o:
+		return nil
+	case <-late:
+		s.stalled.Store(true)
+		return errStalled
+	case <-s.stop:
+		return ErrClosed
 	}
 }
 
@@ -139,8 +123,8 @@ func (s *Store) write() {
 				}
 				s.serve(all)
 			}
-			for _, a := range s.agencies {
-				s.end(a)
+			for _, w := range slices.Clone(s.writings) {
+				s.finish(w)
 			}
 			return
 		}
@@ -165,12 +149,12 @@ func (s *Store) serve(batch []*op) {
 	s.makeRoom()
 	for _, o := range batch {
 		switch o.kind {
-		case opSmall, opFinish:
+		case opKeep:
 			s.keep(o)
-		case opLarge:
+		case opPart:
 			o.err = s.more(o)
-		case opAbandon:
-			s.drop(o.files)
+		case opDrop:
+			s.drop(o.parts)
 		case opErase:
 			s.flushAll()
 			o.removed, o.err = s.erase(o.agency, o.reason)
@@ -192,7 +176,7 @@ func (s *Store) agency(id routing.AgencyID) *agency {
 	if a := s.agencies[id]; a != nil { // only the writer adds any
 		return a
 	}
-	a := &agency{id: id, secrets: make(map[keyID][]byte), next: 1, coming: 1}
+	a := &agency{id: id, secrets: make(map[keyID][]byte), next: 1}
 	s.mu.Lock()
 	s.agencies[id] = a
 	s.mu.Unlock()
@@ -202,11 +186,8 @@ func (s *Store) agency(id routing.AgencyID) *agency {
 // keep adds copies to their segments; flushAll writes them.
 func (s *Store) keep(o *op) {
 	for i, c := range o.copies {
-		if c == nil {
+		if c == nil || s.o.WayBack(c.Agency) == WayBackOver { // finalised meanwhile
 			continue
-		}
-		if s.o.WayBack(c.Agency) == WayBackOver {
-			continue // finalised meanwhile
 		}
 		a := s.agency(c.Agency)
 		if err := s.add(a, o, i, c); err != nil {
@@ -214,43 +195,22 @@ func (s *Store) keep(o *op) {
 			o.err = err
 		}
 	}
-	if o.files != nil {
-		s.drop(o.files) // what has become a copy has no file any more
-	}
+	s.drop(o.parts) // what has become a copy is no part any more
 }
 
 func (s *Store) add(a *agency, o *op, i int, c *Copy) error {
-	if s.room.none {
-		return errNoRoom
+	p := &part{agency: a.id}
+	if o.parts != nil {
+		p = o.parts[i]
 	}
-	if w := a.writing; w != nil && s.full(w) {
-		s.flush(a)
-		s.end(a)
+	if err := s.addChunk(a, p, o.chunk); err != nil {
+		return err
 	}
-	if a.writing == nil {
-		if err := s.begin(a); err != nil {
-			return err
-		}
+	w := p.in
+	if o.parts == nil {
+		w.open--
 	}
-	w := a.writing
-	if o.kind == opFinish {
-		f := o.files[i]
-		if f.err == nil {
-			f.err = f.add(o.chunk)
-		}
-		if f.err != nil {
-			return f.err
-		}
-		if err := s.settle(a, f, c); err != nil {
-			return err
-		}
-		w.newLarge += f.at
-	} else {
-		c.place = place{segment: w.number, offset: w.bodiesAt + int64(len(w.newBodies))}
-		before := len(w.newBodies)
-		w.newBodies = o.chunk.append(w.newBodies, w.bodySeal, uint64(c.place.offset))
-		c.place.stored = int64(len(w.newBodies) - before)
-	}
+	c.place = place{segment: w.number, chunks: p.chunks}
 	head, err := c.append(nil)
 	if err != nil {
 		return err
@@ -261,34 +221,62 @@ func (s *Store) add(a *agency, o *op, i int, c *Copy) error {
 	return nil
 }
 
+// addChunk adds a chunk to the segment that the ones before are in, or else to the one of now.
+func (s *Store) addChunk(a *agency, p *part, chunk packed) error {
+	if p.in == nil {
+		if s.room.none {
+			return errNoRoom
+		}
+		if w := a.writing; w != nil && s.full(w) {
+			s.rotate(w)
+		}
+		if a.writing == nil {
+			if err := s.begin(a); err != nil {
+				return err
+			}
+		}
+		p.in = a.writing
+		p.in.open++
+	}
+	w := p.in
+	if w.err != nil {
+		return w.err
+	}
+	at := w.bodiesAt + int64(len(w.newBodies))
+	w.newBodies = chunk.append(w.newBodies, w.bodySeal, uint64(at))
+	p.chunks = append(p.chunks, span{at, w.bodiesAt + int64(len(w.newBodies)) - at})
+	return nil
+}
+
 // full reports whether a segment has to end.
 func (s *Store) full(w *writing) bool {
-	return w.seg.bytes+w.newLarge+int64(len(w.newBodies)) >= s.o.SegmentBytes || w.headsAt+int64(len(w.newHeads)) >= maxHeads ||
+	return w.seg.bytes+int64(len(w.newBodies)) >= s.o.SegmentBytes || w.headsAt+int64(len(w.newHeads)) >= maxHeads ||
 		w.seg.copies > 0 && s.o.Now().Sub(w.begun) >= segmentAge
 }
 
 // flushAll writes what is new of all agencies.
 func (s *Store) flushAll() {
-	for _, a := range s.agencies {
-		s.flush(a)
+	for _, w := range slices.Clone(s.writings) {
+		s.flush(w)
 	}
 }
 
-// flush writes what is new of an agency: bodies, then heads.
-func (s *Store) flush(a *agency) {
-	w := a.writing
-	if w == nil || len(w.newCopies) == 0 {
+// flush writes what is new of a segment: bodies, then heads.
+func (s *Store) flush(w *writing) {
+	if w.err != nil || len(w.newBodies) == 0 {
 		return
 	}
 	_, err := w.bodies.Write(w.newBodies)
-	if err == nil {
+	if err == nil && len(w.newHeads) > 0 {
 		_, err = w.heads.Write(w.newHeads)
 	}
 	n := len(w.newCopies)
 	s.mu.Lock()
-	if err == nil {
-		w.bodiesAt += int64(len(w.newBodies))
-		w.headsAt += int64(len(w.newHeads))
+	w.bodiesAt += int64(len(w.newBodies))
+	w.headsAt += int64(len(w.newHeads))
+	w.seg.bytes += int64(len(w.newBodies) + len(w.newHeads)) // what failed may be on the disk, too
+	w.dirty = true
+	if err == nil && n > 0 {
 		for _, c := range w.newCopies {
 			w.seg.add(c)
 		}
@@ -298,9 +286,6 @@ func (s *Store) flush(a *agency) {
 			s.counts.err = nil
 		}
 	}
-	// What failed may be on the disk, too.
-	w.seg.bytes += int64(len(w.newBodies)+len(w.newHeads)) + w.newLarge
-	w.dirty = true
 	s.mu.Unlock()
 	for _, o := range w.waiting {
 		if err != nil {
@@ -309,110 +294,56 @@ func (s *Store) flush(a *agency) {
 	}
 	clear(w.newCopies)
 	clear(w.waiting)
-	w.newHeads, w.newBodies, w.newCopies, w.waiting, w.newLarge = w.newHeads[:0], w.newBodies[:0], w.newCopies[:0], w.waiting[:0], 0
-	if cap(w.newBodies) > 4<<20 {
+	w.newHeads, w.newBodies, w.newCopies, w.waiting = w.newHeads[:0], w.newBodies[:0], w.newCopies[:0], w.waiting[:0]
+	if cap(w.newBodies) > 1<<20 {
 		w.newBodies = nil
 	}
 	if err != nil {
-		s.abandon(a)
-		s.trouble(a, n, fmt.Errorf("write segment %d: %w", w.number, err))
+		err = fmt.Errorf("write segment %d: %w", w.number, err)
+		s.abandon(w, err)
+		s.trouble(w.agency, n, err)
 	}
-	s.bound(a)
+	s.bound(w.agency)
 }
 
 // trouble counts copies that the disk has not taken, and leaves it alone for a moment.
 func (s *Store) trouble(a *agency, n int, err error) {
-	s.retry.Store(s.o.Now().Add(retryAfter).UnixNano())
+	if !errors.Is(err, ErrRemoved) { // else a bound, or its agency's end, took its beginning
+		s.retry.Store(s.o.Now().Add(retryAfter).UnixNano())
+	}
 	s.notKept(a.id, n, err)
 }
 
-// more adds a chunk to a larger body, for all agencies. It fails if that fails for all.
+// more adds a chunk to a longer body, for all agencies. It fails if that fails for all.
 func (s *Store) more(o *op) error {
 	var errs []error
-	for _, f := range o.files {
-		if f.err == nil && f.file == nil {
-			f.err = s.beginLarge(f)
+	for _, p := range o.parts {
+		if p.err == nil {
+			p.err = s.addChunk(s.agency(p.agency), p, o.chunk)
 		}
-		if f.err == nil {
-			f.err = f.add(o.chunk)
-		}
-		if f.err != nil {
-			errs = append(errs, f.err)
+		if p.err != nil {
+			errs = append(errs, p.err)
 		}
 	}
-	if len(errs) < len(o.files) {
+	if len(errs) < len(o.parts) {
 		return nil
 	}
-	s.retry.Store(s.o.Now().Add(retryAfter).UnixNano())
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	if !errors.Is(err, ErrRemoved) {
+		s.retry.Store(s.o.Now().Add(retryAfter).UnixNano())
+	}
+	return err
 }
 
-func (s *Store) beginLarge(f *large) error {
-	if s.room.none {
-		return errNoRoom
-	}
-	a := s.agency(f.agency)
-	secret, err := s.secret(a)
-	if err != nil {
-		return err
-	}
-	copy(f.salt[:], seal.Salt(len(f.salt)))
-	if secret != nil {
-		f.key = a.key
-		if f.aead, err = seal.Derive(secret, f.salt[:], "body"); err != nil {
-			return err
+// drop ends what is under way of a longer body. What is written of it stays, and counts for
+// nothing, until its segment goes.
+func (s *Store) drop(parts []*part) {
+	for _, p := range parts {
+		if w := p.in; w != nil {
+			p.in = nil
+			w.open--
+			s.release(w)
 		}
-	}
-	f.name = a.name(a.coming, comingSuffix)
-	a.coming++
-	if f.file, err = s.o.Disk.Create(s.path(f.name)); err != nil {
-		return fmt.Errorf("begin the copy of a body: %w", err)
-	}
-	return nil
-}
-
-func (f *large) add(p packed) error {
-	b := p.append(nil, f.aead, f.chunks)
-	if _, err := f.file.Write(b); err != nil {
-		return fmt.Errorf("write the copy of a body: %w", err)
-	}
-	f.chunks++
-	f.at += int64(len(b))
-	return nil
-}
-
-// settle makes a larger body one of the segment that is written.
-func (s *Store) settle(a *agency, f *large, c *Copy) error {
-	w := a.writing
-	if f.key != w.key { // erased meanwhile
-		return fmt.Errorf("keep the copy of a body: %w", ErrRemoved)
-	}
-	number := w.seg.large + 1
-	err := f.file.Close()
-	f.file = nil
-	if err == nil {
-		err = s.o.Disk.Rename(s.path(f.name), s.path(a.largeName(w.number, number)))
-	}
-	if err != nil {
-		return fmt.Errorf("keep the copy of a body: %w", errors.Join(err, s.remove(f.name)))
-	}
-	s.mu.Lock()
-	w.seg.large = number
-	s.mu.Unlock()
-	c.place = place{segment: w.number, large: number, stored: f.at, salt: f.salt}
-	return nil
-}
-
-// drop removes larger bodies that have not become copies.
-func (s *Store) drop(files []*large) {
-	for _, f := range files {
-		if f.file == nil {
-			continue
-		}
-		if err := errors.Join(f.file.Close(), s.remove(f.name)); err != nil {
-			s.o.Logger.Warn("retained copies: remove what was not kept", "agency", f.agency, "error", err)
-		}
-		f.file = nil
 	}
 }
 
@@ -430,18 +361,16 @@ func (s *Store) keepSynced() {
 	}
 }
 
-// sync fsyncs the segments that are written. The files of one that ends meanwhile were fsynced
-// by who ended it.
+// sync fsyncs the segments that are written. One that ends meanwhile is fsynced by who ends it.
 func (s *Store) sync() {
 	var all []*writing
 	names := false
 	s.mu.Lock()
-	for _, a := range s.agencies {
-		if w := a.writing; w != nil && w.dirty {
-			w.dirty = false
-			names = names || w.unsynced
-			w.unsynced = false
+	for _, w := range s.writings {
+		if w.dirty {
 			all = append(all, w)
+			names = names || w.created
+			w.dirty, w.created = false, false
 		}
 	}
 	s.mu.Unlock()
@@ -452,13 +381,12 @@ func (s *Store) sync() {
 	for _, w := range all {
 		err := errors.Join(w.bodies.Sync(), w.heads.Sync())
 		s.mu.Lock()
-		gone := w.gone
-		s.mu.Unlock()
-		if !gone {
+		if slices.Contains(s.writings, w) {
 			errs = append(errs, err)
 		}
+		s.mu.Unlock()
 	}
-	if err := errors.Join(slices.DeleteFunc(errs, func(err error) bool { return err == nil })...); err != nil {
+	if err := errors.Join(errs...); err != nil {
 		s.o.Logger.Warn("retained copies are not fsynced: a power cut would cost them", "error", err)
 	}
 }

@@ -38,6 +38,6 @@ func (a *delivery) keepCopy(noted []ledger.Answer) {
 	m := a.Message
 	a.copy.Keep(&retained.Message{
 		Transaction: m.Transaction, Platform: a.Platform, Origin: m.Client.Origin, From: m.From.String(),
-		MessageID: m.MessageID, Options: m.Options,
+		MessageID: m.MessageID, Options: m.Options, Digest: a.digest,
 	}, rcpts)
 }

@@ -44,6 +44,6 @@ func (m *message) keepCopy() {
 	}
 	m.copy.Keep(&retained.Message{
 		Transaction: m.transactionID(), Platform: m.leg.platform.ID, Origin: m.client.Origin, From: m.from.String(),
-		MessageID: m.messageID, Options: *m.opts,
+		MessageID: m.messageID, Options: *m.opts, Digest: m.digest,
 	}, rcpts)
 }
