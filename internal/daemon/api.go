@@ -13,6 +13,8 @@ import (
 	"mailcutover/admin"
 	"mailcutover/admin/peer"
 	"mailcutover/internal/config"
+	"mailcutover/rollback/mailstore"
+	"mailcutover/routing"
 )
 
 // adminServer is the API and its socket.
@@ -25,23 +27,49 @@ type adminServer struct {
 // listener can have it as its id.
 const adminCertificate = "admin api"
 
-// startAdmin serves the API.
-func (d *Daemon) startAdmin(cfg *config.Config) error {
+// listenAdmin returns the socket of the API; clients is what the certificates of its callers
+// are checked against, nil: none are asked for.
+func (d *Daemon) listenAdmin(cfg *config.Config, clients *x509.CertPool) (net.Listener, error) {
 	socket, err := net.Listen("tcp", cfg.Admin.Address)
 	if err != nil {
-		return fmt.Errorf("admin API: %w", err)
+		return nil, fmt.Errorf("admin API: %w", err)
 	}
-	if t := cfg.Admin.TLS; t.CertFile != "" {
-		cert := new(certificate)
-		if err := cert.load(t.CertFile, t.KeyFile); err != nil {
-			_ = socket.Close()
-			return fmt.Errorf("admin API: %w", err)
-		}
-		d.certificates[adminCertificate] = cert
-		socket = tls.NewListener(socket, &tls.Config{
-			MinVersion:         tls.VersionTLS12,
-			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return cert.config.Load(), nil },
-		})
+	t := cfg.Admin.TLS
+	if t.CertFile == "" {
+		return socket, nil
+	}
+	cert := new(certificate)
+	if err := cert.load(t.CertFile, t.KeyFile); err != nil {
+		_ = socket.Close()
+		return nil, fmt.Errorf("admin API: %w", err)
+	}
+	d.certificates[adminCertificate] = cert
+	return tls.NewListener(socket, &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			now := cert.config.Load()
+			if clients != nil {
+				now = now.Clone()
+				now.ClientAuth, now.ClientCAs = tls.VerifyClientCertIfGiven, clients
+			}
+			return now, nil
+		},
+	}), nil
+}
+
+// startAdmin serves the API.
+func (d *Daemon) startAdmin(cfg *config.Config) error {
+	var o admin.Options
+	clients, err := d.clientCertificates(cfg, &o)
+	if err != nil {
+		return err
+	}
+	if err := d.openIssuer(cfg, &o); err != nil {
+		return err
+	}
+	socket, err := d.listenAdmin(cfg, clients)
+	if err != nil {
+		return err
 	}
 	roots, err := peerRoots(cfg)
 	if err != nil {
@@ -66,6 +94,7 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 		Version: d.version, Logger: d.logger,
 	}
 	d.peers = peer.New(peer.Options{Settings: d.peerSettings})
+	o.Recall = d.returns.desk
 	o.Peers, o.PeerSecret = d.peers, func() string { return d.config.Load().Admin.Peer.Secret.Reveal() }
 	if d.loginProxy != nil {
 		o.Sessions, o.Login = loginSessions{d.loginProxy}, d.loginProxy.Decide
@@ -218,6 +247,12 @@ func (d *Daemon) takeOver(next *config.Config) error {
 			return err
 		}
 	}
+	var stores map[routing.PlatformID]mailstore.Store
+	if !sameReturns(d.config.Load(), next) {
+		if stores, err = openMailboxes(next, d); err != nil {
+			return err
+		}
+	}
 	old := d.platforms.Load()
 	pools, err := d.openPlatforms(next, old)
 	if err != nil {
@@ -241,6 +276,7 @@ func (d *Daemon) takeOver(next *config.Config) error {
 	d.platforms.Store(pools)
 	d.takeOverIdentity(d.config.Load(), next, directories)
 	d.config.Store(next)
+	d.takeOverReturns(stores)
 	d.watchNames(d.replica.State())
 	if d.level != nil {
 		d.level.Set(next.Log.Level.Slog())

@@ -86,6 +86,8 @@ type Daemon struct {
 	loginWays      atomic.Pointer[loginWays]
 	autoconfig     *autoconfigServer // nil: none
 	page           *pageServer       // nil: none
+	issuer         *signon.Issuer    // nil: none
+	returns        returns
 	peers          *peer.Group
 	peerRoots      atomic.Pointer[x509.CertPool] // of admin.peer.ca_file; nil: the system's
 
@@ -204,6 +206,7 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	if err := d.startAdmin(cfg); err != nil {
 		return err
 	}
+	d.startReturns()
 	if err := d.startIdentity(cfg); err != nil {
 		return err
 	}
@@ -347,6 +350,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 	draining.Wait()
 	d.cancel()
 	errs := drained
+	d.stopReturns()
 	d.stopIdentity()
 	d.parts.Wait()
 	d.giveUp()
