@@ -17,8 +17,9 @@ type account struct {
 	there   map[place]*uidRanges  // on To without us
 	ours    map[msgkey.Key]bool   // transactions that are accounted for
 	failed  map[origin]NotBack
+	sent    map[msgkey.Key]bool // copies that were handed over
 
-	byKey   map[msgkey.Key]int // how many of brought have the key
+	byKey   map[msgkey.Key]int // how many of brought and sent have the key
 	byUsers int                // of brought
 	copied  int
 	moved   int
@@ -38,7 +39,7 @@ type place struct {
 func newAccount() *account {
 	return &account{
 		brought: make(map[origin]msgkey.Key), intents: make(map[origin]msgkey.Key), there: make(map[place]*uidRanges),
-		ours: make(map[msgkey.Key]bool), failed: make(map[origin]NotBack), byKey: make(map[msgkey.Key]int), flags: make(map[string]int),
+		ours: make(map[msgkey.Key]bool), failed: make(map[origin]NotBack), byKey: make(map[msgkey.Key]int), flags: make(map[string]int), sent: make(map[msgkey.Key]bool),
 	}
 }
 
@@ -91,6 +92,11 @@ func (a *account) apply(r *record) {
 		// What lies in another folder is there all the same.
 		if r.Class == ClassMoved && r.Ours {
 			a.ours[r.Key] = true
+		}
+	case kindSent:
+		if !a.sent[r.Key] {
+			a.sent[r.Key] = true
+			a.byKey[r.Key]++
 		}
 	case kindFolder:
 		a.folders = append(a.folders, r.To)

@@ -186,7 +186,8 @@ func (r *run) flagsFor(c *candidate, to *folder, lost map[string]int) []string {
 	var flags []string
 	have := r.flags[c.flags]
 	for _, f := range have {
-		if to.Keeps(f) {
+		// System flags may always be told; whether they were kept is seen when the message is found.
+		if to.Keeps(f) || f[0] == '\\' {
 			flags = append(flags, f)
 		} else {
 			lost[f]++
@@ -207,6 +208,7 @@ func (r *run) confirm(ctx context.Context, to *folder, taken []*sending) error {
 	if len(taken) == 0 {
 		return nil
 	}
+	to.claimed = make(map[uint32]bool)
 	deadline := time.NewTimer(r.e.o.Settle)
 	defer deadline.Stop()
 	left := taken
@@ -257,7 +259,7 @@ func (r *run) findAgain(ctx context.Context, to *folder, taken []*sending) ([]*s
 	var bare []mailstore.Message // without a key, and without a UID that we know
 	lost := map[string]int{}
 	found := func(s *sending, m *mailstore.Message) {
-		s.found = true
+		s.found, to.claimed[m.UID] = true, true
 		for _, f := range s.flags {
 			if !hasFlag(m.Flags, f) && f != receiptSent {
 				lost[f]++
@@ -269,6 +271,9 @@ func (r *run) findAgain(ctx context.Context, to *folder, taken []*sending) ([]*s
 	last, role := first, r.folders[taken[0].c.folder].Role
 	err = r.to.List(ctx, max(1, first), 0, func(m mailstore.Message) error {
 		last = max(last, m.UID)
+		if to.claimed[m.UID] {
+			return nil // one message proves one
+		}
 		k, ours, ok := keyOf(&m, role)
 		if s := byUID[m.UID]; s != nil {
 			// A platform that takes our Received line off has to be believed by the UID.

@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"mailcutover/internal/durable"
+	"mailcutover/mail"
 	"mailcutover/rollback/msgkey"
 	"mailcutover/routing"
 )
@@ -30,6 +31,7 @@ const (
 	kindAppended kind = "appended" // To took it
 	kindBack     kind = "back"     // and it was found there
 	kindBefore   kind = "before"   // it was brought before, when it lay elsewhere, or as a retained copy
+	kindSent     kind = "sent"     // a retained copy was handed over, to be delivered by SMTP
 	kindThere    kind = "there"    // it was on To without us
 	kindMoved    kind = "moved"    // it was on To, and is in the right folder now
 	kindNotBack  kind = "not-back" // it isn't on To, or not where it should be; the next run tries again
@@ -265,6 +267,25 @@ func (w *journal) close() error {
 	delete(w.j.busy, w.id)
 	w.j.mu.Unlock()
 	return err
+}
+
+// Sent notes that retained copies of messages were handed over for a mailbox, to be delivered
+// by SMTP because From couldn't be read. When it returns nil that is on the disk, and recall
+// doesn't bring these messages again, whatever the mailbox has by then. Call it with what was
+// handed over before and it adds nothing.
+func (j *Journals) Sent(id routing.MailboxID, messages ...mail.TransactionID) (err error) {
+	w, err := j.take(id)
+	if err != nil {
+		return fmt.Errorf("note copies for mailbox %s: %w", id, err)
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	var records []record
+	for _, m := range messages {
+		if k := msgkey.TransactionKey(m); !k.IsZero() && !w.sent[k] {
+			records = append(records, record{Kind: kindSent, Key: k, Ours: true})
+		}
+	}
+	return w.write(records...)
 }
 
 // Result returns what has become of a mailbox as its journal has it, without asking a

@@ -43,6 +43,8 @@ type run struct {
 type folder struct {
 	mailstore.Folder
 	next uint32 // UIDs below it were there before
+
+	claimed map[uint32]bool // UIDs of this batch that were found
 }
 
 // candidate is a message of From that isn't accounted for.
