@@ -131,5 +131,5 @@ func Alike(a, b string) bool { return plain(a) == plain(b) }
 
 // plain is a name without what platforms differ in.
 func plain(name string) string {
-	return strings.NewReplacer(slash, "_", ".", "_", `\`, "_", "*", "_", "%", "_", "~", "_", "^", "_", "-", "_", " ", "_").Replace(fold(name))
+	return strings.NewReplacer(".", "_", `\`, "_", "*", "_", "%", "_", "~", "_", "^", "_", "-", "_", " ", "_").Replace(fold(strings.ReplaceAll(name, slash, "_")))
 }
