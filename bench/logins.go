@@ -26,6 +26,9 @@ const (
 	loginPatient = 30 * time.Second
 )
 
+// otherBuild is the name of the mailcutover that -against names.
+const otherBuild = "other build"
+
 // loginContender is one way from an IMAP client to the platform.
 type loginContender struct {
 	name       string
@@ -81,6 +84,13 @@ func logins(t peers.TB, o options) figure.Part {
 	for _, c := range loginContenders {
 		all = append(all, c.start(t, g))
 	}
+	if o.against != "" {
+		other := *g
+		other.program = o.against
+		c := startLoginNode(t, &other)
+		c.name = otherBuild
+		all = slices.Insert(all, len(all)-1, c)
+	}
 	for round := range o.rounds + 1 { // the first one warms up
 		for _, secure := range []bool{false, true} {
 			for _, c := range all {
@@ -101,6 +111,9 @@ func logins(t peers.TB, o options) figure.Part {
 	for _, secure := range []bool{false, true} {
 		part.Figures = append(part.Figures, loginFigures(all, secure)...)
 	}
+	if o.against != "" {
+		return part // of two builds their work is compared
+	}
 	part.Figures = append(part.Figures, idleLogins(t, o, g)...)
 	return part
 }
@@ -119,7 +132,7 @@ func loginFigures(all []*loginContender, secure bool) []figure.Figure {
 		}
 	}
 	add("logins", "logins/s", func(c *loginContender) []float64 { return c.rates[secure] }, func(f figure.Figure, name string, r []float64) figure.Figure {
-		if secure || name == "nginx" {
+		if name != otherBuild && (secure || name == "nginx") {
 			return f.RatioAtLeast(1, r)
 		}
 		return f.Against(r)
@@ -130,7 +143,10 @@ func loginFigures(all []*loginContender, secure bool) []figure.Figure {
 		}
 		return f.Against(r)
 	})
-	add("FETCH", "MiB/s", func(c *loginContender) []float64 { return c.fetched[secure] }, func(f figure.Figure, _ string, r []float64) figure.Figure {
+	add("FETCH", "MiB/s", func(c *loginContender) []float64 { return c.fetched[secure] }, func(f figure.Figure, name string, r []float64) figure.Figure {
+		if name == otherBuild {
+			return f.Against(r)
+		}
 		return f.RatioAtLeast(1, r)
 	})
 	best := cheapest(others, secure)
@@ -147,6 +163,9 @@ func loginFigures(all []*loginContender, secure bool) []figure.Figure {
 func cheapest(others []*loginContender, secure bool) string {
 	name, most := "", 0.0
 	for _, c := range others {
+		if c.name == otherBuild {
+			continue
+		}
 		if m := figure.Median(c.fetched[secure]); m > most {
 			name, most = c.name, m
 		}

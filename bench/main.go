@@ -68,7 +68,7 @@ type options struct {
 	switches  int           // of the agency of 10,000; others a fifth of it
 	changes   int           // whose way to three nodes is measured
 	locks     int
-	against   string // another mailcutover, whose throughput and spool are measured too; empty: none
+	against   string // another mailcutover, whose throughput, spool and logins are measured too; empty: none
 	progress  io.Writer
 }
 
@@ -108,7 +108,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&o.agencies, "agencies", 200, "agencies of the large table")
 	flags.IntVar(&o.mailboxes, "mailboxes", 5000, "mailboxes of each agency")
 	flags.IntVar(&o.switches, "switches", 50, "cutovers and rollbacks of the agency of 10,000 mailboxes")
-	flags.StringVar(&o.against, "against", "", "another build of mailcutover, whose throughput and spool are measured beside this one's")
+	flags.StringVar(&o.against, "against", "", "another build of mailcutover, whose throughput, spool and logins are measured beside this one's")
 	million := flags.Bool("million", false, "measure the memory of 1,000,000 held messages too (2 GB of disk)")
 	if err := flags.Parse(args); err != nil {
 		return err
