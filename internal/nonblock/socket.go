@@ -20,6 +20,7 @@ type Socket struct {
 // transfer is one direction. Its function is made once: one for each call would be garbage.
 type transfer struct {
 	attempt func(fd uintptr) bool
+	now     func(fd uintptr) // attempt, once
 	p       []byte
 	more    bool // of a write: another one follows
 	n       int
@@ -45,6 +46,7 @@ func New(nc net.Conn) *Socket {
 	s := &Socket{Conn: nc, raw: raw}
 	s.in.attempt = s.in.read
 	s.out.attempt = s.out.write
+	s.out.now = func(fd uintptr) { s.out.write(fd) }
 	return s
 }
 
@@ -68,6 +70,19 @@ func (s *Socket) Read(p []byte) (int, error) {
 func (t *transfer) read(fd uintptr) bool {
 	t.n, t.err = Read(fd, t.p)
 	return t.err != syscall.EAGAIN
+}
+
+// WriteNow writes what the socket takes at once, whatever its deadline is. Nobody else may write
+// meanwhile.
+func (s *Socket) WriteNow(p []byte) (int, error) {
+	t := &s.out
+	t.p, t.n, t.err, t.more = p, 0, nil, false
+	err := s.raw.Control(t.now)
+	t.p = nil
+	if err == nil && t.err != nil {
+		err = os.NewSyscallError("send", t.err)
+	}
+	return t.n, err
 }
 
 // Write implements io.Writer.

@@ -180,3 +180,35 @@ func TestWriteMore(t *testing.T) {
 		t.Errorf("%q came, %v", got[:5], err)
 	}
 }
+
+// WriteNow neither waits nor looks at the deadline.
+func TestWriteNow(t *testing.T) {
+	s, peer := pair(t)
+	if err := s.SetWriteDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.WriteNow([]byte("now")); n != 3 || err != nil {
+		t.Fatalf("%d, %v", n, err)
+	}
+	p := make([]byte, 3)
+	if _, err := io.ReadFull(peer, p); err != nil || string(p) != "now" {
+		t.Fatalf("%q, %v", p, err)
+	}
+	big, sent := make([]byte, 1<<20), 0
+	for {
+		n, err := s.WriteNow(big)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sent += n; n < len(big) {
+			break
+		}
+	}
+	if n, err := s.WriteNow(big); n != 0 || err != nil {
+		t.Errorf("a full socket: %d, %v", n, err)
+	}
+	if _, err := s.Write(big); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Write: %v", err)
+	}
+	_ = peer.Close()
+}

@@ -4,26 +4,53 @@ package dial
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
-	"strings"
 	"syscall"
+	"time"
 
 	"mailcutover/internal/nonblock"
 )
 
-// connectEarly is a [net.Dialer]'s ControlContext. It connects before the dialer does, which
-// then finds the connection there, if the platform is near, and needn't wait; the scheduler
-// isn't told of the one call that takes long, since on this host it does the platform's part
-// too. What comes of it the dialer learns by its own call.
-func connectEarly(_ context.Context, network, address string, raw syscall.RawConn) error {
-	to, err := netip.ParseAddrPort(address)
-	if err != nil || to.Addr().Zone() != "" || to.Addr().Is4() != strings.HasSuffix(network, "4") {
-		return nil
-	}
-	return raw.Control(func(fd uintptr) { _ = nonblock.Connect(fd, to) })
+// direct connects to hosts that are named by their addresses.
+type direct struct {
+	host           string // as configured
+	to             netip.AddrPort
+	unacknowledged time.Duration
 }
 
-// keepalive is package net's, but that TCP_USER_TIMEOUT says when a peer that doesn't answer is
-// given up (tcp(7)).
-var keepalive = net.KeepAliveConfig{Enable: true, Count: -1}
+// dial connects, at the latest when timeout has passed. The connection is hardened.
+//
+// It connects before package net does, which then finds the connection there, if the platform
+// is near, and needn't wait; the scheduler isn't told of the one call that takes long, since
+// on this host it does the platform's part too. What comes of it package net learns by its own
+// call.
+func (d direct) dial(ctx context.Context, timeout time.Duration) (net.Conn, error) {
+	n := net.Dialer{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		used := raw.Control(func(fd uintptr) {
+			if err = errors.Join(harden(fd, d.unacknowledged), keepAlive(fd)); err == nil {
+				_ = nonblock.Connect(fd, d.to)
+			}
+		})
+		return errors.Join(used, err)
+	}}
+	// Package net sets its timers by the deadline, where it has to wait. A context of its own
+	// would have one in any case.
+	return n.DialContext(until{ctx, time.Now().Add(timeout)}, "tcp", d.host)
+}
+
+// until is a context with a deadline that nobody but its reader watches.
+type until struct {
+	context.Context
+	deadline time.Time
+}
+
+// Deadline implements context.Context.
+func (u until) Deadline() (time.Time, bool) {
+	if d, ok := u.Context.Deadline(); ok && d.Before(u.deadline) {
+		return d, true
+	}
+	return u.deadline, true
+}

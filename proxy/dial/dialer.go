@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -32,16 +33,18 @@ type Dialer struct {
 	ep   Endpoint // with defaults
 	log  *slog.Logger
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	own  bool // dial is nobody else's
 
 	mu    sync.Mutex
 	hosts []*host
 	next  int // host to be tried first by the next dial
 }
 
-// host is one of an endpoint's servers. All but name and tls is under Dialer.mu.
+// host is one of an endpoint's servers. All but the first three is under Dialer.mu.
 type host struct {
-	name string // host:port as configured
-	tls  *tls.Config
+	name   string // host:port as configured
+	direct direct // its address, if it is named by that
+	tls    *tls.Config
 	Health
 	trying time.Time // until then the one attempt after a failure is under way
 }
@@ -65,10 +68,14 @@ func New(ep Endpoint, o Options) (*Dialer, error) {
 	}
 	d.log = d.log.With("platform", ep.Platform)
 	if d.dial == nil {
-		d.dial = (&net.Dialer{ControlContext: connectEarly, KeepAliveConfig: keepalive}).DialContext
+		d.own, d.dial = true, (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Count: -1}}).DialContext
 	}
-	for _, h := range ep.Hosts {
-		d.hosts = append(d.hosts, &host{name: h, tls: ep.TLS.Config(h)})
+	for _, name := range ep.Hosts {
+		h := &host{name: name, tls: ep.TLS.Config(name)}
+		if to, err := netip.ParseAddrPort(name); err == nil && to.Addr().Zone() == "" && d.own {
+			h.direct = direct{name, to, d.ep.Unacknowledged}
+		}
+		d.hosts = append(d.hosts, h)
 	}
 	return d, nil
 }
@@ -141,20 +148,31 @@ func (d *Dialer) noHost(now time.Time) error {
 
 // connect makes a hardened connection to h.
 func (d *Dialer) connect(ctx context.Context, h *host) (net.Conn, error) {
+	if h.direct.to.IsValid() {
+		nc, err := h.direct.dial(ctx, d.ep.DialTimeout)
+		if err != nil {
+			return nil, dialError(ctx, err)
+		}
+		return nc, nil
+	}
 	dctx, cancel := context.WithTimeout(ctx, d.ep.DialTimeout)
 	defer cancel()
 	nc, err := d.dial(dctx, "tcp", h.name)
 	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, fmt.Errorf("dial: %w", err)
+		return nil, dialError(ctx, err)
 	}
 	if err := Harden(nc, d.ep.Unacknowledged); err != nil {
 		_ = nc.Close()
 		return nil, fmt.Errorf("set socket options: %w", err)
 	}
 	return nc, nil
+}
+
+func dialError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return fmt.Errorf("dial: %w", err)
 }
 
 // Succeeded ends a host's back-off. Host is what Dial returned; another is ignored.

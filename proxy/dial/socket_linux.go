@@ -22,14 +22,28 @@ func Harden(nc net.Conn, unacknowledged time.Duration) error {
 		return err
 	}
 	var set error
-	err = raw.Control(func(fd uintptr) {
-		set = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-		if set == nil {
-			set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unacknowledged.Milliseconds()))
-		}
-	})
-	if err != nil {
+	if err := raw.Control(func(fd uintptr) { set = harden(fd, unacknowledged) }); err != nil {
 		return err
 	}
 	return set
+}
+
+func harden(fd uintptr, unacknowledged time.Duration) error {
+	if err := unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		return err
+	}
+	return unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unacknowledged.Milliseconds()))
+}
+
+// keepAlive is package net's, but that TCP_USER_TIMEOUT says when a peer that doesn't answer is
+// given up (tcp(7)).
+func keepAlive(fd uintptr) error {
+	for _, o := range [...]struct{ level, option, value int }{
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+	} {
+		if err := unix.SetsockoptInt(int(fd), o.level, o.option, o.value); err != nil {
+			return err
+		}
+	}
+	return nil
 }

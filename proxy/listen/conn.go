@@ -32,8 +32,7 @@ var longAgo = time.Unix(1, 0)
 type Conn struct {
 	srv     *Server
 	nc      net.Conn
-	ctx     context.Context
-	cancel  context.CancelFunc
+	base    context.Context // Serve's
 	account *sync.WaitGroup // of Serve, which waits for it
 	session string
 	peer    netip.AddrPort
@@ -41,6 +40,7 @@ type Conn struct {
 	proxied bool
 	left    atomic.Bool
 
+	life atomic.Pointer[life]
 	// Under the server's lock.
 	counted bool  // for its client's address
 	told    Stage // what notify was called for
@@ -53,7 +53,37 @@ type Conn struct {
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
 // Context ends when the connection has left, when it is cut, or with Serve's context.
-func (c *Conn) Context() context.Context { return c.ctx }
+func (c *Conn) Context() context.Context {
+	if l := c.life.Load(); l != nil {
+		return l.ctx
+	}
+	c.srv.mu.Lock()
+	defer c.srv.mu.Unlock()
+	l := c.life.Load()
+	if l == nil {
+		l = new(life)
+		l.ctx, l.cancel = context.WithCancel(c.base)
+		c.life.Store(l)
+		if c.left.Load() || c.Stage() == Cut {
+			l.cancel()
+		}
+	}
+	return l.ctx
+}
+
+// life is a connection's context, made when somebody asks for it: under the server's lock, so
+// that what ends the connection finds it, or is seen.
+type life struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// end ends the context, if there is one.
+func (l *life) end() {
+	if l != nil {
+		l.cancel()
+	}
+}
 
 // Stage returns how far the server's end has come.
 func (c *Conn) Stage() Stage { return Stage(c.srv.stage.Load()) }
@@ -124,7 +154,7 @@ func (c *Conn) wake() {
 	c.told = at
 	c.srv.mu.Unlock()
 	if at == Cut {
-		c.cancel()
+		c.life.Load().end()
 	}
 	switch {
 	case notify == nil:

@@ -27,6 +27,9 @@ var errAddress = errors.New("too many connections of this address")
 // cutTime is how long a cut connection has for its last words.
 const cutTime = 2 * time.Second
 
+// maxResting is how many goroutines wait for a connection, at most.
+const maxResting = 32
+
 // refusalTime is how long the word to a refused connection may take.
 const refusalTime = 100 * time.Millisecond
 
@@ -95,7 +98,8 @@ type Server struct {
 	observe Observer
 	stage   atomic.Int32
 	serial  atomic.Uint64
-	prefix  string // tells our session ids from those of another start
+	resting atomic.Int32 // goroutines that wait for a connection
+	prefix  string       // tells our session ids from those of another start
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -159,6 +163,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}()
 	defer connections.Wait()
 	defer handlers.Wait()
+	pool := make(chan *Conn)
+	defer close(pool)
 	delay := time.Duration(0)
 	for {
 		nc, err := ln.Accept()
@@ -184,8 +190,26 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		}
 		delay = 0
 		if c := s.admit(ctx, nc, &connections); c != nil {
-			handlers.Go(func() { s.run(c) })
+			select {
+			case pool <- c:
+			default:
+				handlers.Go(func() { s.work(c, pool) })
+			}
 		}
+	}
+}
+
+// work serves a connection, and then others from the pool, as long as few goroutines wait there: one
+// that has served has the stack that the next one needs, and a new one would grow it step by step.
+func (s *Server) work(c *Conn, pool <-chan *Conn) {
+	for ok := true; ok; {
+		s.run(c)
+		if s.resting.Add(1) > maxResting {
+			s.resting.Add(-1)
+			return
+		}
+		c, ok = <-pool
+		s.resting.Add(-1)
 	}
 }
 
@@ -317,7 +341,7 @@ func (s *Server) leave(ln net.Listener) {
 // admit makes a connection of nc, or refuses it and returns nil. Nothing is written to a peer
 // that would wait for something else first: a PROXY header or a handshake.
 func (s *Server) admit(ctx context.Context, nc net.Conn, connections *sync.WaitGroup) *Conn {
-	c := &Conn{srv: s, nc: nc, account: connections}
+	c := &Conn{srv: s, nc: nc, base: ctx, account: connections}
 	c.session = s.prefix + strconv.FormatUint(s.serial.Add(1), 36)
 	c.peer = addrPort(nc.RemoteAddr())
 	c.proxied = slices.ContainsFunc(s.opts.ProxyNets, func(n netip.Prefix) bool { return n.Contains(c.peer.Addr()) })
@@ -332,8 +356,6 @@ func (s *Server) admit(ctx context.Context, nc net.Conn, connections *sync.WaitG
 		s.opts.Quota.give()
 		reason = RefusedAddress
 	default:
-		// The context is made under the lock: what cuts finds both or neither.
-		c.ctx, c.cancel = context.WithCancel(ctx)
 		s.conns[c] = struct{}{}
 		connections.Add(1)
 	}
@@ -382,7 +404,6 @@ func (s *Server) countAddress(c *Conn) bool {
 
 // dismiss forgets a connection that ended.
 func (s *Server) dismiss(c *Conn) {
-	c.cancel()
 	s.mu.Lock()
 	delete(s.conns, c)
 	if addr := c.Addr().Addr(); c.counted {
@@ -391,6 +412,7 @@ func (s *Server) dismiss(c *Conn) {
 		}
 	}
 	s.mu.Unlock()
+	c.life.Load().end()
 	s.opts.Quota.give()
 	s.observe.ConnectionClosed()
 	s.checkEmpty()

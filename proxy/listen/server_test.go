@@ -283,3 +283,56 @@ func TestOptionsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// TestGoroutinesServeAgain has more connections at once than goroutines wait for, then none, and
+// then one that panics: those that stay are few, and serve.
+func TestGoroutinesServeAgain(t *testing.T) {
+	const many = 3 * maxResting
+	var begun sync.WaitGroup
+	begun.Add(many)
+	release := make(chan struct{})
+	s, addr := start(t, Options{}, func(c *Conn) bool {
+		p := make([]byte, 1)
+		if _, err := io.ReadFull(c.NetConn(), p); err != nil {
+			return false
+		}
+		switch p[0] {
+		case 'w':
+			begun.Done()
+			<-release
+		case 'p':
+			panic("as told")
+		}
+		_, _ = c.NetConn().Write(p)
+		return false
+	})
+	say := func(word string) net.Conn {
+		nc := dial(t, addr)
+		if _, err := io.WriteString(nc, word); err != nil {
+			t.Error(err)
+		}
+		return nc
+	}
+	conns := make([]net.Conn, many)
+	for i := range conns {
+		conns[i] = say("w")
+	}
+	begun.Wait()
+	close(release)
+	for _, nc := range conns {
+		if b, err := io.ReadAll(nc); string(b) != "w" || err != nil {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	for end := time.Now().Add(10 * time.Second); s.resting.Load() != maxResting; time.Sleep(time.Millisecond) {
+		if n := s.resting.Load(); n > maxResting || time.Now().After(end) {
+			t.Fatalf("%d goroutines wait for a connection, want %d", n, maxResting)
+		}
+	}
+	if b, err := io.ReadAll(say("p")); len(b) > 0 || err != nil {
+		t.Errorf("a handler that panics: %q, %v", b, err)
+	}
+	if b, err := io.ReadAll(say("x")); string(b) != "x" || err != nil {
+		t.Errorf("behind it: %q, %v", b, err)
+	}
+}

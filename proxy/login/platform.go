@@ -63,11 +63,15 @@ func (t *try) at() (_ *Session, _ Welcome, err error) {
 		cancel()
 		return nil, Welcome{}, refuse(CauseLimit, err)
 	}
+	h.opening.Store(s) // who cuts the client from now on ends s, too
 	defer func() {
 		if err != nil {
 			s.abandon()
 		}
 	}()
+	if h.ctx.Err() != nil {
+		return nil, Welcome{}, fmt.Errorf("login: %w", h.ctx.Err())
+	}
 	if s.ticket, err = p.o.Gate.Enter(&d, s.cut); err != nil {
 		return nil, Welcome{}, asStale(err)
 	}
@@ -168,8 +172,6 @@ func (t *try) ask(ctx context.Context, s *Session, ep *endpoint, raw net.Conn, h
 		_ = raw.Close()
 		return nil, Welcome{}, errEnded
 	}
-	stop := context.AfterFunc(ctx, func() { _ = raw.Close() }) // ends what waits for it
-	defer stop()
 	way := &ep.Way
 	if ep.Identity == IdentityProxyV2 {
 		if err := raw.SetWriteDeadline(time.Now().Add(ep.Answer)); err != nil {

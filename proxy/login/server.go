@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mailcutover/proxy/listen"
@@ -92,9 +93,10 @@ type client struct {
 	front   Front
 	c       *Conn
 	ctx     context.Context
-	cancel  context.CancelFunc // called when the listener is cut, and when the client is joined or gone
-	ending  chan struct{}      // closed when the listener ends
-	session *Session           // of the login that was taken; nil: none
+	cancel  context.CancelFunc      // called when the listener is cut, and when the client is joined or gone
+	ending  chan struct{}           // closed when the listener ends
+	opening atomic.Pointer[Session] // of the last attempt; nil: none yet
+	session *Session                // of the login that was taken; nil: none
 	since   time.Time
 }
 
@@ -117,6 +119,9 @@ func (s *Server) handle(conn *listen.Conn) (kept bool) {
 		once.Do(func() { close(h.ending) })
 		if at == listen.Cut {
 			h.cancel()
+			if s := h.opening.Load(); s != nil {
+				s.end(CauseDrain, "", 0) // what waits for its platform
+			}
 		}
 		_ = conn.NetConn().SetReadDeadline(time.Unix(1, 0))
 	})

@@ -206,16 +206,29 @@ func (w *wire) Flush() error {
 	if len(w.out) == 0 {
 		return nil
 	}
-	if err := w.nc.SetWriteDeadline(time.Now().Add(w.write)); err != nil {
-		return err
-	}
-	_, err := w.nc.Write(w.out)
+	err := w.send(w.out)
 	clear(w.out)
 	w.out = w.out[:0]
 	if err != nil {
 		return w.why(err)
 	}
 	return nil
+}
+
+// send writes p. What the socket takes at once needs no deadline.
+func (w *wire) send(p []byte) error {
+	if nc, ok := w.nc.(interface{ WriteNow([]byte) (int, error) }); ok {
+		n, err := nc.WriteNow(p)
+		if err != nil || n == len(p) {
+			return err
+		}
+		p = p[n:]
+	}
+	if err := w.nc.SetWriteDeadline(time.Now().Add(w.write)); err != nil {
+		return err
+	}
+	_, err := w.nc.Write(p)
+	return err
 }
 
 // upgrade puts TLS on the connection, which has said all that comes before the handshake.

@@ -118,6 +118,14 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// WriteNow writes what the socket takes at once, whatever its deadline is, before it is joined.
+func (w *wire) WriteNow(p []byte) (int, error) {
+	if w.pool == nil {
+		return w.waits.WriteNow(p)
+	}
+	return 0, nil
+}
+
 // flush sends what was written; blocked says that some of it remains.
 func (w *wire) flush() (blocked bool, err error) {
 	for w.out != nil {
