@@ -17,6 +17,10 @@ type Input struct {
 	Source *Facts    // the source's directory; nil: no list is clean
 	Target *Facts    // the target's; nil: there is none
 	State  *routing.State
+	// Stored returns the row that activating the list would store for a mailbox, with what the
+	// platforms are told of it; ok is false if none can be made. nil: that isn't compared.
+	Stored func(routing.MailboxID) (row routing.Row, ok bool)
+
 	// Earlier are the agency's lists that were approved before, the newest first.
 	Earlier []*list.List
 }
@@ -192,10 +196,32 @@ func (in *Input) compareTarget(row *list.Row, add func(Finding)) {
 		add(Finding{Code: CodeTarget, Source: f.Name, Owner: owner.id})
 	case hasID == foundNone:
 		add(Finding{Code: CodeNotOnTarget, Source: f.Name})
+		in.comparePlace(row, add)
 	case known == foundNone && row.Address != "":
 		add(Finding{Code: CodeTarget, Source: f.Name, Address: has.primary})
 	case has.agency != "" && has.agency != row.Agency:
 		add(Finding{Code: CodeTarget, Source: f.Name, Agency: has.agency})
+	default:
+		in.comparePlace(row, add)
+	}
+}
+
+// comparePlace looks whether what the target would be told of the mailbox is another's there.
+func (in *Input) comparePlace(row *list.Row, add func(Finding)) {
+	if in.Stored == nil {
+		return
+	}
+	stored, ok := in.Stored(row.ID)
+	if !ok {
+		return
+	}
+	told := stored.At(true)
+	if owner, known := in.Target.Owner(told.Address); known && owner != row.ID {
+		add(Finding{Code: CodeTarget, Source: in.Target.Name, Owner: owner})
+		return
+	}
+	if user, known := in.Target.User(told.Login); known && user != row.ID {
+		add(Finding{Code: CodeTarget, Source: in.Target.Name, Owner: user})
 	}
 }
 

@@ -98,6 +98,36 @@ func (f *Facts) Shared(a routing.Address) bool {
 	return ok && n == ambiguous
 }
 
+// Owner returns whose an address is; ok is false if it is nobody's, or two objects have it.
+func (f *Facts) Owner(a routing.Address) (id routing.MailboxID, ok bool) {
+	one, found := f.address(a)
+	if found != foundOne {
+		return id, false
+	}
+	return one.id, true
+}
+
+// User returns who logs in with a name, an address or an account; ok is false if it is nobody,
+// or two objects have it.
+func (f *Facts) User(login string) (id routing.MailboxID, ok bool) {
+	if a, err := routing.ParseAddress(login); err == nil {
+		if id, ok := f.Owner(a); ok {
+			return id, true
+		}
+	}
+	one, found := f.account(login)
+	if found != foundOne {
+		return id, false
+	}
+	return one.id, true
+}
+
+// Has reports whether an object has a directory id.
+func (f *Facts) Has(id routing.MailboxID) bool {
+	_, ok := f.byID[id]
+	return ok
+}
+
 // found is the outcome of a look-up.
 type found uint8
 

@@ -133,7 +133,7 @@ func (d *Desk) wasNotRead(err error) {
 }
 
 // wasRead follows a whole reading: what is new enters, what has drifted is said.
-func (d *Desk) wasRead(ctx context.Context, source, _ *watch.View) {
+func (d *Desk) wasRead(ctx context.Context, source, target *watch.View) {
 	d.mu.Lock()
 	d.failed = nil
 	d.mu.Unlock()
@@ -149,7 +149,7 @@ func (d *Desk) wasRead(ctx context.Context, source, _ *watch.View) {
 		if text := d.enter(ctx, source, id); text != "" {
 			alarms[enterAlarm+string(id)] = text
 		}
-		if text := d.drifted(source, id); text != "" {
+		if text := d.drifted(source, target, id); text != "" {
 			alarms[driftAlarm+string(id)] = text
 		}
 	}
@@ -168,14 +168,14 @@ func (d *Desk) wasRead(ctx context.Context, source, _ *watch.View) {
 }
 
 // drifted is the alarm for an agency that has a list in force and doesn't fit it any more.
-func (d *Desk) drifted(source *watch.View, id routing.AgencyID) string {
+func (d *Desk) drifted(source, target *watch.View, id routing.AgencyID) string {
 	state := d.o.State()
 	entries, _ := register.Lists(state, id) // what can't be read refuses the cutover
 	if !slices.ContainsFunc(entries, func(e register.Entry) bool { return e.Standing == register.Active }) {
 		return ""
 	}
 	var rows []string
-	for _, one := range watch.Compare(source, d.o.Model, state, id, entries) {
+	for _, one := range watch.Compare(source, target, d.o.Model, state, id, entries) {
 		if one.Kind.Blocks() {
 			rows = append(rows, Say(one))
 		}
@@ -205,15 +205,22 @@ func Say(d watch.Drift) string {
 	case watch.Readdress:
 		return name + ": it was listed with this address, which isn't its own any more"
 	case watch.Repaired:
-		return name + ": it was listed with this address, which is now that of mailbox " + d.Owner.String()
+		if d.Owner.IsZero() {
+			return name + ": it has this address, which two objects of the directory have now"
+		}
+		return name + ": it has this address, which is now that of mailbox " + d.Owner.String()
 	case watch.Unlisted:
 		return name + ": no list in force names the mailbox"
 	case watch.NewName:
 		return name + ": the directory gives it this address, the table doesn't"
 	case watch.LostName:
 		return name + ": the table gives it this address, the directory doesn't"
-	case watch.Unreadable:
+	case watch.Unreadable, watch.Renamed:
 		return name + ": " + d.Text
+	case watch.Target:
+		return name + ": in the target's directory it is the mailbox " + d.Owner.String()
+	case watch.NotThere:
+		return name + ": the target's directory doesn't know the mailbox yet"
 	}
 	return name + ": " + string(d.Kind)
 }
@@ -274,7 +281,7 @@ func (d *Desk) modelled(id routing.AgencyID) error {
 // Drift returns how the last reading differs from an agency's mapping and from its lists in
 // force.
 func (d *Desk) Drift(id routing.AgencyID) ([]watch.Drift, error) {
-	source, _, err := d.fresh()
+	source, target, err := d.fresh()
 	if err == nil {
 		err = d.modelled(id)
 	}
@@ -283,7 +290,7 @@ func (d *Desk) Drift(id routing.AgencyID) ([]watch.Drift, error) {
 	}
 	state := d.o.State()
 	entries, unreadable := register.Lists(state, id)
-	return watch.Compare(source, d.o.Model, state, id, entries), errors.Join(unreadable...)
+	return watch.Compare(source, target, d.o.Model, state, id, entries), errors.Join(unreadable...)
 }
 
 // Crossings returns what crosses the border between agencies on different platforms.
@@ -296,10 +303,10 @@ func (d *Desk) Crossings() ([]watch.Crossing, error) {
 }
 
 // Ready returns nil if an agency may be cut over: each of its mailboxes is in a list in
-// force, with an address that it has, and the directory, read lately, says the same. read
+// force, with an address that it has, and the directories, read lately, say the same. read
 // is when that was. The error names the first of what is wrong.
 func (d *Desk) Ready(id routing.AgencyID) (read time.Time, err error) {
-	source, _, err := d.fresh()
+	source, target, err := d.fresh()
 	if err == nil {
 		err = d.modelled(id)
 	}
@@ -319,7 +326,7 @@ func (d *Desk) Ready(id routing.AgencyID) (read time.Time, err error) {
 			rows = append(rows, fmt.Sprintf("%s: list %s names the mailbox with %s, which it doesn't have", gap.Address, gap.List, gap.Listed))
 		}
 	}
-	for _, one := range watch.Compare(source, d.o.Model, state, id, entries) {
+	for _, one := range watch.Compare(source, target, d.o.Model, state, id, entries) {
 		if text := Say(one); one.Kind.Blocks() && !slices.Contains(rows, text) {
 			rows = append(rows, text)
 		}

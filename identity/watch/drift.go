@@ -2,6 +2,7 @@ package watch
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"mailcutover/identity/model"
@@ -21,13 +22,16 @@ const (
 	Unlisted   Kind = "unlisted"    // a mailbox of the agency that no list in force names
 	NewName    Kind = "new-name"    // the directory gives it an address that the table doesn't have
 	LostName   Kind = "lost-name"   // the table gives it an address that the directory doesn't
+	Renamed    Kind = "renamed"     // what the platforms are told of the mailbox isn't its name any more
+	Target     Kind = "target"      // the target's directory has another pair
+	NotThere   Kind = "not-there"   // the target's directory doesn't know the mailbox
 	Unreadable Kind = "unreadable"  // an object of the agency that no row can be made of
 )
 
 // Blocks reports whether it keeps an agency from being cut over until a new list is approved.
 // New names enter by themselves, and a name that is gone stays until a list takes it away:
 // both are only told.
-func (k Kind) Blocks() bool { return k != NewName && k != LostName }
+func (k Kind) Blocks() bool { return k != NewName && k != LostName && k != NotThere }
 
 // Drift is one difference between the directory and what was approved or is routed.
 type Drift struct {
@@ -35,14 +39,15 @@ type Drift struct {
 	Agency  routing.AgencyID  `json:"agency"`
 	Mailbox routing.MailboxID `json:"mailbox"`
 	Address routing.Address   `json:"address,omitempty"` // concerned
-	Owner   routing.MailboxID `json:"owner,omitzero"`    // of Repaired: whose it is now
+	Owner   routing.MailboxID `json:"owner,omitzero"`    // of Repaired and Target: whose it is now
 	To      routing.AgencyID  `json:"to,omitempty"`      // of Moved
-	Text    string            `json:"text,omitempty"`    // of Unreadable
+	Text    string            `json:"text,omitempty"`    // of Unreadable; of Renamed, what is told and what is right
 }
 
 // Compare returns how the directory differs from the mapping of an agency and from its lists
-// in force, by address.
-func Compare(v *View, m *model.Model, s *routing.State, agency routing.AgencyID, entries []register.Entry) []Drift {
+// in force, by address. target is the target's directory, or nil: what the target's platform
+// would be told of a mailbox has to be that mailbox's there.
+func Compare(v, target *View, m *model.Model, s *routing.State, agency routing.AgencyID, entries []register.Entry) []Drift {
 	record, known := s.Agency(agency)
 	mapping := s.Mapping(agency)
 	if !known || mapping == nil {
@@ -62,12 +67,6 @@ func Compare(v *View, m *model.Model, s *routing.State, agency routing.AgencyID,
 			}
 		}
 	}
-	owners := make(map[routing.Address]routing.MailboxID)
-	for i := range v.seen {
-		for _, a := range v.seen[i].object.Addresses {
-			owners[a] = v.seen[i].object.ID
-		}
-	}
 	for row := range mapping.Rows() {
 		o, ok := v.object(row.Mailbox)
 		if !ok {
@@ -85,7 +84,8 @@ func Compare(v *View, m *model.Model, s *routing.State, agency routing.AgencyID,
 		if !isListed {
 			add(Drift{Kind: Unlisted, Mailbox: row.Mailbox, Address: row.Addresses[0]})
 		} else if was != "" && !slices.Contains(o.object.Addresses, was) {
-			if owner, taken := owners[was]; taken {
+			if v.Facts.Knows(was) {
+				owner, _ := v.Facts.Owner(was) // zero: two have it
 				add(Drift{Kind: Repaired, Mailbox: row.Mailbox, Address: was, Owner: owner})
 			} else {
 				add(Drift{Kind: Readdress, Mailbox: row.Mailbox, Address: was})
@@ -102,8 +102,21 @@ func Compare(v *View, m *model.Model, s *routing.State, agency routing.AgencyID,
 			}
 		}
 		for _, a := range row.Addresses {
-			if a != was && !slices.Contains(wanted.Addresses, a) {
+			switch {
+			case a == was || slices.Contains(wanted.Addresses, a):
+			case v.Facts.Knows(a):
+				owner, _ := v.Facts.Owner(a)
+				add(Drift{Kind: Repaired, Mailbox: row.Mailbox, Address: a, Owner: owner})
+			default:
 				add(Drift{Kind: LostName, Mailbox: row.Mailbox, Address: a})
+			}
+		}
+		if text := renamed(&row, &wanted); text != "" {
+			add(Drift{Kind: Renamed, Mailbox: row.Mailbox, Address: row.Addresses[0], Text: text})
+		}
+		if target != nil {
+			if d, differs := onTarget(target, &row); differs {
+				add(d)
 			}
 		}
 	}
@@ -120,6 +133,50 @@ func Compare(v *View, m *model.Model, s *routing.State, agency routing.AgencyID,
 		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.Kind, b.Kind))
 	})
 	return out
+}
+
+// renamed says what the platforms are told of a mailbox that is none of its names any more: it
+// may be somebody else's there by now. Empty: nothing.
+func renamed(row, wanted *routing.Row) string {
+	for _, target := range []bool{false, true} {
+		platform := map[bool]string{false: "source", true: "target"}[target]
+		is, should := row.At(target), wanted.At(target)
+		if is.Address != should.Address && !slices.Contains(wanted.Addresses, is.Address) {
+			return fmt.Sprintf("the %s is told %s of the mailbox, by the directory it is %s", platform, is.Address, should.Address)
+		}
+		if is.Login != should.Login && !hasLogin(wanted, is.Login) {
+			return fmt.Sprintf("the %s is told the login %s, by the directory it is %s", platform, is.Login, should.Login)
+		}
+	}
+	return ""
+}
+
+// hasLogin reports whether a row's mailbox is logged in to by a name.
+func hasLogin(row *routing.Row, name string) bool {
+	l, err := routing.ParseLogin(name)
+	return err == nil && (slices.Contains(row.Logins, l) || slices.Contains(row.Addresses, routing.Address(l)))
+}
+
+// onTarget compares a mailbox with the target's directory.
+func onTarget(target *View, row *routing.Row) (d Drift, differs bool) {
+	told := row.At(true)
+	d = Drift{Kind: Target, Mailbox: row.Mailbox, Address: row.Addresses[0]}
+	var known bool
+	if d.Owner, known = target.Facts.Owner(told.Address); known && d.Owner != row.Mailbox {
+		return d, true
+	}
+	if d.Owner, known = target.Facts.User(told.Login); known && d.Owner != row.Mailbox {
+		return d, true
+	}
+	d.Owner = routing.MailboxID{}
+	for _, a := range row.Addresses {
+		if owner, known := target.Facts.Owner(a); known && owner != row.Mailbox {
+			d.Address, d.Owner = a, owner
+			return d, true
+		}
+	}
+	d.Kind = NotThere
+	return d, !target.Facts.Has(row.Mailbox)
 }
 
 // Additions returns the rows of an agency with what the directory has more than its mapping:

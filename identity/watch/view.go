@@ -92,6 +92,15 @@ func (v *View) object(id routing.MailboxID) (*seen, bool) {
 	return &v.seen[i], true
 }
 
+// Mailbox returns the object of a directory id; ok is false if the directory had none.
+func (v *View) Mailbox(id routing.MailboxID) (o *directory.Object, agency routing.AgencyID, ok bool) {
+	one, ok := v.object(id)
+	if !ok {
+		return nil, "", false
+	}
+	return &one.object, one.agency, true
+}
+
 // Objects returns the objects that the model counts to an agency, in the order in which
 // they came. They must not be changed.
 func (v *View) Objects(agency routing.AgencyID) []*directory.Object {

@@ -1,0 +1,95 @@
+package watch
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"mailcutover/identity/directory"
+	"mailcutover/identity/list"
+	"mailcutover/identity/model"
+	"mailcutover/identity/register"
+	"mailcutover/routing"
+)
+
+// What the platforms are told of a mailbox has to be the mailbox's own name, in the source's
+// directory and in the target's: else its mail would go to whoever has that name there.
+func TestDriftOfWhatPlatformsAreTold(t *testing.T) {
+	m, err := model.New(model.Options{
+		Rules:  []model.Rule{{Agency: "health", Base: "ou=health,dc=x"}},
+		Places: []model.Place{{Platform: "ox", Address: "{account}@ox.internal", Login: "{account}"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(n byte, account string, addresses ...routing.Address) directory.Object {
+		o := mailbox(n, addresses...)
+		o.Account = account
+		return o
+	}
+	a, b := with(1, "anna", "a@health.example"), with(2, "bert", "b@health.example")
+	agency, err := routing.NewAgency("health", "exchange", "ox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []routing.Row
+	l := &list.List{ID: "health-0001", Agency: "health"}
+	for _, o := range []directory.Object{a, b} {
+		row, err := m.Row(&o, &agency)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, row)
+		l.Rows = append(l.Rows, list.Row{ID: o.ID, Address: o.Primary(), Agency: "health"})
+	}
+	alias := func(o directory.Object, names ...routing.Address) directory.Object {
+		o.Addresses = append(slices.Clone(o.Addresses), names...)
+		return o
+	}
+	there := func(n byte, account string, addresses ...routing.Address) directory.Object {
+		return alias(with(n, account, addresses...), routing.Address(account+"@ox.internal"))
+	}
+	for name, c := range map[string]struct {
+		source []directory.Object
+		more   []routing.Address // that the table gives the first mailbox
+		target []directory.Object
+		want   []string
+	}{
+		"all is as it was":                   {source: []directory.Object{a, b}, target: []directory.Object{there(1, "anna", "a@health.example"), there(2, "bert", "b@health.example")}},
+		"no target's directory":              {source: []directory.Object{a, b}},
+		"accounts exchanged":                 {source: []directory.Object{with(1, "bert", "a@health.example"), with(2, "anna", "b@health.example")}, want: []string{"renamed a", "renamed b"}},
+		"an account that is another's now":   {source: []directory.Object{with(1, "berg", "a@health.example"), b}, want: []string{"renamed a"}},
+		"only its case is another":           {source: []directory.Object{with(1, "ANNA", "a@health.example"), b}},
+		"exchanged on the target":            {source: []directory.Object{a, b}, target: []directory.Object{there(2, "anna", "a@health.example"), there(1, "bert", "b@health.example")}, want: []string{"target a", "target b"}},
+		"accounts exchanged on the target":   {source: []directory.Object{a, b}, target: []directory.Object{there(1, "bert", "a@health.example"), there(2, "anna", "b@health.example")}, want: []string{"target a", "target b"}},
+		"logins exchanged on the target":     {source: []directory.Object{a, b}, target: []directory.Object{with(1, "bert", "a@health.example"), with(2, "anna", "b@health.example")}, want: []string{"target a", "target b"}},
+		"an address of another's there":      {source: []directory.Object{a, b}, target: []directory.Object{there(1, "anna"), there(2, "bert", "b@health.example", "a@health.example")}, want: []string{"target a"}},
+		"not there yet":                      {source: []directory.Object{a, b}, target: []directory.Object{there(1, "anna", "a@health.example")}, want: []string{"not-there b"}},
+		"a further name that is another's":   {source: []directory.Object{a, alias(b, "boss@health.example")}, more: []routing.Address{"boss@health.example"}, want: []string{"new-name boss", "repaired boss"}},
+		"a further name that nobody has now": {source: []directory.Object{a, b}, more: []routing.Address{"boss@health.example"}, want: []string{"lost-name boss"}},
+		"a name that two have now":           {source: []directory.Object{a, alias(b, "boss@health.example"), alias(with(3, "carl", "c@labour.example"), "boss@health.example")}, more: []routing.Address{"boss@health.example"}, want: []string{"new-name boss", "repaired boss"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := slices.Clone(rows)
+			now[0].Addresses = append(slices.Clone(now[0].Addresses), c.more...)
+			if len(c.source) == 3 {
+				c.source[2].DN = "cn=3,ou=labour,dc=x"
+			}
+			var target *View
+			if c.target != nil {
+				target = viewOf(t, m, c.target...)
+			}
+			var got []string
+			for _, d := range Compare(viewOf(t, m, c.source...), target, m, tableOf(t, now...), "health", []register.Entry{{List: l, Standing: register.Active}}) {
+				local, _ := d.Address.Split()
+				got = append(got, fmt.Sprint(d.Kind, " ", local))
+				if d.Kind.Blocks() != slices.Contains([]Kind{Renamed, Target, Repaired}, d.Kind) {
+					t.Errorf("%s: blocks %v", d.Kind, d.Kind.Blocks())
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("drift %q, want %q", got, c.want)
+			}
+		})
+	}
+}
