@@ -48,16 +48,42 @@ func requestOf(ctx context.Context) *request {
 
 func callerOf(ctx context.Context) caller { return requestOf(ctx).caller }
 
-// authenticate returns who makes a call: whom this process itself calls for, or who has the
-// token that is sent.
+// authenticate returns who makes a call: whom this process itself calls for, who has the token
+// that is sent, or, where none is, whose certificate the connection has.
 func (s *Server) authenticate(r *http.Request) (caller, bool) {
 	if who, ok := r.Context().Value(insideKey{}).(caller); ok {
 		return who, who.person != ""
 	}
-	scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	id, ok := s.Identify(secret)
-	if !ok || !strings.EqualFold(scheme, "Bearer") {
+	sent := r.Header.Get("Authorization")
+	if sent == "" {
+		return s.byCertificate(r)
+	}
+	scheme, secret, _ := strings.Cut(sent, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
 		return caller{}, false
 	}
-	return s.callerBy(&id), true
+	if id, ok := s.Identify(secret); ok {
+		return s.callerBy(&id), true
+	}
+	if s.Bearer == nil {
+		return caller{}, false
+	}
+	id, err := s.Bearer(r.Context(), secret)
+	if err != nil {
+		s.Logger.Warn("token of an issuer not taken", "peer", r.RemoteAddr, "error", err)
+		return caller{}, false
+	}
+	return s.callerBy(&id), id.Person != ""
+}
+
+func (s *Server) byCertificate(r *http.Request) (caller, bool) {
+	if s.Certificate == nil || r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return caller{}, false
+	}
+	id, err := s.Certificate(r.TLS.VerifiedChains[0][0])
+	if err != nil {
+		s.Logger.Warn("client certificate not taken", "peer", r.RemoteAddr, "error", err)
+		return caller{}, false
+	}
+	return s.callerBy(&id), id.Person != ""
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -94,6 +95,11 @@ type Options struct {
 
 	Audit   Audit
 	Answers Folder // where answers to calls with an Idempotency-Key are kept
+	// Bearer returns who has a token that isn't one of Tokens; nil: nobody. Certificate returns whose
+	// client certificate this is, which was verified; nil: nobody's.
+	Bearer      func(ctx context.Context, token string) (Identity, error)
+	Certificate func(cert *x509.Certificate) (Identity, error)
+
 
 	Node         string               // this one's name
 	Limit        func() time.Duration // the longest connection limit of a platform: after it, a silent node can deliver nothing

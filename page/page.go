@@ -48,6 +48,8 @@ type SignOn interface {
 	// ServeHTTP sends the browser there, and takes it back. It calls done once it is certain who
 	// it is; done answers the request.
 	ServeHTTP(w http.ResponseWriter, r *http.Request, done func(id admin.Identity, ends time.Time))
+	// Again returns who has signed on, with the rights that he has now; false if he has none any more.
+	Again(id admin.Identity) (admin.Identity, bool)
 }
 
 // Page is the web page. Use [New].

@@ -19,7 +19,7 @@ const (
 
 // session is somebody who is signed in.
 type session struct {
-	token  string // asked for again at each request, so that one taken out of the configuration ends it; empty: signed on elsewhere
+	token  string // asked for again at each request; empty: signed on elsewhere
 	id     admin.Identity
 	began  time.Time
 	seen   time.Time
@@ -123,10 +123,13 @@ func (p *Page) who(r *http.Request, active bool) (key string, s session, ok bool
 		return "", session{}, false
 	}
 	if s.token != "" {
-		if s.id, ok = p.Identify(s.token); !ok {
-			p.sessions.end(c.Value)
-			return "", session{}, false
-		}
+		s.id, ok = p.Identify(s.token)
+	} else {
+		s.id, ok = p.SignOn.Again(s.id)
+	}
+	if !ok { // taken out of the configuration
+		p.sessions.end(c.Value)
+		return "", session{}, false
 	}
 	return c.Value, s, true
 }

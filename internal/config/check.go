@@ -89,6 +89,7 @@ func (c *checker) check() {
 	c.admin(cfg.Admin)
 	c.page(&cfg.Page)
 	c.tokens(cfg)
+	c.signOn(cfg)
 	c.addresses()
 }
 

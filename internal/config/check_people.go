@@ -55,11 +55,34 @@ func (c *checker) tokens(cfg *Config) {
 			}
 		}
 	}
-	if len(tokens) == 0 {
+	if len(tokens)+len(cfg.Admin.SignOn.People) == 0 {
 		c.warn(Problem{Key: "admin.tokens", Want: "a token for each person", Hint: "without one no command but version and config reaches this node"})
 		return
 	}
-	c.persons(cfg, ids)
+	c.persons(cfg, grants(cfg, ids))
+}
+
+// grant is something by which a person has roles.
+type grant struct {
+	key, person string
+	roles       []Role
+}
+
+// grants returns all of them: tokens, and what people sign in by.
+func grants(cfg *Config, tokens []string) []grant {
+	var all []grant
+	for i, t := range cfg.Admin.Tokens {
+		all = append(all, grant{itemKey("admin.tokens", tokens, i), t.Person, t.Roles})
+	}
+	people := cfg.Admin.SignOn.People
+	names := make([]string, len(people))
+	for i := range people {
+		names[i] = people[i].Person
+	}
+	for i, p := range people {
+		all = append(all, grant{itemKey(peopleKey, names, i), p.Person, p.Roles})
+	}
+	return all
 }
 
 // persons checks what concerns people with several tokens.

@@ -420,6 +420,7 @@ type Admin struct {
 	TLS            AdminTLS `config:"tls"`
 	Peer           Peer     `config:"peer"`
 	Tokens         []Token  `config:"tokens"`
+	SignOn         SignOn   `config:"sign_on"`
 }
 
 // Peer says how the nodes call each other's API.

@@ -34,7 +34,7 @@ func Default() *Config {
 		Verify:     defaultComparing(),
 		Operations: Operations{MoverExpected: time.Hour, CanaryWait: DefaultCanaryWait},
 		Identity:   defaultIdentity(),
-		Admin:      Admin{Address: "127.0.0.1:8025"},
+		Admin:      Admin{Address: "127.0.0.1:8025", SignOn: SignOn{OIDC: OIDC{Label: "your account", Claim: "sub"}}},
 		Log:        Log{Level: LevelInfo, Format: FormatJSON},
 	}
 }

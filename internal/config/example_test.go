@@ -175,8 +175,9 @@ func readExample(t *testing.T) []entry {
 // exampleOf are keys that have no default, or none that would be a good example.
 var exampleOf = []string{"node", "listeners[].id", "listeners[].address", "platforms[].id", "platforms[].outside.hosts", "routing.postmaster",
 	"table.redis.sentinel.addresses", "platforms[].hooks.close.command",
-	"logins.listeners[].id", "logins.listeners[].protocol", "logins.listeners[].address", "platforms[].imap.hosts", "logins.autoconfig.servers[].port", "admin.tokens[].roles", "admin.tokens[].agencies",
-	"identity.directories[].servers", "identity.agencies[].bases", "identity.coexistence[].patterns"}
+	"logins.listeners[].id", "logins.listeners[].protocol", "logins.listeners[].address", "platforms[].imap.hosts", "logins.autoconfig.servers[].port", "admin.tokens[].roles", "admin.tokens[].agencies", "admin.sign_on.people[].roles", "admin.sign_on.people[].agencies", "admin.sign_on.people[].subjects", "admin.sign_on.people[].certificates",
+	"identity.directories[].servers", "identity.agencies[].bases", "identity.coexistence[].patterns",
+	"recall.folders[].role", "recall.folders[].names", "platforms[].mailboxes.auth.user"}
 
 // The example file has every key, each with a comment and its default.
 func TestExampleIsComplete(t *testing.T) {
@@ -280,8 +281,10 @@ func TestExampleCommentedOut(t *testing.T) {
 	text = strings.Replace(text, "# host:port. \"\": off.\n    address: \"\"", "address: 127.0.0.1:8080", 1)
 	text = strings.Replace(text, `["dovecot.example.org:24"]`, `["dovecot.example.org:24"]`+"\n    imap:\n      hosts: [\"dovecot.example.org:143\"]", 1)
 	text = strings.Replace(text, "page:\n  # host:port. \"\": there is none.\n  address: \"\"", "page:\n  address: 127.0.0.1:8026", 1)
-	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b", "PROGRESS_KEY=sixteen characters", "LEDGER_KEY=sixteen characters", "SENTINEL_PASSWORD=c", "PEER_SECRET=sixteen characters",
-		"LIST_KEY=sixteen characters", "AD_PASSWORD=d", "PROBE_PASSWORD=e", "CANARY_PASSWORD=f")
+	text = strings.Replace(text, "issuer: \"\"\n      # The id under which the issuer knows mailcutover.\n      client_id: \"\"", "issuer: https://issuer.example.org\n      client_id: mailcutover", 1)
+	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b", "PROGRESS_KEY=sixteen characters", "OIDC_SECRET=g", "LEDGER_KEY=sixteen characters", "SENTINEL_PASSWORD=c", "PEER_SECRET=sixteen characters",
+		"LIST_KEY=sixteen characters", "AD_PASSWORD=d", "PROBE_PASSWORD=e", "CANARY_PASSWORD=f",
+		"MAILBOXES_PASSWORD=h", "CLIENT_SECRET=i")
 	if r := cfg.Table.Redis; r == nil || r.Username != "mailcutover" || r.Password.Reveal() != "a" || r.Timeout != DefaultRedis().Timeout {
 		t.Errorf("redis is %+v", r)
 	}

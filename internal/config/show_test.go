@@ -49,7 +49,7 @@ identity:
   places: [{platform: ox, login: "{upn}"}]
   coexistence: [{agency: tax, patterns: ["{local}.tmp@{domain}"]}]
   homes: [{kind: group, platform: exchange}]
-admin: {peer: {secret_env: PEER}, tokens: [{name: a, person: "Anna: A", sha256: cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd, roles: [viewer, operator], agencies: [tax]}]}
+admin: {peer: {secret_env: PEER}, tokens: [{name: a, person: "Anna: A", sha256: cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd, roles: [viewer, operator], agencies: [tax]}], sign_on: {oidc: {issuer: "https://issuer.example.org", client_id: mc}, people: [{person: "Anna: A", subjects: [anna], roles: [viewer], agencies: [tax]}]}}
 `
 
 func loadFull(t *testing.T) *Config {
@@ -191,6 +191,15 @@ admin:
       sha256: cdcdcdcd...
       roles: [viewer, operator]
       agencies: [tax]
+  sign_on:
+    oidc:
+      issuer: https://issuer.example.org
+      client_id: mc
+    people:
+      - person: 'Anna: A'
+        subjects: [anna]
+        roles: [viewer]
+        agencies: [tax]
 `
 	if got = strings.ReplaceAll(got, filepath.Dir(cfg.Path), "DIR"); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)

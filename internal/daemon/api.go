@@ -79,7 +79,8 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 	d.peerRoots.Store(roots)
 	adopter := &adopter{Daemon: d}
 	interrupted := adopter.interrupted() // before the API can begin others
-	o := admin.Options{
+	o = admin.Options{
+		Bearer: o.Bearer, Certificate: o.Certificate,
 		Table: d.table, Replica: d.replica, Gate: d.gate, Runner: d.runner, Alarms: d.alarms,
 		Platforms: d.platformHealth, Tokens: d.tokens,
 		Config:  func(changed bool) string { return config.Show(d.config.Load(), changed) },

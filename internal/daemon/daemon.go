@@ -15,6 +15,7 @@ import (
 
 	"mailcutover/admin"
 	"mailcutover/admin/peer"
+	"mailcutover/admin/signon"
 	"mailcutover/internal/alarm"
 	"mailcutover/internal/config"
 	"mailcutover/internal/durable"

@@ -29,7 +29,7 @@ func (d *Daemon) startPage(cfg *config.Config) error {
 		return nil
 	}
 	server := d.admin.server
-	p, err := page.New(page.Options{
+	o := page.Options{
 		Identify: server.Identify,
 		As:       func(id admin.Identity) *admin.Client { return server.As(id, "page") },
 		Progress: func() *admin.Client {
@@ -38,7 +38,11 @@ func (d *Daemon) startPage(cfg *config.Config) error {
 		ProgressKey: func() string { return d.config.Load().Page.ProgressKey.Reveal() },
 		Measures:    d.measures,
 		Node:        cfg.Node, Secure: set.TLS.CertFile != "", Lab: cfg.Lab, Logger: d.logger,
-	})
+	}
+	if d.issuer != nil && cfg.Admin.SignOn.OIDC.RedirectURL != "" {
+		o.SignOn = d.issuer
+	}
+	p, err := page.New(o)
 	if err != nil {
 		return err
 	}
