@@ -86,24 +86,24 @@ func grants(cfg *Config, tokens []string) []grant {
 }
 
 // persons checks what concerns people with several tokens.
-func (c *checker) persons(cfg *Config, ids []string) {
+func (c *checker) persons(cfg *Config, all []grant) {
 	approvers, proposers := map[string]bool{}, map[string]string{} // by person; the person as written
-	has := map[string]map[Role]string{}                            // by person, of each role, the key of a token with it
-	for i, t := range cfg.Admin.Tokens {
-		person := foldPerson(t.Person)
+	has := map[string]map[Role]string{}                            // by person, of each role, the key of what has it
+	for _, g := range all {
+		person := foldPerson(g.person)
 		if has[person] == nil {
 			has[person] = map[Role]string{}
 		}
-		for _, role := range t.Roles {
-			has[person][role] = itemKey("admin.tokens", ids, i)
+		for _, role := range g.roles {
+			has[person][role] = g.key
 			approvers[person] = approvers[person] || role == RoleApprover
 			if role == RoleOperator || role == RoleAdmin {
-				proposers[person] = t.Person
+				proposers[person] = g.person
 			}
 		}
 		if admin, approver := has[person][RoleAdmin], has[person][RoleApprover]; admin != "" && approver != "" && !cfg.Lab {
-			c.add(Problem{Key: itemKey("admin.tokens", ids, i) + ".roles", Want: "admin or approver, not both for one person",
-				Hint: fmt.Sprintf("%s is admin by %s and approver by %s; who hands out tokens never approves", t.Person, admin, approver)}, "lab")
+			c.add(Problem{Key: g.key + ".roles", Want: "admin or approver, not both for one person",
+				Hint: fmt.Sprintf("%s is admin by %s and approver by %s; who hands out tokens never approves", g.person, admin, approver)}, "lab")
 		}
 	}
 	if cfg.Approval != ApprovalRequired {
