@@ -35,7 +35,7 @@ func TestCampaign(t *testing.T) {
 	var all counts
 	for part := 0; (all.switches < switches || all.kills < kills) && time.Since(began) < within; part++ {
 		t.Run(fmt.Sprint(part), func(t *testing.T) {
-			c := start(t, Options{Limit: time.Second, Armed: 2 * time.Second, Logins: true})
+			c := start(t, Options{Settled: time.Minute, Logins: true})
 			c.logIn(t.Context())
 			l := c.load(t.Context())
 			l.more(t, 30)

@@ -207,7 +207,7 @@ func (n *Node) readLedger(ctx context.Context, r *Record) error {
 			return err
 		}
 		for i := range rec.Recipients {
-			if rec.Local && rec.Answer(i).Text == spool.StateWaiting.String() {
+			if rec.Local && strings.HasPrefix(rec.Answer(i).Text, spool.StateWaiting.String()) {
 				r.Waited[rec.Transaction] = true
 			}
 			if rec.Local && rec.Answer(i).Result != ledger.ResultNotAcknowledged {

@@ -56,11 +56,11 @@ func (r *Record) checkSessions(v *Verdict) {
 			v.Refused = append(v.Refused, fmt.Sprintf("login of %s at node %d: %s", s.Login, s.Node, s.Answer))
 			continue
 		}
-		undisturbed := s.Platform != "" && (s.By == "client" || r.old(s.Began, s.Ended))
+		undisturbed := s.Platform != "" && s.By == "client"
 		if moved[id] || undisturbed || s.Ended.IsZero() || r.faulty(s.Node, id, Try{Began: s.Began, Ended: s.Ended}) {
 			continue
 		}
-		if late && agency.Armed {
+		if late && agency.Armed || r.old(s.Began, s.Ended) && s.By != "node" {
 			v.Slow++
 			continue
 		}
@@ -96,7 +96,7 @@ func (r *Record) checkSubmissions(v *Verdict) {
 			if moved[id] || strings.HasPrefix(t.Answer, "250") || r.faulty(s.Node, id, t) {
 				continue
 			}
-			if agency.Armed && strings.HasPrefix(t.Answer, "4") || r.old(t.Began, t.Ended) && (t.Answer == "" || strings.HasPrefix(t.Answer, "421")) {
+			if agency.Armed && strings.HasPrefix(t.Answer, "4") || r.old(t.Began, t.Ended) && !strings.HasPrefix(t.Answer, "5") {
 				v.Slow++
 				continue
 			}
