@@ -191,6 +191,12 @@ func TestURL(t *testing.T) {
 	mux.HandleFunc("/broken", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusBadGateway); answer(w, r) })
 	server := httptest.NewServer(mux)
 	defer server.Close()
+	for path := range map[string]bool{"/good": true, "/none": true} { // whatever it answers is as good
+		h := &Hook{Platform: "ox", Kind: Open, URL: server.URL + path + "?key=hunter2", Token: "token-1"}
+		if err := h.Answers(t.Context()); err != nil || authorization != "" {
+			t.Errorf("%s: %v, authorization %q", path, err, authorization)
+		}
+	}
 	for path, want := range map[string]string{"/good": "", "/moved": "307", "/broken": "502", "/none": "404"} {
 		h := &Hook{Platform: "ox", Kind: Open, URL: server.URL + path + "?key=hunter2", Token: "token-1", Attempts: 1, Pause: time.Millisecond}
 		r, err := h.Run(t.Context(), Call{Mailboxes: boxes(2)})
@@ -207,6 +213,9 @@ func TestURL(t *testing.T) {
 	gone := &Hook{Platform: "ox", Kind: Open, URL: "http://127.0.0.1:1/?key=hunter2", Attempts: 1}
 	if _, err := gone.Run(t.Context(), Call{Mailboxes: boxes(1)}); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("an unreachable URL: %v", err)
+	}
+	if err := gone.Answers(t.Context()); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("an unreachable URL answers: %v", err)
 	}
 }
 
@@ -253,7 +262,7 @@ func TestAProgramThatIsGoneIsSeen(t *testing.T) {
 		do, undo *Hook
 		ok       bool
 	}{{there, nil, true}, {there, there, true}, {gone, there, false}, {there, gone, false}} {
-		if err := (&step{do: test.do, undo: test.undo}).Callable(); (err == nil) != test.ok {
+		if err := (&step{do: test.do, undo: test.undo}).Callable(t.Context()); (err == nil) != test.ok {
 			t.Errorf("%v, undone by %v: %v", test.do, test.undo, err)
 		}
 	}

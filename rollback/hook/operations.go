@@ -130,10 +130,10 @@ func (s *step) Describe() string {
 const usual = 10 * time.Second
 
 // Callable implements operation.Callable, also for what would undo it.
-func (s *step) Callable() error {
-	err := s.do.Check()
+func (s *step) Callable(ctx context.Context) error {
+	err := s.do.Answers(ctx)
 	if err == nil && s.undo != nil {
-		err = s.undo.Check()
+		err = s.undo.Answers(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("platform %s: %w", s.do.Platform, err)

@@ -49,7 +49,7 @@ func (u *run) canary() {
 			r = canary.Result{Agency: id, Mail: err.Error(), Ended: time.Now()}
 			u.Logger.Warn("canary is not tried", "operation", u.op.ID, "agency", id, "error", err)
 		case r.OK:
-			u.Logger.Info("canary is well", "operation", u.op.ID, "agency", id, "mail", r.Mail, "login", r.Login)
+			u.Logger.Info("canary is well", "operation", u.op.ID, "agency", id, "reason", said(&r))
 			u.Alarms.Clear(canaryAlarm(id))
 		default:
 			u.Alarms.Raise(canaryAlarm(id), fmt.Sprintf("The canary of agency %s says that something is wrong since operation %s (%s): %s", id, u.op.ID, u.op.Kind, said(&r)))

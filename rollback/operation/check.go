@@ -94,7 +94,7 @@ func (r *Runner) checks(ctx context.Context, p *Plan, d *prepared, errs []error,
 		add("in doubt", doubtful(n, &d.op, time.Now().Add(d.deadline)), "nothing is in doubt for longer than the deadline")
 	}
 	if len(d.hooks) > 0 {
-		add("hooks", callable(d), "what they call on this node is there")
+		add("hooks", callable(ctx, d), "what they call is there, as seen from this node")
 	}
 	confirm, cancel := context.WithTimeout(ctx, confirmPatience)
 	err := r.Table.Confirm(confirm)
@@ -113,11 +113,13 @@ func (r *Runner) checks(ctx context.Context, p *Plan, d *prepared, errs []error,
 }
 
 // callable asks the hooks that will be called whether they could be, on this node.
-func callable(d *prepared) error {
+func callable(ctx context.Context, d *prepared) error {
+	ctx, cancel := context.WithTimeout(ctx, probePatience)
+	defer cancel()
 	var bad []string
 	for i, h := range d.hooks {
 		if c, ok := h.(Callable); ok && d.op.Hooks[i].Status != HookSkipped {
-			if err := c.Callable(); err != nil {
+			if err := c.Callable(ctx); err != nil {
 				bad = append(bad, err.Error())
 			}
 		}

@@ -53,8 +53,11 @@ type Hook interface {
 }
 
 // Callable is a hook that can say, without being called, why it couldn't be: a program that
-// isn't there, say. Plans ask it; nil: nothing is known against it.
-type Callable interface{ Callable() error }
+// isn't there, a server that doesn't answer. Plans ask it; nil: nothing is known against it.
+// It ends with ctx.
+type Callable interface {
+	Callable(ctx context.Context) error
+}
 
 // Call is what a hook is told.
 type Call struct {

@@ -61,7 +61,7 @@ type fakeHook struct {
 	missing  error // it couldn't be called
 }
 
-func (h *fakeHook) Callable() error { return h.missing }
+func (h *fakeHook) Callable(context.Context) error { return h.missing }
 
 func (h *fakeHook) Name() string { return h.name }
 func (h *fakeHook) Point() Point { return h.point }
