@@ -41,7 +41,8 @@ type Decision struct {
 	Address  Address    // the table's canonical address on that platform
 	Login    string     // what that platform is told at login; empty for a fixed address
 	Phase    Phase
-	Epoch    Epoch // version of the agency's record; kept with whatever is done
+	Epoch    Epoch  // version of the agency's record; kept with whatever is done
+	Mapping  Digest // that was in force; with the epoch, it says by which rows this was decided
 	Nonce    Nonce
 	Armed    bool // a check is due before each final dot or login
 	Group    bool // a fixed address that is a group's
@@ -178,6 +179,7 @@ func (a *agencyState) decide(d *Decision, line string, n *names) {
 	d.Agency, d.Mailbox, d.Platform = a.ID, parseCanonicalID(line[:36]), a.Platform()
 	d.Address, d.Login = at.Address, at.Login
 	d.Phase, d.Epoch, d.Nonce, d.Armed = a.Phase, a.Epoch, a.Nonce, a.Tightness != Settled
+	d.Mapping = a.Mapping
 	switch {
 	case d.Platform == "":
 		d.Reason = ReasonBadRecord

@@ -74,7 +74,7 @@ func TestScriptsDoAsTheBook(t *testing.T) {
 			t.Errorf("never happened: renew %v", name)
 		}
 	}
-	for _, what := range []string{"rejoined", "behind", "above", "guarded", "fenced", "evicted", "names lost", "another instance"} {
+	for _, what := range []string{"rejoined", "behind", "above", "guarded", "fenced", "evicted", "names lost", "another instance", "rejoin by a node without its name"} {
 		if total[what] == 0 {
 			t.Errorf("never happened: %s", what)
 		}
@@ -189,6 +189,9 @@ func (o *oracle) renew() {
 			r.Gone = table.Fence{}
 		}
 	}
+	if o.book.Moved(o.server) && o.often(40) {
+		r.Member.Instance, r.After, r.Gone = "stranger", "", table.Fence{}
+	}
 	r.NamesLost = o.often(2)
 	if o.often(80) {
 		r.Began = o.book.Began
@@ -233,6 +236,10 @@ func (o *oracle) renew() {
 	}
 	after := o.book.Clone()
 	want, note, wantErr := after.Renew(o.now, o.server, &r, o.agency)
+	if wantErr != nil && note != nil {
+		o.book = after
+		o.seen["rejoin by a node without its name"]++
+	}
 	if wantErr == nil {
 		if o.book.Rejoining && !after.Rejoining {
 			o.seen["rejoined"]++

@@ -26,6 +26,31 @@ local seenTerm, applied, came, sequence = tonumber(ARGV[11]), tonumber(ARGV[12])
 local highest, records = tonumber(ARGV[16]), tonumber(ARGV[26])
 local now = clock()
 
+-- The term after this one begins.
+local newLineage
+local function begin()
+  previous, base, began, rejoining = term, revision, now, true
+  term = math.max(term, highest) + 1
+  newLineage = lineageWith(redis.call('HGET', KEYS[1], 'lineage') or '', whole(term), whole(base), whole(now))
+end
+
+-- What others have to know: the log's next entry.
+local function enter(what, records, member)
+  revision = revision + 1
+  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[17], whole(revision) .. '-0',
+    'incarnation', incarnation, 'mapped', mapped, 'term', whole(term), 'id', 'renewal/' .. whole(revision), 'time', whole(now),
+    'who', node, 'what', what, 'reason', '', 'records', records, unpack(member))
+end
+
+local function keepMeta()
+  if newLineage then
+    redis.call('HSET', KEYS[1], 'lineage', newLineage)
+  end
+  redis.call('HSET', KEYS[1], 'revision', whole(revision), 'term', whole(term), 'server', run, 'replication', replication,
+    'previous', whole(previous), 'base', whole(base), 'began', whole(began), 'longest', whole(longest),
+    'rejoining', rejoining and '1' or '0', 'prior', acceptedReplication ~= replication and acceptedReplication or prior)
+end
+
 -- Who it is.
 local text = redis.call('HGET', KEYS[8], node)
 local was, old = text and memberOf(text), readLease(node)
@@ -42,7 +67,15 @@ if was then
     end
   elseif after ~= was.instance and not was.evicted and was.attested ~= was.instance
     and not (now > over(old, old.long) and (gaveUp(old) or was.runs == '1' and ARGV[20] == was.instance and ARGV[21] == old.counter)) then
-    return {'INSTANCE', node .. ' (instance ' .. was.instance .. ') has it until', whole(over(old, old.long))}
+    local stop = whole(over(old, old.long))
+    if moved() and math.max(term, highest) < 4294967295 then
+      -- That another server answers is so, whoever asks. Without a rejoin people could not
+      -- even attest that the instance is gone, where no node has its name.
+      begin()
+      enter('rejoin', '{}', {})
+      keepMeta()
+    end
+    return {'INSTANCE', node .. ' (instance ' .. was.instance .. ') has it until', stop}
   end
 end
 
@@ -61,11 +94,8 @@ local function note(word)
     what[#what + 1] = word
   end
 end
-local newLineage
 if begins then
-  previous, base, began, rejoining = term, revision, now, true
-  term = math.max(term, highest) + 1
-  newLineage = lineageWith(redis.call('HGET', KEYS[1], 'lineage') or '', whole(term), whole(base), whole(now))
+  begin()
   if forked then
     previous = 0
   end
@@ -203,8 +233,7 @@ end
 
 -- From here on nothing is refused any more.
 if #what > 0 then
-  revision = revision + 1
-  local new = whole(revision)
+  local new = whole(revision + 1)
   local entry = {}
   if entered then
     local record = new .. ' ' .. member.instance .. ' in ' .. member.protocol .. ' ' .. member.attested .. ' '
@@ -216,10 +245,7 @@ if #what > 0 then
   for i = 1, #lost do
     above[i] = ARGV[lost[i] + 3]
   end
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[17], new .. '-0',
-    'incarnation', incarnation, 'mapped', mapped, 'term', whole(term), 'id', 'renewal/' .. new, 'time', whole(now),
-    'who', node, 'what', table.concat(what, ', '), 'reason', '',
-    'records', '{"above":[' .. table.concat(above, ',') .. '],"documents":[' .. (namesLost or '') .. ']}', unpack(entry))
+  enter(table.concat(what, ', '), '{"above":[' .. table.concat(above, ',') .. '],"documents":[' .. (namesLost or '') .. ']}', entry)
   if namesLost then
     redis.call('HSET', KEYS[15], ARGV[23], new .. ' ' .. namesLost)
   end
@@ -238,12 +264,7 @@ for i = at, #ARGV, 2 do
     redis.call('HSET', KEYS[10], field, report)
   end
 end
-if newLineage then
-  redis.call('HSET', KEYS[1], 'lineage', newLineage)
-end
 if #what > 0 or acceptedReplication ~= replication or redis.call('HGET', KEYS[1], 'longest') ~= whole(longest) then
-  redis.call('HSET', KEYS[1], 'revision', whole(revision), 'term', whole(term), 'server', run, 'replication', replication,
-    'previous', whole(previous), 'base', whole(base), 'began', whole(began), 'longest', whole(longest),
-    'rejoining', rejoining and '1' or '0', 'prior', acceptedReplication ~= replication and acceptedReplication or prior)
+  keepMeta()
 end
 return {'OK', incarnation, whole(revision), mapped, whole(term), settled, armed, why, run, replication}

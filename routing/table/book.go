@@ -1,6 +1,7 @@
 package table
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -85,8 +86,10 @@ func (b *Book) Moved(s Server) bool {
 	return b.Server != s.Run || b.Replication != s.Replication && s.Former != ""
 }
 
-// Renew takes a renewal at the moment now, or refuses it and alters nothing. agency
-// returns the table's record. A note means the next revision, which Position then has.
+// Renew takes a renewal at the moment now, or refuses it. agency returns the table's record.
+// A note means the next revision, which Position then has. A renewal that is refused alters
+// nothing, unless there is a note: of a node whose name belongs to another instance, while
+// another server answers, which begins a rejoin.
 func (b *Book) Renew(now time.Time, server Server, r *Renewal, agency func(routing.AgencyID) (routing.Agency, bool)) (Renewed, *Note, error) {
 	if r.Incarnation != b.Position.Incarnation {
 		return Renewed{}, nil, fmt.Errorf("%w: %s, the renewal is for %q", ErrIncarnation, b.Position.Incarnation, r.Incarnation)
@@ -94,7 +97,15 @@ func (b *Book) Renew(now time.Time, server Server, r *Renewal, agency func(routi
 	node := r.Member.Node
 	was, known := b.Members[node]
 	if err := b.mayRenew(now, r, &was, known); err != nil {
-		return Renewed{}, nil, err
+		if !errors.Is(err, ErrInstance) || !b.Moved(server) {
+			return Renewed{}, nil, err
+		}
+		// That another server answers is so, whoever asks. Without a rejoin people could not even
+		// attest that the instance is gone, where no node has its name.
+		note := new(Note)
+		b.rejoin(now, server, r, note)
+		b.Position.Revision++
+		return Renewed{}, note, err
 	}
 	forked := b.forked(server, r)
 	begins := forked || b.Moved(server) || b.above(r)
@@ -103,18 +114,13 @@ func (b *Book) Renew(now time.Time, server Server, r *Renewal, agency func(routi
 	}
 	var note Note
 	if begins {
-		b.begin(now, max(b.Position.Term, r.HighestTerm())+1, b.Position.Revision)
-		b.Rejoining = true
-		note.add("rejoin")
+		b.rejoin(now, server, r, &note)
 		if forked {
 			b.Previous = 0
 		}
 	}
 	unheard := b.Rejoining && known && was.Instance != r.Member.Instance && was.Instance != r.After && !b.spoke(node)
-	if b.Replication != server.Replication {
-		b.Prior = b.Replication
-	}
-	b.Server, b.Replication = server.Run, server.Replication
+	b.accept(server)
 	b.enter(now, r, &was, known, &note)
 	for _, a := range r.Above {
 		if b.lost(&a, agency) {
@@ -264,6 +270,22 @@ func (b *Book) MayFollow(from routing.Position) error {
 		return nil
 	}
 	return fmt.Errorf("%w: it is at revision %d of term %d, followed was %d of term %d", ErrRegressed, b.Position.Revision, b.Position.Term, from.Revision, from.Term)
+}
+
+// rejoin begins a rejoin, in a new term.
+func (b *Book) rejoin(now time.Time, server Server, r *Renewal, note *Note) {
+	b.begin(now, max(b.Position.Term, r.HighestTerm())+1, b.Position.Revision)
+	b.Rejoining = true
+	b.accept(server)
+	note.add("rejoin")
+}
+
+// accept takes a server for the one that keeps the table.
+func (b *Book) accept(server Server) {
+	if b.Replication != server.Replication {
+		b.Prior = b.Replication
+	}
+	b.Server, b.Replication = server.Run, server.Replication
 }
 
 // begin begins a term, at a revision of the one before.

@@ -49,7 +49,8 @@ type Coordination interface {
 	// or ends, records that the table lost (they are in the log as Above). A renewal that
 	// got no answer may have happened; the next one settles that. ErrEvicted, ErrInstance,
 	// ErrIncarnation, ErrStale (of [Renewal].Sequence) and ErrRejoining (of a new node that
-	// has seen nothing) give no right to decide and don't change that of anybody.
+	// has seen nothing) give no right to decide and don't change that of anybody. With
+	// ErrInstance a rejoin may begin, as with any renewal after another server took over.
 	Renew(ctx context.Context, r Renewal) (Renewed, error)
 
 	// Check returns nil if every version is the agency's newest, open one, and what it says of

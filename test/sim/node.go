@@ -287,7 +287,7 @@ func (l *life) open(disk *memdisk.Disk) (err error) {
 	book := &intents{Ledger: l.ledger, run: m.run, node: m.name}
 	sender := deliver.New(deliver.Options{Gate: l.gate, Ledger: book, Platforms: platforms, Alarms: l.alarms, Logger: l.log})
 	l.queue, err = queue.New(queue.Options{
-		Store: queue.FromSpool(l.spool), Router: l.gate, Sender: sender, Alarms: l.alarms, Logger: l.log, Doubts: doubts,
+		Store: store{queue.FromSpool(l.spool), book}, Router: l.gate, Sender: sender, Alarms: l.alarms, Logger: l.log, Doubts: doubts,
 		Retry:   queue.Retry{First: 500 * time.Millisecond, Max: 2 * time.Second, Life: 24 * time.Hour, Patience: time.Hour},
 		Notices: queue.Notices{Settings: dsn.Settings{Host: m.name + ".example"}},
 	})
@@ -314,7 +314,7 @@ func (l *life) open(disk *memdisk.Disk) (err error) {
 	return l.listen(transfer.New(transfer.Options{
 		Gate: l.gate, Platforms: platforms, Spool: l.spool, Added: l.added, Ledger: book,
 		Node: string(m.id) + ".example", Installation: "sim", HopLimit: 50, OwnLimit: 5,
-		Answers: l.ctx, Alarms: l.alarms, Observer: nobody{}, Logger: l.log,
+		Answers: l.ctx, Alarms: l.alarms, Observer: nobody{}, Logger: l.log, Names: elsewhere{},
 	}))
 }
 

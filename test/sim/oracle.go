@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"mailcutover/ledger"
@@ -14,6 +15,7 @@ import (
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 	"mailcutover/spool"
+	"mailcutover/spool/queue"
 )
 
 // oracle sees everything that the world sees, and says what must not be. It knows nothing
@@ -33,7 +35,7 @@ type oracle struct {
 	backlog  map[boxOf][]*held
 	opened   map[routing.AgencyID]int
 	shut     map[routing.AgencyID]bool   // everybody was told that it is locked
-	intended map[string]intended         // by transaction: the last intent
+	intended map[intent]intended         // the last one
 	asked    map[string]time.Time        // by message: when its sender named a recipient last
 	kept     map[string]bool             // transactions and recipients that a spool was to take
 	version  map[routing.AgencyID]int    // of the newest list by which mail went, or that was told
@@ -86,6 +88,13 @@ type markOf struct {
 	agency routing.AgencyID
 }
 
+// intent is what a node wants to bring to an agency, or to fixed addresses: a message may go in
+// several pieces.
+type intent struct {
+	transaction string
+	agency      routing.AgencyID
+}
+
 // intended is a node that is about to write a dot.
 type intended struct {
 	node string
@@ -111,7 +120,7 @@ func newOracle(r *Run) *oracle {
 		mail: map[string]map[string]*copies{}, named: map[string]int{}, of: map[string]string{}, unnamed: map[string]bool{},
 		sent: map[string][]string{}, chain: map[routing.AgencyID]*chain{}, answers: map[version]string{}, marks: map[markOf]routing.Epoch{},
 		backlog: map[boxOf][]*held{}, opened: map[routing.AgencyID]int{}, shut: map[routing.AgencyID]bool{}, said: map[routing.AgencyID]string{},
-		intended: map[string]intended{}, local: map[markOf]time.Time{}, version: map[routing.AgencyID]int{}, kept: map[string]bool{}, asked: map[string]time.Time{},
+		intended: map[intent]intended{}, local: map[markOf]time.Time{}, version: map[routing.AgencyID]int{}, kept: map[string]bool{}, asked: map[string]time.Time{},
 	}
 	for _, a := range r.agencies {
 		o.chain[a.id] = &chain{at: -1, current: a.source}
@@ -172,12 +181,12 @@ func (o *oracle) takes(a accepted) {
 	c.accepted = append(c.accepted, a)
 	o.of[a.transaction] = a.message
 	o.delivered(agency.id, a)
-	o.arrived(a, rcpt)
+	o.arrived(agency.id, a, rcpt)
 }
 
 // delivered holds a delivery against what was written in the table (I2, I4, I5).
 func (o *oracle) delivered(id routing.AgencyID, a accepted) {
-	if by, known := o.intended[a.transaction]; known {
+	if by, known := o.intended[intent{a.transaction, id}]; known {
 		if since, is := o.local[markOf{by.node, id}]; is && by.at.After(since) {
 			o.w.violated("lock", "%s brought %s (transaction %s) to %s after it had locked agency %s itself", by.node, a.message, a.transaction, a.platform, id)
 		}
@@ -310,8 +319,8 @@ func (o *oracle) published(node string, s *routing.State) {
 			continue
 		}
 		v := version{rec.ID, rec.Epoch}
-		said := string(rec.Platform()) + " " + rec.Mapping.String()
-		if was, known := o.answers[v]; known && was != said {
+		said := string(rec.Platform()) + o.run.list(s, rec.ID)
+		if was, known := o.answers[v]; known && was != said && s.Mapping(rec.ID) != nil {
 			o.w.violated("I6", "%s has agency %s at epoch %s on %s, another node had it on %s", node, rec.ID, rec.Epoch, said, was)
 		}
 		o.answers[v] = said
@@ -400,8 +409,8 @@ func (o *oracle) there(transaction, rcpt string) bool {
 }
 
 // arrived holds a delivery against the order of acceptance (I8, I9).
-func (o *oracle) arrived(a accepted, rcpt string) {
-	by, known := o.intended[a.transaction]
+func (o *oracle) arrived(id routing.AgencyID, a accepted, rcpt string) {
+	by, known := o.intended[intent{a.transaction, id}]
 	for b, list := range o.backlog {
 		if known && b.node == by.node && o.run.boxes[b.key] == rcpt && !o.kept[a.transaction+" "+rcpt] {
 			for _, h := range list {
@@ -484,6 +493,24 @@ type intents struct {
 	run  *Run
 	node string
 	open map[ledger.Ticket]*ledger.Intent
+	late atomic.Bool // an outcome is told that had to wait for the disk: it was in force before
+}
+
+// store is a node's spool, which says when an outcome had to wait for it.
+type store struct {
+	queue.Store
+	book *intents
+}
+
+// Written implements queue.Store.
+func (s store) Written(f func()) {
+	var waited atomic.Bool
+	s.Store.Written(func() {
+		s.book.late.Store(waited.Load())
+		f()
+		s.book.late.Store(false)
+	})
+	waited.Store(true)
 }
 
 // Intend implements transfer.Ledger.
@@ -504,7 +531,9 @@ func (i *intents) Intend(in *ledger.Intent) (ledger.Ticket, error) {
 		kept := *in
 		kept.Recipients = slices.Clone(in.Recipients)
 		i.open[t] = &kept
-		i.run.oracle.intended[string(in.Transaction)] = intended{i.node, time.Now()}
+		for _, r := range in.Recipients {
+			i.run.oracle.intended[intent{string(in.Transaction), r.Agency}] = intended{i.node, time.Now()}
+		}
 		i.run.oracle.sent[i.node] = append(i.run.oracle.sent[i.node], string(in.Transaction))
 		w.note("%s intends %s to %s, epoch %s", i.node, in.Transaction, in.Platform, in.Recipients[0].Epoch)
 	}
@@ -523,7 +552,7 @@ func (i *intents) Outcome(t ledger.Ticket, answers ...ledger.Answer) {
 		return
 	}
 	for n, a := range answers {
-		if a.Result == ledger.ResultDelivered {
+		if a.Result == ledger.ResultDelivered && !i.late.Load() {
 			i.run.oracle.passedOn(i.node, in, n, len(answers))
 		}
 		if a.Result == ledger.ResultInDoubt || a.Result == ledger.ResultNotAcknowledged {

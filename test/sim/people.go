@@ -178,6 +178,18 @@ func (r *Run) order(ctx context.Context, l *life, id control.Act, nameless *mach
 		return "", nil
 	}
 	if state.NamesLost() {
+		r.mu.Lock()
+		var lost []*newcomer
+		of := r.agencies[0]
+		for _, ag := range r.agencies {
+			if m := ag.missing(state); len(m) > 0 {
+				lost, of = m, ag
+			}
+		}
+		r.mu.Unlock()
+		if len(lost) > 0 {
+			return "enter a name again that the table lost", r.enter(ctx, l, of, lost[0])
+		}
 		return "say that all names are there", l.control.NamesComplete(ctx, id)
 	}
 	for _, a := range state.Agencies() {

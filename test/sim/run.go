@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -64,6 +65,7 @@ type agency struct {
 	id             routing.AgencyID
 	source, target string
 	addresses      []string
+	newcomers      []*newcomer // that people enter meanwhile
 	armed          bool
 	version        int // of its list: how often it was changed
 }
@@ -82,7 +84,11 @@ func (a *agency) place(rcpt, platform string, version int) string {
 // canonical returns whose address on a platform this is, and by the list of which version.
 func (r *Run) canonical(place string) (a *agency, address string, version int) {
 	for _, a := range r.agencies {
-		for _, addr := range a.addresses {
+		addresses := slices.Clone(a.addresses)
+		for _, c := range a.newcomers {
+			addresses = append(addresses, c.address)
+		}
+		for _, addr := range addresses {
 			if place == addr {
 				return a, addr, 0
 			}
@@ -488,6 +494,15 @@ func (r *Run) mapping(n int, a *agency, version int) (*routing.Mapping, error) {
 	return routing.NewMapping(a.id, rows)
 }
 
+// writesTo brings a message for a newcomer, if he was told as entered. mu is held.
+func (r *Run) writesTo(c *newcomer) {
+	if !c.told || r.over {
+		return
+	}
+	r.messages++
+	r.senders.send(&message{id: fmt.Sprintf("s%d-%d", r.Seed, r.messages), rcpts: []string{c.address}})
+}
+
 // plan draws load, switches and faults.
 func (r *Run) plan() {
 	for range 25 + r.rng.IntN(25) {
@@ -527,6 +542,18 @@ func (r *Run) plan() {
 	}
 	if r.chance(0.25) {
 		r.after(r.evenly(0, loadTime), "", func() { r.remap(r.machine()) })
+	}
+	names := rand.New(rand.NewPCG(r.Seed, 1)) // its own, so that seeds stay what they were
+	if names.IntN(3) == 0 {
+		r.toSend++
+		ag := r.agencies[names.IntN(len(r.agencies))]
+		r.after(time.Duration(names.Int64N(int64(loadTime))), "", func() {
+			c := r.hires(r.machines[names.IntN(len(r.machines))], ag)
+			for range 3 {
+				r.after(time.Duration(names.Int64N(int64(4*time.Second))), "", func() { r.writesTo(c) })
+			}
+			r.toSend--
+		})
 	}
 	if r.hooked = r.chance(0.3); r.hooked {
 		r.hookFails = 0.4 * r.rng.Float64()

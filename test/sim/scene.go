@@ -125,6 +125,21 @@ func (s *stage) mail(m *machine, ag *agency, box int) {
 	})
 }
 
+// hired enters another mailbox of an agency at a node, and waits until that is told.
+func (s *stage) hired(m *machine, ag *agency) (c *newcomer) {
+	s.do(func() { c = s.hires(m, ag) })
+	s.within(5*time.Second, "entered", func() bool { return c.told })
+	return c
+}
+
+// writes brings a message for a newcomer to a node first.
+func (s *stage) writes(m *machine, c *newcomer) {
+	s.do(func() {
+		s.messages++
+		s.senders.send(&message{id: fmt.Sprintf("s%d-%d", s.Seed, s.messages), rcpts: []string{c.address}, first: m})
+	})
+}
+
 // dot brings a message to a node, and waits until its dot is at a platform, which works at
 // it for so long.
 func (s *stage) dot(m *machine, ag *agency, p *platform, work time.Duration) {

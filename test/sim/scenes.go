@@ -207,6 +207,68 @@ var scenes = []scene{
 		s.mail(late, ag, 0)
 		s.pass(2 * time.Second)
 	}},
+	{name: "a node lags behind a name", rule: "names", play: func(s *stage) {
+		ag := s.agencies[0]
+		s.cut(s.machines[1])
+		c := s.hired(s.machines[0], ag)
+		s.writes(s.machines[1], c)
+		s.pass(time.Second)
+		s.joins(s.machines[1])
+		s.pass(time.Second)
+	}},
+	{name: "a name is lost two failovers ago, and who has it comes last", rule: "names", play: func(s *stage) {
+		ag, knows := s.agencies[0], s.machines[0]
+		backup := s.backup()
+		s.cut(s.machines[1])
+		s.cut(s.machines[2])
+		c := s.hired(knows, ag)
+		s.cut(knows)
+		s.goesBack(backup)
+		s.joins(s.machines[1])
+		s.joins(s.machines[2])
+		s.pass(2 * time.Second) // they rejoin, in another term
+		for _, other := range s.agencies {
+			s.act(s.machines[1], "lock", other) // the table goes on, past where it was when the name came
+		}
+		s.writes(s.machines[1], c)
+		s.pass(time.Second)
+		s.goesBack(s.backup())
+		s.pass(2 * time.Second) // in the next one
+		s.joins(knows)
+		for range 5 {
+			s.pass(time.Second)
+			s.writes(s.machines[2], c)
+		}
+	}},
+	{name: "a name is lost, and who had it is gone", rule: "names", play: func(s *stage) {
+		ag, knows := s.agencies[0], s.machines[0]
+		backup := s.backup()
+		s.cut(s.machines[1])
+		s.cut(s.machines[2])
+		c := s.hired(knows, ag)
+		s.do(func() {
+			s.fault("disk is lost")
+			s.lostDisk[knows.name] = true
+			s.oracle.forget(knows.name)
+			knows.kill(memdisk.LoseNothing)
+			knows.disk = newDisk()
+			knows.boots++
+		})
+		s.goesBack(backup)
+		s.joins(s.machines[1])
+		s.joins(s.machines[2])
+		s.pass(2 * time.Second)
+		s.people(s.machines[1], "attest", func(ctx context.Context, l *life, id control.Act) error {
+			m, _ := l.replica.State().Member(knows.id)
+			return l.control.Attest(ctx, id, knows.id, m.Instance)
+		})
+		for range 5 {
+			s.pass(time.Second)
+			s.writes(s.machines[2], c)
+		}
+		s.do(knows.start)
+		s.pass(5 * time.Second)
+	}},
 	{name: "a success is told, and all that knew of it is lost", rule: "confirm", play: func(s *stage) {
 		ag := s.agencies[0]
 		s.pass(500 * time.Millisecond)

@@ -180,7 +180,7 @@ func (r *Run) remap(m *machine) {
 	r.note("remap of %s to version %d is begun on %s", ag.id, version, m.name)
 	m.ends.Go(func() {
 		op, err := func() (operation.Operation, error) {
-			mapping, err := r.mapping(0, ag, version)
+			mapping, err := r.moved(l.replica.State(), ag, version)
 			if err != nil {
 				return operation.Operation{}, err
 			}
