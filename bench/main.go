@@ -1,7 +1,8 @@
 // Command bench measures what docs/performance.md states and prints it: messages per
 // second and CPU beside HAProxy and Postfix, the memory of idle connections, what a table
 // of a million mailboxes costs, the spool, the check of lists against a directory, switches of
-// agencies on three nodes, and logins by IMAP beside HAProxy, nginx and Dovecot as proxies.
+// agencies on three nodes, logins by IMAP beside HAProxy, nginx and Dovecot as proxies, and
+// recall between two Dovecots.
 //
 // It promises that what is compared ran in turns in the same minutes on the same machine,
 // and that mailcutover is the program that operators run, with JSON logs written to a file
@@ -11,7 +12,7 @@
 //
 //	make bench                      # about a quarter of an hour
 //	go run ./bench -quick           # five minutes: fewer and shorter rounds
-//	go run ./bench -only throughput # one part: throughput, idle, table, spool, identity, switch or logins
+//	go run ./bench -only throughput # one part: throughput, idle, table, spool, identity, switch, logins or recall
 //	go run ./bench -json
 //	go run ./bench -profile DIR     # profiles of mailcutover under the load, nothing compared
 package main
@@ -84,6 +85,7 @@ var parts = []struct {
 	{"identity", identity},
 	{"switch", switches},
 	{"logins", logins},
+	{"recall", recalled},
 }
 
 // report is what -json prints.
@@ -100,7 +102,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o := options{entries: 40_000, held: []int{100_000}, starts: 100_000, sizes: []int{100, 10_000, 100_000}, changes: 300, locks: 20, nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
 	quick := flags.Bool("quick", false, "fewer and shorter rounds: figures are rougher")
 	asJSON := flags.Bool("json", false, "print JSON")
-	only := flags.String("only", "", "one part: throughput, idle, table, spool, identity, switch or logins")
+	only := flags.String("only", "", "one part: throughput, idle, table, spool, identity, switch, logins or recall")
 	profiles := flags.String("profile", "", "write profiles of mailcutover under the load into this directory, and compare nothing")
 	flags.IntVar(&o.rounds, "rounds", 9, "rounds, each with one turn of each contender")
 	flags.DurationVar(&o.turn, "turn", 4*time.Second, "length of a turn")

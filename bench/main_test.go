@@ -28,6 +28,7 @@ func TestParts(t *testing.T) {
 		"table":      {"decision for a random address"},
 		"identity":   {"read and check", "ldapsearch, reading the same", "peak memory, VmHWM"},
 		"spool":      {"mailcutover, accepted into the spool", "mailcutover, replay", "start with 500 held messages, until the queue sends", "memory of a held message, of 500, VmRSS"},
+		"recall":     {"brought", "looked through again", "memory, large messages"},
 		"logins":     {"nginx, logins, plain", "Dovecot, CPU per login, TLS", "mailcutover, FETCH, TLS", "HAProxy, idle session, plain", "mailcutover, idle session, TLS"},
 	} {
 		t.Run(only, func(t *testing.T) {
