@@ -47,7 +47,9 @@ func pair(n int) list.Row { return list.Row{Address: address(n), ID: id(n)} }
 // says otherwise nothing is made, before somebody has accepted it.
 func TestGenerateFromTheRecord(t *testing.T) {
 	alias := func(n int, a routing.Address) list.Row { return list.Row{Address: a, ID: id(n)} }
-	withAccount := func(n int, account string) list.Row { return list.Row{Address: address(n), ID: id(n), Account: account} }
+	withAccount := func(n int, account string) list.Row {
+		return list.Row{Address: address(n), ID: id(n), Account: account}
+	}
 	account := func(n int, name string) directory.Object { o := object(n); o.Account = name; return o }
 	for name, c := range map[string]struct {
 		record []register.Entry

@@ -162,22 +162,28 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 }
 
-// workbookOf returns an .xlsx with this sheet.
-func workbookOf(t *testing.T, sheet, strs string) []byte {
+// workbookOf returns an .xlsx with this sheet, and perhaps with further parts.
+func workbookOf(t *testing.T, sheet, strs string, more ...[2]string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
-	for name, text := range map[string]string{
-		"xl/workbook.xml":            `<workbook xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"><sheets><sheet name="Tabelle1" sheetId="1" r:id="rId1"/></sheets></workbook>`,
-		"xl/_rels/workbook.xml.rels": `<Relationships><Relationship Id="rId1" Target="worksheets/sheet1.xml"/></Relationships>`,
-		"xl/sharedStrings.xml":       "<sst>" + strs + "</sst>",
-		"xl/worksheets/sheet1.xml":   "<worksheet><sheetData>" + sheet + "</sheetData></worksheet>",
-	} {
-		f, err := z.Create(name)
+	cols, rows, ok := strings.Cut(sheet, "</cols>")
+	if ok {
+		cols += "</cols>"
+	} else {
+		cols, rows = "", sheet
+	}
+	for _, part := range append([][2]string{
+		{"xl/workbook.xml", `<workbook xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"><sheets><sheet name="Tabelle1" sheetId="1" r:id="rId1"/><sheet name="Tabelle2" sheetId="2" r:id="rId2" state="hidden"/></sheets></workbook>`},
+		{"xl/_rels/workbook.xml.rels", `<Relationships><Relationship Id="rId1" Target="worksheets/sheet1.xml"/><Relationship Id="rId2" Target="/xl/worksheets/sheet2.xml"/></Relationships>`},
+		{"xl/sharedStrings.xml", "<sst>" + strs + "</sst>"},
+		{"xl/worksheets/sheet1.xml", "<worksheet>" + cols + "<sheetData>" + rows + "</sheetData></worksheet>"},
+	}, more...) {
+		f, err := z.Create(part[0])
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.Write([]byte(text)); err != nil {
+		if _, err := f.Write([]byte(part[1])); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -198,15 +204,32 @@ func TestWorkbook(t *testing.T) {
 	if len(l.Rows) != 1 || l.Rows[0].Address != "anna@health.example" || l.Rows[0].ID.String() != idA || l.Rows[0].Line != 3 {
 		t.Errorf("read %+v", l.Rows)
 	}
-	for name, c := range map[string]struct{ rows, want string }{
-		"formula":      {header + `<row r="2"><c r="A2"><f>B2</f><v>x</v></c><c r="C2" t="s"><v>2</v></c></row>`, "formula"},
-		"error":        {header + `<row r="2"><c r="A2" t="e"><v>#REF!</v></c></row>`, "formula"},
-		"hidden row":   {header + `<row r="2" hidden="1"><c r="A2" t="s"><v>1</v></c></row>`, "hidden"},
-		"no such text": {header + `<row r="2"><c r="A2" t="s"><v>9</v></c></row>`, "text \"9\" of 3"},
-		"far away":     {header + `<row r="2"><c r="ZZZ2" t="s"><v>1</v></c></row>`, "columns in order"},
+	for name, c := range map[string]struct {
+		rows, want string
+		more       [][2]string
+	}{
+		"empty sheet beside it":      {rows: header + row, more: [][2]string{{"xl/worksheets/sheet2.xml", `<worksheet><sheetData><row r="1"><c r="A1" s="1"/></row></sheetData></worksheet>`}}},
+		"further sheet":              {rows: header + row, more: [][2]string{{"xl/worksheets/sheet2.xml", `<worksheet><sheetData><row r="1"><c r="A1"><v>1</v></c></row></sheetData></worksheet>`}}, want: `further sheet, "Tabelle2"`},
+		"two parts of one name":      {rows: header + row, more: [][2]string{{"xl/worksheets/sheet1.xml", "<worksheet/>"}}, want: "two parts"},
+		"hidden column":              {rows: `<cols><col min="3" max="4" hidden="1" width="10"/></cols>` + header + row, want: "hidden column"},
+		"column without width":       {rows: `<cols><col min="1" max="2" width="0" customWidth="1"/></cols>` + header + row, want: "hidden column"},
+		"hidden column, empty":       {rows: `<cols><col min="2" max="2" hidden="1" width="10"/><col min="4" max="16384" hidden="1"/></cols>` + header + row},
+		"row without height":         {rows: header + `<row r="2" ht="0" customHeight="1"><c r="A2" t="s"><v>1</v></c></row>`, want: "row 2 is hidden"},
+		"row twice":                  {rows: header + row + row, want: "row 3 comes after row 3"},
+		"rows in another order":      {rows: header + row + `<row r="2"><c r="A2" t="s"><v>1</v></c></row>`, want: "damaged"},
+		"cells in another order":     {rows: header + `<row r="2"><c r="C2" t="s"><v>2</v></c><c r="A2" t="s"><v>1</v></c></row>`, want: "columns in order"},
+		"cell twice":                 {rows: header + `<row r="2"><c r="A2" t="s"><v>1</v></c><c r="A2" t="s"><v>1</v></c></row>`, want: "columns in order"},
+		"id as a number":             {rows: header + `<row r="2"><c r="A2" t="s"><v>1</v></c><c r="C2"><v>1.2345678901234567E+31</v></c></row>`, want: "1.2345678901234567E+31"},
+		"merged cells, one is empty": {rows: header + row + `<row r="4"><c r="C4" t="s"><v>2</v></c></row>`, want: "address is missing"},
+		"formula":                    {rows: header + `<row r="2"><c r="A2"><f>B2</f><v>x</v></c><c r="C2" t="s"><v>2</v></c></row>`, want: "formula"},
+		"error":                      {rows: header + `<row r="2"><c r="A2" t="e"><v>#REF!</v></c></row>`, want: "formula"},
+		"hidden row":                 {rows: header + `<row r="2" hidden="1"><c r="A2" t="s"><v>1</v></c></row>`, want: "hidden"},
+		"no such text":               {rows: header + `<row r="2"><c r="A2" t="s"><v>9</v></c></row>`, want: "text \"9\" of 3"},
+		"far away":                   {rows: header + `<row r="2"><c r="ZZZ2" t="s"><v>1</v></c></row>`, want: "columns in order"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := Read(workbookOf(t, c.rows, strs), Options{Agency: "health"}); err == nil || !strings.Contains(err.Error(), c.want) {
+			_, err := Read(workbookOf(t, c.rows, strs, c.more...), Options{Agency: "health"})
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v; want %q", err, c.want)
 			}
 		})

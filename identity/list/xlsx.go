@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -23,7 +24,7 @@ func readXLSX(text []byte) (*sheet, error) {
 		return nil, fmt.Errorf("%w: read workbook: %w", ErrFile, err)
 	}
 	w := &workbook{zip: z, left: 4 * MaxBytes}
-	name, err := w.firstSheet()
+	name, err := w.onlySheet()
 	if err != nil {
 		return nil, err
 	}
@@ -37,15 +38,27 @@ type workbook struct {
 	zip     *zip.Reader
 	left    int64 // bytes that may still be unpacked
 	strings []string
+	hidden  []xlsxColumns
+}
+
+// xlsxColumns are columns of a sheet that look alike.
+type xlsxColumns struct {
+	First  int      `xml:"min,attr"` // from 1
+	Last   int      `xml:"max,attr"`
+	Hidden bool     `xml:"hidden,attr"`
+	Width  *float64 `xml:"width,attr"`
 }
 
 var errMissing = errors.New("missing")
 
 // part unpacks a part of the workbook.
 func (w *workbook) part(name string) ([]byte, error) {
-	for _, f := range w.zip.File {
+	for i, f := range w.zip.File {
 		if f.Name != name {
 			continue
+		}
+		if slices.ContainsFunc(w.zip.File[i+1:], func(other *zip.File) bool { return other.Name == name }) {
+			return nil, fmt.Errorf("%w: the workbook has two parts %s: programs would not agree which one counts", ErrFile, name)
 		}
 		r, err := f.Open()
 		if err != nil {
@@ -76,29 +89,46 @@ func (w *workbook) decode(name string, into any) error {
 	return nil
 }
 
-// firstSheet returns the part of the workbook's first sheet.
-func (w *workbook) firstSheet() (string, error) {
+// sheetRef is a sheet of a workbook, and the part that it is in.
+type sheetRef struct {
+	Name  string     `xml:"name,attr"`
+	State string     `xml:"state,attr"`
+	Attrs []xml.Attr `xml:",any,attr"`
+	part  string
+}
+
+// onlySheet returns the part of the workbook's first sheet. Whoever looks at a workbook sees one
+// sheet at a time, so further ones with something in them are refused, and so is a hidden first.
+func (w *workbook) onlySheet() (string, error) {
+	sheets, err := w.sheets()
+	switch {
+	case err != nil:
+		return "", err
+	case len(sheets) == 0:
+		return "", fmt.Errorf("%w: the workbook has no sheet", ErrFile)
+	case sheets[0].State != "" && sheets[0].State != "visible":
+		return "", fmt.Errorf("%w: the workbook's first sheet %q is hidden", ErrFile, sheets[0].Name)
+	case sheets[0].part == "":
+		return "", fmt.Errorf("%w: the workbook doesn't say where its first sheet is", ErrFile)
+	}
+	for _, further := range sheets[1:] {
+		filled, err := w.filled(further.part)
+		if err != nil {
+			return "", err
+		}
+		if filled {
+			return "", fmt.Errorf("%w: the workbook has something on a further sheet, %q: save the list as a workbook of its own", ErrFile, further.Name)
+		}
+	}
+	return sheets[0].part, nil
+}
+
+func (w *workbook) sheets() ([]sheetRef, error) {
 	var book struct {
-		Sheets []struct {
-			Name  string     `xml:"name,attr"`
-			State string     `xml:"state,attr"`
-			Attrs []xml.Attr `xml:",any,attr"`
-		} `xml:"sheets>sheet"`
+		Sheets []sheetRef `xml:"sheets>sheet"`
 	}
 	if err := w.decode("xl/workbook.xml", &book); err != nil {
-		return "", err
-	}
-	if len(book.Sheets) == 0 {
-		return "", fmt.Errorf("%w: the workbook has no sheet", ErrFile)
-	}
-	if book.Sheets[0].State != "" && book.Sheets[0].State != "visible" {
-		return "", fmt.Errorf("%w: the workbook's first sheet %q is hidden", ErrFile, book.Sheets[0].Name)
-	}
-	id := ""
-	for _, a := range book.Sheets[0].Attrs {
-		if a.Name.Local == "id" {
-			id = a.Value
-		}
+		return nil, err
 	}
 	var rels struct {
 		Relationships []struct {
@@ -107,17 +137,60 @@ func (w *workbook) firstSheet() (string, error) {
 		} `xml:"Relationship"`
 	}
 	if err := w.decode("xl/_rels/workbook.xml.rels", &rels); err != nil {
-		return "", err
+		return nil, err
 	}
-	for _, r := range rels.Relationships {
-		if r.ID == id {
-			if strings.HasPrefix(r.Target, "/") {
-				return path.Clean(r.Target)[1:], nil
+	for i := range book.Sheets {
+		id := ""
+		for _, a := range book.Sheets[i].Attrs {
+			if a.Name.Local == "id" {
+				id = a.Value
 			}
-			return path.Join("xl", r.Target), nil
+		}
+		for _, r := range rels.Relationships {
+			switch {
+			case r.ID != id:
+			case strings.HasPrefix(r.Target, "/"):
+				book.Sheets[i].part = path.Clean(r.Target)[1:]
+			default:
+				book.Sheets[i].part = path.Join("xl", r.Target)
+			}
 		}
 	}
-	return "", fmt.Errorf("%w: the workbook doesn't say where its first sheet is", ErrFile)
+	return book.Sheets, nil
+}
+
+// filled reports whether a sheet has a cell with something in it. A chart or a macro has none,
+// and may not be a part that can be found.
+func (w *workbook) filled(name string) (bool, error) {
+	b, err := w.part(name)
+	if errors.Is(err, errMissing) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	d := xml.NewDecoder(bytes.NewReader(b))
+	for inCell := false; ; {
+		token, err := d.Token()
+		if err == io.EOF {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+		}
+		switch e := token.(type) {
+		case xml.StartElement:
+			if e.Name.Local == "c" {
+				inCell = true
+			} else if inCell {
+				return true, nil // a value, a text or a formula
+			}
+		case xml.EndElement:
+			if e.Name.Local == "c" {
+				inCell = false
+			}
+		}
+	}
 }
 
 // richText is a string with or without formatted runs.
@@ -158,8 +231,9 @@ func (w *workbook) readStrings() error {
 
 // xlsxRow is a row of a sheet.
 type xlsxRow struct {
-	Number int  `xml:"r,attr"`
-	Hidden bool `xml:"hidden,attr"`
+	Number int      `xml:"r,attr"`
+	Hidden bool     `xml:"hidden,attr"`
+	Height *float64 `xml:"ht,attr"`
 	Cells  []struct {
 		Place   string    `xml:"r,attr"`
 		Type    string    `xml:"t,attr"`
@@ -175,6 +249,7 @@ func (w *workbook) readSheet(name string) (*sheet, error) {
 		return nil, err
 	}
 	s := new(sheet)
+	w.hidden = nil
 	d := xml.NewDecoder(bytes.NewReader(b))
 	for {
 		token, err := d.Token()
@@ -185,6 +260,16 @@ func (w *workbook) readSheet(name string) (*sheet, error) {
 			return nil, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
 		}
 		start, ok := token.(xml.StartElement)
+		if ok && start.Name.Local == "col" {
+			var c xlsxColumns
+			if err := d.DecodeElement(&c, &start); err != nil {
+				return nil, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+			}
+			if c.Hidden || c.Width != nil && *c.Width == 0 {
+				w.hidden = append(w.hidden, c)
+			}
+			continue
+		}
 		if !ok || start.Name.Local != "row" {
 			continue
 		}
@@ -195,7 +280,11 @@ func (w *workbook) readSheet(name string) (*sheet, error) {
 		if len(s.rows) > MaxRows {
 			return nil, fmt.Errorf("%w: more than %d rows", ErrFile, MaxRows)
 		}
-		row, err := w.row(&x, len(s.rows))
+		before := 0
+		if n := len(s.rows); n > 0 {
+			before = s.rows[n-1].line
+		}
+		row, err := w.row(&x, before)
 		if err != nil {
 			return nil, err
 		}
@@ -208,7 +297,10 @@ func (w *workbook) row(x *xlsxRow, before int) (sheetRow, error) {
 	if row.line == 0 {
 		row.line = before + 1
 	}
-	if x.Hidden {
+	if row.line <= before {
+		return row, fmt.Errorf("%w: row %d comes after row %d: the workbook is damaged", ErrFile, row.line, before)
+	}
+	if x.Hidden || x.Height != nil && *x.Height == 0 {
 		// A filter hides rows; whoever looks at the list doesn't see them.
 		return row, fmt.Errorf("%w: row %d is hidden, by a filter perhaps: show all rows and save again", ErrFile, row.line)
 	}
@@ -240,6 +332,9 @@ func (w *workbook) row(x *xlsxRow, before int) (sheetRow, error) {
 			one.text = c.Value
 		}
 		one.text = strings.TrimSpace(one.text)
+		if one.text != "" && slices.ContainsFunc(w.hidden, func(h xlsxColumns) bool { return h.First <= at+1 && at+1 <= h.Last }) {
+			return row, fmt.Errorf("%w: row %d: cell %s is in a hidden column: show all columns, and save again what you have looked at", ErrFile, row.line, c.Place)
+		}
 		if t := newCell(one.text); t.formula {
 			one.formula = true
 		}

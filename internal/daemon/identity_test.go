@@ -61,7 +61,7 @@ func write(t *testing.T, slapd *peers.Slapd, do func(*ldap.Conn) error) {
 }
 
 // people are the tokens of a node that is no lab, by role.
-type people struct{ planner, approver, operator *admin.Client }
+type people struct{ planner, approver, operator, second *admin.Client }
 
 // newIdentityBench starts a node that is no lab, with a directory.
 func newIdentityBench(t *testing.T, slapd *peers.Slapd, more string) (*bench, people) {
@@ -92,7 +92,7 @@ func newIdentityBench(t *testing.T, slapd *peers.Slapd, more string) (*bench, pe
 		}
 		return c
 	}
-	who := people{as("planner"), as("approver"), as("operator")}
+	who := people{as("planner"), as("approver"), as("operator"), as("second")}
 	b.api = who.operator
 	return b, who
 }
@@ -106,6 +106,8 @@ func (b *bench) writeIdentity(slapd *peers.Slapd, more string) {
 		hash := config.HashToken(role)
 		fmt.Fprintf(&tokens, "    - {name: %s, person: The %s, sha256: \"%x\", roles: [%s]}\n", role, role, hash[:], role)
 	}
+	hash := config.HashToken("second") // of a person who has another one
+	fmt.Fprintf(&tokens, "    - {name: second, person: the  Planner, sha256: \"%x\", roles: [approver]}\n", hash[:])
 	text := fmt.Sprintf(`node: mx1.example
 data: %s
 listeners:

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -117,6 +119,85 @@ func TestListThatChangesAnswers(t *testing.T) {
 	}
 	if all, err := who.operator.Lists(ctx, "health"); err != nil || len(all.Lists) != 2 || all.Lists[1].ID != first.Name || all.Lists[1].Standing != "superseded" {
 		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+// What was approved is activated as it was approved, or not at all; nobody approves his own by
+// another token; and a list comes into force once.
+func TestListsAreActivatedAsApproved(t *testing.T) {
+	ldif := unit("health") + unit("tax")
+	for n := 1; n <= 4; n++ {
+		ldif += person(n, "health")
+	}
+	slapd := peers.StartSlapd(t, peers.SlapdOptions{LDIF: ldif})
+	b, who := newIdentityBench(t, slapd, "")
+	ctx := t.Context()
+	b.agency(who, "health")
+	made, err := who.planner.Generate(ctx, admin.NewLists{Agency: "health", Refresh: true})
+	if err != nil || len(made.Lists) != 1 {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	file := admin.ListFile{Agency: "health", Name: "a.csv", Content: []byte(made.Lists[0].CSV)}
+	propose := func() admin.Proposal {
+		t.Helper()
+		p, err := who.planner.ImportList(ctx, file, "wave 1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := propose()
+	if again := propose(); again.ID != p.ID {
+		t.Errorf("the same list is proposed twice: %s and %s", p.ID, again.ID)
+	}
+	if _, err := who.second.ApproveTyped(ctx, p.ID, p.Digest, "4", ""); err == nil {
+		t.Error("the planner has approved with another token")
+	} else {
+		b.problem(err, http.StatusForbidden, "nobody approves what he has proposed himself")
+	}
+	_, err = who.approver.ApproveTyped(ctx, p.ID, p.Digest, "3", "")
+	b.problem(err, http.StatusBadRequest, "neither the number of mailboxes nor the agency")
+	if _, err := who.approver.ApproveTyped(ctx, p.ID, p.Digest, "health", ""); err != nil {
+		t.Fatal(err)
+	}
+
+	// Between approval and activation two persons exchange their addresses.
+	exchange := func(a, b int) {
+		t.Helper()
+		give := func(n, address int) *ldap.ModifyRequest {
+			m := ldap.NewModifyRequest(fmt.Sprintf("cn=person %d,ou=health,dc=example,dc=org", n), nil)
+			m.Replace("mail", []string{fmt.Sprintf("p%04d@health.example", address)})
+			m.Replace("proxyAddresses", []string{fmt.Sprintf("SMTP:p%04d@health.example", address)})
+			return m
+		}
+		write(t, slapd, func(c *ldap.Conn) error { return errors.Join(c.Modify(give(1, a)), c.Modify(give(2, b))) })
+		if _, err := who.operator.Directories(ctx, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exchange(2, 1)
+	_, err = who.operator.StartProposal(ctx, p.ID)
+	b.problem(err, http.StatusConflict, "void")
+	if m := b.replica.State().Mapping("health"); m.Len() != 0 {
+		t.Fatalf("%d mailboxes came into force", m.Len())
+	}
+	_, err = who.planner.ImportList(ctx, file, "wave 1")
+	b.problem(err, http.StatusBadRequest, "2 mailboxes would get another one's mail")
+	exchange(1, 2)
+	_, err = who.operator.StartProposal(ctx, p.ID) // void stays void, though all is as it was
+	b.problem(err, http.StatusConflict, "void")
+
+	b.activate(who, file)
+	list := made.Lists[0].ID
+	_, err = who.planner.ImportList(ctx, file, "once more")
+	b.problem(err, http.StatusConflict, "is in the table already")
+	if _, err := who.planner.WithdrawList(ctx, list, "wrong wave"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = who.planner.ImportList(ctx, file, "once more")
+	b.problem(err, http.StatusConflict, "is in the table already")
+	if c := b.cutoverCheck(t); c.OK || !strings.Contains(c.Text, "no list in force names the mailbox") {
+		t.Errorf("%+v", c)
 	}
 }
 
