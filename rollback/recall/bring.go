@@ -76,10 +76,33 @@ func (r *run) bringBatch(ctx context.Context, from int, batch []*sending) error 
 		if err != nil || len(later) == 0 {
 			return err
 		}
-		if try == patience {
+		if try == patience || !r.rest(ctx, later[0].err, try) {
 			return later[0].err
 		}
 		batch = later
+	}
+}
+
+// longestRest is how long a mailbox waits at most for a platform that asks for time; beyond
+// that its caller has better to do.
+const longestRest = time.Minute
+
+// rest waits as long as the platform asked for, or longer each time; false: that is too long.
+func (r *run) rest(ctx context.Context, err error, try int) bool {
+	pause := time.Second << try
+	if t, ok := errors.AsType[*mailstore.ThrottledError](err); ok && t.After > 0 {
+		pause = t.After
+	}
+	if pause > longestRest {
+		return false
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

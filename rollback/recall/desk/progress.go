@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"mailcutover/internal/durable"
+	"mailcutover/rollback/recall"
 	"mailcutover/rollback/watermark"
 	"mailcutover/routing"
 )
 
 // progress is the file in which a run's mailboxes stand that are done on this node, one per
-// line. A line is only relied on once it is on disk; one that was cut off is a mailbox that
-// is looked at once more.
+// line, with what became of them: the journals don't know what the ledgers did. A line is only
+// relied on once it is on disk; one that was cut off is a mailbox that is looked at once more.
 type progress struct {
 	mu   sync.Mutex
 	file *os.File
@@ -29,7 +30,11 @@ type progress struct {
 type finished struct {
 	Mailbox routing.MailboxID `json:"mailbox"`
 	Done    time.Time         `json:"done"`
+	Result  recall.Result     `json:"result"`
 }
+
+// maxLine bounds a line of the file: some ten thousand messages that aren't back.
+const maxLine = 16 << 20
 
 func (d *Desk) progressPath(id ID) string {
 	return filepath.Join(d.o.Dir, "runs", string(id)+".done")
@@ -53,8 +58,8 @@ func (d *Desk) openProgress(id ID) (*progress, error) {
 }
 
 // add notes a mailbox.
-func (p *progress) add(id routing.MailboxID, at time.Time) {
-	line, err := json.Marshal(finished{id, at.UTC()})
+func (p *progress) add(id routing.MailboxID, at time.Time, r *recall.Result) {
+	line, err := json.Marshal(finished{id, at.UTC(), *r})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil {
@@ -76,9 +81,9 @@ func (p *progress) failed() error {
 
 func (p *progress) close() { _ = p.file.Close() } // each line was synced
 
-// readProgress returns the mailboxes that are done on this node.
-func (d *Desk) readProgress(id ID) (map[routing.MailboxID]struct{}, error) {
-	all := make(map[routing.MailboxID]struct{})
+// readProgress returns the mailboxes that are done on this node, and what became of them.
+func (d *Desk) readProgress(id ID) (map[routing.MailboxID]recall.Result, error) {
+	all := make(map[routing.MailboxID]recall.Result)
 	f, err := os.Open(d.progressPath(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return all, nil
@@ -88,10 +93,11 @@ func (d *Desk) readProgress(id ID) (map[routing.MailboxID]struct{}, error) {
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, maxLine)
 	for lines.Scan() {
 		var one finished
 		if json.Unmarshal(lines.Bytes(), &one) == nil && !one.Mailbox.IsZero() {
-			all[one.Mailbox] = struct{}{}
+			all[one.Mailbox] = one.Result
 		}
 	}
 	if err := lines.Err(); err != nil {

@@ -88,7 +88,8 @@ type Totals struct {
 	Copied        int            `json:"copied"`         // were on To already, such as by the mover
 	Moved         int            `json:"moved"`          // to the folder in which they were on From
 	NotBack       int            `json:"not_back"`
-	Messages      int            `json:"messages"` // brought
+	Gone          int            `json:"gone,omitempty"` // delivered by us, and deleted from From since: in neither place, and nobody's to bring
+	Messages      int            `json:"messages"`       // brought
 	Bytes         int64          `json:"bytes"`
 	Rewritten     int            `json:"rewritten,omitempty"`
 	FlagsNotTaken map[string]int `json:"flags_not_taken,omitempty"`
@@ -103,7 +104,13 @@ func (t *Totals) add(r *recall.Result) {
 	t.ByUsers += r.ByUsers
 	t.Copied += r.Copied
 	t.Moved += r.Moved
-	t.NotBack += len(r.NotBack)
+	for i := range r.NotBack {
+		if r.NotBack[i].Class == recall.ClassGone {
+			t.Gone++
+		} else {
+			t.NotBack++
+		}
+	}
 	t.Messages += r.DeliveredBack + r.ByUsers
 	t.Bytes += r.Bytes
 	t.Rewritten += r.Rewritten
@@ -131,6 +138,7 @@ func (t *Totals) Add(o *Totals) {
 	t.Copied += o.Copied
 	t.Moved += o.Moved
 	t.NotBack += o.NotBack
+	t.Gone += o.Gone
 	t.Messages += o.Messages
 	t.Bytes += o.Bytes
 	t.Rewritten += o.Rewritten

@@ -105,6 +105,9 @@ func (w *work) left() time.Duration {
 // Text returns the end in words: the three numbers, and what isn't back.
 func (t *Totals) Text() string {
 	text := fmt.Sprintf("delivered by us: %d of %d back; made by users: %d; copied by the mover and skipped: %d; moved as on the other side: %d", t.DeliveredBack, t.Delivered, t.ByUsers, t.Copied, t.Moved)
+	if t.Gone > 0 {
+		text += fmt.Sprintf("; deleted by users meanwhile: %d", t.Gone)
+	}
 	if left := t.left(); left != "" {
 		return text + "; left: " + left
 	}

@@ -241,7 +241,9 @@ func (w *work) load(ctx context.Context) error {
 	defer w.mu.Unlock()
 	for _, row := range rows {
 		b := &box{row: row}
-		_, b.done = finished[row.Mailbox]
+		if r, ok := finished[row.Mailbox]; ok {
+			b.result, b.known, b.done = r, true, true
+		}
 		w.boxes[row.Mailbox] = b
 		w.order = append(w.order, b)
 	}
@@ -351,7 +353,7 @@ func (w *work) worker(ctx context.Context, e Engine, set Settings, p *progress) 
 		r, err := e.Mailbox(ctx, w.job(b))
 		done := w.note(ctx, b, r, err, set)
 		if done {
-			p.add(b.row.Mailbox, w.d.now())
+			p.add(b.row.Mailbox, w.d.now(), &r)
 		}
 	}
 }
