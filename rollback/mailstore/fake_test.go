@@ -131,10 +131,13 @@ func (s *script) store(change func(*mailstore.Options)) *mailstore.IMAP {
 
 // calls are what can be asked of a session, each with the command that it sends.
 var calls = map[string]func(ctx context.Context, s mailstore.Session) error{
-	"LIST":    func(ctx context.Context, s mailstore.Session) error { _, err := s.Folders(ctx); return err },
-	"STATUS":  func(ctx context.Context, s mailstore.Session) error { _, _, err := s.Status(ctx, "INBOX"); return err },
-	"EXAMINE": func(ctx context.Context, s mailstore.Session) error { _, err := s.Select(ctx, "INBOX", false); return err },
-	"CREATE":  func(ctx context.Context, s mailstore.Session) error { return s.Create(ctx, "A", mailstore.RoleNone) },
+	"LIST":   func(ctx context.Context, s mailstore.Session) error { _, err := s.Folders(ctx); return err },
+	"STATUS": func(ctx context.Context, s mailstore.Session) error { _, _, err := s.Status(ctx, "INBOX"); return err },
+	"EXAMINE": func(ctx context.Context, s mailstore.Session) error {
+		_, err := s.Select(ctx, "INBOX", false)
+		return err
+	},
+	"CREATE": func(ctx context.Context, s mailstore.Session) error { return s.Create(ctx, "A", mailstore.RoleNone) },
 	"APPEND": func(ctx context.Context, s mailstore.Session) error {
 		_, err := s.Append(ctx, "INBOX", mailstore.Append{Size: 10, Body: strings.NewReader("0123456789")})
 		return err

@@ -133,6 +133,15 @@ const mapped = "mapped"
 // mayMove returns why a message of To isn't moved to where it is on From; empty: it is.
 func (r *run) mayMove(c *candidate, at instance, left map[string]int) string {
 	f := &r.match.to[at.folder]
+	mark, known := r.job.There.Folder(f.Name)
+	if r.job.There != nil && (!known || mark.UIDValidity != f.UIDValidity || at.uid >= mark.UIDNext) {
+		for _, n := range left {
+			if n > 0 { // it may be one that was moved on From as well
+				return fmt.Sprintf("it is in %q there, where its user put it", f.Name)
+			}
+		}
+		return mapped
+	}
 	name := f.Name
 	if i := r.match.back(f.Name); i >= 0 {
 		name = r.folders[i].Name
@@ -142,10 +151,6 @@ func (r *run) mayMove(c *candidate, at instance, left map[string]int) string {
 	}
 	if r.job.There == nil {
 		return fmt.Sprintf("it is in %q there, and without a watermark nobody knows who put it there", f.Name)
-	}
-	mark, ok := r.job.There.Folder(f.Name)
-	if !ok || mark.UIDValidity != f.UIDValidity || at.uid >= mark.UIDNext {
-		return fmt.Sprintf("it is in %q there, where its user put it", f.Name)
 	}
 	left[name]--
 	return ""
