@@ -61,6 +61,7 @@ type RecallTotals struct {
 	Copied        int            `json:"copied" doc:"Not delivered by the nodes, and on the winning platform already, such as by the mover"`
 	Moved         int            `json:"moved" doc:"Moved to the folder in which users had moved them"`
 	NotBack       int            `json:"not_back" doc:"One by one with the node's mailboxes"`
+	Gone          int            `json:"gone,omitempty" doc:"Delivered by the nodes, and not on the losing platform any more: users have deleted them there. Named with the others, and nothing has to be done about them"`
 	Messages      int            `json:"messages" doc:"On the winning platform again"`
 	Bytes         int64          `json:"bytes" doc:"That were brought"`
 	Rewritten     int            `json:"rewritten,omitempty" doc:"Of them, given back by the winning platform with another size"`

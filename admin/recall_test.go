@@ -153,7 +153,7 @@ func TestFinaliseWaits(t *testing.T) {
 	a := armed(t, n, "health")
 	want[admin.Operation](t, n, 202, "POST", "/v1/agencies/health/cutover", `{"reason":"r","expected_epoch":"`+a.Epoch+`"}`)
 	end := time.Now().Add(30 * time.Second)
-	for a.Phase != "target" && time.Now().Before(end) {
+	for !(a.Phase == "target" && a.Open) && time.Now().Before(end) {
 		time.Sleep(20 * time.Millisecond)
 		a = want[admin.Agency](t, n, 200, "GET", "/v1/agencies/health", "")
 	}
