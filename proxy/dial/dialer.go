@@ -37,7 +37,8 @@ type Dialer struct {
 
 	mu    sync.Mutex
 	hosts []*host
-	next  int // host to be tried first by the next dial
+	next  int           // host to be tried first by the next dial
+	news  chan struct{} // closed at the next change of a host's health; nil: nobody waits
 }
 
 // host is one of an endpoint's servers. All but the first three is under Dialer.mu.
@@ -146,6 +147,35 @@ func (d *Dialer) noHost(now time.Time) error {
 		d.ep.Platform, ErrNoHost, max(0, next.Sub(now)).Round(time.Millisecond), errors.Join(errs...))
 }
 
+// Reopens returns what may be waited for after ErrNoHost: a channel that is closed when something
+// is heard of a host, and when one may be dialled again if nothing is. That is the zero time
+// while attempts with all of them are under way.
+func (d *Dialer) Reopens() (news <-chan struct{}, at time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.news == nil {
+		d.news = make(chan struct{})
+	}
+	now := time.Now()
+	for _, h := range d.hosts {
+		if h.Failures() > 0 && h.trying.After(now) {
+			continue
+		}
+		if next := h.nextTry(); at.IsZero() || next.Before(at) {
+			at = next
+		}
+	}
+	return d.news, at
+}
+
+// tell wakes those who wait for news. d.mu is held.
+func (d *Dialer) tell() {
+	if d.news != nil {
+		close(d.news)
+		d.news = nil
+	}
+}
+
 // connect makes a hardened connection to h.
 func (d *Dialer) connect(ctx context.Context, h *host) (net.Conn, error) {
 	if h.direct.to.IsValid() {
@@ -184,6 +214,9 @@ func (d *Dialer) Succeeded(host string) {
 	d.mu.Lock()
 	was := h.Succeed()
 	h.trying = time.Time{}
+	if was > 0 {
+		d.tell()
+	}
 	d.mu.Unlock()
 	if was > 0 {
 		d.log.Info("platform host answers again", "peer", h.name, "failures", was)
@@ -201,6 +234,7 @@ func (d *Dialer) Failed(host string, err error) {
 	longer := h.Fail(err, time.Now(), d.ep.Backoff)
 	h.trying = time.Time{}
 	n, until := h.Failures(), h.RetryAt()
+	d.tell()
 	d.mu.Unlock()
 	if !longer {
 		d.log.Debug("platform host failed again while left alone", "peer", h.name, "error", err)
@@ -220,6 +254,7 @@ func (d *Dialer) Dropped(host string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	h.trying = time.Time{}
+	d.tell()
 }
 
 // host returns the host with this name, or nil.

@@ -43,6 +43,7 @@ type try struct {
 	claim claim
 	who   identity      // by the last decision
 	login string        // what the platform is told, or was last
+	ep    *endpoint     // of that platform
 	key   string        // under which failures of the name are counted
 	delay time.Duration // of the answer, since it is a failure of the client's
 
@@ -91,9 +92,12 @@ func (t *try) run() (*Session, Welcome, error) {
 				t.p.failures.succeeded(t.key, t.net())
 				return session, welcome, nil
 			}
-			patient = errors.Is(err, errStale)
-			if patient {
+			switch {
+			case errors.Is(err, errStale):
+				patient = true
 				w.stale(err)
+			case errors.Is(err, errUnreachable):
+				patient = w.unreachable(err)
 			}
 		}
 		if !patient {
@@ -189,7 +193,8 @@ type wait struct {
 	nonce routing.Nonce
 	last  error
 	pause time.Duration
-	after time.Time // when the same decision may be tried again
+	after time.Time       // when the same decision may be tried again
+	host  <-chan struct{} // news of its platform's hosts, which end the pause; nil: none are awaited
 }
 
 // look decides.
@@ -205,9 +210,29 @@ func (w *wait) first() bool { return w.looks == 1 }
 
 // stale notes that an attempt under the decision of the last look was for nothing.
 func (w *wait) stale(err error) {
+	w.host = nil
 	w.epoch, w.nonce, w.last = w.t.who.d.Epoch, w.t.who.d.Nonce, err
 	w.pause = min(max(2*w.pause, firstPause), lastPause)
 	w.after = time.Now().Add(w.pause)
+}
+
+// unreachable notes that no host of the platform could be used, and reports whether one may be
+// tried again within the wait.
+func (w *wait) unreachable(err error) bool {
+	news, at := w.t.ep.dialer.Reopens()
+	until := w.until
+	if until.IsZero() {
+		until = time.Now().Add(w.t.p.o.Wait)
+	}
+	if at.IsZero() {
+		at = until // somebody tries already, and it is told what comes of it
+	}
+	if at.After(until) || w.t.p.o.Wait == 0 {
+		return false
+	}
+	w.epoch, w.nonce, w.last = w.t.who.d.Epoch, w.t.who.d.Nonce, err
+	w.after, w.host = at, news
+	return true
 }
 
 // tooSoon reports whether the decision of the last look is the one that just led nowhere.
@@ -244,6 +269,8 @@ func (w *wait) sleep(err error) error {
 	defer stop()
 	select {
 	case <-w.news:
+	case <-w.host:
+		w.after, w.host = time.Time{}, nil
 	case <-timer.C:
 	case <-gone:
 		return hasLeft(err)

@@ -28,6 +28,15 @@ var ErrLacks = errors.New("the platform lacks what clients are offered")
 // raises an alarm.
 var ErrReauthenticate = errors.New("the platform lets a client begin anew behind its login")
 
+// errUnreachable is for a platform none of whose hosts can be used now. It was told nothing of the
+// client, and may be back in a moment.
+var errUnreachable = errors.New("no host of the platform can be used now")
+
+// hopeless reports whether an attempt with a host failed for what nobody cures in a moment.
+func hopeless(err error) bool {
+	return errors.Is(err, dial.ErrTLS) || errors.Is(err, ErrUnauthenticate) || errors.Is(err, ErrReauthenticate) || errors.Is(err, ErrLacks)
+}
+
 // errNoEndpoint is for a platform without an endpoint for this protocol.
 var errNoEndpoint = errors.New("the platform takes no logins of this protocol")
 
@@ -47,7 +56,7 @@ func (t *try) at() (_ *Session, _ Welcome, err error) {
 		}
 		login += ep.Delegate + t.who.shared
 	}
-	t.login = login
+	t.login, t.ep = login, ep
 	if ep.Master != nil {
 		if err := t.verify(); err != nil { // before there is a ticket: a drain doesn't wait for a directory
 			return nil, Welcome{}, err
@@ -127,7 +136,7 @@ func (t *try) authenticate(ctx context.Context, s *Session, ep *endpoint) (Welco
 			if last != nil && errors.Is(err, dial.ErrNoHost) {
 				err = last
 			}
-			return Welcome{}, err
+			return Welcome{}, unreachable(err)
 		}
 		leg, welcome, err := t.ask(ctx, s, ep, raw, host)
 		var rejected *Rejection
@@ -159,7 +168,14 @@ func (t *try) authenticate(ctx context.Context, s *Session, ep *endpoint) (Welco
 		_ = raw.Close()
 		last = err
 	}
-	return Welcome{}, last
+	return Welcome{}, unreachable(last)
+}
+
+func unreachable(err error) error {
+	if err == nil || hopeless(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUnreachable, err)
 }
 
 // ask speaks with one host.

@@ -358,7 +358,7 @@ func TestCredentialsAreSentOnce(t *testing.T) {
 }
 
 func TestPlatformDown(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.Wait = 10 * time.Millisecond })
 	w.exchange.close()
 	p := w.dial()
 	for range 2 {

@@ -242,7 +242,7 @@ func TestHostilePlatforms(t *testing.T) {
 	}
 	other := new(tls.Config)
 	secure := beforeTLS(stranger, other)
-	f, plains, secures := startFakeFront(t, "  failures: {delay: 1ms, max_delay: 1ms}\n", len(inPlain), len(secure))
+	f, plains, secures := startFakeFront(t, "  wait: 100ms\n  failures: {delay: 1ms, max_delay: 1ms}\n", len(inPlain), len(secure))
 	named, err := f.authority.ServerConfig("other.example")
 	if err != nil {
 		t.Fatal(err)
