@@ -38,6 +38,9 @@ func finaliseKind() *kind {
 // returned refuses while something of an agency's way back is open.
 func (s *Server) returned(state *routing.State, id routing.AgencyID) error {
 	open := desk.Open(state, id)
+	if s.Verify != nil {
+		open = append(open, s.Verify.Open(id)...)
+	}
 	if s.WayBack != nil {
 		open = append(open, s.WayBack(id)...)
 	}

@@ -25,6 +25,7 @@ var may = map[string]string{
 	"plan-operation": "planner operator admin", "propose": "planner operator admin", "withdraw-proposal": "planner operator admin", "start-proposal": "planner operator admin",
 	"approve-proposal": "approver", "confirm-emergency": "approver",
 	"plan-recall": "planner operator approver admin", "begin-recall": "operator", "end-recall": "operator", "accept-recall": "operator", "copy-recall": "operator", "take-over-recall": "operator",
+	"begin-verify": "operator", "stop-verify": "operator", "mark-findings": "operator", "list-finding-messages": "operator",
 	"lift-freeze":   "releaser",
 	"reload-config": "admin", "adopt-spool": "admin", "drain-node": "admin",
 	"propose-bootstrap": "admin", "approve-bootstrap": "approver",
@@ -77,7 +78,7 @@ func TestRights(t *testing.T) {
 		switch c.id { // what is wrong in itself is refused before
 		case "list-ledger":
 			path += "?agency=nowhere&since=2026-01-01T00:00:00Z"
-		case "list-mailboxes", "list-drift":
+		case "list-mailboxes", "list-drift", "list-comparisons":
 			path += "?agency=nowhere"
 		case "find-in-directory":
 			path += "?name=nowhere"
@@ -120,6 +121,7 @@ var bodies = map[string]string{
 	"approve-proposal":  `{"digest":"` + strings.Repeat("0", 64) + `"}`,
 	"propose-bootstrap": `{"digest":"0","reason":"r"}`, "approve-bootstrap": `{"digest":"0","reason":"r"}`,
 	"complete-domain": `{"complete":true,"reason":"r"}`,
+	"begin-verify": `{"agencies":["nowhere"],"reason":"r"}`, "stop-verify": `{"agency":"nowhere","reason":"r"}`, "mark-findings": `{"findings":["nowhere"],"state":"found","reason":"r"}`,
 	"start-proposal":  `{}`,
 	"generate-lists":  `{"agency":"nowhere"}`, "check-directory": `{}`,
 	"plan-recall": `{"agency":"nowhere","reason":"r"}`, "begin-recall": `{"agency":"nowhere","reason":"r"}`,

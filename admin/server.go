@@ -16,6 +16,7 @@ import (
 	"mailcutover/node"
 	"mailcutover/rollback/operation"
 	recalldesk "mailcutover/rollback/recall/desk"
+	verifydesk "mailcutover/rollback/verify/desk"
 	"mailcutover/routing"
 	"mailcutover/routing/replica"
 	"mailcutover/routing/table"
@@ -92,6 +93,7 @@ type Options struct {
 	Recall     *recalldesk.Desk                            // who brings mail over after a switch; nil: nobody
 	Peers      *peer.Group                                 // the other nodes; nil: none is called
 	PeerSecret func() string                               // that the nodes share; nil or empty: no node may call this one
+	Verify     *verifydesk.Desk                            // who compares mailboxes; nil: nobody
 
 	Audit   Audit
 	Answers Folder // where answers to calls with an Idempotency-Key are kept

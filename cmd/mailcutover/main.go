@@ -78,7 +78,7 @@ func newRootCommand() *cobra.Command {
 	c := newConnection(root)
 	root.AddCommand(newServeCommand(), newDemoCommand(c),
 		newAgencyCommand(c), newMailboxCommand(c), newListCommand(c), newDirectoryCommand(c), newRouteCommand(c), newSessionCommand(c), newOperationCommand(c),
-		newRecallCommand(c), newEmergencyCommand(c), newNodeCommand(c), newAuditCommand(c),
+		newRecallCommand(c), newVerifyCommand(c), newEmergencyCommand(c), newNodeCommand(c), newAuditCommand(c),
 		newAlarmCommand(c), newTableCommand(c), newSpoolCommand(c), newTraceCommand(c), newLedgerCommand(c),
 		newConfigCommand(c), newTokenCommand(c), newVersionCommand(c))
 	return root

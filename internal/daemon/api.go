@@ -95,7 +95,7 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 		Version: d.version, Logger: d.logger,
 	}
 	d.peers = peer.New(peer.Options{Settings: d.peerSettings})
-	o.Recall = d.returns.desk
+	o.Recall, o.Verify = d.returns.desk, d.verification.desk
 	o.Peers, o.PeerSecret = d.peers, func() string { return d.config.Load().Admin.Peer.Secret.Reveal() }
 	if d.loginProxy != nil {
 		o.Sessions, o.Login = loginSessions{d.loginProxy}, d.loginProxy.Decide

@@ -89,6 +89,7 @@ type Daemon struct {
 	page           *pageServer       // nil: none
 	issuer         *signon.Issuer    // nil: none
 	returns        returns
+	verification   verification
 	peers          *peer.Group
 	peerRoots      atomic.Pointer[x509.CertPool] // of admin.peer.ca_file; nil: the system's
 
@@ -208,6 +209,7 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	d.startReturns()
+	d.startVerification()
 	if err := d.startIdentity(cfg); err != nil {
 		return err
 	}
@@ -351,6 +353,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 	draining.Wait()
 	d.cancel()
 	errs := drained
+	d.stopVerification()
 	d.stopReturns()
 	d.stopIdentity()
 	d.parts.Wait()

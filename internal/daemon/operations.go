@@ -44,6 +44,9 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 	if err := d.openReturns(cfg); err != nil {
 		return nil, err
 	}
+	if err := d.openVerification(cfg); err != nil {
+		return nil, err
+	}
 	d.control = control.New(control.Options{Table: d.table, Replica: d.replica, Logger: d.logger, Longest: cfg.Lease.Settled})
 	d.runner = operation.New(operation.Options{
 		Node: id, Instance: instance, Table: d.table,
@@ -51,7 +54,7 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 		Leases: operation.Leases{Short: cfg.Lease.Armed, Long: cfg.Lease.Settled, Margin: cfg.Lease.Margin},
 		Limit:  func(id routing.PlatformID) time.Duration { return limits[id] },
 		Logins: d.logins, Puts: func(id routing.AgencyID) bool { _, off := putsOff[id]; return off },
-		Checks: []operation.Checker{listsCheck{d}, d.returns.desk}, Documents: admin.ListDocuments, Returns: d.returns.desk,
+		Checks: []operation.Checker{listsCheck{d}, d.returns.desk, d.verification.desk}, Documents: admin.ListDocuments, Returns: d.returns.desk,
 		Prober: prober{d}, Canaries: canaries{d},
 		Hooks: &hook.Operations{Find: d.hook, State: d.replica.State, Mover: d.mover},
 	})

@@ -341,21 +341,35 @@ func (c *comparing) isNew(m *mailstore.Message) bool {
 
 // suspect hands a message on that the source doesn't explain, unless it names its mailbox.
 func (c *comparing) suspect(ctx context.Context, m *mailstore.Message, key msgkey.Key, folder string, late bool) error {
-	if d := c.run.o.Delivered; d != nil {
-		for _, id := range m.Facts.Transactions {
-			if d(ctx, c.agency.ID, c.row.Mailbox, id) {
-				return nil
-			}
-		}
-	}
 	s := suspect{key: key, holder: c.index, folder: c.run.book.folder(folder), uid: m.UID}
 	if late {
 		s.marks |= markLate
 	}
-	if c.run.people(&m.Facts, c.index, &s) {
+	if c.run.people(&m.Facts, c.index, &s) || c.delivered(ctx, &m.Facts) {
 		return nil
 	}
 	return c.run.suspect(&s)
+}
+
+// mostAsked is for how many transactions the ledger is asked in a run. Where so many suspects
+// carry our line mailboxes are crossed, and what it says of single messages changes nothing.
+const mostAsked = 20_000
+
+// delivered reports whether the ledger knows that we brought the message to this mailbox.
+func (c *comparing) delivered(ctx context.Context, f *msgkey.Facts) bool {
+	ask := c.run.o.Delivered
+	if ask == nil {
+		return false
+	}
+	for _, id := range f.Transactions {
+		if c.run.asked.Add(1) > mostAsked {
+			return false
+		}
+		if ask(ctx, c.agency.ID, c.row.Mailbox, id) {
+			return true
+		}
+	}
+	return false
 }
 
 // each calls use for the messages of a folder with their keys; with a zero key for what can't

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mailcutover/mail"
@@ -94,6 +95,8 @@ type run struct {
 	folder string
 
 	standings, suspects, evidences *shuffle
+
+	asked atomic.Int64 // transactions for which the ledger was asked
 
 	mu       sync.Mutex
 	report   Report

@@ -34,12 +34,25 @@ type comparing struct {
 	mailboxes, messages *details
 }
 
+// Progress returns how far a comparison is that runs on this node; false: it doesn't.
+func (d *Desk) Progress(run string) (verify.Progress, bool) {
+	d.mu.Lock()
+	c := d.working
+	d.mu.Unlock()
+	if c == nil || c.o.run != run {
+		return verify.Progress{}, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at, true
+}
+
 // compare does an order, and stores what came of it. ctx ends with the order, node with this
 // node.
-func (d *Desk) compare(ctx, node context.Context, o *order) {
-	log := d.o.Logger.With("run", o.run)
+func (c *comparing) compare(ctx, node context.Context) {
+	o := c.o
+	log := c.d.o.Logger.With("run", o.run)
 	log.Info("mailboxes are compared", "agency", o.Agencies, "mode", o.Mode, "reason", o.Reason)
-	c := &comparing{d: d, o: o, done: make(map[routing.AgencyID]*Outcome), seen: make(map[routing.MailboxID]bool)}
 	beats, stop := context.WithCancel(ctx)
 	var beating sync.WaitGroup
 	beating.Go(func() { c.beat(beats) })

@@ -110,6 +110,7 @@ type Desk struct {
 	mu      sync.Mutex
 	orders  []order                        // to be begun, those that people gave; records say Running
 	current *order                         // under way on this node
+	working *comparing                     // the work of current, once it has begun
 	cancel  context.CancelFunc             // of current
 	raised  map[string]string              // alarms
 	retry   map[routing.AgencyID]time.Time // when a lock or a run may be tried again

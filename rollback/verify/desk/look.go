@@ -175,11 +175,13 @@ func (d *Desk) start(ctx context.Context) {
 	d.orders = d.orders[1:]
 	own, cancel := context.WithCancel(ctx)
 	d.cancel = cancel
+	c := &comparing{d: d, o: &o, done: make(map[routing.AgencyID]*Outcome), seen: make(map[routing.MailboxID]bool)}
+	d.working = c
 	d.work.Go(func() {
 		defer cancel()
-		d.compare(own, ctx, &o)
+		c.compare(own, ctx)
 		d.mu.Lock()
-		d.current, d.cancel = nil, nil
+		d.current, d.cancel, d.working = nil, nil, nil
 		d.mu.Unlock()
 		d.Wake()
 	})
