@@ -378,10 +378,14 @@ func confirmedLongAgo(state *routing.State, now time.Time) []routing.Document {
 	const kept, most = 30 * 24 * time.Hour, 100
 	open := map[routing.OperationID]bool{}
 	for _, a := range state.Agencies() {
-		open[a.Unconfirmed] = true
+		for _, id := range a.Unconfirmed.All() {
+			open[id] = true
+		}
 	}
 	for _, m := range state.Members() {
-		open[m.Unconfirmed] = true
+		for _, id := range m.Unconfirmed.All() {
+			open[id] = true
+		}
 	}
 	var gone []routing.Document
 	for _, d := range state.Documents(emergencyPrefix) {
@@ -397,19 +401,23 @@ func confirmedLongAgo(state *routing.State, now time.Time) []routing.Document {
 func (s *Server) emergencies(ctx context.Context) []Emergency {
 	state := s.Replica.State()
 	list := []Emergency{}
+	of := func(id routing.OperationID) *Emergency {
+		i := slices.IndexFunc(list, func(e Emergency) bool { return e.ID == string(id) })
+		if i < 0 {
+			i, list = len(list), append(list, Emergency{ID: string(id), Agencies: []string{}, Nodes: []string{}})
+		}
+		return &list[i]
+	}
 	for _, a := range state.Agencies() {
-		if a.Unconfirmed == "" {
-			continue
+		for _, id := range a.Unconfirmed.All() {
+			e := of(id)
+			e.Agencies = append(e.Agencies, string(a.ID))
 		}
-		if i := slices.IndexFunc(list, func(e Emergency) bool { return e.ID == string(a.Unconfirmed) }); i >= 0 {
-			list[i].Agencies = append(list[i].Agencies, string(a.ID))
-			continue
-		}
-		list = append(list, Emergency{ID: string(a.Unconfirmed), Agencies: []string{string(a.ID)}, Nodes: []string{}})
 	}
 	for _, m := range state.Members() {
-		if m.Unconfirmed != "" {
-			list = append(list, Emergency{ID: string(m.Unconfirmed), Agencies: []string{}, Nodes: []string{string(m.Node)}})
+		for _, id := range m.Unconfirmed.All() {
+			e := of(id)
+			e.Nodes = append(e.Nodes, string(m.Node))
 		}
 	}
 	var ended []routing.Operation

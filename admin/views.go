@@ -27,7 +27,7 @@ type Agency struct {
 	Tightness   string   `json:"tightness" enum:"unknown,settled,armed,settling"`
 	ArmedAt     string   `json:"armed_at,omitempty" doc:"Epoch at the last arming"`
 	Operation   string   `json:"operation,omitempty" doc:"Operation that owns the agency"`
-	Unconfirmed string   `json:"unconfirmed,omitempty" doc:"Emergency that a second person has not confirmed: until then nothing else begins, and nothing is finalised"`
+	Unconfirmed []string `json:"unconfirmed,omitempty" doc:"Emergencies that a second person has not confirmed: until then nothing else begins, and nothing is finalised"`
 	Frozen      string   `json:"frozen,omitempty" doc:"By whom and why no operation may begin"`
 	Mapping     string   `json:"mapping" doc:"Digest of the mapping in force"`
 	Mailboxes   int      `json:"mailboxes" doc:"-1 if the mapping isn't there: the agency is closed"`
@@ -61,7 +61,9 @@ func agencyView(s *routing.State, a routing.Agency, children []string, load node
 		Mapping: a.Mapping.String(), Mailboxes: -1, Revision: uint64(a.Revision),
 		UnderWay: UnderWay{Open: load.Open, Dotted: load.Dotted, InDoubt: load.InDoubt},
 	}
-	v.Unconfirmed = string(a.Unconfirmed)
+	for _, id := range a.Unconfirmed.All() {
+		v.Unconfirmed = append(v.Unconfirmed, string(id))
+	}
 	if f, ok := s.Frozen(a.ID); ok {
 		v.Frozen = f.Who + ": " + f.Reason
 	}

@@ -80,9 +80,9 @@ type Agency struct {
 	Nonce     Nonce       `json:"nonce"`
 	Operation OperationID `json:"operation,omitempty"` // owns the phase from begin to publish or abort
 
-	// Unconfirmed is the emergency, an operation or a lock, that a second person has not
-	// confirmed yet: nothing else may begin, and nothing be finalised.
-	Unconfirmed OperationID `json:"unconfirmed,omitempty"`
+	// Unconfirmed are the emergencies, operations or locks, that a second person has not
+	// confirmed yet: while there is one, nothing else may begin, and nothing be finalised.
+	Unconfirmed Emergencies `json:"unconfirmed,omitempty"`
 
 	Tightness Tightness `json:"tightness"`
 	ArmedAt   Epoch     `json:"armed_at"` // epoch at the last arming
@@ -129,16 +129,16 @@ func (a Agency) InTerm(term uint32) Agency {
 // Emergency marks that one person alone did what the record shows, under this id, and that
 // a second one has to confirm it. Without that no answer changes, so the epoch stays.
 func (a Agency) Emergency(id OperationID) Agency {
-	a.Unconfirmed = id
+	a.Unconfirmed = a.Unconfirmed.With(id)
 	return a
 }
 
-// Confirmed ends the mark of an emergency.
+// Confirmed ends the mark of an emergency; those of others stay.
 func (a Agency) Confirmed(id OperationID) (Agency, error) {
-	if id == "" || a.Unconfirmed != id {
-		return a, fmt.Errorf("confirm %s: emergency %s, the agency's is %q", a.ID, id, a.Unconfirmed)
+	if !a.Unconfirmed.Has(id) {
+		return a, fmt.Errorf("confirm %s: emergency %s, the agency's are %q", a.ID, id, a.Unconfirmed)
 	}
-	a.Unconfirmed = ""
+	a.Unconfirmed = a.Unconfirmed.Without(id)
 	return a, nil
 }
 
@@ -151,6 +151,7 @@ func (a Agency) BeginEmergency(op OperationID, nonce Nonce) (Agency, error) {
 	if err != nil {
 		return a, err
 	}
+	next.Unconfirmed = a.Unconfirmed
 	return next.Emergency(op), nil
 }
 

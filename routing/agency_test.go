@@ -297,7 +297,7 @@ func TestEpochsCompareByTermFirst(t *testing.T) {
 
 func TestAnEmergencyWaitsForASecondPerson(t *testing.T) {
 	a, err := agencyIn(t, PhaseTarget).BeginEmergency(testOp, testNonce)
-	if err != nil || a.Unconfirmed != testOp {
+	if err != nil || a.Unconfirmed != Emergencies(testOp) {
 		t.Fatalf("emergency: %+v, %v", a, err)
 	}
 	if a, err = a.Commit(testOp, testNonce); err != nil {
@@ -313,8 +313,12 @@ func TestAnEmergencyWaitsForASecondPerson(t *testing.T) {
 	if _, err := onTarget.Finalise(); !errors.Is(err, ErrUnconfirmed) {
 		t.Errorf("finalise: %v", err)
 	}
-	if again, err := a.BeginEmergency("op-3", 9); err != nil || again.Unconfirmed != "op-3" {
+	again, err := a.BeginEmergency("op-3", 9)
+	if err != nil || !again.Unconfirmed.Has("op-3") || !again.Unconfirmed.Has(testOp) {
 		t.Errorf("another emergency: %+v, %v", again, err)
+	}
+	if again, err = again.Confirmed("op-3"); err != nil || again.Unconfirmed != Emergencies(testOp) {
+		t.Errorf("only one of two is confirmed: %+v, %v", again, err)
 	}
 	for _, id := range []OperationID{"", "op-2"} {
 		if _, err := a.Confirmed(id); err == nil {

@@ -45,10 +45,9 @@ type Member struct {
 	// people have declared it. Only then the end of its long lease proves something.
 	ClockRuns bool `json:"clock_runs,omitempty"`
 
-	// Unconfirmed is an emergency in which one person alone attested that an instance of
-	// the node is dead: a second one has to confirm it. It outlives the instance. Empty:
-	// there is none.
-	Unconfirmed OperationID `json:"unconfirmed,omitempty"`
+	// Unconfirmed are emergencies in which one person alone attested that an instance of
+	// the node is dead: a second one has to confirm each. They outlive the instance.
+	Unconfirmed Emergencies `json:"unconfirmed,omitempty"`
 }
 
 // String returns the node and its instance.

@@ -59,7 +59,7 @@ func printAgency(w io.Writer, a admin.Agency) {
 		[2]string{"phase", a.Phase}, [2]string{"platform", a.Platform},
 		[2]string{"open", yesNo(a.Open)}, [2]string{"locked", note(a.Locked, "yes: closed whatever its phase")},
 		[2]string{"published", note(!a.Published, "no: committed, closed until publish")},
-		[2]string{"unconfirmed", note(a.Unconfirmed != "", "emergency "+a.Unconfirmed+": a second person has to confirm it")},
+		[2]string{"unconfirmed", note(len(a.Unconfirmed) > 0, "emergency "+strings.Join(a.Unconfirmed, ", ")+": a second person has to confirm it")},
 		[2]string{"frozen", a.Frozen},
 		[2]string{"regressed", note(a.Regressed, "yes: a newer record was seen before; closed")},
 		[2]string{"way back", note(a.Finalised, "none: finalised")},

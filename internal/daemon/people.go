@@ -170,13 +170,13 @@ func (d *Daemon) watchEmergencies() {
 func (d *Daemon) showEmergencies(state *routing.State, raised map[routing.OperationID]bool) map[routing.OperationID]bool {
 	open := map[routing.OperationID][]string{}
 	for _, a := range state.Agencies() {
-		if a.Unconfirmed != "" {
-			open[a.Unconfirmed] = append(open[a.Unconfirmed], string(a.ID))
+		for _, id := range a.Unconfirmed.All() {
+			open[id] = append(open[id], string(a.ID))
 		}
 	}
 	now := map[routing.OperationID]bool{}
 	for _, m := range state.Members() {
-		if id := m.Unconfirmed; id != "" {
+		for _, id := range m.Unconfirmed.All() {
 			if now[id] = true; !raised[id] {
 				d.alarms.Raise("emergency/"+string(id), fmt.Sprintf("One person alone attested that node %s was dead. A second one has to look, and confirm it: mailcutover emergency confirm %s --reason ... Until then no operation begins but emergencies.", m.Node, id))
 			}

@@ -57,15 +57,15 @@ func (c *Control) ConfirmEmergency(ctx context.Context, act Act, emergency routi
 	d, err := c.change(ctx, act, "confirm", func(state *routing.State) (table.Change, error) {
 		ids = nil
 		for _, a := range state.Agencies() {
-			if emergency != "" && a.Unconfirmed == emergency {
+			if a.Unconfirmed.Has(emergency) {
 				ids = append(ids, a.ID)
 			}
 		}
 		var members []routing.Member
 		what := "confirm emergency " + string(emergency)
 		for _, m := range state.Members() {
-			if emergency != "" && m.Unconfirmed == emergency {
-				m.Unconfirmed = ""
+			if m.Unconfirmed.Has(emergency) {
+				m.Unconfirmed = m.Unconfirmed.Without(emergency)
 				members = append(members, m)
 				what += " at node " + string(m.Node)
 			}

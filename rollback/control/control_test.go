@@ -245,9 +245,16 @@ func TestAnEmergencyIsConfirmedOnceForAllItsAgencies(t *testing.T) {
 	if _, err := b.ConfirmEmergency(t.Context(), b.act(), "another"); !errors.Is(err, ErrNothing) {
 		t.Errorf("another emergency confirmed: %v", err)
 	}
+	other := b.act()
+	if _, err := b.Lock(t.Context(), other, []routing.AgencyID{"health"}, true); err != nil {
+		t.Fatal(err)
+	}
 	r, err := b.ConfirmEmergency(t.Context(), b.act(), routing.OperationID(act.ID))
-	if err != nil || len(r.Agencies) != 2 || b.agency("health").Unconfirmed != "" || b.agency("police").Unconfirmed != "" {
+	if err != nil || len(r.Agencies) != 2 || b.agency("health").Unconfirmed != routing.Emergencies(other.ID) || b.agency("police").Unconfirmed != "" {
 		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := b.ConfirmEmergency(t.Context(), b.act(), routing.OperationID(other.ID)); err != nil || b.agency("health").Unconfirmed != "" {
+		t.Errorf("the other one: %+v, %v", b.agency("health"), err)
 	}
 }
 
@@ -405,10 +412,22 @@ func TestOnePersonAttestsInAnEmergency(t *testing.T) {
 	if _, err := b.ConfirmEmergency(t.Context(), b.act(), "attest-2"); !errors.Is(err, ErrNothing) {
 		t.Errorf("confirmed another: %v", err)
 	}
-	if _, err := b.ConfirmEmergency(t.Context(), b.act(), "attest-1"); err != nil {
+	// Another one doesn't replace it: each is confirmed by itself.
+	if err := b.AttestAlone(t.Context(), b.act(), "one", "one-2", "attest-2"); err != nil {
 		t.Fatal(err)
 	}
-	if m, _ := b.Replica.State().Member("one"); m.Unconfirmed != "" {
+	for _, id := range []routing.OperationID{"attest-1", "attest-2"} {
+		if m, _ := b.Replica.State().Member("one"); !m.Unconfirmed.Has(id) || m.Dead() {
+			t.Errorf("before %s is confirmed: %+v", id, m)
+		}
+		if _, err := b.Finalise(t.Context(), b.act(), []routing.AgencyID{"health"}); !errors.Is(err, routing.ErrUnconfirmed) {
+			t.Errorf("finalised before %s is confirmed: %v", id, err)
+		}
+		if _, err := b.ConfirmEmergency(t.Context(), b.act(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m, _ := b.Replica.State().Member("one"); m.Unconfirmed != "" || !m.Dead() {
 		t.Errorf("%+v", m)
 	}
 	if _, err := b.Finalise(t.Context(), b.act(), []routing.AgencyID{"health"}); err != nil {

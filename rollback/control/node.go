@@ -1,7 +1,6 @@
 package control
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -55,7 +54,7 @@ func (c *Control) attest(ctx context.Context, act Act, node routing.NodeID, inst
 		case m.Attested == instance:
 			err = fmt.Errorf("attest node %s: %w: it is attested", node, ErrNothing)
 		}
-		m.Attested, m.Unconfirmed = instance, cmp.Or(emergency, m.Unconfirmed)
+		m.Attested, m.Unconfirmed = instance, m.Unconfirmed.With(emergency)
 		return table.Change{Members: []routing.Member{m}, What: "attest that node " + string(node) + " is dead", Guard: table.Guard{Rejoining: true}}, err
 	})
 	return err

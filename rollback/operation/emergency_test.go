@@ -89,7 +89,7 @@ func TestEmergencyEndsOtherOperations(t *testing.T) {
 				t.Error("it was open on the target")
 			}
 			b.stands("police", routing.PhaseSource)
-			if got := b.agency("police"); got.Unconfirmed != op.ID {
+			if got := b.agency("police"); got.Unconfirmed != routing.Emergencies(op.ID) {
 				t.Errorf("unconfirmed %q, want %q", got.Unconfirmed, op.ID)
 			}
 			if _, err := b.run(Cutover, "police"); !errors.Is(err, routing.ErrUnconfirmed) {

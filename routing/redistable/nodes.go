@@ -264,7 +264,7 @@ func decodeMember(s string) (m routing.Member, err error) {
 	m = routing.Member{Node: j.Node, Build: j.Build, Address: j.Address, Instance: routing.InstanceID(word[1]),
 		Evicted: word[2] == "evicted", Draining: word[5] == "1", ClockRuns: word[7] == "1"}
 	if word[8] != none {
-		m.Unconfirmed = routing.OperationID(word[8])
+		m.Unconfirmed = routing.Emergencies(word[8])
 	}
 	if word[4] != none {
 		m.Attested = routing.InstanceID(word[4])

@@ -313,7 +313,7 @@ func (o *oracle) change() {
 			m.Evicted = false
 		case 6:
 			m.Draining = !m.Draining
-			m.Unconfirmed = routing.OperationID(pick(o, "", "e1"))
+			m.Unconfirmed = routing.Emergencies(pick(o, "", "e1", "e1,e2"))
 		case 7:
 			m.Instance = "other"
 		}

@@ -211,8 +211,8 @@ func (r *Run) order(ctx context.Context, l *life, id control.Act, nameless *mach
 			}
 			return "emergency rollback of what nobody knows", err
 		}
-		if a.Unconfirmed != "" {
-			_, err := l.control.ConfirmEmergency(ctx, id, a.Unconfirmed)
+		if open := a.Unconfirmed.All(); len(open) > 0 {
+			_, err := l.control.ConfirmEmergency(ctx, id, open[0])
 			return "confirm an emergency", err
 		}
 	}
