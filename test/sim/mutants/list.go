@@ -124,9 +124,9 @@ var mutants = []mutant{
 	one("node rule 6", "sessions are not awaited", ticket, "t.dotted, t.life = true, right.life(t.checked)", "t.dotted, t.life = !t.session, right.life(t.checked)"),
 	one("node rule 6", "bytes flow after a lapse", sessions, "	if !t.lives.cover(&right, t.underArmed()) {\n		return ErrLapsed", "	if !t.lives.cover(&right, t.underArmed()) && false {\n		return ErrLapsed"),
 
-	except(one("node rule 7", "no SO_LINGER", sockets, "set = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})", "set = error(nil)"),
+	except(one("node rule 7", "no SO_LINGER", sockets, "if err := unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {", "if err := error(nil); err != nil {"),
 		"./proxy/dial", "TestSocketsAreHardened", "A rule of sockets."),
-	except(one("node rule 7", "no TCP_USER_TIMEOUT", sockets, "set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unacknowledged.Milliseconds()))", "_ = unacknowledged"),
+	except(one("node rule 7", "no TCP_USER_TIMEOUT", sockets, "return unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unacknowledged.Milliseconds()))", "_ = unacknowledged\n	return nil"),
 		"./proxy/dial", "TestSocketsAreHardened", "A rule of sockets."),
 	except(one("node rule 7", "an armed agency shares its transaction", leg, "case (l.armed || d.Armed) && l.agency != d.Agency:", "case false:"),
 		"./proxy/transfer", "TestTranscripts",

@@ -2,10 +2,12 @@
 // simulation notices (docs/testing.md, docs/architecture/mutants.md). It changes no file:
 // each mutant is an overlay of the Go build.
 //
-// Usage: go run ./test/sim/mutants [-only TEXT] [-time 30m] [-seeds N] [-again] [-page].
-// Each mutant has the scenes first; then the test that the list names for it, or, where the
-// simulation has to notice, seeds. What was found is kept, and counts as long as no source
-// file changes: so a run that ended by -time is gone on with by the next.
+// Usage: go run ./test/sim/mutants [-only TEXT] [-time 30m] [-seeds N] [-again] [-all] [-page].
+// A mutant for which the list names a test has that one; others have the scene or seed first
+// that noticed it before, then all scenes, then seeds. With -all every mutant has the scenes
+// first: so it shows where the simulation has come to notice what the list says it doesn't.
+// What was found is kept, and counts as long as no source file changes that the simulation or
+// one of those tests is made of: so a run that ended by -time is gone on with by the next.
 //
 // It prints a table and fails if a mutant survives, if its text is no longer found, or if
 // the time was over.
@@ -18,7 +20,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,6 +37,7 @@ var (
 	limit = flag.Duration("time", 30*time.Minute, "after which no further mutant is begun")
 	again = flag.Bool("again", false, "forget what was found before")
 	at    = flag.Int("procs", runtime.NumCPU(), "mutants at a time")
+	all   = flag.Bool("all", false, "the scenes for every mutant")
 	page  = flag.Bool("page", false, "write docs/architecture/mutants.md and do nothing else")
 )
 
@@ -99,7 +101,7 @@ func run() error {
 	for range max(1, *at) {
 		workers.Go(func() {
 			for i := range next {
-				r := try(&list[i], filepath.Join(dir, fmt.Sprint(i)), base)
+				r := try(&list[i], filepath.Join(dir, fmt.Sprint(i)), base, memory.Before[list[i].String()])
 				results[i] = &r
 				memory.keep(&list[i], r)
 				print(&list[i], &r)
@@ -160,6 +162,7 @@ type memory struct {
 	path    string
 	Sources string            `json:"sources"`
 	Found   map[string]result `json:"found"`
+	Before  map[string]string `json:"before"` // what noticed a mutant last, of whatever sources
 }
 
 func recall() (*memory, error) {
@@ -174,6 +177,14 @@ func recall() (*memory, error) {
 	}
 	if b, err := os.ReadFile(m.path); err == nil && !*again {
 		_ = json.Unmarshal(b, m) // what can't be read is found anew
+	}
+	if m.Before == nil {
+		m.Before = map[string]string{}
+	}
+	for name, r := range m.Found {
+		if r.By != "" {
+			m.Before[name] = r.By
+		}
 	}
 	if m.Sources != sources || m.Found == nil {
 		m.Sources, m.Found = sources, map[string]result{}
@@ -197,48 +208,64 @@ func (m *memory) keep(of *mutant, r result) {
 	}
 }
 
-// digest is over all source files.
+// digest is over all source files that the simulation and the tests of the list are made of.
 func digest() (string, error) {
-	h := sha256.New()
-	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !slices.Contains([]string{".go", ".lua", ".mod"}, filepath.Ext(path)) {
-			return err
+	args := []string{"list", "-deps", "-test", "-f", `{{if and .Module .Module.Main}}{{.Dir}}{{end}}`, "./test/sim"}
+	for i := range mutants {
+		if pkg := mutants[i].test.pkg; pkg != "" && !slices.Contains(args, pkg) {
+			args = append(args, pkg)
 		}
-		b, err := os.ReadFile(path)
-		fmt.Fprintln(h, path, len(b))
-		h.Write(b)
-		return err
-	})
-	return hex.EncodeToString(h.Sum(nil)), err
+	}
+	out, err := exec.Command("go", args...).Output()
+	if err != nil {
+		return "", fmt.Errorf("go list: %w", err)
+	}
+	dirs := strings.Fields(string(out))
+	slices.Sort(dirs)
+	h := sha256.New()
+	for _, dir := range slices.Compact(dirs) {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return "", err
+		}
+		for _, e := range entries {
+			if e.IsDir() || !slices.Contains([]string{".go", ".lua"}, filepath.Ext(e.Name())) {
+				continue
+			}
+			b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintln(h, filepath.Base(dir), e.Name(), len(b))
+			h.Write(b)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 var (
-	failed  = regexp.MustCompile(`seed (\d+): [0-9.]+ s: (\w+):`)
-	broken  = regexp.MustCompile(`seed (\d+): (fill|not all)`)
+	failed   = regexp.MustCompile(`seed (\d+): [0-9.]+ s: (\w+):`)
+	broken   = regexp.MustCompile(`seed (\d+): (fill|not all)`)
+	quoted   = regexp.MustCompile(`^scene "([^"]*)"`)
+	numbered = regexp.MustCompile(`^seed (\d+)`)
+
 	running = regexp.MustCompile(`=== RUN +TestSeeds/seed_(\d+)`)
 )
 
-// try builds the simulation with a mutant and runs what may notice it.
-func try(m *mutant, dir string, base []byte) (r result) {
+// try builds a mutant and runs what may notice it; before is what did so last.
+func try(m *mutant, dir string, base []byte, before string) (r result) {
 	began := time.Now()
 	defer func() { r.Took = time.Since(began) }()
 	replaced, err := m.files(dir)
 	if err != nil {
 		return result{error: err}
 	}
-	overlay, err := write(filepath.Join(dir, "overlay.json"), base, replaced)
-	if err != nil {
-		return result{error: err}
-	}
-	program := filepath.Join(dir, "sim.test")
-	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-tags", "deterministic", "-o", program, "./test/sim").CombinedOutput(); err != nil {
-		return result{error: fmt.Errorf("build: %s", out)}
-	}
-	defer os.Remove(program)
-	if by := scenes(program); by != "" {
-		return result{By: by}
-	}
 	if m.test.pkg != "" {
+		if *all {
+			if r := simulated(m, dir, base, replaced, before); r.By != "" || r.error != nil {
+				return r
+			}
+		}
 		plain, err := write(filepath.Join(dir, "plain.json"), []byte("{}"), replaced)
 		if err != nil {
 			return result{error: err}
@@ -255,8 +282,40 @@ func try(m *mutant, dir string, base []byte) (r result) {
 			return result{error: fmt.Errorf("%.300s", out)}
 		}
 	}
+	return simulated(m, dir, base, replaced, before)
+}
+
+// simulated builds the simulation with a mutant and runs what may notice it: the scenes, and
+// where no test is named, seeds.
+func simulated(m *mutant, dir string, base []byte, replaced map[string]string, before string) result {
+	overlay, err := write(filepath.Join(dir, "overlay.json"), base, replaced)
+	if err != nil {
+		return result{error: err}
+	}
+	program := filepath.Join(dir, "sim.test")
+	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-tags", "deterministic", "-o", program, "./test/sim").CombinedOutput(); err != nil {
+		return result{error: fmt.Errorf("build: %s", out)}
+	}
+	defer os.Remove(program)
+	if name := quoted.FindStringSubmatch(before); name != nil {
+		if by := scenes(program, name[1]); by != "" {
+			return result{By: by}
+		}
+	} else if n := numbered.FindStringSubmatch(before); n != nil {
+		if r := seed(program, n[1], "1"); r.By != "" {
+			return r
+		}
+	}
+	if by := scenes(program, ""); by != "" || m.test.pkg != "" {
+		return result{By: by}
+	}
+	return seed(program, "1", fmt.Sprint(*seeds))
+}
+
+// seed runs seeds until one notices.
+func seed(program, first, n string) result {
 	// -test.v: a panic or an endless run is the fault of the seed that was begun last.
-	out, err := play(program, "-test.v", "-test.run", "^TestSeeds$", "-test.failfast", "-sim.seeds", fmt.Sprint(*seeds), "-sim.stop", "-test.timeout", "10m")
+	out, err := play(program, "-test.v", "-test.run", "^TestSeeds$", "-test.failfast", "-sim.first", first, "-sim.seeds", n, "-sim.stop", "-test.timeout", "10m")
 	if err == nil {
 		return result{}
 	}
@@ -270,9 +329,9 @@ func try(m *mutant, dir string, base []byte) (r result) {
 	return result{error: fmt.Errorf("%.300s", out)}
 }
 
-// scenes says which scene notices; empty: none.
-func scenes(program string) string {
-	out, err := play(program, "-test.v", "-test.run", "^TestScenes$", "-test.timeout", "3m")
+// scenes says which scene notices, of those that have a text in their name; empty: none.
+func scenes(program, name string) string {
+	out, err := play(program, "-test.v", "-test.run", "^TestScenes$", "-test.timeout", "3m", "-sim.scene", name)
 	if err == nil {
 		return ""
 	}
