@@ -21,6 +21,15 @@ type Directories struct {
 	FailedAt *time.Time         `json:"failed_at,omitempty"`
 	Stale    string             `json:"stale,omitempty" doc:"Why lists can't be checked and agencies not be cut over now"`
 	Problems []DirectoryProblem `json:"problems" doc:"Objects of agencies that can't be used"`
+
+	Reading *DirectoryProgress `json:"reading,omitempty" doc:"How far a reading is that goes on now; absent: none does"`
+}
+
+// DirectoryProgress is how far a reading is.
+type DirectoryProgress struct {
+	Directory string `json:"directory"`
+	Objects   int    `json:"objects" doc:"So far"`
+	Before    int    `json:"before,omitempty" doc:"That the reading before had; absent: there was none"`
 }
 
 // DirectoryReading is one whole reading of a directory.
@@ -185,6 +194,9 @@ func directoriesView(d *desk.Desk) Directories {
 		for _, p := range one.Problems[:min(most, len(one.Problems))] {
 			v.Problems = append(v.Problems, DirectoryProblem{p.DN, string(p.Agency), p.Text})
 		}
+	}
+	if p := d.Progress(); p.Directory != "" {
+		v.Reading = &DirectoryProgress{Directory: p.Directory, Objects: p.Objects, Before: p.Before}
 	}
 	if st.Failed != nil {
 		v.Failed, v.FailedAt = st.Failed.Error(), &st.FailedAt

@@ -17,7 +17,11 @@ func newDirectoryCommand(c *connection) *cobra.Command {
 	look := func(use, short string, refresh bool) *cobra.Command {
 		return c.command(&cobra.Command{Use: use, Short: short, Args: cobra.NoArgs},
 			func(cmd *cobra.Command, client *admin.Client, _ []string) error {
-				d, err := client.Directories(cmd.Context(), refresh)
+				var d admin.Directories
+				err := c.whileReading(cmd, client, refresh, func() (err error) {
+					d, err = client.Directories(cmd.Context(), refresh)
+					return err
+				})
 				if err != nil {
 					return err
 				}

@@ -32,7 +32,11 @@ func newListGenerate(c *connection) *cobra.Command {
 		Use: "generate --agency AGENCY", Short: "Make lists of an agency's mailboxes, as CSV files", Args: cobra.NoArgs,
 		Long: "Make lists of an agency's mailboxes, as CSV files: what lists in force name is taken from them,\nthe others from the directory's last reading. Where the two contradict each other, nothing is made\nand each row is named. Each row has a keyed digest, so that a cell which is changed shows. No file\nis overwritten.",
 	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error {
-		made, err := client.Generate(cmd.Context(), of)
+		var made admin.GeneratedLists
+		err := c.whileReading(cmd, client, of.Refresh, func() (err error) {
+			made, err = client.Generate(cmd.Context(), of)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -110,7 +114,11 @@ func newListCheck(c *connection) *cobra.Command {
 		}
 		r.Color = out == "" && r.Format == "text" && isTerminal(cmd.OutOrStdout()) && !c.noColor && os.Getenv("NO_COLOR") == ""
 		r.All = r.All || r.Format == "html"
-		found, err := client.CheckList(cmd.Context(), file, r)
+		var found admin.CheckedList
+		err = c.whileReading(cmd, client, refresh, func() (err error) {
+			found, err = client.CheckList(cmd.Context(), file, r)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -178,7 +186,11 @@ func newListImport(c *connection) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		p, err := client.ImportList(cmd.Context(), file, reason)
+		var p admin.Proposal
+		err = c.whileReading(cmd, client, refresh, func() (err error) {
+			p, err = client.ImportList(cmd.Context(), file, reason)
+			return err
+		})
 		if err != nil {
 			return err
 		}

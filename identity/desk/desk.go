@@ -80,6 +80,7 @@ type Desk struct {
 	failed   error
 	failedAt time.Time
 	raised   map[string]bool // alarms of the last reading
+	counted  []DriftCounts   // of the last reading
 }
 
 // New returns a desk that has read nothing yet.
@@ -139,6 +140,7 @@ func (d *Desk) wasRead(ctx context.Context, source, target *watch.View) {
 	d.mu.Unlock()
 	d.o.Alarms.Clear(readAlarm)
 	alarms := make(map[string]string)
+	var counted []DriftCounts
 	if n := len(source.Problems); n > 0 {
 		alarms[problemAlarm] = fmt.Sprintf("%s has %d objects of agencies that can't be used, such as %s: %s. See mailcutover directory show.", source.Snapshot.Directory, n, source.Problems[0].DN, source.Problems[0].Text)
 	}
@@ -149,12 +151,17 @@ func (d *Desk) wasRead(ctx context.Context, source, target *watch.View) {
 		if text := d.enter(ctx, source, id); text != "" {
 			alarms[enterAlarm+string(id)] = text
 		}
-		if text := d.drifted(source, target, id); text != "" {
-			alarms[driftAlarm+string(id)] = text
+		rows, other, listed := d.drifted(source, target, id)
+		if listed {
+			counted = append(counted, DriftCounts{Agency: id, Blocks: len(rows), Other: other})
+		}
+		if len(rows) > 0 {
+			alarms[driftAlarm+string(id)] = fmt.Sprintf("Agency %s has drifted from its lists in %d rows, and can't be cut over until a new list is approved: %s. See mailcutover list drift --agency %s.", id, len(rows), some(rows), id)
 		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.counted = counted
 	for key := range d.raised {
 		if alarms[key] == "" {
 			d.o.Alarms.Clear(key)
@@ -167,23 +174,22 @@ func (d *Desk) wasRead(ctx context.Context, source, target *watch.View) {
 	}
 }
 
-// drifted is the alarm for an agency that has a list in force and doesn't fit it any more.
-func (d *Desk) drifted(source, target *watch.View, id routing.AgencyID) string {
+// drifted returns in words how an agency doesn't fit its lists in force any more, and how many
+// differences keep nothing back. An agency without such a list has none.
+func (d *Desk) drifted(source, target *watch.View, id routing.AgencyID) (rows []string, other int, listed bool) {
 	state := d.o.State()
 	entries, _ := register.Lists(state, id) // what can't be read refuses the cutover
 	if !slices.ContainsFunc(entries, func(e register.Entry) bool { return e.Standing == register.Active }) {
-		return ""
+		return nil, 0, false
 	}
-	var rows []string
 	for _, one := range watch.Compare(source, target, d.o.Model, state, id, entries) {
 		if one.Kind.Blocks() {
 			rows = append(rows, Say(one))
+		} else {
+			other++
 		}
 	}
-	if len(rows) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("Agency %s has drifted from its lists in %d rows, and can't be cut over until a new list is approved: %s. See mailcutover list drift --agency %s.", id, len(rows), some(rows), id)
+	return rows, other, true
 }
 
 // Say returns a drift in words.

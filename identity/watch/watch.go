@@ -50,10 +50,13 @@ type Watch struct {
 	rate *rate.Limiter
 
 	source, target atomic.Pointer[View]
+	reading        atomic.Pointer[string] // name of the directory that is read now; nil: none
+	objects        atomic.Int64           // of it, so far
 	due            chan struct{}
 
-	mu      sync.Mutex
-	waiting []chan error // for the next reading to end
+	mu       sync.Mutex
+	waiting  []chan error      // for the next reading to end
+	failures map[string]uint64 // readings that didn't come to their end, by directory
 
 	absent answers
 }
@@ -72,7 +75,7 @@ func New(o Options) (*Watch, error) {
 	if o.AskTimeout == 0 {
 		o.AskTimeout = 2 * time.Second
 	}
-	w := &Watch{o: o, log: o.Logger, now: o.Now, rate: rate.NewLimiter(rate.Limit(o.Rate), int(max(o.Rate, 1))), due: make(chan struct{}, 1)}
+	w := &Watch{o: o, log: o.Logger, now: o.Now, rate: rate.NewLimiter(rate.Limit(o.Rate), int(max(o.Rate, 1))), due: make(chan struct{}, 1), failures: make(map[string]uint64)}
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
 	}
@@ -84,6 +87,28 @@ func New(o Options) (*Watch, error) {
 
 // Views returns the last reading of each directory; nil where there is none.
 func (w *Watch) Views() (source, target *View) { return w.source.Load(), w.target.Load() }
+
+// Progress returns which directory is read now, how many of its objects were read so far, and
+// how many it had in the reading before; 0: there was none. The name is empty if none is read.
+func (w *Watch) Progress() (directory string, objects, before int) {
+	name := w.reading.Load()
+	if name == nil {
+		return "", 0, 0
+	}
+	for _, v := range []*View{w.source.Load(), w.target.Load()} {
+		if v != nil && v.Snapshot.Directory == *name {
+			before = v.Snapshot.Objects
+		}
+	}
+	return *name, int(w.objects.Load()), before
+}
+
+// Failures returns how often reading a directory didn't come to its end.
+func (w *Watch) Failures(directory string) uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failures[directory]
+}
 
 // Run reads at once, then on schedule and when it is asked to, until ctx ends.
 func (w *Watch) Run(ctx context.Context) error {
@@ -156,8 +181,20 @@ func (w *Watch) read(ctx context.Context) error {
 
 func (w *Watch) view(ctx context.Context, d directory.Directory) (*View, error) {
 	b := newBuilder(d.Name(), w.o.Model, w.now())
-	snapshot, err := d.Read(ctx, b.add)
+	name := d.Name()
+	w.objects.Store(0)
+	w.reading.Store(&name)
+	defer w.reading.Store(nil)
+	snapshot, err := d.Read(ctx, func(o *directory.Object) error {
+		w.objects.Add(1)
+		return b.add(o)
+	})
 	if err != nil {
+		if ctx.Err() == nil {
+			w.mu.Lock()
+			w.failures[d.Name()]++
+			w.mu.Unlock()
+		}
 		return nil, err
 	}
 	b.view.Snapshot = snapshot

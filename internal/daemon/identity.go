@@ -12,6 +12,7 @@ import (
 	"mailcutover/identity/ldapdir"
 	"mailcutover/identity/list"
 	"mailcutover/internal/config"
+	"mailcutover/internal/metrics"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 )
@@ -128,6 +129,24 @@ func (d *Daemon) desk() *desk.Desk {
 		return i.desk
 	}
 	return nil
+}
+
+// directoryCounts are the figures of the directories; none: none is configured.
+func (d *Daemon) directoryCounts() (out metrics.Directories) {
+	k := d.desk()
+	if k == nil {
+		return out
+	}
+	c := k.Counts()
+	for _, one := range c.Directories {
+		out.Read = append(out.Read, metrics.Directory{
+			Name: one.Directory, Age: one.Age, Took: one.Took, Objects: one.Objects, Problems: one.Problems, Failures: one.Failures,
+		})
+	}
+	for _, one := range c.Drift {
+		out.Drift = append(out.Drift, metrics.Drift(one))
+	}
+	return out
 }
 
 // directoryNames are the directories as the mail side asks them.

@@ -115,6 +115,19 @@ var (
 	agenciesUnusable = Desc{"mailcutover_agencies_unusable", Gauge, nil,
 		"Agencies that are closed because their mapping is missing or their record went back.", "Above 0: look at the alarms."}
 
+	directoryAge = Desc{"mailcutover_directory_age_seconds", Gauge, []string{"directory"},
+		"Age of the last whole reading of a directory; -1 if there was none since the start.", "Beyond identity.check_age lists can't be checked and agencies not be cut over; beyond identity.unknown.snapshot_age nobody is denied for good."}
+	directoryObjects = Desc{"mailcutover_directory_objects", Gauge, []string{"directory"},
+		"Objects of the last whole reading.", "A step down: look before the next list; a base, a filter or a right may be another."}
+	directoryProblems = Desc{"mailcutover_directory_problems", Gauge, []string{"directory"},
+		"Objects of agencies that can't be used.", "Above 0: directory show names them."}
+	directoryReadSeconds = Desc{"mailcutover_directory_read_seconds", Gauge, []string{"directory"},
+		"How long the last whole reading took.", ""}
+	directoryFailures = Desc{"mailcutover_directory_failures_total", Counter, []string{"directory"},
+		"Readings that didn't come to their end; they replace nothing.", "Growing: the log says why; the alarm is directory-unread."}
+	directoryDrift = Desc{"mailcutover_directory_drift", Gauge, []string{"agency", "blocks"},
+		"Differences between the last reading and an agency's lists in force: those that keep it from being cut over (yes), and the others (no).", "yes above 0: list drift names them."}
+
 	logins = Desc{"mailcutover_logins_total", Counter, []string{"protocol", "platform", "cause"},
 		"Logins by how they ended: ok, or why not; platform is empty where none was found.", "wrong is what platforms say of passwords. platform: it can't be reached or used. table: this node may not decide. closed and moved are normal during a switch. limit: too many sessions, attempts or waiting logins."}
 	loginSeconds = Desc{"mailcutover_login_seconds", Histogram, []string{"protocol"},
@@ -147,6 +160,7 @@ func All() []Desc {
 		logins, loginSeconds, loginSessions, loginSessionsEnded, loginSuspended, loginBytes,
 		inFlight, inDoubt,
 		tableRevision, tableAge, tableUsable, leaseSeconds, leaseRenewals, checksTotal, localLocks, mailboxes, agencies, agenciesLocked, agenciesArmed, agenciesUnusable,
+		directoryAge, directoryObjects, directoryProblems, directoryReadSeconds, directoryFailures, directoryDrift,
 		alarms, alarmsRaised,
 	}
 }

@@ -73,6 +73,11 @@ func busy(t *testing.T) *Metrics {
 		Lease: func() node.KeeperStatus {
 			return node.KeeperStatus{SettledUntil: time.Now().Add(time.Hour), Renewals: 5, RenewalsFailed: 2, Checks: 7, ChecksFailed: 3, Locks: make([]node.LocalLock, 2)}
 		},
+		Directories: func() Directories {
+			return Directories{
+				Read: []Directory{{Name: "ad", Age: 90 * time.Second, Took: 2 * time.Second, Objects: 4000, Problems: 3, Failures: 1}, {Name: "ucs", Age: -1}}, Drift: []Drift{{"health", 2, 5}},
+			}
+		},
 		Retained: func() retained.Status {
 			one := retained.Agency{ID: "health"}
 			one.Removed.Copies = 3
@@ -121,6 +126,10 @@ func busy(t *testing.T) *Metrics {
 	q.Attempted("exchange", false, queue.InDoubt)
 	q.Notified(dsn.Failed)
 	q.Quarantined()
+	lines(t, m,
+		`mailcutover_directory_age_seconds{directory="ad"} 90`, `mailcutover_directory_age_seconds{directory="ucs"} -1`, `mailcutover_directory_objects{directory="ad"} 4000`,
+		`mailcutover_directory_problems{directory="ad"} 3`, `mailcutover_directory_read_seconds{directory="ad"} 2`, `mailcutover_directory_failures_total{directory="ad"} 1`,
+		`mailcutover_directory_drift{agency="health",blocks="yes"} 2`, `mailcutover_directory_drift{agency="health",blocks="no"} 5`)
 	g := m.Logins()
 	g.LoginEnded("imap", "ok", "ox", time.Second)
 	g.LoginEnded("imap", "wrong", "ox", 2*time.Second)

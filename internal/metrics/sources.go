@@ -23,6 +23,28 @@ type Sources struct {
 	Lease  func() node.KeeperStatus // a Keeper's Status
 
 	Retained func() retained.Status // a Store's
+
+	Directories func() Directories
+}
+
+// Directories are the figures of the directories of persons.
+type Directories struct {
+	Read  []Directory
+	Drift []Drift
+}
+
+// Directory is one directory.
+type Directory struct {
+	Name              string
+	Age, Took         time.Duration // of the last whole reading; Age -1: there was none
+	Objects, Problems int
+	Failures          uint64
+}
+
+// Drift is how an agency differs from its lists in force.
+type Drift struct {
+	Agency        routing.AgencyID
+	Blocks, Other int // rows that keep it from being cut over, and the others
 }
 
 // AlarmSet is what is asked of an alarm.Set.
@@ -67,6 +89,9 @@ func (c *sourceCollector) Collect(out chan<- prometheus.Metric) {
 	if c.from.Lease != nil {
 		collectLease(c.from.Lease(), send)
 	}
+	if c.from.Directories != nil {
+		collectDirectories(c.from.Directories(), send)
+	}
 	if c.from.Alarms != nil {
 		send(alarms, float64(c.from.Alarms.Len()))
 		send(alarmsRaised, float64(c.from.Alarms.Raised()))
@@ -89,6 +114,25 @@ func collectStatus(s replica.Status, send sendFunc) {
 	send(tableUsable, usable)
 	send(mailboxes, float64(s.Mailboxes))
 	send(agenciesUnusable, float64(len(s.Missing)+len(s.Regressed)))
+}
+
+func collectDirectories(all Directories, send sendFunc) {
+	for i := range all.Read {
+		d := &all.Read[i]
+		age := -1.0
+		if d.Age >= 0 {
+			age = d.Age.Seconds()
+		}
+		send(directoryAge, age, d.Name)
+		send(directoryObjects, float64(d.Objects), d.Name)
+		send(directoryProblems, float64(d.Problems), d.Name)
+		send(directoryReadSeconds, d.Took.Seconds(), d.Name)
+		send(directoryFailures, float64(d.Failures), d.Name)
+	}
+	for _, d := range all.Drift {
+		send(directoryDrift, float64(d.Blocks), string(d.Agency), "yes")
+		send(directoryDrift, float64(d.Other), string(d.Agency), "no")
+	}
 }
 
 func collectRetained(s retained.Status, send sendFunc) {
