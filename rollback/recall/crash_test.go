@@ -19,7 +19,6 @@ import (
 	"mailcutover/rollback/recall"
 	"mailcutover/rollback/watermark"
 	"mailcutover/routing"
-	"mailcutover/test/mailboxes"
 )
 
 // afterwards checks a recall that was interrupted: the same mailboxes, and the same numbers,
@@ -35,8 +34,8 @@ func (d *day) afterwards(i int, r recall.Result) error {
 // cut may lose, ends as if nothing had been: nothing is lost, and nothing is there twice.
 func TestCrashes(t *testing.T) {
 	const each = 12
-	w := newWorld(t, 3)
-	d := w.live(w.seedAndMark(60, each), each, 10)
+	w := newWorld(t, 2)
+	d := w.seedAndMark(60, each).live(60, each, 10)
 	w.parallel(func(i int, row routing.Row) error {
 		disk, losses := memdisk.New(), memdisk.Losses()
 		for n := 1; ; n++ {
@@ -127,8 +126,8 @@ func runErrand(path string) error {
 func TestKilled(t *testing.T) {
 	kills := number(t, "RECALL_KILLS", 3)
 	const late = 40
-	w := newWorld(t, 4)
-	d := w.live(w.seedAndMark(200, late), late, 60)
+	w := newWorld(t, 3)
+	d := w.seedAndMark(120, late).live(120, late, 40)
 	e := errand{From: w.target.IMAP, To: w.source.IMAP, Dir: filepath.Join(w.dir, "recall")}
 	for _, row := range w.rows {
 		e.Jobs = append(e.Jobs, errandJob{Address: row.Addresses[0], Mailbox: row.Mailbox, Since: w.watermarks[row.Mailbox], There: w.sourceMarks[row.Mailbox], Delivered: w.delivered[row.Mailbox]})
@@ -175,11 +174,11 @@ func TestKilled(t *testing.T) {
 }
 
 // seedAndMark is seed, and the watermarks of both sides.
-func (w *world) seedAndMark(messages, late int) []*mailboxes.Mailbox {
+func (w *world) seedAndMark(messages, late int) *world {
 	w.t.Helper()
-	made := w.seed(messages, late)
+	w.seed(messages, late)
 	w.mark()
-	return made
+	return w
 }
 
 // number returns an environment variable that the campaign sets.

@@ -277,8 +277,7 @@ func TestTargetIsDead(t *testing.T) {
 // compared, and it ends the same.
 func TestWithoutWatermarks(t *testing.T) {
 	w := newWorld(t, 2)
-	made := w.seedAndMark(60, 10)
-	d := w.live(made, 10, 10)
+	d := w.seedAndMark(60, 10).live(60, 10, 10)
 	clear(w.watermarks)
 	e := w.engine(w.journals())
 	for i, row := range w.rows {

@@ -142,27 +142,36 @@ func (w *world) parallel(f func(i int, row routing.Row) error) {
 
 // seed writes the mailboxes: on the source whole, on the target what the mover has copied so
 // far, which is all but late of each.
-func (w *world) seed(messages, late int) []*mailboxes.Mailbox {
+func (w *world) seed(messages, late int) {
 	w.t.Helper()
-	made := make([]*mailboxes.Mailbox, len(w.rows))
-	w.parallel(func(i int, row routing.Row) error {
-		address := string(row.Addresses[0])
-		m := mailboxes.Make(address, mailboxes.Options{Seed: 7, Messages: messages})
-		made[i] = m
-		onSource, onTarget := &mailboxes.Mailbox{Address: address}, &mailboxes.Mailbox{Address: address}
-		left := late
+	w.parallel(func(_ int, row routing.Row) error {
+		m := w.made(row, messages)
+		onSource, onTarget := &mailboxes.Mailbox{Address: m.Address}, &mailboxes.Mailbox{Address: m.Address}
+		share := shared(m, late)
 		for _, f := range m.Folders {
 			onSource.Folders = append(onSource.Folders, mailboxes.Folder{Name: nameOnSource(f.Name), Messages: f.Messages})
-			n := min(left, len(f.Messages)/2)
-			left -= n
-			onTarget.Folders = append(onTarget.Folders, mailboxes.Folder{Name: f.Name, Messages: f.Messages[n:]})
+			onTarget.Folders = append(onTarget.Folders, mailboxes.Folder{Name: f.Name, Messages: f.Messages[share[f.Name]:]})
 		}
-		if err := onSource.WriteMaildir(filepath.Join(w.source.Dir(), address)); err != nil {
+		if err := onSource.WriteMaildir(filepath.Join(w.source.Dir(), m.Address)); err != nil {
 			return err
 		}
-		return onTarget.WriteMaildir(filepath.Join(w.target.Dir(), address))
+		return onTarget.WriteMaildir(filepath.Join(w.target.Dir(), m.Address))
 	})
-	return made
+}
+
+// shared is how many messages of each folder the mover copies late: the first ones.
+func shared(m *mailboxes.Mailbox, late int) map[string]int {
+	share := make(map[string]int)
+	for _, f := range m.Folders {
+		share[f.Name] = min(late, len(f.Messages)/2)
+		late -= share[f.Name]
+	}
+	return share
+}
+
+// made is a mailbox as it was before the cutover: the same each time.
+func (w *world) made(row routing.Row, messages int) *mailboxes.Mailbox {
+	return mailboxes.Make(string(row.Addresses[0]), mailboxes.Options{Seed: 7, Messages: messages})
 }
 
 // mark takes the watermarks of both sides.
