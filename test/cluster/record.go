@@ -259,7 +259,7 @@ func (r *Record) checkPlace(v *Verdict, e event) {
 			if e.platform == s.From || e.platform == s.To && !e.at.Before(s.Closed) {
 				return
 			}
-			v.Misrouted = append(v.Misrouted, fmt.Sprintf("%s for %s: %s took it at %s, while %s was to be closed", e.what, e.address, e.platform, stamp(e.at), s.From))
+			v.Misrouted = append(v.Misrouted, fmt.Sprintf("%s for %s: at %s, %s, while %s was to be closed", e.what, e.address, e.platform, stamp(e.at), s.From))
 			return
 		}
 		if s.Done {
@@ -269,9 +269,9 @@ func (r *Record) checkPlace(v *Verdict, e event) {
 	switch {
 	case e.platform == at:
 	case e.platform == last:
-		v.Late = append(v.Late, fmt.Sprintf("%s for %s: %s took it at %s, when %s was the side in force", e.what, e.address, e.platform, stamp(e.at), at))
+		v.Late = append(v.Late, fmt.Sprintf("%s for %s: at %s, %s, when %s was the side in force", e.what, e.address, e.platform, stamp(e.at), at))
 	default:
-		v.Misrouted = append(v.Misrouted, fmt.Sprintf("%s for %s: %s took it at %s, its side was %s", e.what, e.address, e.platform, stamp(e.at), at))
+		v.Misrouted = append(v.Misrouted, fmt.Sprintf("%s for %s: at %s, %s, and its side was %s", e.what, e.address, e.platform, stamp(e.at), at))
 	}
 }
 
