@@ -12,7 +12,7 @@ import (
 )
 
 // apiVersion is that of the document: it grows with every change that callers can notice.
-const apiVersion = "1.5.0"
+const apiVersion = "1.6.0"
 
 const importPath = "/v1/mailboxes/import"
 
@@ -52,6 +52,7 @@ func (s *Server) register() {
 	s.registerNode(api)
 	s.registerSpool(api)
 	s.registerTrace(api)
+	s.registerRetained(api)
 	s.registerSessions(api)
 	s.registerRouteLogin(api)
 	s.registerRecall(api)

@@ -40,6 +40,7 @@ const (
 	mayApprove    right = "approve"    // what others have done or want to do
 	mayLift       right = "lift"       // freezes
 	mayAdminister right = "administer" // nodes, settings, the table
+	mayDisclose   right = "disclose"   // hand out what mail was about: an export of the ledgers, a retained message
 )
 
 // rolesOf says which roles have a right.
@@ -52,6 +53,8 @@ var rolesOf = map[right][]Role{
 	mayApprove:    {RoleApprover},
 	mayLift:       {RoleReleaser},
 	mayAdminister: {RoleAdmin},
+	// Not the operator: who moves mail has no part in reading it.
+	mayDisclose: {RoleAdmin},
 }
 
 // rights says which right each call needs, by its operation id in the document. A call
@@ -64,6 +67,7 @@ var rights = map[string]right{
 	"list-alarms": mayRead, "show-version": mayRead, "show-config": mayRead,
 	"spool-status": mayRead, "list-spool": mayRead, "show-spooled": mayRead, "list-ledger": mayRead, "trace": mayRead,
 	"list-sessions": mayRead, "show-session": mayRead, "route-login": mayRead,
+	"retained-status": mayRead, "list-retained": mayRead, "export-ledger": mayDisclose, "fetch-retained": mayDisclose,
 	"audit-head": mayRead, "audit-heads": mayRead, "export-audit": mayRead, "who-am-i": mayRead,
 
 	"list-lists": mayRead, "show-list": mayRead, "show-directory": mayRead, "find-in-directory": mayRead, "list-crossings": mayRead, "list-drift": mayRead,

@@ -26,6 +26,7 @@ var may = map[string]string{
 	"approve-proposal": "approver", "confirm-emergency": "approver",
 	"plan-recall": "planner operator approver admin", "begin-recall": "operator", "end-recall": "operator", "accept-recall": "operator", "copy-recall": "operator", "take-over-recall": "operator",
 	"begin-verify": "operator", "stop-verify": "operator", "mark-findings": "operator", "list-finding-messages": "operator",
+	"export-ledger": "admin", "fetch-retained": "admin",
 	"lift-freeze":   "releaser",
 	"reload-config": "admin", "adopt-spool": "admin", "drain-node": "admin",
 	"propose-bootstrap": "admin", "approve-bootstrap": "approver",
@@ -76,6 +77,12 @@ func TestRights(t *testing.T) {
 		}
 		path := strings.NewReplacer("{id}", "nowhere", "{name}", "nowhere", "{node}", "nowhere", "{key}", "nowhere", "{hook}", "nowhere").Replace(c.path)
 		switch c.id { // what is wrong in itself is refused before
+		case "export-ledger":
+			path += "?agency=nowhere&from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z&reason=test"
+		case "fetch-retained":
+			path += "?reason=test"
+		case "list-retained":
+			path += "?agency=nowhere"
 		case "list-ledger":
 			path += "?agency=nowhere&since=2026-01-01T00:00:00Z"
 		case "list-mailboxes", "list-drift", "list-comparisons":

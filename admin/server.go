@@ -72,6 +72,8 @@ type Options struct {
 	Queue  Queue
 	Ledger Ledger
 
+	Retained Copies // nil: no copies are kept
+
 	SpoolDirectory string                                                        // whose quarantine/ is listed; empty: it isn't
 	AdoptSpool     func(ctx context.Context, dir, from string) (Adoption, error) // takes over another node's spool: returns when it is this node's, and moves its mail on
 	Adoptions      func() []Adoption                                             // since the start

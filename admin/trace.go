@@ -60,35 +60,8 @@ type TraceEvent struct {
 	Answer     string    `json:"answer,omitempty" doc:"Or the reason"`
 }
 
-// Deliveries are rows of the ledger, the newest first.
-type Deliveries struct {
-	Deliveries []Delivery `json:"deliveries"`
-	More       bool       `json:"more,omitempty" doc:"There are more than the limit"`
-	Notes      []string   `json:"notes,omitempty" doc:"What may be missing here, and why"`
-}
-
-// Delivery is one handover to a platform, for one recipient.
-type Delivery struct {
-	Time        time.Time  `json:"time" doc:"Right before the final dot"`
-	Answered    *time.Time `json:"answered,omitempty"`
-	Transaction string     `json:"transaction"`
-	Agency      string     `json:"agency,omitempty"`
-	Mailbox     string     `json:"mailbox,omitempty"`
-	Epoch       string     `json:"epoch,omitempty"`
-	From        string     `json:"from" doc:"Envelope sender; empty: the null sender"`
-	Recipient   string     `json:"recipient"`
-	MessageID   string     `json:"message_id,omitempty"`
-	Size        int64      `json:"size"`
-	Platform    string     `json:"platform"`
-	Host        string     `json:"host,omitempty"`
-	Result      string     `json:"result"`
-	Code        int        `json:"code,omitempty"`
-	Answer      string     `json:"answer,omitempty"`
-}
-
 const (
-	tracePath  = "/v1/trace"
-	ledgerPath = "/v1/ledger"
+	tracePath = "/v1/trace"
 
 	// findTimeout bounds a search: what was found by then is shown, and that it may be
 	// not all.
@@ -135,16 +108,7 @@ func (s *Server) registerTrace(api huma.API) {
 	}, func(ctx context.Context, in *traceQuery) (*reply[Traces], error) {
 		return s.trace(ctx, in)
 	})
-	handle(s, api, huma.Operation{
-		OperationID: "list-ledger", Method: http.MethodGet, Path: ledgerPath, Summary: "What was handed to platforms for an agency, by recipient, the newest first", Tags: tags,
-	}, func(ctx context.Context, in *struct {
-		Agency string    `query:"agency" required:"true" minLength:"1" maxLength:"63"`
-		Since  time.Time `query:"since" required:"true"`
-		Until  time.Time `query:"until"`
-		Limit  int       `query:"limit" minimum:"1" maximum:"100000" default:"1000" doc:"Rows"`
-	}) (*reply[Deliveries], error) {
-		return s.deliveries(ctx, in.Agency, in.Since, in.Until, in.Limit)
-	})
+	s.registerLedger(api, tags)
 }
 
 // wanted is a search for messages.
@@ -466,54 +430,6 @@ func became(r *ledger.Record, result ledger.Result) string {
 	return "what became of it is not known"
 }
 
-func (s *Server) deliveries(ctx context.Context, agency string, since, until time.Time, limit int) (*reply[Deliveries], error) {
-	id, err := routing.ParseAgencyID(agency)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, findTimeout)
-	defer cancel()
-	out := &reply[Deliveries]{Body: Deliveries{Deliveries: []Delivery{}, Notes: s.doubts()}}
-	d := &out.Body
-	for r, err := range s.Ledger.Find(ctx, ledger.Query{Agency: id, Since: since, Until: until}) {
-		if err != nil {
-			if ctx.Err() == nil {
-				d.Notes = append(d.Notes, err.Error())
-			}
-			continue
-		}
-		for i := range r.Recipients {
-			if r.Local && r.Answer(i).Result != ledger.ResultNotAcknowledged {
-				continue // nothing was handed over, and nothing may be there twice
-			}
-			if r.Recipients[i].Agency == id {
-				d.Deliveries = append(d.Deliveries, deliveryView(&r, i))
-			}
-		}
-		if d.More = len(d.Deliveries) > limit; d.More {
-			d.Deliveries = d.Deliveries[:limit]
-			break
-		}
-	}
-	d.Notes = append(d.Notes, cutShort(ctx)...)
-	return out, nil
-}
-
-func deliveryView(r *ledger.Record, i int) Delivery {
-	to, a := &r.Recipients[i], r.Answer(i)
-	v := Delivery{
-		Time: r.Time, Answered: timeView(r.Answered), Transaction: string(r.Transaction), Agency: string(to.Agency), From: r.From, Recipient: string(to.Address),
-		MessageID: r.MessageID, Size: r.Size, Platform: string(r.Platform), Host: r.Host, Result: a.Result.String(), Code: a.Code, Answer: a.Text,
-	}
-	if !to.Mailbox.IsZero() {
-		v.Mailbox = to.Mailbox.String()
-	}
-	if to.Epoch != (routing.Epoch{}) {
-		v.Epoch = to.Epoch.String()
-	}
-	return v
-}
-
 // TraceQuery names messages by exactly one of Transaction, MessageID, From and Recipient.
 type TraceQuery struct {
 	Transaction, MessageID, From, Recipient string
@@ -525,13 +441,6 @@ type TraceQuery struct {
 func (c *Client) Trace(ctx context.Context, t TraceQuery) (Traces, error) {
 	in := traceQuery{Transaction: t.Transaction, MessageID: t.MessageID, From: t.From, Recipient: t.Recipient, Since: t.Since, Until: t.Until, Limit: t.Limit}
 	return get[Traces](ctx, c, tracePath, in.values())
-}
-
-// Deliveries returns rows of the ledger; until zero is now, limit 0 the node's default.
-func (c *Client) Deliveries(ctx context.Context, agency string, since, until time.Time, limit int) (Deliveries, error) {
-	q := span(since, until, limit)
-	q.Set("agency", agency)
-	return get[Deliveries](ctx, c, ledgerPath, q)
 }
 
 func span(since, until time.Time, limit int) url.Values {

@@ -86,6 +86,7 @@ var parts = []struct {
 	{"switch", switches},
 	{"logins", logins},
 	{"recall", recalled},
+	{"retained", retainedCopies},
 }
 
 // report is what -json prints.

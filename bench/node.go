@@ -43,6 +43,7 @@ type settings struct {
 	target      string // host:port of the target platform; empty: platform
 	names       int    // held1@agency.example and so on, dealt to the mailboxes
 	cert, key   string // files; empty: no TLS
+	extra       string // of the configuration
 
 	imap                string // host:port of the platform for logins by IMAP, for both of them; empty: there are none
 	imapPort, imapsPort int    // where clients connect to, with imapsPort by TLS
@@ -102,7 +103,7 @@ admin:
   address: "127.0.0.1:%d"
   tokens: [{name: bench, person: bench, sha256: %x}]
 log: {level: info, format: json}
-`, nodeName, s.data(), s.addr(), tls, logins, s.platform, endpoint, target, endpoint, recipient, s.admin, hash[:])
+%s`, nodeName, s.data(), s.addr(), tls, logins, s.platform, endpoint, target, endpoint, recipient, s.admin, hash[:], s.extra)
 	file := filepath.Join(s.dir, "mailcutover.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatalf("write the node's configuration: %v", err)

@@ -18,9 +18,10 @@ const (
 // contender is one way from smtp-source to smtp-sink.
 type contender struct {
 	name string
-	addr string // where smtp-source sends to
-	pid  int    // of what stands between; 0: nothing does
-	to   string // who is written to; empty: recipient
+	addr string   // where smtp-source sends to
+	pid  int      // of what stands between; 0: nothing does
+	to   string   // who is written to; empty: recipient
+	args []string // further ones of smtp-source
 
 	messages int       // of one turn
 	rates    []float64 // messages per second, by round
@@ -57,17 +58,21 @@ func contenders(t peers.TB, against string) []*contender {
 }
 
 // send sends messages and returns how long it took.
-func send(t peers.TB, addr, to string, messages int) time.Duration {
-	return peers.Source(t, addr, peers.SourceOptions{
+func send(t peers.TB, addr, to string, messages int, args ...string) time.Duration {
+	o := peers.SourceOptions{
 		From: "sender@elsewhere.example", To: cmp.Or(to, recipient),
-		Messages: messages, Sessions: sessions, Length: messageBytes,
-	}).Took
+		Messages: messages, Sessions: sessions, Length: messageBytes, Args: args,
+	}
+	if len(args) > 0 { // they say what is sent
+		o.Length = 0
+	}
+	return peers.Source(t, addr, o).Took
 }
 
 // warm sends the first messages and finds out how many make a turn.
 func (c *contender) warm(t peers.TB, o options) {
-	send(t, c.addr, c.to, o.warmUp)
-	rate := float64(o.warmUp) / send(t, c.addr, c.to, o.warmUp).Seconds()
+	send(t, c.addr, c.to, o.warmUp, c.args...)
+	rate := float64(o.warmUp) / send(t, c.addr, c.to, o.warmUp, c.args...).Seconds()
 	c.messages = max(int(math.Round(rate*o.turn.Seconds()/sessions))*sessions, sessions)
 }
 
@@ -77,7 +82,7 @@ func (c *contender) turn(t peers.TB) {
 	if err != nil {
 		t.Fatalf("CPU time of %s: %v", c.name, err)
 	}
-	took := send(t, c.addr, c.to, c.messages)
+	took := send(t, c.addr, c.to, c.messages, c.args...)
 	after, err := c.cpu()
 	if err != nil {
 		t.Fatalf("CPU time of %s: %v", c.name, err)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash"
 	"hash/crc32"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -34,7 +35,8 @@ const (
 	intentPackedID = 1 << 0 // the transaction id is one of ours: 16 bytes
 	intentLocal    = 1 << 1 // Intent.Local
 	intentDigest   = 1 << 2 // a digest follows: 8 bytes
-	intentFlags    = intentPackedID | intentLocal | intentDigest
+	intentMapping  = 1 << 3 // each recipient of an agency has the mapping behind the epoch, as a name
+	intentFlags    = intentPackedID | intentLocal | intentDigest | intentMapping
 )
 
 // outcomeFinal is the flag of an outcome after which a start doesn't report the intent.
@@ -110,7 +112,9 @@ type encoder struct {
 	header
 	names    map[string]uint64
 	domains  int
-	suffixes int // of Message-IDs, among the names
+	suffixes int            // of Message-IDs, among the names
+	mapping  routing.Digest // the last one that was written
+	numbered uint64         // its number as a name; 0: it has none
 	scratch  []byte
 	line     []byte
 	mac      hash.Hash // for hashed addresses; nil: in clear
@@ -175,6 +179,17 @@ func (e *encoder) messageID(b, p []byte, s string) (b2, p2 []byte) {
 	return b, appendString(p, s[:dot])
 }
 
+// digest appends a mapping's digest as a name of 32 bytes: an agency has the same for days.
+func (e *encoder) digest(b, p []byte, d routing.Digest) (b2, p2 []byte) {
+	if d == e.mapping && e.numbered > 0 {
+		return b, binary.AppendUvarint(p, e.numbered)
+	}
+	s := string(d[:])
+	b, p = e.name(b, p, s)
+	e.mapping, e.numbered = d, e.names[s]
+	return b, p
+}
+
 // intent appends an intent to b, behind the names that it is the first to use. at is
 // where it begins.
 func (e *encoder) intent(b []byte, k kind, i *Intent) (b2 []byte, at int) {
@@ -189,6 +204,9 @@ func (e *encoder) intent(b []byte, k kind, i *Intent) (b2 []byte, at int) {
 	}
 	if i.Local {
 		flags |= intentLocal
+	}
+	if slices.ContainsFunc(i.Recipients, func(r Recipient) bool { return r.Agency != "" && !r.Mapping.IsZero() }) {
+		flags |= intentMapping
 	}
 	p = append(p, flags)
 	if packed {
@@ -218,6 +236,9 @@ func (e *encoder) intent(b []byte, k kind, i *Intent) (b2 []byte, at int) {
 		}
 		p = binary.AppendUvarint(p, uint64(r.Epoch.Term))
 		p = binary.AppendUvarint(p, uint64(r.Epoch.Number))
+		if flags&intentMapping != 0 && r.Agency != "" {
+			b, p = e.digest(b, p, r.Mapping)
+		}
 	}
 	e.scratch = p
 	return appendFrame(b, e.salt, k, p), len(b)
@@ -393,6 +414,11 @@ func (d *decoder) intent(payload string, i *Intent) bool {
 			f.array(r.Mailbox[:])
 		}
 		r.Epoch = routing.Epoch{Term: uint32(f.uvarint()), Number: uint32(f.uvarint())}
+		if flags&intentMapping != 0 && r.Agency != "" {
+			if raw := d.name(&f); len(raw) == len(r.Mapping) { // else its definition was damaged
+				copy(r.Mapping[:], raw)
+			}
+		}
 		if f.bad {
 			return false
 		}

@@ -43,7 +43,7 @@ func TestUnknownFlagOfAnIntent(t *testing.T) {
 	for payload[flags-1]&0x80 != 0 {
 		flags++
 	}
-	payload[flags] |= 1 << 3
+	payload[flags] |= 1 << 4
 	if d.intent(string(payload), &i) {
 		t.Error("read")
 	}

@@ -26,6 +26,7 @@ type Recipient struct {
 	Agency  routing.AgencyID  // empty for fixed addresses
 	Mailbox routing.MailboxID // zero for fixed addresses
 	Epoch   routing.Epoch     // of the decision that sent it there
+	Mapping routing.Digest    // by which it was decided; zero for fixed addresses, and where it isn't known
 }
 
 // Intent is one transaction with a platform, right before its final dot, or with Local set

@@ -47,7 +47,7 @@ func TestRecordsComeBack(t *testing.T) {
 	many := Intent{Time: when, Transaction: mail.NewTransactionID(), Platform: "ox", Host: "ox1:24", From: "a@b.example", MessageID: "x@y.example", Size: 7}
 	var answers []Answer
 	for n := range 300 {
-		r := Recipient{Address: routing.Address(fmt.Sprintf("rcpt-%d@health.example", n)), Agency: "health", Mailbox: routing.MailboxID{byte(n), 1}, Epoch: routing.Epoch{Term: 1, Number: uint32(n)}}
+		r := Recipient{Address: routing.Address(fmt.Sprintf("rcpt-%d@health.example", n)), Agency: "health", Mailbox: routing.MailboxID{byte(n), 1}, Epoch: routing.Epoch{Term: 1, Number: uint32(n)}, Mapping: routing.Digest{byte(n % 3)}}
 		many.Recipients = append(many.Recipients, r)
 		answers = append(answers, Answer{Result(2 + n%3), 250 + n%2*200, fmt.Sprintf("2.0.0 number %d", n)})
 	}

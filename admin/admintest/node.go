@@ -21,6 +21,7 @@ import (
 	"mailcutover/internal/alarm"
 	"mailcutover/internal/durable"
 	"mailcutover/ledger"
+	"mailcutover/ledger/retained"
 	"mailcutover/node"
 	"mailcutover/proxy/transfer"
 	"mailcutover/rollback/control"
@@ -59,6 +60,7 @@ type Node struct {
 	Spool  *spool.Store // what comes into it stays: no platform can be reached
 	Queue  *queue.Queue
 	Ledger *ledger.Ledger
+	Copies *retained.Store
 	Audit  *audit.Log
 }
 
@@ -130,7 +132,7 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 	t.Cleanup(func() { must(keeper.Close()) })
 	o := admin.Options{
 		LocalLocks: keeper, Sessions: n.Sessions,
-		Spool: n.Spool, Queue: n.Queue, Ledger: n.Ledger, SpoolDirectory: filepath.Join(dir, "spool"),
+		Spool: n.Spool, Queue: n.Queue, Ledger: n.Ledger, Retained: n.Copies, SpoolDirectory: filepath.Join(dir, "spool"),
 		AdoptSpool: func(_ context.Context, dir, from string) (admin.Adoption, error) {
 			id, err := spool.Adopt(nil, dir, from, Name)
 			return admin.Adoption{Directory: dir, ID: id.ID, From: from, Began: time.Now()}, err
@@ -186,7 +188,7 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 		}
 		cancel()
 		running.Wait()
-		if err := errors.Join(n.Spool.Close(), n.Ledger.Close(), n.Audit.Close()); err != nil {
+		if err := errors.Join(n.Spool.Close(), n.Copies.Close(), n.Ledger.Close(), n.Audit.Close()); err != nil {
 			t.Error(err)
 		}
 		if err := n.Table.Close(); err != nil && !errors.Is(err, context.Canceled) {

@@ -10,16 +10,20 @@ import (
 	"time"
 
 	"mailcutover/ledger"
+	"mailcutover/ledger/retained"
 	"mailcutover/mail"
 	"mailcutover/routing"
 	"mailcutover/spool"
 	"mailcutover/spool/queue"
 )
 
-// openSpool opens the spool and the ledger of a node, and lets a queue work on them.
+// openSpool opens the spool, the ledger and the copies of a node, and lets a queue work on them.
 func (n *Node) openSpool(t testing.TB, ctx context.Context, running *sync.WaitGroup, dir string, logger *slog.Logger) {
 	t.Helper()
 	var err error
+	if n.Copies, err = retained.Open(retained.Options{Dir: filepath.Join(dir, "retained"), Logger: logger}); err != nil {
+		t.Fatal(err)
+	}
 	if n.Ledger, err = ledger.Open(ledger.Options{Dir: filepath.Join(dir, "ledger"), Boot: "this", Logger: logger}); err != nil {
 		t.Fatal(err)
 	}

@@ -64,6 +64,7 @@ func TestCommands(t *testing.T) {
 			"status":    status,
 			"spooled":   spooled,
 			"delivered": delivered,
+			"copied":    copied,
 			"oldspool":  oldSpool,
 			"as":        as,
 			"proposal":  proposal,

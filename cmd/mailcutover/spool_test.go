@@ -7,6 +7,7 @@ import (
 
 	"mailcutover/admin/admintest"
 	"mailcutover/ledger"
+	"mailcutover/ledger/retained"
 	"mailcutover/mail"
 	"mailcutover/routing"
 	"mailcutover/spool"
@@ -20,6 +21,18 @@ func spooled(ts *testscript.TestScript, _ bool, args []string) {
 	id := n.Put(ts.Value("t").(testing.TB), "anna@out.example", spool.Recipient{
 		Address: routing.Address(args[1]), Agency: "health", State: state, Reason: "agency closed",
 	})
+	ts.Setenv("TRANSACTION", string(id))
+}
+
+// copied makes a retained copy of a message for an address.
+func copied(ts *testscript.TestScript, _ bool, args []string) {
+	n := ts.Value("node").(*admintest.Node)
+	id := mail.NewTransactionID()
+	in := n.Copies.Begin("health")
+	defer in.Discard()
+	in.Write([]byte("Received: by mx1\r\nSubject: never shown\r\n\r\nbody\r\n"))
+	in.Keep(&retained.Message{Transaction: id, Platform: admintest.Target, From: "anna@out.example", MessageID: "m1@out.example"},
+		[]ledger.Recipient{{Address: routing.Address(args[0]), Agency: "health", Mailbox: routing.MailboxID{1}, Epoch: routing.Epoch{Term: 1, Number: 7}}})
 	ts.Setenv("TRANSACTION", string(id))
 }
 

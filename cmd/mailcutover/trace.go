@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -130,73 +129,4 @@ func printTrace(w io.Writer, t admin.Trace) {
 	for _, r := range t.Twice {
 		fmt.Fprintf(w, "possible duplicate: %s\n", printable(r))
 	}
-}
-
-// newLedgerCommand returns the commands about the ledger.
-func newLedgerCommand(c *connection) *cobra.Command {
-	cmd := &cobra.Command{Use: "ledger", Short: "The record of deliveries"}
-	var agency string
-	var since, until moment
-	var limit int
-	var asCSV bool
-	list := c.command(&cobra.Command{
-		Use: "list --agency AGENCY --since TIME", Short: "What was handed to platforms for an agency, the newest first; table, --json or --csv", Args: cobra.NoArgs,
-		Example: "  mailcutover ledger list --agency health --since '2026-03-01 08:30' --until '2026-03-01 09:15' --csv",
-	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error {
-		found, err := client.Deliveries(cmd.Context(), agency, since.Time, until.Time, limit)
-		if err != nil {
-			return err
-		}
-		warn(cmd, found.Notes, found.More, len(found.Deliveries), "rows")
-		if asCSV {
-			return printDeliveries(cmd.OutOrStdout(), found.Deliveries)
-		}
-		return c.show(cmd, found.Deliveries, func(w io.Writer) {
-			var rows [][]string
-			for _, d := range found.Deliveries {
-				answer := d.Answer
-				if d.Code != 0 {
-					answer = fmt.Sprintf("%d %s", d.Code, d.Answer)
-				}
-				rows = append(rows, []string{local(&d.Time), d.Transaction, "<" + d.From + ">", d.Recipient, size(d.Size), d.Platform, d.Result, answer})
-			}
-			table(w, []string{"TIME", "TRANSACTION", "FROM", "RECIPIENT", "SIZE", "PLATFORM", "RESULT", "ANSWER"}, rows)
-		})
-	})
-	list.Flags().StringVar(&agency, "agency", "", "the agency (required)")
-	addSpan(list, &since, &until)
-	list.Flags().IntVar(&limit, "limit", 10_000, "at most so many rows, the newest, up to 100000")
-	list.Flags().BoolVar(&asCSV, "csv", false, "print CSV, with times in UTC")
-	require(list, "agency", "since")
-	cmd.AddCommand(list)
-	return cmd
-}
-
-// printDeliveries writes CSV. A field that a program for tables would take for a formula
-// gets an apostrophe before it: who sends mail chooses some of them.
-func printDeliveries(w io.Writer, list []admin.Delivery) error {
-	out := csv.NewWriter(w)
-	_ = out.Write([]string{"time", "answered", "transaction", "agency", "mailbox", "epoch", "from", "recipient", "message_id", "size", "platform", "host", "result", "code", "answer"})
-	for _, d := range list {
-		answered, code := "", ""
-		if d.Answered != nil {
-			answered = d.Answered.UTC().Format(time.RFC3339Nano)
-		}
-		if d.Code != 0 {
-			code = strconv.Itoa(d.Code)
-		}
-		row := []string{d.Time.UTC().Format(time.RFC3339Nano), answered, d.Transaction, d.Agency, d.Mailbox, d.Epoch, d.From, d.Recipient, d.MessageID,
-			strconv.FormatInt(d.Size, 10), d.Platform, d.Host, d.Result, code, d.Answer}
-		for i, cell := range row {
-			if row[i] = oneLine(cell); cell != "" && strings.ContainsRune("=+-@", rune(cell[0])) {
-				row[i] = "'" + row[i]
-			}
-		}
-		_ = out.Write(row) // Flush keeps the error
-	}
-	out.Flush()
-	if err := out.Error(); err != nil {
-		return fmt.Errorf("print: %w", err)
-	}
-	return nil
 }

@@ -94,6 +94,9 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 		Separator: cfg.Routing.Separator, Approval: string(cfg.Approval), Lab: cfg.Lab,
 		Version: d.version, Logger: d.logger,
 	}
+	if d.retained != nil {
+		o.Retained = d.retained
+	}
 	d.peers = peer.New(peer.Options{Settings: d.peerSettings})
 	o.Recall, o.Verify = d.returns.desk, d.verification.desk
 	o.Peers, o.PeerSecret = d.peers, func() string { return d.config.Load().Admin.Peer.Secret.Reveal() }

@@ -223,28 +223,37 @@ func (s *Store) begin(a *agency) error {
 	return nil
 }
 
-// finish ends a segment that has all it gets. It is fsynced: what follows is another one.
+// finish ends a segment that has all it gets. Its files are fsynced and closed by who fsyncs: the
+// writer doesn't wait for that.
 func (s *Store) finish(w *writing) {
 	s.flush(w)
 	if w.err != nil {
 		return
 	}
 	t := totals{copies: uint64(w.seg.copies), bytes: w.seg.bytes + endBytes, first: w.seg.first, last: w.seg.last}
-	err := w.bodies.Sync()
-	if err == nil {
-		_, err = w.heads.Write(t.append(nil, w.seed()))
-	}
-	if err == nil {
-		err = w.heads.Sync()
-	}
-	s.abandon(w, ErrClosed)
-	if err != nil { // without totals a start reads the heads instead
-		s.o.Logger.Warn("retained copies: segment isn't finished", "agency", w.agency.id, "segment", w.number, "error", err)
+	if _, err := w.heads.Write(t.append(nil, w.seed())); err != nil {
+		// Without totals a start reads the heads instead.
+		s.abandon(w, fmt.Errorf("finish segment %d: %w", w.number, err))
 		return
+	}
+	w.err = ErrClosed
+	if w.agency.writing == w {
+		w.agency.writing = nil
 	}
 	s.mu.Lock()
 	w.seg.bytes += endBytes
+	s.forget(w)
+	s.ended = append(s.ended, w)
 	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// forget takes a segment off those that are written. s.mu is held.
+func (s *Store) forget(w *writing) {
+	s.writings = slices.DeleteFunc(s.writings, func(one *writing) bool { return one == w })
 }
 
 // abandon closes a segment's files: nothing is added to it any more, and err is why.
@@ -254,7 +263,7 @@ func (s *Store) abandon(w *writing, err error) {
 		w.agency.writing = nil
 	}
 	s.mu.Lock()
-	s.writings = slices.DeleteFunc(s.writings, func(one *writing) bool { return one == w })
+	s.forget(w)
 	s.mu.Unlock()
 	if err := errors.Join(w.heads.Close(), w.bodies.Close()); err != nil {
 		s.o.Logger.Warn("retained copies: close segment", "agency", w.agency.id, "segment", w.number, "error", err)

@@ -89,6 +89,8 @@ type Store struct {
 
 	ops     chan *op
 	stop    chan struct{}
+	wake    chan struct{} // for who fsyncs: a segment has ended
+	written chan struct{} // closed when nothing is written any more
 	done    sync.WaitGroup
 	closing sync.Once
 	stalled atomic.Bool  // the disk hasn't answered in time, and not since
@@ -98,6 +100,7 @@ type Store struct {
 	agencies map[routing.AgencyID]*agency
 	counts   counts
 	removals *removals
+	ended    []*writing // not fsynced and closed yet
 
 	// These are the writer's alone.
 	room     room
@@ -138,7 +141,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{
 		o: o, folder: folder, agencies: make(map[routing.AgencyID]*agency),
-		ops: make(chan *op, 256), stop: make(chan struct{}), allowance: newAllowance(),
+		ops: make(chan *op, 256), stop: make(chan struct{}), wake: make(chan struct{}, 1), written: make(chan struct{}), allowance: newAllowance(),
 	}
 	if s.decoder, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(4*chunkBytes)); err != nil {
 		return nil, fmt.Errorf("open retained copies: %w", err)

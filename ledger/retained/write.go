@@ -17,7 +17,7 @@ const (
 	// upkeepEvery is how often it is looked for what has to go by its age or its agency's end.
 	upkeepEvery = 30 * time.Second
 	// syncEvery is how often what was written is fsynced.
-	syncEvery = 10 * time.Second
+	syncEvery = 30 * time.Second
 	// maxHeads ends a segment of very small messages, so that its heads can be read at once.
 	maxHeads = 16 << 20
 )
@@ -106,6 +106,7 @@ func (s *Store) order(o *op, late <-chan time.Time) error {
 
 // write is the goroutine that writes and removes.
 func (s *Store) write() {
+	defer close(s.written)
 	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
 	batch := make([]*op, 0, mostAtOnce)
@@ -355,13 +356,29 @@ func (s *Store) keepSynced() {
 		select {
 		case <-tick.C:
 			s.sync()
-		case <-s.stop:
-			return // the writer fsyncs what it ends
+		case <-s.wake:
+			s.closeEnded()
+		case <-s.written:
+			s.closeEnded()
+			return
 		}
 	}
 }
 
-// sync fsyncs the segments that are written. One that ends meanwhile is fsynced by who ends it.
+// closeEnded fsyncs and closes segments that have ended.
+func (s *Store) closeEnded() {
+	s.mu.Lock()
+	all := s.ended
+	s.ended = nil
+	s.mu.Unlock()
+	for _, w := range all {
+		if err := errors.Join(w.bodies.Sync(), w.heads.Sync(), w.bodies.Close(), w.heads.Close()); err != nil {
+			s.o.Logger.Warn("retained copies are not fsynced: a power cut would cost them", "agency", w.agency.id, "segment", w.number, "error", err)
+		}
+	}
+}
+
+// sync fsyncs the segments that are written.
 func (s *Store) sync() {
 	var all []*writing
 	names := false

@@ -227,7 +227,7 @@ func (a *delivery) makeIntent(tx *relay.Transaction) *ledger.Intent {
 	for j, i := range a.taken {
 		d := &a.Recipients[i].Decision
 		a.intent.Recipients[j] = ledger.Recipient{
-			Address: m.Recipients[a.Recipients[i].Index].Address, Agency: d.Agency, Mailbox: d.Mailbox, Epoch: d.Epoch,
+			Address: m.Recipients[a.Recipients[i].Index].Address, Agency: d.Agency, Mailbox: d.Mailbox, Epoch: d.Epoch, Mapping: d.Mapping,
 		}
 	}
 	return &a.intent

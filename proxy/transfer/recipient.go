@@ -55,7 +55,7 @@ func (r *recipient) key() spool.Key { return spool.KeyOf(r.decision.Mailbox, r.a
 // noted returns r as the ledger has it.
 func (r *recipient) noted() ledger.Recipient {
 	d := &r.decision
-	return ledger.Recipient{Address: r.address, Agency: d.Agency, Mailbox: d.Mailbox, Epoch: d.Epoch}
+	return ledger.Recipient{Address: r.address, Agency: d.Agency, Mailbox: d.Mailbox, Epoch: d.Epoch, Mapping: d.Mapping}
 }
 
 // spooled returns r as the spool keeps it.
