@@ -171,8 +171,9 @@ func TestAnswersToTheDotAreLost(t *testing.T) {
 // stands still is named with the time from which it can serve nothing.
 func TestLock(t *testing.T) {
 	t.Parallel()
-	c := start(t, Options{})
+	c := start(t, Options{Logins: true})
 	l := c.load(t.Context())
+	programs := c.logIn(t.Context())
 	l.more(t, 60)
 	if err := c.Arm(t.Context(), c.Nodes[0], "health"); err != nil {
 		t.Fatal(err)
@@ -216,5 +217,13 @@ func TestLock(t *testing.T) {
 	l.more(t, 60)
 	if n := arrived(); n > 0 {
 		t.Errorf("%d messages arrived later than 2 s after the lock was asked for", n)
+	}
+	programs.Stop()
+	for name, in := range c.Inboxes {
+		for _, v := range in.Visits() {
+			if strings.HasSuffix(v.Login, "@health.example") && v.Last.After(began.Add(2*time.Second)) {
+				t.Errorf("%s heard %s at %s, later than 2 s after the lock was asked for", name, v.Login, stamp(v.Last))
+			}
+		}
 	}
 }

@@ -81,8 +81,9 @@ func (c *Cluster) serves(t *testing.T) {
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	failovers, within := wanted(t, "CLUSTER_FAILOVERS", 2), time.Duration(wanted(t, "CLUSTER_SECONDS", 600))*time.Second
-	c := start(t, Options{Replicas: 2, Settled: 2 * time.Minute})
+	c := start(t, Options{Replicas: 2, Settled: 2 * time.Minute, Logins: true})
 	l := c.load(t.Context())
+	c.logIn(t.Context())
 	var longest time.Duration
 	done := 0
 	for i, end := 0, time.Now().Add(within); i < failovers && time.Now().Before(end); i++ {
@@ -112,8 +113,9 @@ func TestFailover(t *testing.T) {
 // under way ends by itself.
 func TestRedisAwayLongerThanTheArmedLease(t *testing.T) {
 	t.Parallel()
-	c := start(t, Options{Settled: 25 * time.Second, Armed: 2 * time.Second})
+	c := start(t, Options{Settled: 25 * time.Second, Armed: 2 * time.Second, Logins: true})
 	l := c.load(t.Context())
+	c.logIn(t.Context())
 	l.more(t, 60)
 	o := c.begin(t, c.Nodes[1], "health")
 	end := c.Trouble("Redis does not answer", -1, "parks")
