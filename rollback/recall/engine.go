@@ -73,6 +73,9 @@ func (e *Engine) Mailbox(ctx context.Context, job Job) (Result, error) {
 		e: e, job: job, journal: j,
 		log: e.o.Logger.With("agency", job.Agency, "mailbox", job.Row.Mailbox, "platform", job.Direction.From),
 	}
+	if job.Delivered != nil {
+		r.delivered = transactions(job)
+	}
 	done, err := r.all(ctx)
 	err = errors.Join(err, j.close())
 	result := r.result(done)
@@ -102,7 +105,12 @@ func (r *run) all(ctx context.Context) (done bool, err error) {
 	}
 	for {
 		began := r.e.o.Now()
-		found, err := r.pass(ctx)
+		found, err := r.pass(ctx, nil)
+		if err == nil && found == 0 {
+			if wanted := r.missing(); len(wanted) > 0 {
+				_, err = r.pass(ctx, wanted)
+			}
+		}
 		r.passes++
 		if err != nil {
 			return false, err
@@ -113,13 +121,20 @@ func (r *run) all(ctx context.Context) (done bool, err error) {
 	}
 }
 
+// missing are the transactions that the ledgers have and that aren't accounted for; nil: none.
+func (r *run) missing() map[msgkey.Key]bool {
+	missing := make(map[msgkey.Key]bool)
+	for k := range r.delivered {
+		if !r.journal.ours[k] {
+			missing[k] = true
+		}
+	}
+	return missing
+}
+
 // result is what the journal says, with what is of this run alone.
 func (r *run) result(done bool) Result {
-	var delivered map[msgkey.Key]bool
-	if r.job.Delivered != nil {
-		delivered = transactions(r.job)
-	}
-	result := r.journal.account.result(delivered)
+	result := r.journal.account.result(r.delivered)
 	result.Passes, result.Messages, result.Bytes, result.Done = r.passes, r.messages, r.bytes, done
 	if !done {
 		return result
@@ -128,8 +143,8 @@ func (r *run) result(done bool) Result {
 	for _, n := range result.NotBack {
 		named[n.Key] = true
 	}
-	for k := range delivered {
-		if !r.journal.ours[k] && !named[k] {
+	for k := range r.missing() {
+		if !named[k] {
 			result.NotBack = append(result.NotBack, NotBack{Key: k, Class: ClassGone, Reason: "it isn't in the mailbox any more"})
 		}
 	}

@@ -299,6 +299,23 @@ func TestWithoutWatermarks(t *testing.T) {
 	}
 }
 
+// What we delivered is brought also if the watermark came too late for it.
+func TestDeliveredBelowTheWatermark(t *testing.T) {
+	w := newWorld(t, 1)
+	row, now := w.rows[0], time.Now().UTC().Truncate(time.Second)
+	c := w.user(false)
+	c.mustPut(t, "INBOX", w.ours(row, 1, now))
+	c.mustPut(t, "INBOX", mailboxes.Text("older", "a@out.example", string(row.Addresses[0]), now, "below as well"))
+	w.mark()
+	c.mustPut(t, "INBOX", w.ours(row, 2, now))
+	e := w.engine(w.journals())
+	for range 2 {
+		if r := w.recall(e); r.Delivered != 2 || r.DeliveredBack != 2 || r.ByUsers != 0 || len(r.NotBack) != 0 || !r.Done || w.count()["INBOX"] != 2 {
+			t.Errorf("%+v, %v", r, w.count())
+		}
+	}
+}
+
 // A mark of a folder that was made anew says nothing.
 func TestUIDValidityChanged(t *testing.T) {
 	w := newWorld(t, 1)

@@ -22,6 +22,8 @@ type run struct {
 	journal  *journal
 	from, to mailstore.Session
 
+	delivered map[msgkey.Key]bool // what the ledgers have; nil: not known
+
 	// of this run
 	passes   int
 	messages int
@@ -73,8 +75,9 @@ func (r *run) origin(c *candidate) origin {
 	return origin{Folder: f.Name, Validity: f.UIDValidity, UID: c.uid}
 }
 
-// pass looks for what isn't accounted for, and brings it. It returns how many there were.
-func (r *run) pass(ctx context.Context) (int, error) {
+// pass looks for what isn't accounted for, and brings it. It returns how many there were. With
+// wanted it looks for messages with these keys, wherever they are, and for no others.
+func (r *run) pass(ctx context.Context, wanted map[msgkey.Key]bool) (int, error) {
 	if r.tried == nil {
 		r.tried, r.seen, r.above = make(map[origin]bool), make(map[place]uint32), make(map[place]int)
 	}
@@ -88,7 +91,13 @@ func (r *run) pass(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	r.match = newMatcher(r.folders, there)
-	all, complete, err := r.look(ctx)
+	var all []candidate
+	complete := false
+	if wanted == nil {
+		all, complete, err = r.look(ctx)
+	} else {
+		all, err = r.lookFor(ctx, wanted)
+	}
 	if err != nil || len(all) == 0 {
 		return 0, err
 	}
@@ -151,6 +160,33 @@ func (r *run) look(ctx context.Context) (all []candidate, complete bool, err err
 		}
 	}
 	return all, complete, nil
+}
+
+// lookFor lists all of From for messages with these keys that aren't accounted for: what the
+// ledgers have and no pass has seen may lie below the watermark.
+func (r *run) lookFor(ctx context.Context, wanted map[msgkey.Key]bool) (all []candidate, err error) {
+	for i := range r.folders {
+		f := &r.folders[i]
+		if f.NoSelect || f.Messages == 0 {
+			continue
+		}
+		if err := r.open(ctx, f.Name); errors.Is(err, mailstore.ErrNoFolder) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		err := r.from.List(ctx, 1, 0, func(m mailstore.Message) error {
+			o := origin{f.Name, f.UIDValidity, m.UID}
+			if k, ours, _ := keyOf(&m, f.Role); ours && wanted[k] && !r.journal.decided(o) && !r.tried[o] {
+				all = append(all, r.candidate(i, &m))
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 // open selects a folder of From, unless it is.

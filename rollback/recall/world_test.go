@@ -48,16 +48,24 @@ namespace inbox {
   mailbox "Gelöschte Elemente" {
     special_use = \Trash
   }
-}
-mail_max_userip_connections = 100`
+}` + fast
 
 // asTarget separates levels by dots, below a prefix, and says nothing about its folders.
 const asTarget = `
 namespace inbox {
   inbox = yes
   separator = .
+}` + fast
+
+// fast keeps Dovecot's processes for further connections.
+const fast = `
+mail_max_userip_connections = 100
+service imap-login {
+  service_count = 0
 }
-mail_max_userip_connections = 100`
+service imap {
+  service_count = 100
+}`
 
 // nameOnSource is what the source calls a folder of the target.
 func nameOnSource(name string) string {
