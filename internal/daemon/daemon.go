@@ -82,7 +82,8 @@ type Daemon struct {
 	listeners    []*listener
 	certificates map[string]*certificate // by listener id; and those of the admin API and of autoconfiguration
 
-	loginProxy     *login.Proxy // nil: no logins go through this node
+	loginProxy     *login.Proxy  // nil: no logins go through this node
+	quota          *listen.Quota // of descriptors for the listeners' connections; nil: no limit is known
 	loginListeners []*loginListener
 	loginWays      atomic.Pointer[loginWays]
 	autoconfig     *autoconfigServer // nil: none
@@ -184,6 +185,7 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	d.transfer = transfer.New(settings)
+	d.openQuota(cfg)
 	for i := range cfg.Listeners {
 		if err := d.listen(cfg, &cfg.Listeners[i]); err != nil {
 			return err
@@ -282,6 +284,7 @@ func (d *Daemon) listen(cfg *config.Config, l *config.Listener) error {
 	o.Logger = d.logger
 	o.Observer = d.metrics.Listener(l.ID)
 	o.Resting = d.gate.Resting
+	o.Quota = d.quota
 	o.AnnounceSize = func() int64 { size, _, _ := d.platforms.Load().announced(); return size }
 	o.Announce8Bit = func() bool { _, yes, _ := d.platforms.Load().announced(); return yes }
 	o.AnnounceUTF8 = func() bool { _, _, yes := d.platforms.Load().announced(); return yes }

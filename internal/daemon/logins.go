@@ -59,15 +59,7 @@ func (d *Daemon) startLogins(ctx context.Context, cfg *config.Config) error {
 	}
 	o := loginOptions(cfg)
 	o.Gate, o.Alarms, o.Observer, o.Logger, o.Verifier = d.gate, d.alarms, d.metrics.Logins(), d.logger, passwords{d}
-	if n, ok := descriptors(); ok {
-		o.Connections = loginConnections(n)
-		for i := range cfg.Logins.Listeners {
-			if l := &cfg.Logins.Listeners[i].Limits; l.Connections == 0 || o.Connections < l.Connections {
-				d.logger.Warn("the descriptor limit of this process bounds the logins of all listeners together", "descriptors", n, "connections", o.Connections)
-				break
-			}
-		}
-	}
+	o.Quota = d.quota
 	var err error
 	if d.loginProxy, err = login.New(o); err != nil {
 		return err
@@ -92,14 +84,6 @@ func (d *Daemon) startLogins(ctx context.Context, cfg *config.Config) error {
 		}
 	}
 	return d.startAutoconfig(cfg)
-}
-
-// loginConnections returns how many clients may be there for logins, if this process may have n
-// descriptors. Each takes two; some are left for mail, the table and the disk, so that strangers
-// who just connect can't take these away.
-func loginConnections(n uint64) int {
-	n = min(n, 1<<30)
-	return max(1, int(n-min(n, max(128, n/20)))/2)
 }
 
 // listenLogins opens a listener's socket.

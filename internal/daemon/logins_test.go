@@ -325,11 +325,11 @@ func TestAutoconfig(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// Clients for logins leave some descriptors for the rest of the node.
-func TestLoginConnections(t *testing.T) {
-	for n, want := range map[uint64]int{0: 1, 100: 1, 128: 1, 1024: 448, 20000: 9500, 1 << 63: 510027366} {
-		if got := loginConnections(n); got != want {
-			t.Errorf("of %d descriptors: %d clients, want %d", n, got, want)
+// Connections leave some descriptors for the rest of the node.
+func TestForConnections(t *testing.T) {
+	for n, want := range map[uint64]int{0: 2, 100: 2, 128: 2, 1024: 896, 20000: 19000, 1 << 63: 1020054733} {
+		if got := forConnections(n); got != want {
+			t.Errorf("of %d descriptors: %d, want %d", n, got, want)
 		}
 	}
 }

@@ -336,3 +336,31 @@ func TestGoroutinesServeAgain(t *testing.T) {
 		t.Errorf("behind it: %q, %v", b, err)
 	}
 }
+
+// TestQuota has servers whose connections take more and less of one quota.
+func TestQuota(t *testing.T) {
+	q := NewQuota(3)
+	hold := func(c *Conn) bool {
+		_, _ = io.Copy(io.Discard, c.NetConn())
+		return false
+	}
+	_, mail := start(t, Options{ID: "mail", Quota: q, Refusal: func(string) []byte { return []byte("no") }}, hold)
+	logins, both := start(t, Options{ID: "logins", Quota: q.For(2), Refusal: func(string) []byte { return []byte("no") }}, hold)
+	first := dial(t, both)
+	for end := time.Now().Add(10 * time.Second); logins.Connections() != 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a connection of two isn't served")
+		}
+	}
+	if b, _ := io.ReadAll(dial(t, both)); string(b) != "no" {
+		t.Errorf("a second one: %q", b)
+	}
+	dial(t, mail)
+	if b, _ := io.ReadAll(dial(t, mail)); string(b) != "no" {
+		t.Errorf("a second one that takes 1: %q", b)
+	}
+	_ = first.Close()
+	if (*Quota)(nil).For(2) != nil {
+		t.Error("no limit isn't none")
+	}
+}

@@ -35,9 +35,9 @@ type Options struct {
 	Spread  time.Duration // within which the clients of an agency that closes are told; 0: at once
 	Suspend time.Duration // how long a session stands still without the right to decide; 0: it ends at once
 
-	// Connections is how many clients all servers may have together, sessions included. Each takes
-	// two descriptors, and mail, the table and the logs need some, too. 0: no limit.
-	Connections int
+	// Quota is what clients of all servers may take together, sessions included: of descriptors,
+	// two each. nil: no limit.
+	Quota *listen.Quota
 
 	SessionsPerMailbox int // on this node; 0: no limit
 	SessionsPerAddress int // of one client address; 0: no limit
@@ -179,7 +179,7 @@ func (o *Options) validate() error {
 		key string
 		n   int
 	}{
-		{"waiters", o.Waiters}, {"connections", o.Connections}, {"sessions per mailbox", o.SessionsPerMailbox}, {"sessions per address", o.SessionsPerAddress},
+		{"waiters", o.Waiters}, {"sessions per mailbox", o.SessionsPerMailbox}, {"sessions per address", o.SessionsPerAddress},
 		{"failures per name", o.Failures.PerName}, {"failures per net", o.Failures.PerNet},
 	} {
 		if n.n < 0 {

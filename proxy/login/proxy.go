@@ -77,7 +77,7 @@ func New(o Options) (*Proxy, error) {
 		o.Alarms = silent{}
 	}
 	p := &Proxy{
-		o: o, log: o.Logger, names: n, failures: newFailures(o.Failures), quota: listen.NewQuota(o.Connections),
+		o: o, log: o.Logger, names: n, failures: newFailures(o.Failures), quota: o.Quota.For(2),
 		sessions: make(map[string]*Session), mailboxes: make(map[mailboxKey]int), addresses: make(map[netip.Addr]int),
 	}
 	p.endpoints.Store(&map[endpointKey]*endpoint{})

@@ -16,6 +16,7 @@ import (
 	"mailcutover/internal/platformtest"
 	"mailcutover/node"
 	"mailcutover/proxy/dial"
+	"mailcutover/proxy/listen"
 	"mailcutover/routing"
 )
 
@@ -537,7 +538,7 @@ func TestClientsThatNeverLogIn(t *testing.T) {
 func TestConnectionLimit(t *testing.T) {
 	for name, limit := range map[string]func(*Options, *Listener){
 		"of the listener":            func(_ *Options, l *Listener) { l.Connections = 1 },
-		"of all listeners, together": func(o *Options, _ *Listener) { o.Connections = 1 },
+		"of all listeners, together": func(o *Options, _ *Listener) { o.Quota = listen.NewQuota(3) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, func(o *Options, l *Listener, _ []Endpoint) { limit(o, l) })

@@ -78,6 +78,10 @@ type Options struct {
 	// XForwardNets are the client nets that may say by XFORWARD for whom they speak.
 	XForwardNets []netip.Prefix
 
+	// Quota is what the connections of this server and others may take together, 1 each here; nil:
+	// no limit. 421 4.3.2 for more.
+	Quota *listen.Quota
+
 	// ProxyNets are the peers that must send a PROXY header, version 1 or 2, before
 	// anything else. One of theirs that doesn't, and anyone else who does, is cut off
 	// without an answer.

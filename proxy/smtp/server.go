@@ -55,6 +55,7 @@ func (s *Server) frontOptions() listen.Options {
 		HeaderTime:            s.opts.Limits.Handshake,
 		Connections:           s.opts.Limits.Connections,
 		ConnectionsPerAddress: s.opts.Limits.ConnectionsPerAddress,
+		Quota:                 s.opts.Quota,
 		Logger:                s.opts.Logger,
 		Observer:              s.observe,
 	}
