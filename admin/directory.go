@@ -86,6 +86,30 @@ type Crossing struct {
 	ToAgency   string `json:"to_agency"`
 }
 
+// Members are who may use functional mailboxes, and what changed in that.
+type Members struct {
+	Mailboxes []Membership   `json:"mailboxes" doc:"Empty with since"`
+	Changes   []MemberChange `json:"changes" doc:"The oldest first; empty without since"`
+}
+
+// Membership is who is a member, or a delegate, of a functional mailbox.
+type Membership struct {
+	Agency  string   `json:"agency"`
+	ID      string   `json:"directory_id"`
+	Address string   `json:"address,omitempty" doc:"Absent: it isn't routed"`
+	Members []string `json:"members" doc:"As the directory names them"`
+}
+
+// MemberChange is a member that came or went.
+type MemberChange struct {
+	Time    time.Time `json:"time" doc:"When the directory was read"`
+	Agency  string    `json:"agency"`
+	ID      string    `json:"directory_id"`
+	Address string    `json:"address"`
+	Change  string    `json:"change" enum:"came,went"`
+	Member  string    `json:"member"`
+}
+
 // Drifts is how the directory differs from an agency's mapping and its lists in force.
 type Drifts struct {
 	Agency string  `json:"agency"`
@@ -164,6 +188,16 @@ func (s *Server) registerDirectory(api huma.API) {
 		return out, deskProblem(err)
 	})
 	handle(s, api, huma.Operation{
+		OperationID: "list-members", Method: http.MethodGet, Path: directoryPath + "/members", Tags: tags,
+		Summary:     "Who is a member of which functional mailbox, or what changed in that since a moment",
+		Description: "As the table has it from the readings of the directory, on any node. Of changes it keeps the newest of each agency; older ones are in the audit log, in the name of directory.",
+	}, func(_ context.Context, in *struct {
+		Agency string    `query:"agency" maxLength:"63"`
+		Since  time.Time `query:"since" doc:"Changes since then, instead of members"`
+	}) (*reply[Members], error) {
+		return &reply[Members]{Body: membersView(s.Replica.State(), routing.AgencyID(in.Agency), in.Since)}, nil
+	})
+	handle(s, api, huma.Operation{
 		OperationID: "list-drift", Method: http.MethodGet, Path: directoryPath + "/drift", Tags: tags,
 		Summary: "How the directory differs from an agency's mapping and its lists in force, by the last reading",
 	}, func(ctx context.Context, in *struct {
@@ -226,6 +260,41 @@ func driftsView(agency string, all []watch.Drift) Drifts {
 		v.Drift = append(v.Drift, Drift{Kind: string(one.Kind), Blocks: one.Kind.Blocks(), Mailbox: one.Mailbox.String(), Address: string(one.Address), Text: desk.Say(one)})
 	}
 	return v
+}
+
+func membersView(state *routing.State, agency routing.AgencyID, since time.Time) Members {
+	v := Members{Mailboxes: []Membership{}, Changes: []MemberChange{}}
+	if !since.IsZero() {
+		for _, c := range desk.MemberChanges(state, agency, since) {
+			one := MemberChange{Time: c.At, Agency: string(c.Agency), ID: c.Mailbox.String(), Address: c.Address, Change: "went", Member: c.Member}
+			if c.Came {
+				one.Change = "came"
+			}
+			v.Changes = append(v.Changes, one)
+		}
+		return v
+	}
+	for _, m := range desk.Members(state, agency) {
+		one := Membership{Agency: string(m.Agency), ID: m.Mailbox.String(), Address: string(m.Address), Members: m.Members}
+		if one.Members == nil {
+			one.Members = []string{}
+		}
+		v.Mailboxes = append(v.Mailboxes, one)
+	}
+	return v
+}
+
+// Members returns who is a member of which functional mailbox, of an agency or, if it is empty, of
+// all; with since, what changed since then.
+func (c *Client) Members(ctx context.Context, agency string, since time.Time) (Members, error) {
+	q := url.Values{}
+	if agency != "" {
+		q.Set("agency", agency)
+	}
+	if !since.IsZero() {
+		q.Set("since", since.UTC().Format(time.RFC3339))
+	}
+	return get[Members](ctx, c, directoryPath+"/members", q)
 }
 
 // Directories says what the node has read of the directories; refresh: it reads them now.

@@ -54,7 +54,11 @@ func (s *Server) Enter(ctx context.Context, a *desk.Addition) (left []string, er
 			}
 		}
 		for _, d := range a.Members {
-			if was, _ := state.Document(d.Key); was.Text != d.Text || was.Key == "" {
+			was, _ := state.Document(d.Key)
+			if desk.IsMemberChanges(d.Key) && was.Revision != d.Revision {
+				continue // another node has noted them
+			}
+			if was.Text != d.Text || was.Key == "" {
 				d.Revision = was.Revision
 				c.Documents = append(c.Documents, d)
 			}

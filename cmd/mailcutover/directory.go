@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -62,8 +63,60 @@ func newDirectoryCommand(c *connection) *cobra.Command {
 			table(w, []string{"WHAT", "FROM", "AGENCY", "TO", "AGENCY"}, rows)
 		})
 	})
-	cmd.AddCommand(look("show", "What the node has read, and what is wrong in it", false), look("check", "Read the directories now", true), find, crossings)
+	cmd.AddCommand(look("show", "What the node has read, and what is wrong in it", false), look("check", "Read the directories now", true), find, crossings, newMembers(c))
 	return cmd
+}
+
+func newMembers(c *connection) *cobra.Command {
+	var agency string
+	var changes bool
+	var since time.Duration
+	cmd := c.command(&cobra.Command{
+		Use: "members", Short: "Who is a member of which functional mailbox, or what changed in that", Args: cobra.NoArgs,
+		Long: "Who is a member, or a delegate, of which functional mailbox, as the directory said when it was last\nread; with --changes who came and who went since --since.",
+	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+		var from time.Time
+		if changes {
+			from = time.Now().Add(-since)
+		}
+		m, err := client.Members(cmd.Context(), agency, from)
+		if err != nil {
+			return err
+		}
+		return c.show(cmd, m, func(w io.Writer) { printMembers(w, m, changes) })
+	})
+	cmd.Flags().StringVar(&agency, "agency", "", "only of this agency")
+	cmd.Flags().BoolVar(&changes, "changes", false, "who came and who went")
+	cmd.Flags().DurationVar(&since, "since", 7*24*time.Hour, "of --changes: how far back, such as 720h")
+	return cmd
+}
+
+func printMembers(w io.Writer, m admin.Members, changes bool) {
+	var rows [][]string
+	if changes {
+		for _, one := range m.Changes {
+			rows = append(rows, []string{local(&one.Time), one.Agency, one.Address, one.Change, one.Member})
+		}
+		if len(rows) == 0 {
+			fmt.Fprintln(w, "nobody came, and nobody went")
+			return
+		}
+		table(w, []string{"SEEN", "AGENCY", "MAILBOX", "CHANGE", "MEMBER"}, rows)
+		return
+	}
+	for _, one := range m.Mailboxes {
+		for _, member := range one.Members {
+			rows = append(rows, []string{one.Agency, firstOf(one.Address, one.ID), member})
+		}
+		if len(one.Members) == 0 {
+			rows = append(rows, []string{one.Agency, firstOf(one.Address, one.ID), "nobody"})
+		}
+	}
+	if len(rows) == 0 {
+		fmt.Fprintln(w, "no functional mailbox with members is known")
+		return
+	}
+	table(w, []string{"AGENCY", "MAILBOX", "MEMBER"}, rows)
 }
 
 func printDirectories(w io.Writer, d admin.Directories) {

@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"mailcutover/identity/directory"
 	"mailcutover/identity/watch"
 	"mailcutover/routing"
 )
@@ -32,7 +30,7 @@ func (d *Desk) enter(ctx context.Context, source *watch.View, id routing.AgencyI
 		a.Rows, a.Fixed = nil, nil
 	}
 	var changes []string
-	a.Members, changes = membership(source, state, id)
+	a.Members, changes = membership(source, state, id, d.now())
 	if len(changes) > 0 {
 		d.o.Alarms.Raise(memberAlarm+string(id), fmt.Sprintf("Who may use functional mailboxes of agency %s has changed: %s. Clear the alarm when you have looked.", id, some(changes)))
 	}
@@ -99,49 +97,4 @@ func (d *Desk) fixed(source *watch.View, state *routing.State, id routing.Agency
 		}
 	}
 	return out
-}
-
-const (
-	memberPrefix = "members/"
-	mostMembers  = 32 << 10 // bytes of a functional mailbox's members in the table
-)
-
-// membership returns the documents that say who is a member of which functional mailbox of an
-// agency, where they are new or have changed, and the changes in words.
-func membership(source *watch.View, state *routing.State, id routing.AgencyID) (docs []routing.Document, changes []string) {
-	for _, o := range source.Objects(id) {
-		if o.Kind != directory.KindShared {
-			continue
-		}
-		now := make([]string, 0, len(o.Members))
-		size := 0
-		for _, m := range o.Members {
-			if size += len(m) + 1; size <= mostMembers {
-				now = append(now, strings.ReplaceAll(m, "\n", " "))
-			}
-		}
-		slices.Sort(now)
-		key := memberPrefix + string(id) + "/" + o.ID.String()
-		was, known := state.Document(key)
-		text := strings.Join(slices.Compact(now), "\n")
-		if known && was.Text == text || !known && text == "" {
-			continue
-		}
-		docs = append(docs, routing.Document{Key: key, Text: text, Revision: was.Revision})
-		if !known {
-			continue
-		}
-		before := strings.Split(was.Text, "\n")
-		for _, m := range now {
-			if !slices.Contains(before, m) {
-				changes = append(changes, fmt.Sprintf("%s: %s came", o.Primary(), m))
-			}
-		}
-		for _, m := range before {
-			if m != "" && !slices.Contains(now, m) {
-				changes = append(changes, fmt.Sprintf("%s: %s went", o.Primary(), m))
-			}
-		}
-	}
-	return docs, changes
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -388,6 +389,15 @@ func TestDirectoryAtWork(t *testing.T) {
 	}
 	if text := b.alarm("members/health"); !strings.Contains(text, "cn=person 3,ou=health,dc=example,dc=org came") || !strings.Contains(text, "cn=person 1,ou=health,dc=example,dc=org went") {
 		t.Errorf("alarm %q", text)
+	}
+	if m, err := who.operator.Members(ctx, "health", time.Time{}); err != nil || len(m.Mailboxes) != 1 || m.Mailboxes[0].Address != "p0011@health.example" || !slices.Equal(m.Mailboxes[0].Members, []string{"cn=person 3,ou=health,dc=example,dc=org"}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if m, err := who.operator.Members(ctx, "", time.Now().Add(-time.Hour)); err != nil || len(m.Changes) != 2 || m.Changes[0].Change != "came" || m.Changes[1].Change != "went" || m.Changes[1].Member != "cn=person 1,ou=health,dc=example,dc=org" {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if m, err := who.operator.Members(ctx, "health", time.Now().Add(time.Hour)); err != nil || len(m.Changes) != 0 {
+		t.Errorf("%+v, %v", m, err)
 	}
 	audited := new(strings.Builder)
 	if _, err := b.audited(audited); err != nil || !strings.Contains(audited.String(), `"person":"directory"`) || !strings.Contains(audited.String(), "second@health.example") && !strings.Contains(audited.String(), "p0002@health.example") {
