@@ -35,6 +35,11 @@ func startScript(t *testing.T, answers func(command string, n int) (string, bool
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startScriptOn(t, l, answers)
+}
+
+func startScriptOn(t *testing.T, l net.Listener, answers func(command string, n int) (string, bool)) *script {
+	t.Helper()
 	s := &script{t: t, l: l, answers: answers, count: make(map[string]int)}
 	s.wg.Go(s.accept)
 	t.Cleanup(func() {

@@ -207,6 +207,9 @@ func (s *session) Create(ctx context.Context, folder string, role Role) error {
 			}
 			if err == nil {
 				err = s.c.Subscribe(told).Wait()
+				if said := (*imap.Error)(nil); errors.As(err, &said) {
+					err = nil // the folder is there; its user may have to look for it
+				}
 			}
 			return err
 		})

@@ -71,7 +71,7 @@ func (e *Engine) Mailbox(ctx context.Context, job Job) (Result, error) {
 	}
 	r := &run{
 		e: e, job: job, journal: j,
-		log: e.o.Logger.With("agency", job.Agency, "mailbox", job.Row.Mailbox, "platform", job.Direction.From),
+		log: e.o.Logger.With("agency", job.Agency, "mailbox", job.Row.Mailbox),
 	}
 	if job.Delivered != nil {
 		r.delivered = transactions(job)
