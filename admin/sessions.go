@@ -327,6 +327,20 @@ func (s *Server) closeSessions(ctx context.Context, in *closeSessions) (*reply[S
 	return out, nil
 }
 
+// SessionsOf returns how many sessions an agency has on this node and on all others that
+// answer within a second, and which didn't.
+func (s *Server) SessionsOf(ctx context.Context, agency routing.AgencyID) (n int, missing []string) {
+	n = len(s.mySessions(SessionQuery{Agency: agency}))
+	if callerOf(ctx).person == "" { // for this node itself
+		ctx = context.WithValue(ctx, requestKey{}, &request{caller: caller{person: "node " + s.Node, roles: []Role{RoleViewer}}})
+	}
+	call := peer.Call{Method: http.MethodGet, Path: sessionsPath, Query: url.Values{"agency": {string(agency)}, "limit": {"1"}}}
+	for _, m := range elsewhere(ctx, s, s.others(ctx, false), call, func(_ string, theirs Sessions) { n += theirs.Total }) {
+		missing = append(missing, m.Node)
+	}
+	return n, missing
+}
+
 // text says which sessions are meant.
 func (f *SessionFilter) text() string {
 	var words []string

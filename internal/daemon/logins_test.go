@@ -373,6 +373,14 @@ func TestSessionsOfTwoNodes(t *testing.T) {
 	if s, err := one.api.Session(t.Context(), list[0].ID); err != nil || s.Login != anna {
 		t.Errorf("session is %+v, %v", s, err)
 	}
+	// A plan counts them, wherever it is made.
+	p, err := one.runner.Plan(t.Context(), operation.Request{Kind: operation.Cutover, Agency: "health", Who: "tester", Reason: "test"})
+	if err != nil || p.Agencies[0].Sessions != 1 || len(p.Agencies[0].Missing) != 0 {
+		t.Errorf("the plan knows of %+v, %v", p.Agencies, err)
+	}
+	if n, err := one.api.NodesWithSessions(t.Context()); err != nil || len(n.Nodes) != 2 || *n.Nodes[0].Sessions != 0 || *n.Nodes[1].Sessions != 1 {
+		t.Errorf("the nodes have %+v, %v", n, err)
+	}
 	began := time.Now()
 	done, err := one.api.CloseSessions(t.Context(), admin.SessionFilter{Agency: "health"}, false, false, "test")
 	if err != nil || done.Closed != 1 || len(done.Nodes) != 2 || len(done.Missing) != 0 {

@@ -55,7 +55,7 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 		Limit:  func(id routing.PlatformID) time.Duration { return limits[id] },
 		Logins: d.logins, Puts: func(id routing.AgencyID) bool { _, off := putsOff[id]; return off },
 		Checks: []operation.Checker{listsCheck{d}, d.returns.desk, d.verification.desk}, Documents: admin.ListDocuments, Returns: d.returns.desk,
-		Prober: prober{d}, Canaries: canaries{d},
+		Prober: prober{d}, Canaries: canaries{d}, Sessions: d.sessionsOf,
 		Hooks: &hook.Operations{Find: d.hook, State: d.replica.State, Mover: d.mover},
 	})
 	done := make(chan struct{})
@@ -90,6 +90,14 @@ func (d *Daemon) logins(id routing.PlatformID) (limit time.Duration, takes bool)
 		limit = 0
 	}
 	return limit, takes
+}
+
+// sessionsOf counts an agency's login sessions on all nodes but those that it names.
+func (d *Daemon) sessionsOf(ctx context.Context, agency routing.AgencyID) (n int, missing []string) {
+	if d.admin == nil { // plans are made for those who ask it
+		return 0, []string{d.config.Load().Node}
+	}
+	return d.admin.server.SessionsOf(ctx, agency)
 }
 
 // longest is the longest time after which a platform ends a connection, as far as that is

@@ -55,13 +55,14 @@ type PlanAgency struct {
 	Phase     routing.Phase      `json:"phase"`
 	Losing    routing.PlatformID `json:"losing"`
 	Winning   routing.PlatformID `json:"winning"`
-	Mapping   routing.Digest     `json:"mapping"`        // in force
-	Next      routing.Digest     `json:"next"`           // in force afterwards
-	Mailboxes int                `json:"mailboxes"`      // -1: not known
-	Held      int                `json:"held"`           // messages, on all nodes, as they last said
-	Waiting   int                `json:"waiting"`        // likewise
-	InDoubt   int                `json:"in_doubt"`       // likewise
-	Sessions  int                `json:"sessions"`       // login sessions on the node that made the plan; -1: not known
+	Mapping   routing.Digest     `json:"mapping"`   // in force
+	Next      routing.Digest     `json:"next"`      // in force afterwards
+	Mailboxes int                `json:"mailboxes"` // -1: not known
+	Held      int                `json:"held"`      // messages, on all nodes, as they last said
+	Waiting   int                `json:"waiting"`   // likewise
+	InDoubt   int                `json:"in_doubt"`  // likewise
+	Sessions  int                `json:"sessions"`  // login sessions on all nodes but those in Missing; -1: not known
+	Missing   []string           `json:"missing_nodes,omitempty"`
 	Locked    bool               `json:"locked"`         // stays so
 	PutOff    bool               `json:"put_off"`        // mail that comes while it is closed is put off, not held
 	Ends      string             `json:"ends,omitempty"` // operation that is ended by it
@@ -144,7 +145,7 @@ func (r *Runner) plan(ctx context.Context, req Request) (Plan, prepared, error) 
 		p.Deadline = d.deadline
 	}
 	for _, id := range op.Agencies {
-		p.Agencies = append(p.Agencies, r.planAgency(state, &nodes, op, id))
+		p.Agencies = append(p.Agencies, r.planAgency(ctx, state, &nodes, op, id))
 	}
 	p.Platform = r.planPlatforms(p.Agencies)
 	for i, h := range d.hooks {
@@ -187,7 +188,7 @@ func (r *Runner) settledNodes(ctx context.Context, base routing.Revision) (table
 	}
 }
 
-func (r *Runner) planAgency(s *routing.State, n *table.Nodes, op *Operation, id routing.AgencyID) PlanAgency {
+func (r *Runner) planAgency(ctx context.Context, s *routing.State, n *table.Nodes, op *Operation, id routing.AgencyID) PlanAgency {
 	a, _ := s.Agency(id)
 	v := PlanAgency{ID: id, Epoch: a.Epoch, Phase: a.Phase, Mapping: a.Mapping, Next: a.Mapping, Mailboxes: -1, Sessions: -1, Locked: a.Locked}
 	v.Losing, v.Winning = sides(op.Kind, a)
@@ -214,7 +215,7 @@ func (r *Runner) planAgency(s *routing.State, n *table.Nodes, op *Operation, id 
 		}
 	}
 	if r.Sessions != nil {
-		v.Sessions = r.Sessions(id)
+		v.Sessions, v.Missing = r.Sessions(ctx, id)
 	}
 	return v
 }

@@ -80,7 +80,7 @@ func TestPlans(t *testing.T) {
 			change: func(o *Options) {
 				o.Hooks, o.Prober, o.Canaries = newStage(true), probe{}, canaries{"police": func(context.Context, routing.PlatformID) canary.Result { return canary.Result{OK: true} }}
 				o.Checks = []Checker{checker{Passed("space", "3.1 GB free"), {Name: "list", Informs: true, Text: "approved by nobody"}}}
-				o.Sessions = func(routing.AgencyID) int { return 12 }
+				o.Sessions = func(context.Context, routing.AgencyID) (int, []string) { return 12, []string{"c"} }
 			},
 			prepare: func(c *cluster) {
 				c.lists()

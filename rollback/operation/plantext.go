@@ -112,7 +112,10 @@ func (a *PlanAgency) text(line func(string, ...any)) {
 		return fmt.Sprintf("%d %s", n, what)
 	}
 	line("      %s, %s, %s, %s, %s", count(a.Mailboxes, "mailboxes"), count(a.Held, "messages held"), count(a.Waiting, "waiting"),
-		count(a.InDoubt, "in doubt"), count(a.Sessions, "sessions here"))
+		count(a.InDoubt, "in doubt"), count(a.Sessions, "sessions"))
+	if len(a.Missing) > 0 {
+		line("      sessions on %s are not known", strings.Join(a.Missing, ", "))
+	}
 	if a.Locked {
 		line("      locked: it stays closed until it is unlocked")
 	}

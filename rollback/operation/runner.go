@@ -84,8 +84,11 @@ type Options struct {
 	Prober   Prober   // nil: platforms are not probed
 	Canaries Canaries // nil: nothing is tried after a switch
 	Checks   []Checker
-	Returns  Returns                    // what becomes of mail on the losing side; nil: nothing, and the plan says so
-	Sessions func(routing.AgencyID) int // login sessions of the agency on this node; nil: not known
+	Returns  Returns // what becomes of mail on the losing side; nil: nothing, and the plan says so
+
+	// Sessions counts an agency's login sessions, on all nodes but those that it names. It is
+	// asked for plans, and must end with ctx. Nil: not known.
+	Sessions func(ctx context.Context, agency routing.AgencyID) (n int, missing []string)
 }
 
 // Errors of Run before anything was changed, and of the calls that people make.

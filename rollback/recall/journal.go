@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -300,4 +301,14 @@ func (j *Journals) Result(id routing.MailboxID) (Result, bool, error) {
 		return Result{}, false, err
 	}
 	return a.result(nil), true, nil
+}
+
+// Accounted returns the keys of the transactions of a mailbox that were found on To, whoever
+// brought them.
+func (j *Journals) Accounted(id routing.MailboxID) ([]msgkey.Key, error) {
+	a, _, err := j.load(id)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Collect(maps.Keys(a.ours)), nil
 }
