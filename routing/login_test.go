@@ -41,6 +41,36 @@ func TestLoginsWithDetail(t *testing.T) {
 	}
 }
 
+func TestDecidePlatformLogin(t *testing.T) {
+	s := town(t, "health")
+	own, other := townRow("health", 4), townRow("health", 5)
+	own.Source.Login, own.Target.Login, own.Target.Address = `AMT\Own`, "own@ox.internal", "in@ox.internal"
+	other.Source.Login = "twice"
+	m := mustMapping(t, "health", append(slices.Collect(s.Mapping("health").Rows()), own, other)...)
+	a, _ := s.Agency("health")
+	a.Mapping = m.Digest()
+	s = mustApply(t, s, Update{Agencies: []Agency{a}, Mappings: []*Mapping{m}})
+	for _, test := range []struct {
+		login   Login
+		reason  Reason
+		mailbox MailboxID
+	}{
+		{`amt\own`, ReasonOpen, own.Mailbox},
+		{"own@ox.internal", ReasonOpen, own.Mailbox},
+		{"twice", ReasonOpen, other.Mailbox},
+		{"in@ox.internal", ReasonNoSuchName, MailboxID{}},                    // an address there, and no login
+		{"p0.health@town.example", ReasonOpen, townRow("health", 0).Mailbox}, // its own meaning
+		{"nobody", ReasonNoSuchName, MailboxID{}},
+	} {
+		if d := s.DecidePlatformLogin(test.login); d.Reason != test.reason || d.Mailbox != test.mailbox {
+			t.Errorf("%s: %+v, want %s, %s", test.login, d, test.reason, test.mailbox)
+		}
+		if d := s.DecideLogin(test.login); d.Reason == ReasonOpen && test.login != "p0.health@town.example" {
+			t.Errorf("%s is a login by itself: %+v", test.login, d)
+		}
+	}
+}
+
 func TestLoginAt(t *testing.T) {
 	s := town(t, "health")
 	m := s.Mapping("health")

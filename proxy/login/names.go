@@ -113,11 +113,20 @@ func (n *names) find(s *routing.State, c claim) identity {
 	if !ok {
 		return identity{d: own}
 	}
-	to := n.resolve(s, shared)
+	to := n.other(s, shared)
 	if to.Reason == routing.ReasonNoSuchName && domain != "" && !s.Taken(shared) {
-		to = n.resolve(s, domain+`\`+shared)
+		to = n.other(s, domain+`\`+shared)
 	}
 	return n.delegate(s, n.resolve(s, user), to)
+}
+
+// other decides for the name of another's mailbox. Who writes it in a platform's form may write
+// the platform's name for that mailbox, which is no login by itself.
+func (n *names) other(s *routing.State, name routing.Login) routing.Decision {
+	if d := n.resolve(s, name); d.Reason != routing.ReasonNoSuchName {
+		return d
+	}
+	return s.DecidePlatformLogin(name)
 }
 
 // resolve decides for a name that stands for one mailbox: as the table lists it, without the

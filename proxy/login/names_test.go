@@ -84,7 +84,11 @@ func TestNames(t *testing.T) {
 		{`AMT\anna\info@health.example`, "", `AMT\anna,AMT\info`},
 		{`AMT\anna\desk`, "", `AMT\anna,amt\desk`}, // the other one in the user's DOMAIN
 		{`HEALTH\bert\info`, "", "bert,AMT\\info"},
-		{`AMT\anna\anna`, "", `AMT\anna`}, // one's own
+		{`AMT\anna\anna`, "", `AMT\anna`},                 // one's own
+		{`AMT\anna\info`, "", `AMT\anna,AMT\info`},        // only the platform calls it AMT\info
+		{"anna/info@ox.example", "", `AMT\anna,AMT\info`}, // as the other platform calls it
+		{`AMT\info`, "", unknown},                         // by itself it is no login
+		{"anna/in@ox.example", "", unknown},
 		{"anna/anna@health.example", "", `AMT\anna`},
 		{"nobody/info@health.example", "", unknown},
 		{"anna/nobody", "", unknown},
