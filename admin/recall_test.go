@@ -12,6 +12,7 @@ import (
 	"mailcutover/admin/admintest"
 	"mailcutover/audit"
 	"mailcutover/rollback/mailstore"
+	"mailcutover/rollback/msgkey"
 	"mailcutover/rollback/recall"
 	"mailcutover/rollback/recall/desk"
 	"mailcutover/routing"
@@ -27,6 +28,8 @@ func (stubborn) Mailbox(context.Context, recall.Job) (recall.Result, error) {
 func (stubborn) Result(routing.MailboxID) (recall.Result, bool, error) {
 	return recall.Result{}, false, nil
 }
+
+func (stubborn) Accounted(routing.MailboxID) ([]msgkey.Key, error) { return nil, nil }
 
 func (stubborn) result() recall.Result {
 	return recall.Result{

@@ -78,6 +78,19 @@ func (s *Server) registerRecallPeers(api huma.API) {
 		return &reply[desk.Delivered]{Body: f}, err
 	})
 	handle(s, api, huma.Operation{
+		OperationID: "list-back", Method: http.MethodGet, Path: recallsPath + "/{id}/back", Tags: tags,
+		Summary: "Which of the nodes' deliveries are on the winning platform, by this node's journals",
+	}, func(ctx context.Context, in *struct {
+		ID string `path:"id" maxLength:"200"`
+	}) (*reply[desk.Back], error) {
+		k, err := s.recallDesk()
+		if err != nil {
+			return nil, err
+		}
+		b, err := k.Back(ctx, desk.ID(in.ID))
+		return &reply[desk.Back]{Body: b}, err
+	})
+	handle(s, api, huma.Operation{
 		OperationID: "fetch-watermarks", Method: http.MethodGet, Path: watermarksPath + "{digest}", Tags: tags, Summary: "Watermarks that this node keeps, for another node",
 	}, func(_ context.Context, in *struct {
 		Digest string `path:"digest" maxLength:"64"`
@@ -124,6 +137,17 @@ func (p recallPeers) Deliveries(ctx context.Context, q desk.Query) (all []desk.D
 		silent = append(silent, fmt.Sprintf("node %s did not answer: %s", m.Node, m.Error))
 	}
 	slices.Sort(silent)
+	return all, silent
+}
+
+// Back implements desk.Nodes.
+func (p recallPeers) Back(ctx context.Context, id desk.ID) (all []desk.Back, silent []string) {
+	ctx = p.asNode(ctx, "list-back")
+	missing := elsewhere(ctx, p.Server, p.others(ctx, true), peer.Call{Method: http.MethodGet, Path: recallsPath + "/" + url.PathEscape(string(id)) + "/back", Timeout: ledgerPatience},
+		func(_ string, theirs desk.Back) { all = append(all, theirs) })
+	for _, m := range missing {
+		silent = append(silent, fmt.Sprintf("node %s did not answer: %s", m.Node, m.Error))
+	}
 	return all, silent
 }
 

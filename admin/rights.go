@@ -84,8 +84,11 @@ var rights = map[string]right{
 	"propose": mayPropose, "withdraw-proposal": mayPropose, "start-proposal": mayPropose,
 	"approve-proposal": mayApprove, "confirm-emergency": mayApprove,
 
-	"list-recalls": mayRead, "show-recall": mayRead, "show-share": mayRead, "list-deliveries": mayRead, "fetch-watermarks": mayRead,
+	"list-recalls": mayRead, "show-recall": mayRead, "show-share": mayRead, "list-deliveries": mayRead, "list-back": mayRead, "fetch-watermarks": mayRead,
 	"plan-recall": mayCheck, "begin-recall": mayOperate, "end-recall": mayOperate, "accept-recall": mayOperate, "copy-recall": mayOperate, "take-over-recall": mayOperate,
+
+	"list-verifications": mayRead, "list-findings": mayRead, "list-comparisons": mayRead,
+	"begin-verify": mayOperate, "stop-verify": mayOperate, "mark-findings": mayOperate, "list-finding-messages": mayOperate,
 
 	"lift-freeze": mayLift,
 

@@ -147,6 +147,11 @@ func (o otherNodes) Deliveries(ctx context.Context, q desk.Query) ([]desk.Delive
 	return o.admin.server.RecallPeers().Deliveries(ctx, q)
 }
 
+// Back implements desk.Nodes.
+func (o otherNodes) Back(ctx context.Context, id desk.ID) ([]desk.Back, []string) {
+	return o.admin.server.RecallPeers().Back(ctx, id)
+}
+
 // Watermarks implements desk.Nodes.
 func (o otherNodes) Watermarks(ctx context.Context, digest routing.Digest) ([]byte, error) {
 	return o.admin.server.RecallPeers().Watermarks(ctx, digest)

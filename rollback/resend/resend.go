@@ -90,11 +90,12 @@ func (r *Resender) Plan(agency routing.AgencyID, since time.Time) []string {
 }
 
 // Deliver hands all copies of what went to a platform for an agency since a time to the spool,
-// the oldest first, for delivery to the platform that the agency is on then. Copies that were
-// handed over before are passed over, and so are damaged ones, with a line in the log. It returns
-// how many it handed over. The error is the spool's, the ledger's or the context's; the same call
+// the oldest first, for delivery to the platform that the agency is on then: one for each of its
+// recipients by itself, so that leaving one out changes nothing for the others. Copies that were
+// handed over before are passed over, and so are damaged ones, with a line in the log, and those that
+// back says are there already (nil: none are). It returns how many it handed over. The error is the spool's, the ledger's or the context's; the same call
 // goes on.
-func (r *Resender) Deliver(ctx context.Context, agency routing.AgencyID, from routing.PlatformID, since time.Time) (n int, err error) {
+func (r *Resender) Deliver(ctx context.Context, agency routing.AgencyID, from routing.PlatformID, since time.Time, back func(mail.TransactionID, routing.MailboxID) bool) (n int, err error) {
 	for c, err := range r.o.Copies.Find(ctx, retained.Query{Agency: agency, Platform: from, Since: since}) {
 		if ctx.Err() != nil {
 			break
@@ -103,18 +104,36 @@ func (r *Resender) Deliver(ctx context.Context, agency routing.AgencyID, from ro
 			r.o.Logger.Error("retained copies can't be read, and are not delivered", "agency", agency, "platform", from, "error", err)
 			continue
 		}
-		_, fresh, err := r.DeliverOne(ctx, &c)
+		fresh, err := r.deliverEach(ctx, &c, back)
+		n += fresh
 		switch {
 		case errors.Is(err, retained.ErrDamaged), errors.Is(err, retained.ErrRemoved):
 			r.o.Logger.Error("retained copy is not delivered", "agency", agency, "platform", from, "transaction", c.Transaction, "error", err)
 		case err != nil:
 			return n, fmt.Errorf("deliver retained copies of agency %s: %w", agency, err)
-		case fresh:
-			n++
 		}
 	}
 	if ctx.Err() != nil {
 		return n, fmt.Errorf("deliver retained copies of agency %s: %w", agency, ctx.Err())
+	}
+	return n, nil
+}
+
+// deliverEach hands one copy to the spool for each recipient by itself.
+func (r *Resender) deliverEach(ctx context.Context, c *retained.Copy, back func(mail.TransactionID, routing.MailboxID) bool) (n int, err error) {
+	for i := range c.Recipients {
+		if back != nil && back(c.Transaction, c.Recipients[i].Mailbox) {
+			continue
+		}
+		one := *c
+		one.Recipients = c.Recipients[i : i+1 : i+1]
+		_, fresh, err := r.DeliverOne(ctx, &one)
+		if err != nil {
+			return n, err
+		}
+		if fresh {
+			n++
+		}
 	}
 	return n, nil
 }

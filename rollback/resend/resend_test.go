@@ -2,10 +2,12 @@ package resend
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,7 +82,7 @@ func (w *world) keep(body string, names ...string) mail.TransactionID {
 
 func (w *world) deliver(want int) {
 	w.Helper()
-	if n, err := w.Deliver(w.Context(), "health", "ox", time.Time{}); err != nil || n != want {
+	if n, err := w.Deliver(w.Context(), "health", "ox", time.Time{}, nil); err != nil || n != want {
 		w.Fatalf("handed over %d, %v; want %d", n, err, want)
 	}
 }
@@ -113,24 +115,28 @@ func (w *world) end(m *spool.Message) {
 	}
 }
 
-// A copy goes into the spool once: as mail of ours, with the null sender and the body as it was.
+// A copy goes into the spool once for each recipient: as mail of ours, with the null sender and the body as it was.
 func TestDeliver(t *testing.T) {
 	w := newWorld(t)
 	small := "Received: by mx1 with ESMTP id x\r\n\r\nbody\r\n"
 	large := "Received: by mx1 with ESMTP id y\r\n\r\n" + strings.Repeat("line of a large message\r\n", 10_000)
 	first := w.keep(small, "dora", "erik")
 	w.keep(large, "dora")
-	w.deliver(2)
+	w.deliver(3)
 	got := w.spooled()
-	if len(got) != 2 || len(w.added) != 2 {
-		t.Fatalf("%d messages in the spool, %d told to the queue; want 2", len(got), len(w.added))
+	if len(got) != 3 || len(w.added) != 3 {
+		t.Fatalf("%d messages in the spool, %d told to the queue; want 3", len(got), len(w.added))
 	}
-	m := got[0]
-	if !m.From.IsNull() || m.Client.Listener != Listener || m.Client.Session != string(first) || m.Client.Origin != mail.OriginOutside || len(m.Recipients) != 2 ||
-		m.Recipients[0].Address != "dora@health.example" || m.Recipients[0].State != spool.StateWaiting || m.Recipients[0].To.String() != "dora@health.example" || m.MessageID != "1@b.example" {
-		t.Errorf("the spool has %+v", m)
+	slices.SortFunc(got, func(a, b *spool.Message) int { // the first message's two, then the other's
+		return cmp.Or(cmp.Compare(a.Client.Session, b.Client.Session), cmp.Compare(a.Recipients[0].Address, b.Recipients[0].Address))
+	})
+	for i, name := range []routing.Address{"dora@health.example", "erik@health.example"} {
+		if m := got[i]; !m.From.IsNull() || m.Client.Listener != Listener || m.Client.Session != string(first) || m.Client.Origin != mail.OriginOutside || len(m.Recipients) != 1 ||
+			m.Recipients[0].Address != name || m.Recipients[0].State != spool.StateWaiting || m.Recipients[0].To.String() != string(name) || m.MessageID != "1@b.example" {
+			t.Errorf("the spool has %+v", m)
+		}
 	}
-	for i, want := range []string{small, large} {
+	for i, want := range []string{small, small, large} {
 		body, err := w.spool.Open(got[i].Transaction)
 		if err != nil {
 			t.Fatal(err)
@@ -160,6 +166,17 @@ func TestDeliver(t *testing.T) {
 	if found != 1 {
 		t.Errorf("the ledger has %d records that tell of which message it is a copy, want one", found)
 	}
+}
+
+// What is back for one recipient is left out, and changes nothing for the others.
+func TestBackAlready(t *testing.T) {
+	w := newWorld(t)
+	id := w.keep("Received: x\r\n\r\nbody\r\n", "dora", "erik")
+	back := func(t mail.TransactionID, m routing.MailboxID) bool { return t == id && m == routing.MailboxID{'d'} }
+	if n, err := w.Deliver(t.Context(), "health", "ox", time.Time{}, back); err != nil || n != 1 || w.spooled()[0].Recipients[0].Address != "erik@health.example" {
+		t.Errorf("handed over %d, %v", n, err)
+	}
+	w.deliver(1) // dora's, which isn't back after all; erik's not again
 }
 
 // What a node was about to put into the spool when it was killed is handed over again, unless it
@@ -195,7 +212,7 @@ func TestGoesOn(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	w.o.Added = func(mail.TransactionID, int) { cancel() }
-	if n, err := w.Deliver(ctx, "health", "ox", time.Time{}); !errors.Is(err, context.Canceled) || n != 1 {
+	if n, err := w.Deliver(ctx, "health", "ox", time.Time{}, nil); !errors.Is(err, context.Canceled) || n != 1 {
 		t.Errorf("handed over %d, %v; want 1 and the context's error", n, err)
 	}
 	w.deliver(2)

@@ -389,3 +389,90 @@ func TestRecallAfterARollback(t *testing.T) {
 		t.Errorf("recall list:\n%s", out)
 	}
 }
+
+// ids counts the messages of a mailbox's INBOX by the id that the test gave them.
+func (w *way) ids(t *testing.T, d *peers.Dovecot, local string) map[int]int {
+	t.Helper()
+	all := make(map[int]int)
+	w.asUser(t, d, local, func(c *imapclient.Client) error {
+		if _, err := c.Select("INBOX", nil).Wait(); err != nil {
+			return err
+		}
+		section := &imap.FetchItemBodySection{Peek: true}
+		messages, err := c.Fetch(imap.SeqSet{{Start: 1}}, &imap.FetchOptions{BodySection: []*imap.FetchItemBodySection{section}}).Collect()
+		for _, m := range messages {
+			if id := idOf(m.FindBodySection(section)); id >= 1000 {
+				all[id]++
+			}
+		}
+		return err
+	})
+	return all
+}
+
+// The target is dead when its agency is brought back: what the node delivered there comes to the
+// source from the retained copies. When the target is up again, what users made there comes too, and
+// nothing comes twice.
+func TestRecallFromADeadTarget(t *testing.T) {
+	t.Parallel()
+	const each = 5
+	w := startWay(t, 10, "settle: 100ms", "", "anna", "ben")
+	w.mustSwitch(operation.Cutover, "health")
+	w.deliver(t, 1000, each)
+	now := time.Now().Truncate(time.Second)
+	for _, local := range w.locals {
+		w.asUser(t, w.ox, local, func(c *imapclient.Client) error {
+			return put(c, mailboxes.Sent, mailboxes.Text("sent-"+local, local+"@health.example", "out@out.example", now, "Gesendet"))
+		})
+	}
+	w.ox.Kill()
+	plan := w.must("operation", "plan", "rollback", "--agency", "health", "--emergency", "--target-dead")
+	if !strings.Contains(plan, fmt.Sprintf("has %d retained copies", each*len(w.locals))) {
+		t.Errorf("the plan lacks the copies:\n%s", plan)
+	}
+	w.must("agency", "rollback", "health", "--emergency", "--target-dead", "--yes", "--reason", "it is lost")
+	id := w.lastRun(t).ID
+	once := func(i int, local string) error {
+		got := w.ids(t, w.exchange, local)
+		for k := range each {
+			if n := got[1000+i*each+k]; n != 1 {
+				return fmt.Errorf("message %d of %s is there %d times", 1000+i*each+k, local, n)
+			}
+		}
+		return nil
+	}
+	waitFor(t, "the retained copies to be on the source", func() bool {
+		for i, local := range w.locals {
+			if once(i, local) != nil {
+				return false
+			}
+		}
+		return true
+	})
+	r, err := w.api.Recall(t.Context(), id, false)
+	if err != nil || r.State != "running" || !r.Copies || r.Totals.Copies != each*len(w.locals) {
+		t.Errorf("while the target is dead: %+v, %v", r, err)
+	}
+	if err := w.ox.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r = w.ends(t, id)
+	for i, local := range w.locals {
+		if err := once(i, local); err != nil {
+			t.Error(err)
+		}
+		sent := 0
+		for m, n := range w.contents(t, w.exchange, local, func(s string) string { return s }) {
+			if m.folder == "Gesendete Elemente" && m.date == now.Unix() {
+				sent += n
+			}
+		}
+		if sent != 1 {
+			t.Errorf("%s has %d of 1 sent message back", local, sent)
+		}
+	}
+	n := len(w.locals)
+	if got := r.Totals; got.Delivered != n*each || got.DeliveredBack != n*each || got.ByUsers != n || got.NotBack+got.Gone+got.Aside != 0 {
+		t.Errorf("the run says %+v: %s", got, r.Text)
+	}
+}

@@ -12,7 +12,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"mailcutover/mail"
 	"mailcutover/rollback/mailstore"
+	"mailcutover/rollback/msgkey"
 	"mailcutover/rollback/recall"
 	"mailcutover/rollback/watermark"
 	"mailcutover/routing"
@@ -41,6 +43,8 @@ type Alarms interface {
 type Nodes interface {
 	// Deliveries returns what the other nodes' ledgers have.
 	Deliveries(ctx context.Context, q Query) (all []Delivered, silent []string)
+	// Back returns what the other nodes' journals have of a run.
+	Back(ctx context.Context, id ID) (all []Back, silent []string)
 	// Watermarks returns the bytes of a set that another node has.
 	Watermarks(ctx context.Context, d routing.Digest) ([]byte, error)
 }
@@ -52,7 +56,8 @@ type Copies interface {
 	// Deliver hands the copies of what went to from since then to the spool, for delivery to the
 	// agency's platform of now; those that were handed over before are passed over. It returns
 	// how many it handed over. It ends with ctx.
-	Deliver(ctx context.Context, agency routing.AgencyID, from routing.PlatformID, since time.Time) (int, error)
+	// What back says is there already is left out.
+	Deliver(ctx context.Context, agency routing.AgencyID, from routing.PlatformID, since time.Time, back func(mail.TransactionID, routing.MailboxID) bool) (int, error)
 }
 
 // Settings may change while the node runs.
@@ -281,6 +286,7 @@ type Engine interface {
 // Journals know what became of mailboxes; *recall.Journals are some.
 type Journals interface {
 	Result(id routing.MailboxID) (recall.Result, bool, error)
+	Accounted(id routing.MailboxID) ([]msgkey.Key, error)
 }
 
 // engine returns what brings mailboxes of a run; ErrMailboxes if a side can't be read.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"mailcutover/ledger"
 	"mailcutover/mail"
 	"mailcutover/rollback/mailstore"
+	"mailcutover/rollback/msgkey"
 	"mailcutover/rollback/operation"
 	"mailcutover/rollback/recall"
 	"mailcutover/rollback/recall/desk"
@@ -47,6 +49,7 @@ type engine struct {
 	mu      sync.Mutex
 	calls   []recall.Job
 	results map[routing.MailboxID]recall.Result
+	back    map[routing.MailboxID][]msgkey.Key
 	answer  func(job recall.Job, nth int) (recall.Result, error) // nil: done at once
 	inside  int
 	most    int
@@ -83,6 +86,12 @@ func (e *engine) Result(id routing.MailboxID) (recall.Result, bool, error) {
 	defer e.mu.Unlock()
 	r, ok := e.results[id]
 	return r, ok, nil
+}
+
+func (e *engine) Accounted(id routing.MailboxID) ([]msgkey.Key, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.back[id], nil
 }
 
 // mailboxes returns how often each was called.
@@ -605,6 +614,60 @@ func TestDeliveries(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("mailbox %s: delivered %v, want %v", job.Row.Mailbox, got, want)
+		}
+	}
+}
+
+// copies are retained copies that a test looks at.
+type copies struct {
+	mu   sync.Mutex
+	all  map[mail.TransactionID]routing.MailboxID
+	told map[mail.TransactionID]int
+	fail int // calls that fail first
+}
+
+func (c *copies) Plan(routing.AgencyID, time.Time) []string { return []string{"some copies"} }
+
+func (c *copies) Deliver(_ context.Context, _ routing.AgencyID, _ routing.PlatformID, _ time.Time, back func(mail.TransactionID, routing.MailboxID) bool) (n int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fail--; c.fail >= 0 {
+		return 0, errors.New("spool is full")
+	}
+	for t, id := range c.all {
+		if !back(t, id) {
+			c.told[t]++
+			n++
+		}
+	}
+	return n, nil
+}
+
+// Of what is back already no copy is delivered. The copies are part of the share, also where the
+// losing side can't be read at all.
+func TestCopies(t *testing.T) {
+	for _, blind := range []bool{false, true} {
+		w := newWorld(t, 2, "mx1")
+		one, two := mail.NewTransactionID(), mail.NewTransactionID()
+		c := &copies{all: map[mail.TransactionID]routing.MailboxID{one: w.rows[0].Mailbox, two: w.rows[1].Mailbox}, told: make(map[mail.TransactionID]int), fail: 2}
+		e := &engine{results: make(map[routing.MailboxID]recall.Result), back: map[routing.MailboxID][]msgkey.Key{w.rows[0].Mailbox: {msgkey.TransactionKey(one)}}}
+		w.engine["mx1"] = e
+		d, _ := w.desk("mx1", func(o *desk.Options) {
+			o.Copies, o.FirstPause = c, time.Millisecond
+			if blind {
+				o.Engine = func(*desk.Run) (desk.Engine, desk.Journals, error) { return nil, nil, desk.ErrMailboxes }
+			}
+		})
+		r, docs, err := d.New(w.replica.State(), desk.Order{Agency: "health", Who: "anna", Reason: "lost", Copies: true})
+		w.store(docs, err)
+		r = w.ends(r.ID)
+		got, s := r.Totals(w.replica.State()), w.replica.State()
+		want := map[mail.TransactionID]int{two: 1}
+		if blind {
+			want[one] = 1
+		}
+		if !maps.Equal(c.told, want) || got.Copies != len(want) || blind != (got.Aside == 2) || blind != (desk.Open(s, "health") != nil) {
+			t.Errorf("blind %v: delivered %v, totals %+v, open %v", blind, c.told, got, desk.Open(s, "health"))
 		}
 	}
 }

@@ -21,6 +21,9 @@ const (
 	firstPause = 2 * time.Second
 	mostPause  = 2 * time.Minute
 
+	// platformPause is the longest pause before a platform is tried again that doesn't answer.
+	platformPause = 15 * time.Second
+
 	// silentPause is the time between two rounds of asking nodes that did not answer.
 	silentPause = 30 * time.Second
 
@@ -303,7 +306,7 @@ func (w *work) askSilent(ctx context.Context) {
 // deliverCopies hands this node's retained copies over, until all are.
 func (w *work) deliverCopies(ctx context.Context) error {
 	for pause := w.d.o.FirstPause; ; pause = min(2*pause, mostPause) {
-		n, err := w.d.o.Copies.Deliver(ctx, w.run.Agency, w.run.From, w.run.Since)
+		n, err := w.d.o.Copies.Deliver(ctx, w.run.Agency, w.run.From, w.run.Since, w.back(ctx))
 		w.mu.Lock()
 		w.copies += n
 		w.copied = err == nil
@@ -429,11 +432,11 @@ func (w *work) note(ctx context.Context, b *box, r recall.Result, err error, set
 	case ctx.Err() != nil:
 	case mailstore.Platform(err):
 		// Not the mailbox's fault: everything waits.
-		pause := min(w.d.o.FirstPause<<min(w.pauses, 10), mostPause)
+		pause := min(w.d.o.FirstPause<<min(w.pauses, 10), platformPause)
 		if t, ok := errors.AsType[*mailstore.ThrottledError](err); ok && t.After > pause {
 			pause = t.After
 		}
-		if now.Add(pause).After(w.pause) {
+		if now.After(w.pause) { // the others' tries of one moment count once
 			w.pause = now.Add(pause)
 			w.pauses++
 		}
