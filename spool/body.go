@@ -9,6 +9,7 @@ import (
 	"io/fs"
 
 	"mailcutover/internal/durable"
+	"mailcutover/internal/seal"
 	"mailcutover/mail"
 )
 
@@ -25,6 +26,19 @@ func appendTrailer(b []byte, size int64, crc uint32) []byte {
 	b = append(b, trailerMagic...)
 	b = binary.LittleEndian.AppendUint64(b, uint64(size))
 	return binary.LittleEndian.AppendUint32(b, crc)
+}
+
+// bodyContext is what the encrypted body of a message is.
+func bodyContext(id [16]byte) string { return "body in the spool " + string(mail.TransactionIDOf(id)) }
+
+// plainSize returns how long the body is that is delivered; of one whose length on the disk
+// can't be right, that length.
+func (m *message) plainSize() int64 {
+	f := fixed{size: m.size, sealed: m.sealed}
+	if n, err := f.plainSize(); err == nil {
+		return n
+	}
+	return m.size
 }
 
 // createBody begins a body's file.
@@ -48,6 +62,7 @@ type Body struct {
 	size   int64
 	crc    uint32
 	want   uint32
+	sealed *seal.Reader // over what is on the disk; nil: it isn't encrypted
 	failed error
 }
 
@@ -87,7 +102,13 @@ func (s *Store) Open(transaction mail.TransactionID) (*Body, error) {
 }
 
 func (s *Store) openBody(m *message) (*Body, error) {
-	b := &Body{id: mail.TransactionIDOf(m.id), left: m.size, size: m.size, want: m.bodyCRC}
+	b := &Body{id: mail.TransactionIDOf(m.id), left: m.size, size: m.plainSize(), want: m.bodyCRC}
+	if m.sealed {
+		if s.o.Keys == nil {
+			return nil, fmt.Errorf("%w: the body is encrypted, and there are no keys", seal.ErrUnknownKey)
+		}
+		b.sealed = s.o.Keys.NewReader(stored{b}, bodyContext(m.id))
+	}
 	var err error
 	if m.body == bodyInFile {
 		if b.file, err = s.disk.OpenAt(s.bodyPath(m.id)); err != nil {
@@ -147,6 +168,28 @@ func (b *Body) Size() int64 { return b.size }
 
 // Read implements io.Reader.
 func (b *Body) Read(p []byte) (int, error) {
+	if b.sealed == nil {
+		return b.readStored(p)
+	}
+	n, err := b.sealed.Read(p)
+	if err != nil && err != io.EOF && b.failed == nil {
+		b.failed = fmt.Errorf("spool: read message %s: %w", b.id, err)
+		if errors.Is(err, seal.ErrDamaged) {
+			b.failed = fmt.Errorf("spool: read message %s: %w: %w", b.id, ErrDamaged, err)
+		}
+	}
+	if b.failed != nil {
+		return n, b.failed
+	}
+	return n, err
+}
+
+// stored is what of a body is on the disk.
+type stored struct{ *Body }
+
+func (s stored) Read(p []byte) (int, error) { return s.readStored(p) }
+
+func (b *Body) readStored(p []byte) (int, error) {
 	if b.failed != nil {
 		return 0, b.failed
 	}

@@ -188,7 +188,7 @@ func (s *Store) encode(b []byte, j *job) []byte {
 
 // fixed returns the fixed part of a head of m that is written without the body.
 func (m *message) fixed() fixed {
-	return fixed{id: m.id, seq: m.seq, first: m.first, time: m.time, size: m.size, bodyCRC: m.bodyCRC, body: m.body}
+	return fixed{id: m.id, seq: m.seq, first: m.first, time: m.time, size: m.size, bodyCRC: m.bodyCRC, body: m.body, sealed: m.sealed}
 }
 
 // append writes b at the end of the segment, or leaves the segment as it was; if it
@@ -232,7 +232,7 @@ func (s *Store) accepted(j *job) {
 	in, f := j.in, &j.fixed
 	m := message{
 		id: f.id, seq: f.seq, time: f.time, size: f.size, bodyCRC: f.bodyCRC,
-		head: j.at, body: f.body, headBytes: j.n, first: f.first, pinned: true,
+		head: j.at, body: f.body, headBytes: j.n, first: f.first, pinned: true, sealed: f.sealed,
 	}
 	if m.body == bodyHere {
 		m.body = j.at

@@ -70,6 +70,14 @@
 // file; the old owner finds that out at its next start, Commit or Open of a body, and
 // takes and delivers nothing more ([ErrAdopted]).
 //
+// # Encryption
+//
+// With Options.Keys bodies are sealed before they go to the disk (package seal), in the journal
+// as in files; sizes and checksums in the journal are then those of what is on the disk, and its
+// heads say so with another version. Envelopes are not sealed. Bodies from before there were
+// keys, and those of older keys, are read as long as their key is there; a body whose key isn't
+// is neither damaged nor lost: it can't be opened, with [seal.ErrUnknownKey], and waits.
+//
 // # Why bodies are in the journal
 //
 // A file for each body costs an inode, a directory entry and an fsync of its own. With

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 
 	"mailcutover/internal/durable"
+	"mailcutover/internal/seal"
 )
 
 // Incoming is a message on its way into the spool. It belongs to one goroutine.
@@ -15,9 +16,11 @@ type Incoming struct {
 	s      *Store
 	env    Envelope
 	id     [16]byte
-	buffer []byte // the body, or what of it isn't in the file yet
-	size   int64
-	crc    uint32
+	buffer []byte       // the body, or what of it isn't in the file yet
+	size   int64        // as it came; from the commit on, of what is on the disk
+	crc    uint32       // of what is on the disk
+	stored int64        // bytes in the file
+	seal   *seal.Writer // of a file that is encrypted; nil: it isn't, or there is none
 	file   durable.File // nil as long as the body fits in the journal
 	state  uint8
 	err    error // of a Write: Commit can't be
@@ -69,7 +72,9 @@ func (in *Incoming) Write(p []byte) (int, error) {
 		return 0, in.err
 	}
 	in.size += int64(len(p))
-	in.crc = crc32.Update(in.crc, castagnoli, p)
+	if in.s.o.Keys == nil {
+		in.crc = crc32.Update(in.crc, castagnoli, p)
+	}
 	limit := in.s.o.InlineBytes
 	if in.file == nil {
 		if in.size <= int64(limit) {
@@ -79,7 +84,7 @@ func (in *Incoming) Write(p []byte) (int, error) {
 			in.buffer = append(in.buffer, p...)
 			return len(p), nil
 		}
-		if in.file, in.err = in.s.createBody(in.id); in.err != nil {
+		if in.err = in.createFile(); in.err != nil {
 			in.err = in.s.failed("spool: write message "+string(in.env.Transaction), in.err)
 			return 0, in.err
 		}
@@ -99,10 +104,58 @@ func (in *Incoming) spill() {
 	if in.err != nil {
 		return
 	}
-	if _, err := in.file.Write(in.buffer); err != nil {
+	var err error
+	if in.seal != nil {
+		_, err = in.seal.Write(in.buffer)
+	} else {
+		_, err = in.file.Write(in.buffer)
+	}
+	if err != nil {
 		in.err = in.s.failed("spool: write message "+string(in.env.Transaction), err)
 	}
 	in.buffer = in.buffer[:0]
+}
+
+// createFile begins the body's file.
+func (in *Incoming) createFile() error {
+	var err error
+	if in.file, err = in.s.createBody(in.id); err == nil && in.s.o.Keys != nil {
+		in.seal = in.s.o.Keys.NewWriter(sealedFile{in}, bodyContext(in.id))
+	}
+	return err
+}
+
+// sealedFile is the file of a body that is encrypted.
+type sealedFile struct{ *Incoming }
+
+// Write takes encrypted bytes.
+func (f sealedFile) Write(p []byte) (int, error) {
+	f.crc = crc32.Update(f.crc, castagnoli, p)
+	f.stored += int64(len(p))
+	return f.file.Write(p)
+}
+
+// sealBody encrypts a body that fits in the journal.
+func (in *Incoming) sealBody() error {
+	sealed, err := in.s.o.Keys.Seal(in.s.buffer(), in.buffer, bodyContext(in.id))
+	if err != nil {
+		return err
+	}
+	if in.buffer != nil {
+		in.s.putBuffer(in.buffer)
+	}
+	in.buffer, in.stored = sealed, int64(len(sealed))
+	in.crc = crc32.Checksum(sealed, castagnoli)
+	return nil
+}
+
+// grow makes the size the one on the disk: encryption adds to it.
+func (in *Incoming) grow() error {
+	if err := in.s.reserve(in.stored - in.size); err != nil {
+		return err
+	}
+	in.size = in.stored
+	return nil
 }
 
 // Commit makes the message durable, with its recipients. When it returns nil it is on
@@ -137,22 +190,28 @@ func (in *Incoming) stage(ctx context.Context, rcpts []Recipient) (*job, error) 
 		return nil, fmt.Errorf("spool: commit message %s: %w", in.env.Transaction, err)
 	}
 	if in.s.o.InlineBytes < 0 && in.file == nil { // an empty body
-		if in.file, in.err = in.s.createBody(in.id); in.err != nil {
+		if in.err = in.createFile(); in.err != nil {
 			return nil, in.s.failed("spool: commit message "+string(in.env.Transaction), in.err)
 		}
 	}
-	j := &job{kind: jobAccept, in: in, rcpts: rcpts, done: make(chan error, 1)}
-	j.fixed = fixed{id: in.id, time: in.env.Time.UnixNano(), size: in.size, bodyCRC: in.crc, body: bodyHere}
-	if in.file != nil {
-		j.fixed.body = bodyInFile
+	body := bodyHere
+	switch {
+	case in.file != nil:
+		body = bodyInFile
 		in.spill()
 		if in.err == nil {
 			in.err = in.finishBody()
 		}
-		if in.err != nil {
-			return nil, in.err
+	case in.s.o.Keys != nil:
+		if in.err = in.sealBody(); in.err == nil {
+			in.err = in.grow()
 		}
 	}
+	if in.err != nil {
+		return nil, in.err
+	}
+	j := &job{kind: jobAccept, in: in, rcpts: rcpts, done: make(chan error, 1)}
+	j.fixed = fixed{id: in.id, time: in.env.Time.UnixNano(), size: in.size, bodyCRC: in.crc, body: body, sealed: in.s.o.Keys != nil}
 	j.head = appendHead(make([]byte, 0, usualHead), &in.env, rcpts)
 	return j, nil
 }
@@ -160,6 +219,14 @@ func (in *Incoming) stage(ctx context.Context, rcpts []Recipient) (*job, error) 
 // finishBody writes the trailer and makes the file's bytes durable.
 func (in *Incoming) finishBody() error {
 	what := "spool: commit message " + string(in.env.Transaction)
+	if in.seal != nil {
+		if err := in.seal.Close(); err != nil {
+			return in.s.failed(what, err)
+		}
+		if err := in.grow(); err != nil {
+			return err
+		}
+	}
 	if _, err := in.file.Write(appendTrailer(nil, in.size, in.crc)); err != nil {
 		return in.s.failed(what, err)
 	}

@@ -25,6 +25,7 @@ type message struct {
 	one       [1]recipient
 	pinned    bool // its Incoming may still add recipients
 	gone      bool // no longer in the index, though in its order
+	sealed    bool // the body is encrypted: size and bodyCRC are those of what is on the disk
 }
 
 type recipient struct {
@@ -274,7 +275,7 @@ func (x *index) entries(list []Entry, m *message, f *Filter) []Entry {
 		}
 		list = append(list, Entry{
 			Transaction: mail.TransactionIDOf(m.id), Recipient: i, Sequence: m.seq,
-			Agency: x.agencies[r.agency].id, Key: x.keys[r.key].key, State: r.state, Time: unixTime(m.time), Size: m.size,
+			Agency: x.agencies[r.agency].id, Key: x.keys[r.key].key, State: r.state, Time: unixTime(m.time), Size: m.plainSize(),
 		})
 	}
 	return list

@@ -9,6 +9,7 @@ import (
 
 	gosmtp "github.com/emersion/go-smtp"
 
+	"mailcutover/internal/seal"
 	"mailcutover/mail"
 	"mailcutover/routing"
 )
@@ -24,6 +25,7 @@ const MaxRecipients = 60000
 // what changes when a record moves, then the envelope and the recipients.
 const (
 	headVersion = 1
+	headSealed  = 2 // the same, of a body that is encrypted: size and checksum are those of what is on the disk
 	fixedBytes  = 1 + 16 + 8 + 4 + 8 + 8 + 4 + 4 + 4
 )
 
@@ -36,6 +38,15 @@ type fixed struct {
 	size    int64  // of the body
 	bodyCRC uint32
 	body    position // where the body is; bodyHere and bodyInFile are special
+	sealed  bool     // the body is encrypted
+}
+
+// plainSize returns how long the body is that is delivered.
+func (f *fixed) plainSize() (int64, error) {
+	if !f.sealed {
+		return f.size, nil
+	}
+	return seal.PlainSize(f.size)
 }
 
 // What may stand in a body's position instead of a place in another segment.
@@ -45,7 +56,11 @@ var (
 )
 
 func (f *fixed) append(b []byte) []byte {
-	b = append(b, headVersion)
+	if f.sealed {
+		b = append(b, headSealed)
+	} else {
+		b = append(b, headVersion)
+	}
 	b = append(b, f.id[:]...)
 	b = binary.LittleEndian.AppendUint64(b, f.seq)
 	b = binary.LittleEndian.AppendUint32(b, f.first)
@@ -61,10 +76,11 @@ func parseFixed(b []byte) (f fixed, rest []byte, err error) {
 	if len(b) < fixedBytes {
 		return f, nil, fmt.Errorf("%w: head of %d bytes", ErrBadRecord, len(b))
 	}
-	if b[0] != headVersion {
+	if b[0] != headVersion && b[0] != headSealed {
 		return f, nil, fmt.Errorf("%w: head of version %d", ErrBadRecord, b[0])
 	}
 	le := binary.LittleEndian
+	f.sealed = b[0] == headSealed
 	copy(f.id[:], b[1:])
 	f.seq, f.first = le.Uint64(b[17:]), le.Uint32(b[25:])
 	f.time, f.size = int64(le.Uint64(b[29:])), int64(le.Uint64(b[37:]))
@@ -344,7 +360,11 @@ func parseHead(b []byte) (*Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Message{Sequence: f.seq, Size: f.size}
+	size, err := f.plainSize()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadRecord, err)
+	}
+	m := &Message{Sequence: f.seq, Size: size}
 	m.Transaction, m.Time = mail.TransactionIDOf(f.id), time.Unix(0, f.time).UTC()
 	r := &reader{b: rest}
 	r.envelope(&m.Envelope)

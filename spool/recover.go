@@ -243,7 +243,7 @@ func (r *recovery) message(rec *record, f *fixed, msg *Message) {
 	fresh := m == nil
 	if fresh {
 		m = s.x.insert(f.id)
-		m.seq, m.time, m.size, m.bodyCRC, m.first = f.seq, f.time, f.size, f.bodyCRC, f.first
+		m.seq, m.time, m.size, m.bodyCRC, m.first, m.sealed = f.seq, f.time, f.size, f.bodyCRC, f.first, f.sealed
 	}
 	m.head, m.headBytes = rec.at, frameBytes+rec.frame.head
 	if m.body = f.body; f.body == bodyHere {

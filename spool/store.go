@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mailcutover/internal/durable"
+	"mailcutover/internal/seal"
 	"mailcutover/mail"
 	"mailcutover/routing"
 )
@@ -40,6 +41,10 @@ type Options struct {
 	// the spool needs, though a human may; 0: never. What is removed is logged and stands
 	// in [Status].
 	QuarantineAge time.Duration
+
+	// Keys seal the bodies that come in, and open those that were sealed. nil: bodies are on the
+	// disk as they came, and a sealed one can't be opened until its key is here.
+	Keys *seal.Keys
 
 	// SegmentBytes is how large a file of the journal grows; 0: 64 MiB. At most 1 GiB.
 	SegmentBytes int64

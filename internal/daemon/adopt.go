@@ -90,10 +90,14 @@ func (a *adopter) adopt(_ context.Context, dir, from string) (admin.Adoption, er
 	if id.Owner == cfg.Node && slices.Contains(id.Past, from) {
 		from = cfg.Node // an adoption that was interrupted
 	}
+	keys, err := diskKeys(cfg) // those of the other node have to be among them, if its bodies are sealed
+	if err != nil {
+		return admin.Adoption{}, fmt.Errorf("adopt spool %s: %w", dir, err)
+	}
 	if id, err = spool.Adopt(nil, dir, from, cfg.Node); err != nil {
 		return admin.Adoption{}, err
 	}
-	store, err := spool.Open(spool.Options{Dir: dir, Node: cfg.Node, Alarms: otherSpool{a.Daemon, dir}, Logger: a.logger})
+	store, err := spool.Open(spool.Options{Dir: dir, Node: cfg.Node, Keys: keys, Alarms: otherSpool{a.Daemon, dir}, Logger: a.logger})
 	if err != nil {
 		return admin.Adoption{}, fmt.Errorf("the spool is this node's now, but can't be opened; adopt it again: %w", err)
 	}

@@ -31,8 +31,12 @@ func (d *Daemon) openSpool(cfg *config.Config) error {
 	if d.ledger, err = ledger.Open(o); err != nil {
 		return fmt.Errorf("open the ledger: %w", err)
 	}
+	keys, err := diskKeys(cfg)
+	if err != nil {
+		return err
+	}
 	d.spool, err = spool.Open(spool.Options{
-		Dir: filepath.Join(cfg.Data, "spool"), Node: cfg.Node, Alarms: d.alarms, Logger: d.logger,
+		Dir: filepath.Join(cfg.Data, "spool"), Node: cfg.Node, Alarms: d.alarms, Logger: d.logger, Keys: keys,
 		Bounds: d.bounds(), QuarantineAge: cfg.Spool.QuarantineAge,
 	})
 	if err != nil {
