@@ -101,7 +101,7 @@ func (r *Run) attend() {
 		return
 	}
 	nameless := r.nameless()
-	waits := r.ops > 0 && (nameless == nil || r.clocksRun) // for nothing that people have to do
+	waits := r.ops > 0 && (nameless == nil || r.clocksRun) && !r.endless() // for nothing that people have to do
 	if at == nil || waits || r.attending {
 		return
 	}
@@ -126,6 +126,13 @@ func (r *Run) attend() {
 			r.done["people: "+what]++
 			r.note("people at %s: %s: %v", at.name, what, err)
 		}
+	})
+}
+
+// endless reports whether a rejoin waits for people. mu is held.
+func (r *Run) endless() bool {
+	return slices.ContainsFunc(r.machines, func(m *machine) bool {
+		return m.life != nil && m.life.keeper != nil && strings.Contains(m.life.keeper.Status().Why, "people have to end it")
 	})
 }
 
