@@ -17,7 +17,7 @@ var errReturning = errors.New("what the way back is for isn't settled")
 // finaliseKind ends the way back of an agency, unless something of it is open: a run that
 // brings mail over, or what one left.
 func finaliseKind() *kind {
-	k := agencyKind("finalise", "end the way back of an agency that is on its target platform", "", routing.Agency.Finalise, Control.Finalise)
+	k := agencyKind("finalise", "end the way back of an agency that is on its target platform; every node removes its retained copies for good", "", routing.Agency.Finalise, Control.Finalise)
 	content, use := k.content, k.use
 	k.content = func(s *Server, ctx context.Context, state *routing.State, in *NewProposal) (c approval.Content, text []string, err error) {
 		if c, text, err = content(s, ctx, state, in); err == nil {
