@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"mailcutover/routing"
@@ -92,7 +93,9 @@ func (k *Keeper) Troubles() map[string]string {
 	case errors.Is(s.Err, table.ErrRejoining):
 		texts["node-rejoin"] = fmt.Sprintf("Node %s knows nothing of the table yet and can't join while the others rejoin: start the others. %s", s.Node, s.Err)
 	}
-	if s.Why != "" {
+	if strings.Contains(s.Why, table.OnAnotherDisk) {
+		texts["node-rejoin"] = fmt.Sprintf("Node %s may not decide for all agencies: %s. What was on the old disk may be more than the table has: hold the agencies against the audit log and against what was told as done, lock or reconcile what differs, and end it: mailcutover table end-rejoin --reason ...", s.Node, s.Why)
+	} else if s.Why != "" {
 		texts["node-rejoin"] = fmt.Sprintf("Node %s may not decide for all agencies: %s. Start the nodes that are missing, or evict or attest those that are gone.", s.Node, s.Why)
 	}
 	if len(texts) == len(s.Locks) && !s.Settled {

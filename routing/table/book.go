@@ -405,10 +405,14 @@ func (b *Book) waits(now time.Time) string {
 	return rejoinWaits(renewed, total, behind, anew)
 }
 
+// OnAnotherDisk is in what a rejoin waits for while only people can end it: what nodes had seen
+// that lost their disks.
+const OnAnotherDisk = "came on another disk: people have to end it"
+
 func rejoinWaits(renewed, total, behind, anew int) string {
 	s := fmt.Sprintf("rejoining: %d of %d nodes have renewed, %d of them have yet to follow", renewed, total, behind)
 	if anew > 0 {
-		s += fmt.Sprintf(", %d came on another disk: people have to end it", anew)
+		s += fmt.Sprintf(", %d "+OnAnotherDisk, anew)
 	}
 	return s
 }

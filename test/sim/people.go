@@ -132,7 +132,7 @@ func (r *Run) attend() {
 // endless reports whether a rejoin waits for people. mu is held.
 func (r *Run) endless() bool {
 	return slices.ContainsFunc(r.machines, func(m *machine) bool {
-		return m.life != nil && m.life.keeper != nil && strings.Contains(m.life.keeper.Status().Why, "people have to end it")
+		return m.life != nil && m.life.keeper != nil && strings.Contains(m.life.keeper.Status().Why, table.OnAnotherDisk)
 	})
 }
 
@@ -175,7 +175,7 @@ func (r *Run) order(ctx context.Context, l *life, id control.Act, nameless *mach
 	if n.Rejoining != "" {
 		if time.Since(r.healedAt) > table.RejoinGrace+leases.Settled+10*time.Second {
 			err := l.control.EndRejoin(ctx, id)
-			if err == nil && strings.Contains(n.Rejoining, "another disk") {
+			if err == nil && strings.Contains(n.Rejoining, table.OnAnotherDisk) {
 				r.mu.Lock()
 				r.oracle.believe(l.replica.State())
 				r.mu.Unlock()
