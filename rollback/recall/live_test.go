@@ -326,3 +326,41 @@ func TestUIDValidityChanged(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// Users of both platforms go on while passes are made: all is on the source in the end, once.
+func TestSentMeanwhile(t *testing.T) {
+	w := newWorld(t, 1)
+	login := string(w.rows[0].Addresses[0])
+	target, source := w.user(false), w.user(true)
+	w.mark()
+	const each = 40
+	now := time.Now().UTC().Truncate(time.Second)
+	failed := make(chan error, 2)
+	for name, c := range map[string]client{"target": target, "source": source} {
+		go func() {
+			var err error
+			for n := 0; n < each && err == nil; n++ {
+				err = c.put("INBOX", mailboxes.Text(fmt.Sprintf("%s-%d", name, n), "kollege@example.org", login, now, name))
+			}
+			failed <- err
+		}()
+	}
+	e := w.engine(w.journals())
+	for left := 2; left > 0; {
+		w.recall(e)
+		select {
+		case err := <-failed:
+			if err != nil {
+				t.Fatal(err)
+			}
+			left--
+		default:
+		}
+	}
+	if r := w.recall(e); r.ByUsers != each || r.Copied != 0 || len(r.NotBack) != 0 || !r.Done {
+		t.Errorf("%+v", r)
+	}
+	if n := w.count()["INBOX"]; n != 2*each {
+		t.Errorf("%d messages, want %d", n, 2*each)
+	}
+}
