@@ -94,9 +94,6 @@ var rights = map[string]right{
 
 	"reload-config": mayAdminister, "adopt-spool": mayAdminister, "drain-node": mayAdminister,
 	"propose-bootstrap": mayAdminister, "approve-bootstrap": mayApprove,
-	"list-verifications": mayRead, "list-findings": mayRead, "list-comparisons": mayRead,
-	"begin-verify": mayOperate, "stop-verify": mayOperate, "mark-findings": mayOperate, "list-finding-messages": mayOperate,
-
 }
 
 // has reports whether a caller has a right, on whatever agency.

@@ -121,6 +121,7 @@ func TestRights(t *testing.T) {
 
 // bodies are those of calls for which a reason is not enough; they name nothing that is there.
 var bodies = map[string]string{
+	"begin-verify": `{"agencies":["nowhere"],"reason":"r"}`, "stop-verify": `{"agency":"nowhere","reason":"r"}`, "mark-findings": `{"findings":["nowhere"],"state":"found","reason":"r"}`,
 	"add-agency":        `{"id":"Not!","source":"exchange","target":"ox","reason":"r"}`,
 	"release-name":      `{"name":"x@nowhere.example","agency":"nowhere","reason":"r"}`,
 	"propose":           `{"kind":"nothing","reason":"r"}`,
@@ -128,7 +129,6 @@ var bodies = map[string]string{
 	"approve-proposal":  `{"digest":"` + strings.Repeat("0", 64) + `"}`,
 	"propose-bootstrap": `{"digest":"0","reason":"r"}`, "approve-bootstrap": `{"digest":"0","reason":"r"}`,
 	"complete-domain": `{"complete":true,"reason":"r"}`,
-	"begin-verify": `{"agencies":["nowhere"],"reason":"r"}`, "stop-verify": `{"agency":"nowhere","reason":"r"}`, "mark-findings": `{"findings":["nowhere"],"state":"found","reason":"r"}`,
 	"start-proposal":  `{}`,
 	"generate-lists":  `{"agency":"nowhere"}`, "check-directory": `{}`,
 	"plan-recall": `{"agency":"nowhere","reason":"r"}`, "begin-recall": `{"agency":"nowhere","reason":"r"}`,
