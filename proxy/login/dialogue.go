@@ -67,7 +67,6 @@ type Attempt struct {
 
 	// For Authenticate:
 	Login   string  // what this platform is told: the table's name for it, or for a user, the endpoint's separator, and the table's name for the mailbox
-	Shared  string  // another mailbox's name at this platform, where Login doesn't say it in the platform's form; empty: it is all in Login, as the core has it
 	Master  *Master // not nil: log in by the master user for Login, and not by Secret
 	Helo    string  // what the client called itself (submission); empty: nothing
 	Offered *Offers // what the client was announced in the name of all platforms (submission); nil: nothing

@@ -96,7 +96,7 @@ func (t *try) run() (*Session, Welcome, error) {
 			case errors.Is(err, errStale):
 				patient = true
 				w.stale(err)
-			case errors.Is(err, errUnreachable):
+			case isUnreachable(err):
 				patient = w.unreachable(err)
 			}
 		}

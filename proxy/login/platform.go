@@ -32,6 +32,13 @@ var ErrReauthenticate = errors.New("the platform lets a client begin anew behind
 // client, and may be back in a moment.
 var errUnreachable = errors.New("no host of the platform can be used now")
 
+// isUnreachable reports whether err is a refusal because of errUnreachable, and not of a session
+// that was ended meanwhile.
+func isUnreachable(err error) bool {
+	refused := (*Refusal)(nil)
+	return errors.As(err, &refused) && refused.Cause == CausePlatform && errors.Is(err, errUnreachable)
+}
+
 // hopeless reports whether an attempt with a host failed for what nobody cures in a moment.
 func hopeless(err error) bool {
 	return errors.Is(err, dial.ErrTLS) || errors.Is(err, ErrUnauthenticate) || errors.Is(err, ErrReauthenticate) || errors.Is(err, ErrLacks)

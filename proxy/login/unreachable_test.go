@@ -80,6 +80,21 @@ func TestOneTriesForAll(t *testing.T) {
 	all.Wait()
 }
 
+// A session that an operator ended while its platform was dialled doesn't wait.
+func TestEndedWhileDialled(t *testing.T) {
+	w := newWorld(t, nil)
+	n := w.dials(20*time.Millisecond, func(int) error {
+		w.proxy.CloseSessions(Filter{}, "")
+		return errDown
+	})
+	p := w.dial()
+	p.send("LOGIN anna s3cret")
+	p.want("no operator")
+	if n.Load() != 1 {
+		t.Errorf("dialled %d times", n.Load())
+	}
+}
+
 // If nobody will try within the wait, nobody waits.
 func TestUnreachableForLong(t *testing.T) {
 	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.Wait = 2 * patience }) // who waited would be too late

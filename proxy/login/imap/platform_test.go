@@ -16,7 +16,7 @@ import (
 // TestAuthenticate plays platforms:
 //
 //	target [starttls] [implicit] [id] [lapsed] [plain=no]   the endpoint, and our right to log in there
-//	login NAME SECRET [xoauth2|oauthbearer] [master=USER] [separator=X] [shared=NAME]
+//	login NAME SECRET [xoauth2|oauthbearer] [master=USER] [separator=X]
 //	clientid BYTES               what the client said in ID
 //	--
 //	S: line                      sent, with CRLF
@@ -158,8 +158,6 @@ func platformSettings(tr *transcript, o *login.LegOptions, a *login.Attempt) (la
 					a.Master = &login.Master{User: value, Password: "master's"}
 				case "separator":
 					a.Master.Separator = value
-				case "shared":
-					a.Shared = value
 				default:
 					tr.t.Fatalf("unknown: %s", setting)
 				}

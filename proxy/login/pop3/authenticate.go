@@ -45,9 +45,6 @@ type platform struct {
 // Authenticate implements [login.Dialogue].
 func (Dialogue) Authenticate(l *login.Leg, a *login.Attempt) (login.Welcome, error) {
 	p := &platform{l: l, to: l.Target()}
-	if a.Shared != "" {
-		return login.Welcome{}, p.fail("login", errors.New("POP3 has no form for another's mailbox"))
-	}
 	if err := p.open(); err != nil {
 		return login.Welcome{}, err
 	}

@@ -210,7 +210,6 @@ func TestAuthenticate(t *testing.T) {
 		"a master user":               {attempt: master(""), script: append(sasl, "C: AUTH PLAIN "+b64("anna@ox.example\x00m\x00mp"), "S: +OK"), want: "welcome +OK"},
 		"a master user by USER":       {attempt: master("*"), script: []string{"S: +OK", "C: CAPA", "S: -ERR", "C: USER anna@ox.example*m", "S: +OK", "C: PASS mp", "S: -ERR No"}, want: "not by reason"},
 		"a master user without PLAIN": {attempt: master(""), script: open("USER"), want: "can't carry", silent: true},
-		"another's mailbox":           {attempt: &login.Attempt{Login: "a", Shared: "b"}, want: "no form", silent: true},
 		"wrong password":              {script: append(sasl, "C: AUTH PLAIN "+proof, "S: -ERR [AUTH] Authentication failed."), want: "rejected -ERR [AUTH] Authentication failed."},
 		"refused without a code, where one is due":  {script: append(sasl, "C: AUTH PLAIN "+proof, "S: -ERR Some trouble"), want: "not by reason of the credentials"},
 		"refused without a code, where none is due": {script: append(older, "S: -ERR Logon failure: unknown user name or bad password."), want: "rejected -ERR Logon failure: unknown user name or bad password."},

@@ -11,6 +11,8 @@ import (
 // ErrNoMechanism is for a platform that offers no mechanism for this attempt.
 var ErrNoMechanism = errors.New("the platform offers no mechanism for this login")
 
+var errNobody = fmt.Errorf("%w: no login", ErrMalformed)
+
 // Proof is the client's half of an authentication towards a platform. Its messages are
 // not in base64 yet.
 type Proof struct {
@@ -28,8 +30,8 @@ type Proof struct {
 // other of the two: the token is the same. A master user's separator makes a name
 // that both PLAIN and LOGIN can carry; without one it needs PLAIN's authzid.
 func Prove(a *login.Attempt, offers func(mechanism string) bool) (*Proof, error) {
-	if err := complete(a); err != nil {
-		return nil, err
+	if a.Login == "" {
+		return nil, errNobody
 	}
 	if a.Master == nil && a.Mechanism != login.MechanismPassword {
 		return proveToken(a, offers)
@@ -91,8 +93,8 @@ type Identity struct {
 
 // Tell returns the identity for an attempt with a password, or by a master user.
 func Tell(a *login.Attempt) (Identity, error) {
-	if err := complete(a); err != nil {
-		return Identity{}, err
+	if a.Login == "" {
+		return Identity{}, errNobody
 	}
 	if a.Master == nil {
 		return Identity{Name: a.Login, Password: append([]byte(nil), a.Secret...)}, nil
@@ -106,19 +108,6 @@ func Tell(a *login.Attempt) (Identity, error) {
 	default:
 		return Identity{Name: a.Login + m.Separator + m.User, Password: []byte(m.Password)}, nil
 	}
-}
-
-// complete makes sure that the login says all that the platform is to be told. Another
-// mailbox has to be part of it in the platform's own form: without it the client would
-// land in the wrong mailbox.
-func complete(a *login.Attempt) error {
-	switch {
-	case a.Login == "":
-		return fmt.Errorf("%w: no login", ErrMalformed)
-	case a.Shared != "":
-		return fmt.Errorf("%w: another mailbox that isn't in the login", ErrMalformed)
-	}
-	return nil
 }
 
 // Mechanism returns the mechanism's name, in upper case.

@@ -43,9 +43,6 @@ type response struct {
 // Authenticate implements [login.Dialogue].
 func (Dialogue) Authenticate(l *login.Leg, a *login.Attempt) (login.Welcome, error) {
 	p := &platform{l: l, to: l.Target()}
-	if a.Shared != "" {
-		return login.Welcome{}, p.fail("AUTHENTICATE", errors.New("ManageSieve has no form for another's mailbox"))
-	}
 	if err := p.open(); err != nil {
 		return login.Welcome{}, err
 	}

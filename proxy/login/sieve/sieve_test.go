@@ -216,7 +216,6 @@ func TestAuthenticate(t *testing.T) {
 		"a token":                         {attempt: token, script: with(open(`"SASL" "OAUTHBEARER"`), []string{`C: AUTHENTICATE "OAUTHBEARER" "` + b64("n,a=anna,\x01auth=Bearer tok\x01\x01") + `"`, `S: "e30="`, `C: "AQ=="`, `S: NO "No"`}), want: `rejected NO "No"`},
 		"no mechanism":                    {attempt: token, script: auth, want: "no mechanism", silent: true},
 		"a refused master user":           {attempt: &login.Attempt{Login: "anna", Master: &login.Master{User: "m", Password: "mp"}}, script: with(auth, []string{`C: AUTHENTICATE "PLAIN" "` + b64("anna\x00m\x00mp") + `"`, `S: NO "No"`}), want: "answered NO"},
-		"another's mailbox":               {attempt: &login.Attempt{Login: "a", Shared: "b"}, want: "no form", silent: true},
 		"wrong password":                  {script: with(auth, []string{try, `S: NO "Authentication \"failed\"."`}), want: `rejected NO "Authentication \"failed\"."`},
 		"wrong password, in a literal":    {script: with(auth, []string{try, "S: NO {3+}", "S: x\ty"}), want: `rejected NO "x?y"`},
 		"OK too early":                    {script: with(open(`"SASL" "LOGIN"`), []string{`C: AUTHENTICATE "LOGIN"`, `S: ""`, `C: "` + b64("anna@ox.example") + `"`, "S: OK"}), want: "answered OK", silent: true},

@@ -2,7 +2,6 @@ package submission
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -26,9 +25,6 @@ type platform struct {
 // Authenticate implements [login.Dialogue].
 func (Dialogue) Authenticate(l *login.Leg, a *login.Attempt) (login.Welcome, error) {
 	p := &platform{l: l, to: l.Target()}
-	if a.Shared != "" {
-		return login.Welcome{}, p.fail("AUTH", errors.New("submission has no form for another's mailbox"))
-	}
 	if err := p.open(); err != nil {
 		return login.Welcome{}, err
 	}

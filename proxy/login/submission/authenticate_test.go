@@ -87,10 +87,6 @@ func TestAuthenticate(t *testing.T) {
 			script:  append(auth, "C: AUTH PLAIN "+plain("", "anna@ox.example*m", "mp"), "S: 535 5.7.8 No"),
 			want:    "answered 535",
 		},
-		"another's mailbox": {
-			attempt: &login.Attempt{Login: "anna@ox.example", Shared: "info@ox.example", Secret: []byte("secret"), Mechanism: login.MechanismPassword},
-			script:  nil, want: "no form", silent: true,
-		},
 		"wrong password":                        {script: append(auth, "C: AUTH PLAIN "+proof, "S: 535 5.7.3 Authentication unsuccessful"), want: "rejected 535 5.7.3 Authentication unsuccessful"},
 		"wrong password, without enhanced code": {script: append(auth, "C: AUTH PLAIN "+proof, "S: 535 No"), want: "rejected 535 5.7.8 No"},
 		"an answer that forges lines":           {script: append(auth, "C: AUTH PLAIN "+proof, "S: 535 "+strings.Repeat("x", 390)+"\x01\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc"), want: "rejected 535 5.7.8 " + strings.Repeat("x", 390) + "?\u00fc\u00fc\u00fc\u00fc"},
