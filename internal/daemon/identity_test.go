@@ -67,6 +67,17 @@ type people struct{ planner, approver, operator, second *admin.Client }
 // newIdentityBench starts a node that is no lab, with a directory.
 func newIdentityBench(t *testing.T, slapd *peers.Slapd, more string) (*bench, people) {
 	t.Helper()
+	return newIdentityBenchWith(t, directoryOf(slapd), more)
+}
+
+// directoryOf are the settings of one directory.
+func directoryOf(slapd *peers.Slapd) string {
+	return fmt.Sprintf("  directories:\n    - {name: ad, servers: [\"ldap://%s\"], base: \"dc=example,dc=org\", bind: {dn: \"%s\", password_env: AD}}\n", slapd.Addr, peers.SlapdAdmin)
+}
+
+// newIdentityBenchWith is newIdentityBench with these settings of directories.
+func newIdentityBenchWith(t *testing.T, directories, more string) (*bench, people) {
+	t.Helper()
 	b := &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines)}
 	for _, p := range []**platformtest.Platform{&b.a, &b.b} {
 		var err error
@@ -75,7 +86,7 @@ func newIdentityBench(t *testing.T, slapd *peers.Slapd, more string) (*bench, pe
 		}
 		t.Cleanup((*p).Close)
 	}
-	b.writeIdentity(slapd, more)
+	b.writeDirectories(directories, more)
 	cfg, err := config.Load(b.path, identityEnviron)
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +111,7 @@ func newIdentityBench(t *testing.T, slapd *peers.Slapd, more string) (*bench, pe
 
 var identityEnviron = []string{"LISTS=a key for lists, for tests", "AD=" + peers.SlapdPassword}
 
-func (b *bench) writeIdentity(slapd *peers.Slapd, more string) {
+func (b *bench) writeDirectories(directories, more string) {
 	b.t.Helper()
 	var tokens strings.Builder
 	for _, role := range []string{"planner", "approver", "operator"} {
@@ -109,7 +120,11 @@ func (b *bench) writeIdentity(slapd *peers.Slapd, more string) {
 	}
 	hash := config.HashToken("second") // of a person who has another one
 	fmt.Fprintf(&tokens, "    - {name: second, person: the  Planner, sha256: \"%x\", roles: [approver]}\n", hash[:])
-	text := fmt.Sprintf(`node: mx1.example
+	node := "mx1.example"
+	if strings.Contains(more, "# mx2") {
+		node = "mx2.example"
+	}
+	text := fmt.Sprintf(`node: %s
 data: %s
 listeners:
   - {id: mx, address: "127.0.0.1:0"}
@@ -124,13 +139,12 @@ admin:
 identity:
   key_env: LISTS
   list_rows: 20
-  directories:
-    - {name: ad, servers: ["ldap://%s"], base: "dc=example,dc=org", bind: {dn: "%s", password_env: AD}}
+%s
   agencies:
     - {agency: health, bases: ["ou=health,dc=example,dc=org"]}
     - {agency: tax, bases: ["ou=tax,dc=example,dc=org"]}
 %s
-`, filepath.Join(filepath.Dir(b.path), "data"), b.a.Addr(), b.b.Addr(), tokens.String(), slapd.Addr, peers.SlapdAdmin, more)
+`, node, filepath.Join(filepath.Dir(b.path), "data"), b.a.Addr(), b.b.Addr(), tokens.String(), directories, more)
 	if err := os.WriteFile(b.path, []byte(text), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
