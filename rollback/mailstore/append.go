@@ -82,7 +82,7 @@ func (a *appender) Add(m Append, done func(Appended, error)) error {
 			var said *imap.Error
 			if !errors.As(err, &said) {
 				half = err
-				_ = a.s.g.Conn.Close() // half a message must not be ended
+				_ = a.s.g.Close() // half a message must not be ended
 			} else {
 				a.s.refused = true
 			}

@@ -99,7 +99,7 @@ func (s *session) Body(ctx context.Context, uid uint32) (io.ReadCloser, int64, e
 		return nil, 0, context.Cause(ctx)
 	}
 	b := &body{s: s, ctx: ctx, doing: doing}
-	b.stop = context.AfterFunc(ctx, func() { _ = s.g.Conn.Close() })
+	b.stop = context.AfterFunc(ctx, func() { _ = s.g.Close() })
 	s.g.arm(0)
 	b.cmd = s.c.Fetch(imap.UIDSetNum(imap.UID(uid)), wholeBody())
 	for msg := b.cmd.Next(); msg != nil; msg = b.cmd.Next() {

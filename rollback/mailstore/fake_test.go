@@ -98,6 +98,16 @@ func (s *script) serve(c net.Conn) {
 		n := s.count[word]
 		s.mu.Unlock()
 		answer, known := s.answers(command, n)
+		if size, ok := strings.CutSuffix(command[strings.LastIndexByte(command, '{')+1:], "}"); ok && !known && !strings.HasSuffix(size, "+") {
+			fmt.Fprint(c, "+ go on\r\n")
+			n, err := strconv.Atoi(size)
+			if err != nil {
+				return
+			}
+			if _, err := io.CopyN(io.Discard, in, int64(n)+2); err != nil {
+				return
+			}
+		}
 		switch {
 		case known && answer == "":
 			continue
@@ -323,5 +333,33 @@ func TestRefusedLiteral(t *testing.T) {
 	}
 	if err := session.Move(t.Context(), []uint32{1}, "A"); err != nil {
 		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// The rate bounds bytes, and a call that waits for it ends with its context.
+func TestRate(t *testing.T) {
+	s := startScript(t, func(string, int) (string, bool) { return "", false })
+	const rate = 400 << 10
+	session, err := s.store(func(o *mailstore.Options) { o.Bytes = rate }).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	put := func(ctx context.Context, size int) error {
+		_, err := session.Append(ctx, "INBOX", mailstore.Append{Size: int64(size), Body: strings.NewReader(strings.Repeat("x", size))})
+		return err
+	}
+	begin := time.Now()
+	if err := put(t.Context(), 2*rate); err != nil { // the first of it is free
+		t.Fatal(err)
+	}
+	if took := time.Since(begin); took < 700*time.Millisecond {
+		t.Errorf("two seconds' worth took %v", took)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	begin = time.Now()
+	if err := put(ctx, 50*rate); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 20*time.Second {
+		t.Errorf("%v after %v", err, time.Since(begin))
 	}
 }

@@ -1,7 +1,6 @@
 package mailstore
 
 import (
-	"context"
 	"net"
 	"os"
 	"sync"
@@ -22,6 +21,8 @@ type guard struct {
 	net.Conn
 	limit   time.Duration
 	limiter *rate.Limiter // nil: none
+	closed  chan struct{}
+	once    sync.Once // closes it
 
 	mu       sync.Mutex
 	armed    bool
@@ -30,6 +31,12 @@ type guard struct {
 	set      time.Time // what the connection was told
 	busy     int       // reads and writes that wait
 	idle     time.Time // since when none does, if busy is 0
+}
+
+// Close implements net.Conn.
+func (g *guard) Close() error {
+	g.once.Do(func() { close(g.closed) })
+	return g.Conn.Close()
 }
 
 // arm begins a command: it may take limit, or the guard's own if that is 0.
@@ -119,17 +126,23 @@ func (g *guard) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// spend waits until n more bytes fit the rate. It is the rate's fault, not the platform's.
+// spend waits until n more bytes fit the rate, or the connection is closed. It is the rate's
+// fault, not the platform's.
 func (g *guard) spend(n int) {
-	if g.limiter == nil {
-		return
-	}
-	for n > 0 {
+	for g.limiter != nil && n > 0 {
 		part := min(n, g.limiter.Burst())
-		if g.limiter.WaitN(context.Background(), part) != nil { // never: part fits, and nothing is cancelled
+		n -= part
+		wait := g.limiter.ReserveN(time.Now(), part).Delay()
+		if wait == 0 {
+			continue
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-g.closed:
+			timer.Stop()
 			return
 		}
-		n -= part
 	}
 }
 

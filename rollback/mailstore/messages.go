@@ -106,8 +106,8 @@ func (s *session) fetch(set imap.UIDSet, items *imap.FetchOptions, each func(*im
 	cmd := s.c.Fetch(set, items)
 	for msg := cmd.Next(); msg != nil; msg = cmd.Next() {
 		if err := each(msg); err != nil {
-			_ = s.g.Conn.Close() // so that what follows isn't waited for
-			_ = cmd.Close()      // gives up go-imap's goroutine; err counts
+			_ = s.g.Close() // so that what follows isn't waited for
+			_ = cmd.Close() // gives up go-imap's goroutine; err counts
 			return err
 		}
 	}

@@ -92,10 +92,10 @@ func (p *IMAP) greet(ctx context.Context, host string) (*guard, *imapclient.Clie
 	if err != nil {
 		return nil, nil, err
 	}
-	g := &guard{Conn: conn, limit: p.o.Command, limiter: p.limiter}
+	g := &guard{Conn: conn, limit: p.o.Command, limiter: p.limiter, closed: make(chan struct{})}
 	g.arm(0)
 	defer g.disarm()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = g.Close() })
 	defer stop()
 	c, err := p.client(g, host)
 	if err == nil {
@@ -104,7 +104,7 @@ func (p *IMAP) greet(ctx context.Context, host string) (*guard, *imapclient.Clie
 		}
 	}
 	if err != nil {
-		_ = conn.Close()
+		_ = g.Close()
 		if g.late() {
 			err = fmt.Errorf("%w: %w", ErrTimeout, err)
 		}

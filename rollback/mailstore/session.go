@@ -82,8 +82,8 @@ func (s *session) connectOnce(ctx context.Context) error {
 
 // hangUp closes the connection at once.
 func (s *session) hangUp() {
-	_ = s.g.Conn.Close() // what it failed with before is the error that counts
-	_ = s.c.Close()      // waits for go-imap's goroutine
+	_ = s.g.Close() // what it failed with before is the error that counts
+	_ = s.c.Close() // waits for go-imap's goroutine
 }
 
 // guarded runs f, which asks the platform something, with a time limit (0: the usual one)
@@ -92,7 +92,7 @@ func (s *session) guarded(ctx context.Context, limit time.Duration, f func() err
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.g.Conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = s.g.Close() })
 	s.g.arm(limit)
 	err := f()
 	s.g.disarm()
