@@ -193,9 +193,15 @@ func (c *connection) ended(cmd *cobra.Command, client *admin.Client, op admin.Op
 	if err != nil {
 		return err
 	}
+	runs, _ := client.Recalls(cmd.Context(), "") // the switch is done, whether or not this can be told
 	return c.show(cmd, op, func(w io.Writer) {
 		fmt.Fprintf(w, "%s of agency %s is done: on %s in epoch %s, closed for %s\n", op.Kind, strings.Join(op.Agencies, ", "), a.Platform, a.Epoch, seconds(op.ClosedFor))
 		printCanaries(w, op.Canaries)
+		for i := range runs.Recalls {
+			if r := &runs.Recalls[i]; r.Operation == op.ID {
+				fmt.Fprintf(w, "mail on %s is brought to %s: mailcutover recall status %s --watch\n", r.From, r.To, r.ID)
+			}
+		}
 		for _, id := range op.Agencies { // pilot groups that a rollback took along go back each by itself
 			fmt.Fprintf(w, "undo: mailcutover agency %s %s --reason %s\n", back, id, quoted("undo "+op.ID))
 		}

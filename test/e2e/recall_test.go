@@ -251,7 +251,7 @@ func (w *way) lastRun(t *testing.T) admin.Recall {
 // ends waits until a run is done.
 func (w *way) ends(t *testing.T, id string) (r admin.Recall) {
 	t.Helper()
-	waitFor(t, "run "+id+" to be done", func() bool {
+	peers.WaitFor(t, 3*patience, "run "+id+" to be done", func() bool {
 		var err error
 		r, err = w.api.Recall(t.Context(), id, true)
 		return err == nil && r.State == "done"
@@ -342,7 +342,7 @@ func TestRecallAfterARollback(t *testing.T) {
 	w.mustSwitch(operation.Rollback, "health")
 	id := w.lastRun(t).ID
 	for kill := range 3 {
-		waitFor(t, "some mail to be back", func() bool {
+		peers.WaitFor(t, 3*patience, "some mail to be back", func() bool {
 			brought := 0
 			for _, local := range w.locals {
 				for m := range w.contents(t, w.exchange, local, asIs) {
@@ -441,7 +441,7 @@ func TestRecallFromADeadTarget(t *testing.T) {
 		}
 		return nil
 	}
-	waitFor(t, "the retained copies to be on the source", func() bool {
+	peers.WaitFor(t, 3*patience, "the retained copies to be on the source", func() bool {
 		for i, local := range w.locals {
 			if once(i, local) != nil {
 				return false
