@@ -141,7 +141,7 @@ func TestDamage(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for at := 0; at < int(size); at += 1 + int(size)/40 {
+				for at := 0; at < int(size); at += 1 + int(size)/20 {
 					flips++
 					if err := disk.Flip("/retained/"+name, at); err != nil {
 						t.Fatal(err)
@@ -152,7 +152,7 @@ func TestDamage(t *testing.T) {
 					}
 				}
 			}
-			if flips < 50 {
+			if flips < 30 {
 				t.Errorf("%d places were damaged", flips)
 			}
 		})
