@@ -28,8 +28,11 @@ func (p prober) Probe(ctx context.Context, agency routing.AgencyID, id routing.P
 		origin = mail.OriginInside
 	}
 	pool := p.pool(id, origin)
-	if pool == nil {
+	switch {
+	case pool == nil:
 		return "", fmt.Errorf("platform %s isn't configured on this node", id)
+	case origin == mail.OriginInside && pool == p.pool(id, mail.OriginOutside):
+		return "the endpoint is the one for mail from outside", nil
 	}
 	whose := "the mailbox for probes"
 	var to []mail.Path
