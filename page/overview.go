@@ -3,6 +3,7 @@ package page
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"mailcutover/admin"
@@ -127,6 +128,9 @@ func needs(v *visit, alarms []alarm.Alarm, ops []admin.Operation, open []admin.P
 		out = append(out, n)
 	}
 	for _, a := range alarms {
+		if strings.HasPrefix(a.Key, "emergency/") && len(emergencies) > 0 {
+			continue // it stands above, with its way to confirm it
+		}
 		out = append(out, need{Urgent: true, Text: a.Text, Since: a.Since, Link: "/alarms#" + a.Key, Act: v.lang.T("Alarm")})
 	}
 	for _, op := range ops {

@@ -35,8 +35,6 @@ type progressView struct {
 	State  state
 	Since  time.Time // of the state; zero: not known
 	Closed bool
-	Busy   bool   // something is under way
-	Next   string // what happens next
 }
 
 func (p *Page) showProgress(w http.ResponseWriter, r *http.Request) {
@@ -84,16 +82,13 @@ func (p *Page) progressNow(r *http.Request) (*shown, error) {
 	return &shown{Page: p, Language: languageOf(r), Title: a.ID, Template: "progress", Path: r.URL.Path, Data: &v, Live: true, Now: time.Now()}, nil
 }
 
-// read takes from the operations since when the agency is where it is.
+// read takes from the operations since when the agency is where it is. Of a lock it isn't known.
 func (v *progressView) read(ops []admin.Operation) {
 	for _, op := range ops { // the newest is the last
 		switch {
-		case !op.Ended:
-			v.Busy = true
-			if op.Closed != nil {
-				v.Since = *op.Closed
-			}
-		case op.Step == "done" && op.Opened != nil:
+		case !op.Ended && v.Closed && v.State != stateLocked && op.Closed != nil:
+			v.Since = *op.Closed
+		case op.Step == "done" && !v.Closed && op.Opened != nil:
 			v.Since = *op.Opened
 		}
 	}
