@@ -145,7 +145,7 @@ func (in *Input) compareSource(row *list.Row, add func(Finding)) {
 	case known == foundNone:
 		add(Finding{Code: CodeNoAddress, Source: f.Name})
 	case owner.id != row.ID:
-		wrong := Finding{Code: CodeOtherMailbox, Source: f.Name, Owner: owner.id}
+		wrong := Finding{Code: CodeOtherMailbox, Source: f.Name, Owner: owner.id, Of: owner.primary}
 		if hasID == foundOne {
 			wrong.Address = has.primary
 		}
@@ -161,7 +161,7 @@ func (in *Input) compareSource(row *list.Row, add func(Finding)) {
 		case known == foundNone:
 			add(Finding{Code: CodeNoAccount, Source: f.Name})
 		case owner.id != row.ID:
-			wrong := Finding{Code: CodeOtherAccount, Source: f.Name, Owner: owner.id}
+			wrong := Finding{Code: CodeOtherAccount, Source: f.Name, Owner: owner.id, Of: owner.primary}
 			if hasID == foundOne {
 				wrong.Address = has.primary
 			}

@@ -69,6 +69,7 @@ type Finding struct {
 
 	Source  string            `json:"source,omitempty"`  // where it was found: a directory's name, "table", or an earlier list's id
 	Owner   routing.MailboxID `json:"owner,omitzero"`    // whose the address or account really is
+	Of      routing.Address   `json:"of,omitempty"`      // Owner's primary address, where that is known
 	Address routing.Address   `json:"address,omitempty"` // whose mailbox the row's id really is
 	Agency  routing.AgencyID  `json:"agency,omitempty"`  // that the mailbox belongs to there
 }

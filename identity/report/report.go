@@ -8,7 +8,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	_ "embed"
 
@@ -85,7 +84,7 @@ func newView(r *check.Result, o Options) *view {
 	if r.At.IsZero() {
 		v.When = l.pick("compared with no directory", "mit keinem Verzeichnis verglichen")
 	} else {
-		v.When = l.say("directory read at %s", "Verzeichnis gelesen um %s", r.At.Format(time.RFC3339))
+		v.When = l.say("directory read at %s", "Verzeichnis gelesen am %s", l.when(r.At))
 	}
 	for i := range r.Permutations {
 		v.Mixed = append(v.Mixed, newMixed(&r.Permutations[i], o))

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"mailcutover/identity/check"
 	"mailcutover/identity/list"
@@ -40,19 +41,32 @@ func (l Language) say(english, german string, args ...any) string {
 	return fmt.Sprintf(l.pick(english, german), args...)
 }
 
+// owner is whose an address or an account is: people know mailboxes by their addresses.
+func owner(f *check.Finding) string {
+	if f.Of == "" {
+		return f.Owner.String()
+	}
+	return fmt.Sprintf("%s (%s)", f.Of, f.Owner)
+}
+
+// when is a moment as people write it down.
+func (l Language) when(at time.Time) string {
+	return at.UTC().Format(l.pick("2006-01-02 15:04 MST", "02.01.2006, 15:04 Uhr MST"))
+}
+
 // finding says what was found of a row.
 func (l Language) finding(f *check.Finding, row *list.Row) string {
 	switch f.Code {
 	case check.CodeRight:
 		return l.pick("right", "richtig")
 	case check.CodeOtherMailbox:
-		text := l.say("the address is the mailbox %s's", "die Adresse gehört zum Postfach %s", f.Owner)
+		text := l.say("the address is that of the mailbox %s", "die Adresse gehört zum Postfach %s", owner(f))
 		if f.Address != "" {
 			text += l.say("; its mail would go to %s", "; ihre Post ginge an %s", f.Address)
 		}
 		return text
 	case check.CodeOtherAccount:
-		text := l.say("the account is the mailbox %s's", "das Konto gehört zum Postfach %s", f.Owner)
+		text := l.say("the account is that of the mailbox %s", "das Konto gehört zum Postfach %s", owner(f))
 		if f.Address != "" {
 			text += l.say("; the id is %s's", "; die ID ist die von %s", f.Address)
 		}
