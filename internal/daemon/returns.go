@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mailcutover/internal/config"
+	"mailcutover/internal/metrics"
 	"mailcutover/mail"
 	"mailcutover/rollback/mailstore"
 	"mailcutover/rollback/operation"
@@ -155,4 +156,14 @@ func (o otherNodes) Back(ctx context.Context, id desk.ID) ([]desk.Back, []string
 // Watermarks implements desk.Nodes.
 func (o otherNodes) Watermarks(ctx context.Context, digest routing.Digest) ([]byte, error) {
 	return o.admin.server.RecallPeers().Watermarks(ctx, digest)
+}
+
+// recalls returns how the runs stand, for metrics; zero before they are looked at.
+func (d *Daemon) recalls() metrics.Recalls {
+	k := d.returns.desk
+	if k == nil {
+		return metrics.Recalls{}
+	}
+	c := k.Counts()
+	return metrics.Recalls{Running: c.Running, Mailboxes: c.Mailboxes, Left: c.Left}
 }

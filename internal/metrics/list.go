@@ -59,6 +59,12 @@ var (
 	inDoubtTotal  = Desc{"mailcutover_in_doubt_total", Counter, []string{"platform"},
 		"Messages whose answer was lost after the final dot, whatever their number of recipients: possible duplicates.", "A switch waits for each until connection_limit has passed."}
 
+	recallRuns = Desc{"mailcutover_recall_runs", Gauge, nil,
+		"Recalls and sweeps under way, of all nodes.", "After a switch some; for hours: recall status."}
+	recallMailboxes = Desc{"mailcutover_recall_mailboxes", Gauge, nil,
+		"Mailboxes of this node's shares that are still to be brought.", "Falls while a run is under way; standing still: see the alarm recall/RUN."}
+	recallLeft = Desc{"mailcutover_recall_left", Gauge, nil,
+		"Messages that are not back and mailboxes that were put aside, of runs that are done and that nobody has accepted.", "Above 0: recall status names each."}
 	retainedCopies = Desc{"mailcutover_retained_copies", Gauge, nil,
 		"Retained copies of mail that went to targets.", "They go when their agency is finalised."}
 	retainedBytes = Desc{"mailcutover_retained_bytes", Gauge, nil,
@@ -155,6 +161,7 @@ func All() []Desc {
 		listenerConnections, listenerConnectionsTotal, listenerRefused, listenerCommands, listenerReplies, listenerMessages, listenerBytes, listenerRepaired,
 		decisions, deliveries, spooled, inDoubtTotal,
 		attempts, notices, quarantined, spoolRecipients, spoolMessages, spoolBytes,
+		recallRuns, recallMailboxes, recallLeft,
 		retainedCopies, retainedBytes, retainedTotal, retainedRemoved, retainedDamaged,
 		platformConnections, platformDials, platformDialSeconds, platformWaits, platformWaitSeconds, platformAnswers, platformClosed,
 		logins, loginSeconds, loginSessions, loginSessionsEnded, loginSuspended, loginBytes,

@@ -78,6 +78,7 @@ func busy(t *testing.T) *Metrics {
 				Read: []Directory{{Name: "ad", Age: 90 * time.Second, Took: 2 * time.Second, Objects: 4000, Problems: 3, Failures: 1}, {Name: "ucs", Age: -1}}, Drift: []Drift{{"health", 2, 5}},
 			}
 		},
+		Recalls: func() Recalls { return Recalls{Running: 1, Mailboxes: 20, Left: 3} },
 		Retained: func() retained.Status {
 			one := retained.Agency{ID: "health"}
 			one.Removed.Copies = 3

@@ -23,6 +23,7 @@ type Sources struct {
 	Lease  func() node.KeeperStatus // a Keeper's Status
 
 	Retained func() retained.Status // a Store's
+	Recalls  func() Recalls
 
 	Directories func() Directories
 }
@@ -45,6 +46,13 @@ type Directory struct {
 type Drift struct {
 	Agency        routing.AgencyID
 	Blocks, Other int // rows that keep it from being cut over, and the others
+}
+
+// Recalls are the runs that bring mail over after a switch.
+type Recalls struct {
+	Running   int // under way, of all nodes
+	Mailboxes int // of this node's shares, still to be brought
+	Left      int // not back, or put aside, and not accepted yet
 }
 
 // AlarmSet is what is asked of an alarm.Set.
@@ -82,6 +90,12 @@ func (c *sourceCollector) Collect(out chan<- prometheus.Metric) {
 		for _, s := range spoolStates {
 			send(spoolRecipients, float64(n.Of(s)), s.String())
 		}
+	}
+	if c.from.Recalls != nil {
+		r := c.from.Recalls()
+		send(recallRuns, float64(r.Running))
+		send(recallMailboxes, float64(r.Mailboxes))
+		send(recallLeft, float64(r.Left))
 	}
 	if c.from.Retained != nil {
 		collectRetained(c.from.Retained(), send)

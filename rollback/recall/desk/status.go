@@ -113,3 +113,35 @@ func (t *Totals) Text() string {
 	}
 	return text + "; nothing is left"
 }
+
+// Counts are what metrics say of runs.
+type Counts struct {
+	Running   int // runs under way, of all nodes
+	Mailboxes int // of this node's shares of them, those that are neither done nor put aside
+	Left      int // messages not back and mailboxes put aside, of runs that are done and that nobody has accepted
+}
+
+// Counts returns those of now.
+func (d *Desk) Counts() (c Counts) {
+	s := d.o.Replica.State()
+	runs, _ := Runs(s)
+	for i := range runs {
+		r := &runs[i]
+		switch r.Stands(s) {
+		case Running:
+			c.Running++
+			d.mu.Lock()
+			w := d.works[r.ID]
+			d.mu.Unlock()
+			if w != nil && !r.brought(s, d.o.Node) {
+				t := w.totals()
+				c.Mailboxes += t.Mailboxes - t.Done - t.Aside
+			}
+		case Done:
+			if t := r.Totals(s); r.Accepted == nil {
+				c.Left += t.NotBack + t.Aside
+			}
+		}
+	}
+	return c
+}
