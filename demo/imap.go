@@ -97,6 +97,8 @@ func (p *imap) serve(conn net.Conn) {
 		case strings.EqualFold(command, "IDLE"):
 			idling = tag
 			say("+ idling")
+		case strings.EqualFold(command, "NOOP"):
+			say("%s OK Nothing is new", tag)
 		case strings.EqualFold(command, "LOGOUT"):
 			say("* BYE")
 			say("%s OK", tag)
