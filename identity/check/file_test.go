@@ -6,6 +6,7 @@ import (
 	"encoding/csv"
 	"encoding/xml"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -290,6 +291,9 @@ func corrupt(r *rand.Rand, g, more grid, columns []string) grid {
 	}
 }
 
+// seed is that of the corruptions; a campaign takes others.
+var seed = flag.Uint64("check.seed", 12, "seed of the corrupted lists")
+
 // Whatever is done to the cells of a file, down to two that are exchanged, it isn't taken:
 // 100,000 times, from file to verdict, half of them foreign lists, of which only the
 // directory can tell; the others generated, with digests.
@@ -329,7 +333,7 @@ func TestNoCorruptedFileIsClean(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r := rng(12)
+			r := rng(*seed)
 			w := newWorld(r, map[routing.AgencyID]int{"health": 5, "labour": 3})
 			right, more := c.grids(w)
 			options := list.Options{Agency: "health", ID: "health-0001", Source: "a.csv", Key: c.key}
