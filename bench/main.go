@@ -12,7 +12,7 @@
 //
 //	make bench                      # about a quarter of an hour
 //	go run ./bench -quick           # five minutes: fewer and shorter rounds
-//	go run ./bench -only throughput # one part: throughput, idle, table, spool, identity, switch, logins or recall
+//	go run ./bench -only throughput # one part: throughput, idle, table, spool, identity, switch, logins, recall or verify
 //	go run ./bench -json
 //	go run ./bench -profile DIR     # profiles of mailcutover under the load, nothing compared
 package main
@@ -86,6 +86,7 @@ var parts = []struct {
 	{"switch", switches},
 	{"logins", logins},
 	{"recall", recalled},
+	{"verify", verified},
 	{"retained", retainedCopies},
 }
 
@@ -103,7 +104,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o := options{entries: 40_000, held: []int{100_000}, starts: 100_000, sizes: []int{100, 10_000, 100_000}, changes: 300, locks: 20, nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
 	quick := flags.Bool("quick", false, "fewer and shorter rounds: figures are rougher")
 	asJSON := flags.Bool("json", false, "print JSON")
-	only := flags.String("only", "", "one part: throughput, idle, table, spool, identity, switch, logins or recall")
+	only := flags.String("only", "", "one part: throughput, idle, table, spool, identity, switch, logins, recall or verify")
 	profiles := flags.String("profile", "", "write profiles of mailcutover under the load into this directory, and compare nothing")
 	flags.IntVar(&o.rounds, "rounds", 9, "rounds, each with one turn of each contender")
 	flags.DurationVar(&o.turn, "turn", 4*time.Second, "length of a turn")

@@ -255,7 +255,7 @@ func (c *comparing) readTarget(ctx context.Context, s mailstore.Session, f *mail
 		if i, ok := slices.BinarySearchFunc(c.uids[n], m.UID, func(a identified, uid uint32) int { return cmp.Compare(a.uid, uid) }); ok && c.uids[n][i].key != key {
 			at.Clashes++
 		}
-		switch e, known := c.match(key, n); {
+		switch e, known := c.match(key, n, m.Internal.Unix()); {
 		case e != nil && e.folder == n:
 			at.Matched++
 			differ(at, e, m)
@@ -275,11 +275,12 @@ func (c *comparing) readTarget(ctx context.Context, s mailstore.Session, f *mail
 }
 
 // match returns a message of the source with this key that wasn't matched yet, in the same
-// folder if there is one, and whether the source has the key at all.
-func (c *comparing) match(key msgkey.Key, folder uint32) (e *entry, known bool) {
+// folder if there is one, of several there that which arrived at the same second, and whether
+// the source has the key at all.
+func (c *comparing) match(key msgkey.Key, folder uint32, arrived int64) (e *entry, known bool) {
 	i, known := slices.BinarySearchFunc(c.entries, key, func(e entry, key msgkey.Key) int { return bytes.Compare(e.key[:], key[:]) })
 	for ; i < len(c.entries) && c.entries[i].key == key; i++ {
-		if one := &c.entries[i]; !one.met && (e == nil || one.folder == folder && e.folder != folder) {
+		if one := &c.entries[i]; !one.met && (e == nil || one.likeness(folder, arrived) > e.likeness(folder, arrived)) {
 			e = one
 		}
 	}
@@ -287,6 +288,17 @@ func (c *comparing) match(key msgkey.Key, folder uint32) (e *entry, known bool) 
 		e.met = true
 	}
 	return e, known
+}
+
+// likeness says how much a message of the source is like one of the target with its key.
+func (e *entry) likeness(folder uint32, arrived int64) (n int) {
+	if e.folder == folder {
+		n += 2
+	}
+	if e.arrived == arrived {
+		n++
+	}
+	return n
 }
 
 // slackOfSizes is by how much two sizes of one message may differ by rewriting: this many

@@ -22,7 +22,7 @@ func dovecot(t *testing.T, platform string) (store *mailstore.IMAP, maildirs str
 	d := peers.StartDovecot(t, peers.DovecotOptions{
 		First: "auth_master_user_separator = *\npassdb {\n driver = static\n master = yes\n args = password=master\n}",
 		Extra: "mail_location = maildir:" + maildirs + "/%u\nmail_fsync = never\n" +
-			"service imap {\n client_limit = 20\n service_count = 100000\n}\nservice imap-login {\n service_count = 0\n}\nservice auth {\n client_limit = 2000\n}\n",
+			"service imap {\n service_count = 100000\n}\nservice imap-login {\n service_count = 0\n}\nservice auth {\n client_limit = 2000\n}\n",
 	})
 	store, err := mailstore.New(mailstore.Options{
 		Platform: "p", Hosts: []string{d.IMAP}, Command: 30 * time.Second, Installation: installation,

@@ -275,6 +275,20 @@ func TestWhatCantBeReadIsSaid(t *testing.T) {
 	}
 }
 
+// TestTwiceInOneFolder: a message came by a list and directly, so that two with one key lie
+// there, of different times.
+func TestTwiceInOneFolder(t *testing.T) {
+	w := newWorld(t, 1)
+	raw, at := w.write("x@out.example", w.address(0))
+	for _, apart := range []time.Duration{0, time.Minute, time.Hour} {
+		w.source.put(w.address(0), "INBOX", raw, at.Add(apart))
+		w.target.put(w.there(0), "INBOX", raw, at.Add(map[time.Duration]time.Duration{0: time.Hour, time.Minute: 0, time.Hour: time.Minute}[apart]))
+	}
+	if c := w.run(w.options()).Counts; !c.Same() || c.Matched != 3 {
+		t.Errorf("counts %+v", c)
+	}
+}
+
 func TestDifferences(t *testing.T) {
 	w := newWorld(t, 1)
 	me := w.address(0)

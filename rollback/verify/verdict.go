@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"mailcutover/routing"
 )
@@ -90,9 +91,18 @@ func (r *run) folders(in map[uint32]int) []string {
 	slices.SortFunc(order, func(a, b uint32) int { return cmp.Or(in[b]-in[a], cmp.Compare(a, b)) })
 	var names []string
 	for _, f := range order[:min(len(order), maxFolders)] {
-		names = append(names, fmt.Sprintf("%s (%d)", r.book.name(f), in[f]))
+		names = append(names, fmt.Sprintf("%s (%d)", clip(r.book.name(f)), in[f]))
 	}
 	return names
+}
+
+// clip bounds the name of a folder in a finding, which has to stay small.
+func clip(name string) string {
+	const most = 100
+	if len(name) <= most {
+		return name
+	}
+	return strings.ToValidUTF8(name[:most], "") + "..."
 }
 
 // total counts for each finding with an owner all messages that stand with that owner, also
@@ -166,7 +176,7 @@ func worstFolders(folders []FolderCounts, of func(*Counts) int64) []string {
 	var names []string
 	for i := range order[:min(len(order), maxFolders)] {
 		if n := of(&order[i].Counts); n > 0 {
-			names = append(names, fmt.Sprintf("%s (%d)", cmp.Or(order[i].Target, order[i].Source), n))
+			names = append(names, fmt.Sprintf("%s (%d)", clip(cmp.Or(order[i].Target, order[i].Source)), n))
 		}
 	}
 	return names

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -78,11 +77,11 @@ func numbersApart(t *testing.T, dir string) {
 	}
 }
 
-// findings returns what the command shows.
-func (w *way) findings(t *testing.T, args ...string) []admin.Finding {
+// findings returns those of a state, or the open ones.
+func (w *way) findings(t *testing.T, state string) []admin.Finding {
 	t.Helper()
-	var out admin.Findings
-	if err := json.Unmarshal([]byte(w.must(append([]string{"verify", "findings", "--json", "--agency", "health"}, args...)...)), &out); err != nil {
+	out, err := w.api.Findings(t.Context(), "health", state, "")
+	if err != nil {
 		t.Fatal(err)
 	}
 	return out.Findings
@@ -140,7 +139,7 @@ func TestCrossedMailboxesAreFound(t *testing.T) {
 		}
 	})
 	waitFor(t, "all pairs to be named", func() bool {
-		found = pairs(w.findings(t), "found")
+		found = pairs(w.findings(t, "open"), "found")
 		return slices.Equal(found, want)
 	})
 
@@ -157,7 +156,7 @@ func TestCrossedMailboxesAreFound(t *testing.T) {
 	if _, errs, code := w.command("verify", "--agency", "health", "--full", "--reason", "again", "--watch"); code != 1 || !strings.Contains(errs, "8 findings") {
 		t.Errorf("looked at again: exit code %d, %s", code, errs)
 	}
-	first := w.findings(t)[0]
+	first := w.findings(t, "open")[0]
 	if text := w.must("verify", "messages", first.ID); strings.Count(text, first.Address) < 30 {
 		t.Errorf("messages of a finding:\n%s", text)
 	}
@@ -177,7 +176,7 @@ func TestCrossedMailboxesAreFound(t *testing.T) {
 	}
 	swap("dora", "emil")
 	mark := []string{"verify", "mark", "removed", "--reason", "moved back"}
-	for _, f := range w.findings(t) {
+	for _, f := range w.findings(t, "open") {
 		if f.Address == "dora@health.example" || f.Address == "emil@health.example" || f.Address == "anna@health.example" {
 			mark = append(mark, f.ID)
 		}
@@ -186,7 +185,7 @@ func TestCrossedMailboxesAreFound(t *testing.T) {
 	right := []string{"crossed dora in emil", "crossed emil in dora"}
 	rest := slices.DeleteFunc(slices.Clone(want), func(s string) bool { return slices.Contains(right, s) })
 	waitFor(t, "the program to have looked again", func() bool {
-		all := w.findings(t, "--closed")
+		all := w.findings(t, "")
 		return slices.Equal(pairs(all, "confirmed"), right) && slices.Equal(pairs(all, "found"), rest)
 	})
 	status, err := w.api.Verifications(t.Context(), "health")
@@ -201,7 +200,7 @@ func TestCrossedMailboxesAreFound(t *testing.T) {
 	if out, errs, code := w.command("verify", "--agency", "health", "--full", "--reason", "all is back", "--watch"); code != 0 {
 		t.Errorf("all is put right: exit code %d\n%s%s", code, out, errs)
 	}
-	if all := w.findings(t); len(all) != 0 {
+	if all := w.findings(t, "open"); len(all) != 0 {
 		t.Errorf("open in the end: %v", pairs(all, "found"))
 	}
 }

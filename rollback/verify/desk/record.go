@@ -129,8 +129,8 @@ const (
 	recordPrefix  = "verify/"
 	findingPrefix = "verify-findings/"
 
-	perPage  = 60 // findings in a document: at most 64 KiB
-	maxPages = 100
+	perPage  = 40 // findings in a document: at most 64 KiB
+	maxPages = 150
 )
 
 func recordKey(id routing.AgencyID) string { return recordPrefix + string(id) }
