@@ -33,6 +33,7 @@ func (d *day) afterwards(i int, r recall.Result) error {
 // A recall that crashes before one operation of its disk after the other, with what a power
 // cut may lose, ends as if nothing had been: nothing is lost, and nothing is there twice.
 func TestCrashes(t *testing.T) {
+	t.Parallel()
 	const each = 12
 	w := newWorld(t, 2)
 	d := w.seedAndMark(60, each).live(60, each, 10)

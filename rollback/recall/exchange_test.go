@@ -57,6 +57,7 @@ func mix(address string) *mailboxes.Mailbox {
 // Each habit of Exchange: what can be brought is, and found again, and stays one after another
 // run; what can't is named.
 func TestExchange(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	for i, c := range []struct {
 		name   string
@@ -133,6 +134,7 @@ func TestExchange(t *testing.T) {
 
 // A mailbox whose server hangs costs that mailbox, within its time limit, and no other.
 func TestHungMailbox(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	s := exchange.Start(t, exchange.Quirks{}, string(w.rows[0].Addresses[0]), string(w.rows[1].Addresses[0]))
 	for _, row := range w.rows {
@@ -160,6 +162,7 @@ func TestHungMailbox(t *testing.T) {
 // After a cutover the same code brings what still came to the source to the target, and
 // leaves the calendar alone.
 func TestSweep(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	row := w.rows[0]
 	login := string(row.Addresses[0])

@@ -19,7 +19,7 @@ import (
 )
 
 // user opens the first mailbox as its user does.
-func (w *world) user(source bool) client {
+func (w *world) user(source bool) *client {
 	w.t.Helper()
 	d := w.target
 	if source {
@@ -33,7 +33,7 @@ func (w *world) user(source bool) client {
 	return c
 }
 
-func (c client) mustPut(t *testing.T, folder string, m mailboxes.Message) {
+func (c *client) mustPut(t *testing.T, folder string, m mailboxes.Message) {
 	t.Helper()
 	if err := c.put(folder, m); err != nil {
 		t.Fatal(err)
@@ -41,7 +41,7 @@ func (c client) mustPut(t *testing.T, folder string, m mailboxes.Message) {
 }
 
 // erase deletes all messages of a folder for good.
-func (c client) erase(t *testing.T, folder string) {
+func (c *client) erase(t *testing.T, folder string) {
 	t.Helper()
 	if _, err := c.Select(folder, nil).Wait(); err != nil {
 		t.Fatal(err)
@@ -82,6 +82,7 @@ func (w *world) count() map[string]int {
 // The journal outranks presence: what its user deletes again, or moves, isn't brought twice,
 // while what comes meanwhile is.
 func TestUserWorksMeanwhile(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	row, now := w.rows[0], time.Now().UTC().Truncate(time.Second)
 	target, source := w.user(false), w.user(true)
@@ -124,11 +125,12 @@ func TestUserWorksMeanwhile(t *testing.T) {
 // A message that its user moved on both sides, or on a platform that can't move, is where he
 // put it on To, and is named.
 func TestMovedOnBothSides(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	row, now := w.rows[0], time.Now().UTC().Truncate(time.Second)
 	target, source := w.user(false), w.user(true)
 	old := mailboxes.Text("old", "a@out.example", string(row.Addresses[0]), now.AddDate(0, 0, -9), "old")
-	for _, c := range []client{target, source} {
+	for _, c := range []*client{target, source} {
 		c.mustPut(t, "INBOX", old)
 		for _, name := range []string{"Eins", "Zwei"} {
 			if err := c.Create(name, nil).Wait(); err != nil {
@@ -137,7 +139,7 @@ func TestMovedOnBothSides(t *testing.T) {
 		}
 	}
 	w.mark()
-	for c, folder := range map[client]string{target: "Eins", source: "Zwei"} {
+	for c, folder := range map[*client]string{target: "Eins", source: "Zwei"} {
 		if _, err := c.Select("INBOX", nil).Wait(); err != nil {
 			t.Fatal(err)
 		}
@@ -159,6 +161,7 @@ func TestMovedOnBothSides(t *testing.T) {
 
 // Exchange without MOVE: nothing is copied and deleted instead.
 func TestNoMove(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	row, now := w.rows[0], time.Now().UTC().Truncate(time.Second)
 	login := string(row.Addresses[0])
@@ -189,6 +192,7 @@ func TestNoMove(t *testing.T) {
 // A mover that uses other folders, and doesn't keep dates, copies after the watermark: nothing
 // is brought twice, and nothing is moved because of it.
 func TestMoverWithItsOwnFolders(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	login := string(w.rows[0].Addresses[0])
 	m := mailboxes.Make(login, mailboxes.Options{Seed: 5, Messages: 60})
@@ -222,6 +226,7 @@ func TestMoverWithItsOwnFolders(t *testing.T) {
 // The target is dead from the start: its mail came from retained copies. Then it is back, and
 // recall brings what is missing, and nothing twice. The source goes down in between.
 func TestTargetIsDead(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	row, now := w.rows[0], time.Now().UTC().Truncate(time.Second)
 	target := w.user(false)
@@ -276,6 +281,7 @@ func TestTargetIsDead(t *testing.T) {
 // What the ledgers know and the mailbox doesn't have is named; without watermarks everything is
 // compared, and it ends the same.
 func TestWithoutWatermarks(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	d := w.seedAndMark(60, 10).live(60, 10, 10)
 	clear(w.watermarks)
@@ -301,6 +307,7 @@ func TestWithoutWatermarks(t *testing.T) {
 
 // What we delivered is brought also if the watermark came too late for it.
 func TestDeliveredBelowTheWatermark(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	row, now := w.rows[0], time.Now().UTC().Truncate(time.Second)
 	c := w.user(false)
@@ -318,6 +325,7 @@ func TestDeliveredBelowTheWatermark(t *testing.T) {
 
 // A mark of a folder that was made anew says nothing.
 func TestUIDValidityChanged(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	row, now := w.rows[0], time.Now().UTC().Truncate(time.Second)
 	w.user(false).mustPut(t, "INBOX", w.ours(row, 1, now))
@@ -329,6 +337,7 @@ func TestUIDValidityChanged(t *testing.T) {
 
 // Users of both platforms go on while passes are made: all is on the source in the end, once.
 func TestSentMeanwhile(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	login := string(w.rows[0].Addresses[0])
 	target, source := w.user(false), w.user(true)
@@ -336,7 +345,7 @@ func TestSentMeanwhile(t *testing.T) {
 	const each = 40
 	now := time.Now().UTC().Truncate(time.Second)
 	failed := make(chan error, 2)
-	for name, c := range map[string]client{"target": target, "source": source} {
+	for name, c := range map[string]*client{"target": target, "source": source} {
 		go func() {
 			var err error
 			for n := 0; n < each && err == nil; n++ {

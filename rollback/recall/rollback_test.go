@@ -52,7 +52,7 @@ func (w *world) live(messages, late, delivered int) *day {
 		for _, f := range made.Folders {
 			k := share[f.Name]
 			for _, m := range f.Messages[:k] {
-				if err := c.put(dotted(f.Name), m); err != nil {
+				if err := c.send(dotted(f.Name), m); err != nil {
 					return err
 				}
 			}
@@ -71,7 +71,7 @@ func (w *world) live(messages, late, delivered int) *day {
 			mu.Unlock()
 			switch k % 10 {
 			case 3:
-				if err := c.put("Straße & Ähre.2026.Mai", m); err != nil {
+				if err := c.send("Straße & Ähre.2026.Mai", m); err != nil {
 					return err
 				}
 				onSource("Straße & Ähre/2026/Mai", m)
@@ -80,7 +80,7 @@ func (w *world) live(messages, late, delivered int) *day {
 				d.gone[i]++
 			default:
 				m.Flags = []string{`\Seen`, "$Label1"}
-				if err := c.put("INBOX", m); err != nil {
+				if err := c.send("INBOX", m); err != nil {
 					return err
 				}
 				onSource("INBOX", m)
@@ -105,11 +105,15 @@ func (w *world) live(messages, late, delivered int) *day {
 			folder string
 			m      mailboxes.Message
 		}{{"INBOX", colleague}, {"INBOX", colleague}, {mailboxes.Sent, sent}, {mailboxes.Drafts, draft}, {mailboxes.Drafts, again}, {"INBOX", bare}, {"Neu/Größe", bare}, {"INBOX", read}} {
-			if err := c.put(dotted(u.folder), u.m); err != nil {
+			if err := c.send(dotted(u.folder), u.m); err != nil {
 				return err
 			}
 			onSource(nameOnSource(u.folder), u.m)
 			d.users[i]++
+		}
+
+		if err := c.answered(); err != nil {
+			return err
 		}
 
 		// A copy of an old message, which stays where it was; and old ones that are moved, one of them to the trash.

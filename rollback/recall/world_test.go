@@ -218,18 +218,19 @@ func (w *world) mark() {
 // client is a user's mail program.
 type client struct {
 	*imapclient.Client
+	sent []*imapclient.AppendCommand // not answered
 }
 
-func (w *world) client(d *peers.Dovecot, row routing.Row) (client, error) {
+func (w *world) client(d *peers.Dovecot, row routing.Row) (*client, error) {
 	c, err := imapclient.DialInsecure(d.IMAP, nil)
 	if err != nil {
-		return client{}, err
+		return nil, err
 	}
-	return client{c}, c.Login(string(row.Addresses[0]), "secret").Wait()
+	return &client{Client: c}, c.Login(string(row.Addresses[0]), "secret").Wait()
 }
 
-// put appends a message.
-func (c client) put(folder string, m mailboxes.Message) error {
+// send appends a message, and doesn't wait for the answer.
+func (c *client) send(folder string, m mailboxes.Message) error {
 	var flags []imap.Flag
 	for _, f := range m.Flags {
 		flags = append(flags, imap.Flag(f))
@@ -238,11 +239,27 @@ func (c client) put(folder string, m mailboxes.Message) error {
 	if _, err := cmd.Write(m.Raw); err != nil {
 		return err
 	}
-	if err := cmd.Close(); err != nil {
+	c.sent = append(c.sent, cmd)
+	return cmd.Close()
+}
+
+// answered waits for all answers.
+func (c *client) answered() error {
+	for _, cmd := range c.sent {
+		if _, err := cmd.Wait(); err != nil {
+			return err
+		}
+	}
+	c.sent = nil
+	return nil
+}
+
+// put appends a message.
+func (c *client) put(folder string, m mailboxes.Message) error {
+	if err := c.send(folder, m); err != nil {
 		return err
 	}
-	_, err := cmd.Wait()
-	return err
+	return c.answered()
 }
 
 // ours is a message as our proxy delivers it.
