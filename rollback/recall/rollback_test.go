@@ -196,8 +196,11 @@ func TestRollback(t *testing.T) {
 	w := newWorld(t, n)
 	d := w.seedAndMark(messages, late).live(messages, late, min(messages/5, 100))
 	e := w.engine(w.journals())
-	for range 2 {
+	for run := range 2 {
 		w.parallel(func(i int, row routing.Row) error {
+			if run > 0 && i%4 != 0 {
+				return nil // some are enough to see that nothing is added
+			}
 			r, err := e.Mailbox(t.Context(), w.job(row))
 			if err != nil {
 				return err

@@ -132,7 +132,7 @@ func storeOf(t *testing.T, platform routing.PlatformID, host string) *mailstore.
 func (w *world) parallel(f func(i int, row routing.Row) error) {
 	w.t.Helper()
 	var all sync.WaitGroup
-	slots := make(chan struct{}, 8)
+	slots := make(chan struct{}, 16)
 	for i, row := range w.rows {
 		all.Go(func() {
 			slots <- struct{}{}
