@@ -1,9 +1,13 @@
 package daemon
 
 import (
+	"crypto/tls"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"mailcutover/internal/platformtest"
@@ -87,6 +91,73 @@ func TestCanary(t *testing.T) {
 		v, err := b.api.Operation(t.Context(), string(op.ID))
 		if err != nil || len(v.Canaries) != 1 || v.Canaries[0].OK != c.ok {
 			t.Errorf("%s: the API says %+v, %v", c.kind, v, err)
+		}
+	}
+}
+
+// A canary speaks TLS with this node's own certificate only, whatever names it is for.
+func TestCanaryKnowsItsListener(t *testing.T) {
+	t.Parallel()
+	ca, err := platformtest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := func(name string) *certificate {
+		certFile, keyFile, _, err := ca.WriteFiles(t.TempDir(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := new(certificate)
+		if err := c.load(certFile, keyFile); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	right, wrong := load("mail.example"), load("mail.example")
+	for _, served := range []*certificate{right, wrong} {
+		ln, err := tls.Listen("tcp", "127.0.0.1:0", served.config.Load())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var serving sync.WaitGroup
+		serving.Go(func() {
+			there, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_ = there.(*tls.Conn).HandshakeContext(t.Context()) // the client's word counts
+			_ = there.Close()
+		})
+		here, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := canaries{&Daemon{certificates: map[string]*certificate{"imap": right}}}
+		err = tls.Client(here, c.ours("imap")).HandshakeContext(t.Context())
+		_ = here.Close()
+		_ = ln.Close()
+		serving.Wait()
+		if (err == nil) != (served == right) {
+			t.Errorf("the right one: %v, error %v", served == right, err)
+		}
+	}
+}
+
+// Whom a PROXY header is wanted of.
+func TestBehind(t *testing.T) {
+	for _, c := range []struct {
+		net, addr string
+		want      bool
+	}{
+		{"127.0.0.0/8", "0.0.0.0:25", true}, {"::1/128", "[::]:25", true}, {"10.0.0.0/8", "0.0.0.0:25", false},
+		{"10.0.0.0/8", "10.1.2.3:25", true}, {"127.0.0.0/8", "10.1.2.3:25", false}, {"127.0.0.0/8", "127.0.0.1:25", true},
+	} {
+		addr, err := net.ResolveTCPAddr("tcp", c.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := behind([]netip.Prefix{netip.MustParsePrefix(c.net)}, addr); got != c.want {
+			t.Errorf("%s at %s: %v", c.net, c.addr, got)
 		}
 	}
 }

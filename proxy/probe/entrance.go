@@ -19,7 +19,7 @@ type Entrance struct {
 	Header   bool        // it wants a PROXY header of us
 	TLS      *tls.Config // nil: plain text
 	Implicit bool        // TLS begins with the connection instead of by STARTTLS
-	LMTP     bool        // of a listener for mail: it speaks LMTP
+	LMTP     bool        // of a listener for mail: it speaks LMTP; then without STARTTLS
 	Helo     string      // of a listener for mail: how we call ourselves
 }
 
@@ -80,6 +80,8 @@ func (e *Entrance) Send(ctx context.Context, to string, text []byte) (err error)
 	}()
 	var c *smtp.Client
 	switch {
+	case e.TLS != nil && !e.Implicit && e.LMTP:
+		return errors.New("LMTP is not spoken by STARTTLS here")
 	case e.TLS != nil && !e.Implicit:
 		doing = "STARTTLS"
 		if c, err = smtp.NewClientStartTLS(nc, e.TLS); err != nil {
