@@ -162,7 +162,7 @@ func readExample(t *testing.T) []entry {
 		comments = nil
 		if m[5] == "" {
 			e.section = true
-			if slices.Contains([]string{"listeners", "platforms", "tokens", "domains", "servers", "directories", "agencies", "places", "coexistence", "homes", "canaries"}, m[4]) {
+			if slices.Contains([]string{"listeners", "platforms", "tokens", "domains", "servers", "directories", "agencies", "places", "coexistence", "homes", "folders", "canaries", "people"}, m[4]) {
 				key += "[]"
 			}
 			stack = append(stack, open{indent, key})
