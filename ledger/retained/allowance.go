@@ -8,10 +8,10 @@ import (
 
 const (
 	// compressPart is the part of the processors' time that compressing may take.
-	compressPart = 50 // 1/compressPart
+	compressPart = 100 // 1/compressPart
 
 	// compressBurst is how much of that time is saved up at most.
-	compressBurst = 50 * time.Millisecond
+	compressBurst = 20 * time.Millisecond
 )
 
 // allowance is processor time that may be spent. Its methods are safe for concurrent use.

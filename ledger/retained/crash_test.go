@@ -63,7 +63,7 @@ func TestCrash(t *testing.T) {
 	if n < 50 {
 		t.Fatalf("%d operations in the history", n)
 	}
-	step := 1 + n/30
+	step := 1 + n/20
 	for at := 1; at <= n; at += step {
 		for _, loss := range memdisk.Losses() {
 			d := memdisk.New()

@@ -29,8 +29,8 @@
 // A chunk is 64 KiB of a body, compressed by itself (zstd at its fastest) unless that makes it
 // longer, then sealed if there are keys; before it stand its length and a CRC-32C. So memory
 // holds one chunk of each message that passes, whatever its size. Compressing costs more than all
-// else together, so it may take a fiftieth of the processors, enough for some ten megabytes a
-// second on four of them: what is beyond, on a node that streams as much as it can, is kept as
+// else together, so it may take a hundredth of the processors, enough for some ten megabytes a
+// second on eight of them: what is beyond, on a node that streams as much as it can, is kept as
 // it is.
 //
 // What names a copy is the transaction id of its message. That its content is right is shown by
