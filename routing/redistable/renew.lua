@@ -117,7 +117,7 @@ end
 local entered = not was or was.instance ~= instance
 -- A life of this node before this one, on another disk, may have seen what the table lost.
 local unheard = rejoining and was and was.instance ~= instance and was.instance ~= after
-  and not (old.taken == term or old.taken == previous and old.instance ~= '-' and old.short == old.long and not old.behind)
+  and (old.behind or not (old.taken == term or old.taken == previous and old.instance ~= '-' and old.short == old.long))
 local anew = unheard or old.anew and old.taken == term
 if entered then
   note('join')
@@ -201,7 +201,7 @@ if rejoining then
         count(m.instance, l)
       end
       -- Who was out of it before this term has seen nothing of use.
-      if (l.taken ~= term or l.instance ~= m.instance) and not (out and tonumber(m.rev) <= base + 1) then
+      if (l.taken ~= term or l.instance ~= m.instance or l.behind) and not (out and tonumber(m.rev) <= base + 1) then
         silent = true
       end
     end

@@ -241,10 +241,10 @@ func (b *Book) behind(r *Renewal) bool {
 }
 
 // spoke reports whether it is known what a node, as it was before, has seen: it has renewed in
-// this term, or gave its lease up in the one before.
+// this term, not behind any more, or gave its lease up in the one before.
 func (b *Book) spoke(node routing.NodeID) bool {
 	l, ok := b.Leases[node]
-	return ok && (l.Taken == b.Position.Term || l.Taken == b.Previous && l.GivenUp() && !l.Behind)
+	return ok && !l.Behind && (l.Taken == b.Position.Term || l.Taken == b.Previous && l.GivenUp())
 }
 
 // unheard reports whether a member that wasn't out of it before this term has not renewed in
@@ -253,7 +253,7 @@ func (b *Book) spoke(node routing.NodeID) bool {
 func (b *Book) unheard() bool {
 	for node, m := range b.Members {
 		l := b.Leases[node]
-		heard := l.Taken == b.Position.Term && l.Instance == m.Instance
+		heard := l.Taken == b.Position.Term && l.Instance == m.Instance && !l.Behind
 		if !heard && !((m.Evicted || m.Dead()) && m.Revision <= b.Base+1) {
 			return true
 		}
