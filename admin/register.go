@@ -56,8 +56,8 @@ func (s *Server) register() {
 	s.registerSessions(api)
 	s.registerRouteLogin(api)
 	s.registerRecall(api)
-
 	s.registerVerify(api)
+
 	delete(config.Components.Schemas.Map(), "ErrorModel") // huma's own, which unify replaces
 	delete(config.Components.Schemas.Map(), "ErrorDetail")
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

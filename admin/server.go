@@ -93,17 +93,17 @@ type Options struct {
 	Desk       func() *desk.Desk                           // who knows the directories now; nil, or returns nil: none is configured
 	WayBack    func(routing.AgencyID) []string             // why else, besides Recall, an agency's way back can't be ended yet; nil: nothing
 	Recall     *recalldesk.Desk                            // who brings mail over after a switch; nil: nobody
+	Verify     *verifydesk.Desk                            // who compares mailboxes; nil: nobody
 	Peers      *peer.Group                                 // the other nodes; nil: none is called
 	PeerSecret func() string                               // that the nodes share; nil or empty: no node may call this one
-	Verify     *verifydesk.Desk                            // who compares mailboxes; nil: nobody
 
-	Audit   Audit
-	Answers Folder // where answers to calls with an Idempotency-Key are kept
 	// Bearer returns who has a token that isn't one of Tokens; nil: nobody. Certificate returns whose
 	// client certificate this is, which was verified; nil: nobody's.
 	Bearer      func(ctx context.Context, token string) (Identity, error)
 	Certificate func(cert *x509.Certificate) (Identity, error)
 
+	Audit   Audit
+	Answers Folder // where answers to calls with an Idempotency-Key are kept
 
 	Node         string               // this one's name
 	Limit        func() time.Duration // the longest connection limit of a platform: after it, a silent node can deliver nothing

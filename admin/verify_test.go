@@ -6,11 +6,13 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"mailcutover/admin"
 	"mailcutover/admin/admintest"
+	"mailcutover/audit"
 	"mailcutover/rollback/mailstore"
 	"mailcutover/rollback/msgkey"
 	"mailcutover/rollback/verify/desk"
@@ -56,7 +58,7 @@ func (l letters) List(_ context.Context, _, _ uint32, each func(mailstore.Messag
 func (letters) Close() error { return nil }
 
 // withVerify starts a node that compares mailboxes.
-func withVerify(t *testing.T) *admintest.Node {
+func withVerify(t *testing.T, change ...func(o *admin.Options)) *admintest.Node {
 	t.Helper()
 	var d *desk.Desk
 	n := admintest.Start(t, func(o *admin.Options) {
@@ -75,6 +77,9 @@ func withVerify(t *testing.T) *admintest.Node {
 			t.Fatal(err)
 		}
 		o.Verify = d
+		for _, f := range change {
+			f(o)
+		}
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -87,6 +92,21 @@ const verifyRows = "address,directory_id,agency,kind,aliases,logins,source_addre
 	"anna@health.example,6b1f2ad0-3c4e-4f5a-8b6c-000000000001,health,user,,,,,,,\n" +
 	"ben@health.example,6b1f2ad0-3c4e-4f5a-8b6c-000000000002,health,user,,,,,,,\n" +
 	"carla@health.example,6b1f2ad0-3c4e-4f5a-8b6c-000000000003,health,user,,,,,,,\n"
+
+// Without an audit record nothing is compared, and nothing ends.
+func TestVerifyWithoutRecord(t *testing.T) {
+	var broken atomic.Bool
+	n := withVerify(t, func(o *admin.Options) { o.Audit = brokenAudit{o.Audit.(*audit.Log), &broken} })
+	addHealth(t, n)
+	want[admin.Imported](t, n, 200, "POST", "/v1/mailboxes/import?reason=r", verifyRows, "Content-Type", "text/csv")
+	before := n.Replica.State().Position().Revision
+	broken.Store(true)
+	want[admin.Problem](t, n, http.StatusServiceUnavailable, "POST", "/v1/verify", `{"agencies":["health"],"reason":"r"}`)
+	want[admin.Problem](t, n, http.StatusServiceUnavailable, "POST", "/v1/verify/stop", `{"agency":"health","reason":"r"}`)
+	if now := n.Replica.State().Position().Revision; now != before {
+		t.Errorf("something happened: revision %d, was %d", now, before)
+	}
+}
 
 func TestVerify(t *testing.T) {
 	n := withVerify(t)

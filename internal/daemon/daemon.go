@@ -154,10 +154,10 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	if err := d.followTable(ctx, cfg); err != nil {
 		return err
 	}
-	doubts := d.rememberDoubts(cfg) // before the keeper tells what is drained
 	if err := d.openRetained(cfg); err != nil {
 		return err
 	}
+	doubts := d.rememberDoubts(cfg) // before the keeper tells what is drained
 	d.keepLease(ctx)
 	d.parts.Go(d.watchTable)
 	recovered, err := d.startOperations(cfg)
@@ -374,14 +374,14 @@ func (d *Daemon) stop(ctx context.Context) error {
 	if d.spool != nil {
 		errs = append(errs, d.spool.Close())
 	}
+	if d.retained != nil {
+		errs = append(errs, d.retained.Close())
+	}
 	if d.ledger != nil {
 		errs = append(errs, d.ledger.Close())
 	}
 	if d.table != nil {
 		errs = append(errs, d.table.Close())
-	if d.retained != nil {
-		errs = append(errs, d.retained.Close())
-	}
 	}
 	return errors.Join(errs...)
 }
