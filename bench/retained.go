@@ -24,8 +24,7 @@ var retainedSizes = []int{10 << 10, 200 << 10}
 // copying is a node that keeps copies in some way, or none.
 type copying struct {
 	contender
-	set  settings
-	file string // that smtp-source sends
+	set settings
 }
 
 // retainedCopies measures what it costs to retain a copy of each message that goes to a target

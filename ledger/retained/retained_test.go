@@ -237,16 +237,6 @@ func fileNames(t *testing.T, s *Store) []string {
 	return names
 }
 
-// wait waits for a condition.
-func wait(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within 20 s: %s", what)
-		}
-	}
-}
-
 var errDisk = errors.New("disk on fire")
 
 func TestFindEnds(t *testing.T) {

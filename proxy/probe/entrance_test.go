@@ -112,7 +112,7 @@ func TestLoginThroughAListener(t *testing.T) {
 			}
 			e := Entrance{Addr: ln.Addr(), Header: way.header, Implicit: way.implicit}
 			if way.header {
-				ln = &proxyproto.Listener{Listener: ln, Policy: func(net.Addr) (proxyproto.Policy, error) { return proxyproto.REQUIRE, nil }}
+				ln = &proxyproto.Listener{Listener: ln, ConnPolicy: func(proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) { return proxyproto.REQUIRE, nil }}
 			}
 			if way.implicit {
 				ln = tls.NewListener(ln, server)
