@@ -25,9 +25,9 @@ func TestBootstrapFromTheOlderCopy(t *testing.T) {
 		t.Fatal("a table that isn't empty is filled")
 	}
 	// The second node is away while the agency is locked and opened again by the first.
-	before := two.replica.State().Position()
 	two.letGo()
 	two.holding.Wait()
+	before := two.replica.State().Position()
 	one.arm()
 	for _, next := range []func(routing.Agency) (routing.Agency, error){routing.Agency.Lock, routing.Agency.Unlock} {
 		if _, _, err := one.set(table.Guard{}, next); err != nil {

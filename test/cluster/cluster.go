@@ -485,7 +485,7 @@ func (c *Cluster) Arrivals() (all []Arrival, err error) {
 				return nil, fmt.Errorf("%s has a message without a node's line: %.200q", name, tx.Raw)
 			}
 			for _, rcpt := range tx.Accepted() {
-				all = append(all, Arrival{Platform: name, ID: idOf(tx.Raw), Rcpt: rcpt, Transaction: mail.TransactionID(found[1]), At: tx.Ended})
+				all = append(all, Arrival{Platform: name, ID: idOf(tx.Raw), Rcpt: rcpt, Transaction: mail.TransactionID(found[1]), At: tx.Ended, Null: tx.From == ""})
 			}
 		}
 	}

@@ -67,7 +67,7 @@ func TestRollbackFromADeadTarget(t *testing.T) {
 			if most := o.Limit; op.ClosedFor >= most.Seconds() {
 				t.Errorf("closed for %.3f s: the dead platform's limit, %s, was waited for", op.ClosedFor, most)
 			}
-			sw := Switch{Agency: "health", Kind: op.Kind, From: OX, To: Exchange, Asked: asked, Told: time.Now(), Done: true}
+			sw := Switch{Agency: "health", Kind: op.Kind, From: OX, To: Exchange, Asked: asked, Told: time.Now(), Done: true, Copies: true}
 			if op.Closed != nil {
 				sw.Closed = *op.Closed
 			}

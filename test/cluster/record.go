@@ -88,6 +88,7 @@ type Arrival struct {
 	Rcpt        string
 	Transaction mail.TransactionID // that of the node's Received line
 	At          time.Time          // when the platform decided to take it
+	Null        bool               // its sender was the null sender
 }
 
 // Switch is an operation as seen from outside.
@@ -99,6 +100,7 @@ type Switch struct {
 	Closed   time.Time // as the operation says; zero: not known
 	Told     time.Time // when its end was told
 	Done     bool      // told as done; else as aborted or refused
+	Copies   bool      // From was given up for dead: what it took was delivered to To from retained copies
 }
 
 // Fault is something that was done to nodes, and may keep them from serving.
@@ -127,6 +129,7 @@ type Verdict struct {
 	Messages   int // sent
 	Taken      int // answered 250
 	Copies     int // more than one of a message
+	Brought    int // retained copies that were delivered since a platform was dead
 	Named      int // deliveries that ledgers name as in doubt
 	Slow       int // times that other agencies were put off since the table, for armed ones, or a platform within its connection limit gave no answer in time
 	Open       int // dots that no answer came to, as the senders saw it
@@ -183,6 +186,10 @@ func Check(r *Record) *Verdict {
 			v.Misrouted = append(v.Misrouted, fmt.Sprintf("message %d is at %s for %s, for whom it was not", a.ID, a.Platform, a.Rcpt))
 			continue
 		}
+		if r.brought(a, m.copies) {
+			v.Brought++
+			continue
+		}
 		m.copies = append(m.copies, a)
 		r.checkPlace(v, event{fmt.Sprintf("message %d (%s)", a.ID, a.Transaction), a.Platform, a.Rcpt, a.At})
 	}
@@ -203,6 +210,17 @@ func Check(r *Record) *Verdict {
 		}
 	}
 	return v
+}
+
+// brought reports whether an arrival is a retained copy of what a dead platform had taken: from
+// the null sender, under the same transaction, where the agency went back to.
+func (r *Record) brought(a Arrival, before []Arrival) bool {
+	id, _, _ := r.agencyOf(a.Rcpt)
+	return a.Null && slices.ContainsFunc(r.Switches, func(s Switch) bool {
+		return s.Copies && s.Agency == id && s.To == a.Platform && !a.At.Before(s.Asked) && slices.ContainsFunc(before, func(b Arrival) bool {
+			return b.Platform == s.From && b.Transaction == a.Transaction && !b.Null
+		})
+	})
 }
 
 func total(m map[mail.TransactionID]int) (n int) {
@@ -322,7 +340,7 @@ func (r *Record) checkOrder(v *Verdict, arrived []Arrival, all map[int]*message)
 	last := make(map[line]*Sent)
 	for _, a := range arrived {
 		m := all[a.ID]
-		if m == nil || m.sent.Rcpt != a.Rcpt || m.sent.open() > 0 || r.Waited[a.Transaction] {
+		if m == nil || a.Null || m.sent.Rcpt != a.Rcpt || m.sent.open() > 0 || r.Waited[a.Transaction] {
 			continue
 		}
 		taken, ok := m.sent.taken()

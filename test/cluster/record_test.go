@@ -75,6 +75,15 @@ func TestCheck(t *testing.T) {
 		{"that nobody sent", func(r *Record) { r.Arrived = append(r.Arrived, arrived(99, roads, Exchange, 3)) }, func(v *Verdict) []string { return v.Misrouted }},
 		{"two platforms at one epoch", func(r *Record) { r.Routes[Route{"health", "1.4", Exchange}] = true }, func(v *Verdict) []string { return v.Misrouted }},
 		{"twice, which no ledger names", func(r *Record) { r.Arrived = append(r.Arrived, arrived(6, roads, Exchange, 30)) }, func(v *Verdict) []string { return v.Repeated }},
+		{"twice from the null sender, where no platform was dead", func(r *Record) {
+			again := arrived(4, health, Exchange, 23)
+			again.Null = true
+			r.Arrived = append(r.Arrived, again)
+		}, func(v *Verdict) []string { return v.Repeated }},
+		{"twice after a rollback from a dead platform, from a sender", func(r *Record) {
+			r.Switches[1].Copies = true
+			r.Arrived = append(r.Arrived, arrived(4, health, Exchange, 23))
+		}, func(v *Verdict) []string { return v.Repeated }},
 		{"twice by two transactions, which nobody sent twice", func(r *Record) {
 			again := arrived(6, roads, Exchange, 30)
 			again.Transaction = "z"
@@ -113,6 +122,11 @@ func TestCheck(t *testing.T) {
 		{"a copy that a ledger names", func(r *Record) {
 			r.Arrived = append(r.Arrived, arrived(6, roads, Exchange, 12))
 			r.Doubts[r.Arrived[5].Transaction] = 1
+		}},
+		{"a retained copy of what a dead platform took", func(r *Record) {
+			back := arrived(4, health, Exchange, 23)
+			back.Null, r.Switches[1].Copies = true, true
+			r.Arrived = append(r.Arrived, back)
 		}},
 		{"a copy that its sender sent again, since no answer came", func(r *Record) {
 			again := arrived(6, roads, Exchange, 30)

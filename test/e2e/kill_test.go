@@ -179,7 +179,8 @@ func TestKilledWhileRedisIsSilent(t *testing.T) {
 			if err := redis.Pause(); err != nil {
 				t.Fatal(err)
 			}
-			if last := n.killAt(t, kind, "health", step); last != step {
+			// A table that is silent takes no begin: what can be told is the step before it.
+			if last := n.killAt(t, kind, "health", step); last != step && last != "watermarks" {
 				t.Errorf("killed at %s, want %s", last, step)
 			}
 		} else { // the drain waits for a dot, until Redis is silent
