@@ -98,12 +98,8 @@ func (g *Gate) Absent(ctx context.Context, a routing.Address, foreign bool) erro
 	if d.Reason != want {
 		return fmt.Errorf("deny %s: %s", a, d.Explain())
 	}
-	if rights, ok := g.rights.(interface {
-		Names(context.Context, routing.Position) error
-	}); ok {
-		if err := rights.Names(ctx, state.Position()); err != nil {
-			return fmt.Errorf("deny %s: %w", a, err)
-		}
+	if err := g.rights.Names(ctx, state.Position()); err != nil {
+		return fmt.Errorf("deny %s: %w", a, err)
 	}
 	return nil
 }

@@ -41,6 +41,10 @@ type Rights interface {
 	// Check returns nil if the table says now that these versions are the agencies' newest
 	// ones, and open; else, or where it says nothing in time, an error.
 	Check(ctx context.Context, versions ...table.AgencyEpoch) error
+
+	// Names returns nil if the table says now that no name was changed since a copy at pos, nor
+	// lost; else, or where it says nothing in time, an error.
+	Names(ctx context.Context, pos routing.Position) error
 }
 
 // Lease says for how long a node may decide after the table was last reached. As [Rights]
@@ -61,6 +65,9 @@ func (l Lease) Right(contact time.Time) Right {
 
 // Check implements [Rights]: nobody else changes the table.
 func (Lease) Check(context.Context, ...table.AgencyEpoch) error { return nil }
+
+// Names implements [Rights]: nobody else changes the table.
+func (Lease) Names(context.Context, routing.Position) error { return nil }
 
 // right is that of this moment. It is taken before the State is read, so that it never
 // speaks for a State that is older than it.

@@ -43,6 +43,9 @@ type changing struct {
 	meanwhile func()
 }
 
+// Names implements Rights.
+func (*changing) Names(context.Context, routing.Position) error { return nil }
+
 func (c *changing) Check(context.Context, ...table.AgencyEpoch) error {
 	c.meanwhile()
 	return nil

@@ -27,6 +27,9 @@ func (n *numbered) Right(time.Time) Right {
 	return n.right
 }
 
+// Names implements Rights.
+func (*numbered) Names(context.Context, routing.Position) error { return nil }
+
 func (n *numbered) Check(context.Context, ...table.AgencyEpoch) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

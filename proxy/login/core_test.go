@@ -259,6 +259,9 @@ func (r *rights) Right(time.Time) node.Right {
 	return r.right
 }
 
+// Names implements Rights.
+func (*rights) Names(context.Context, routing.Position) error { return nil }
+
 func (r *rights) Check(context.Context, ...table.AgencyEpoch) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
