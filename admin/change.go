@@ -67,11 +67,26 @@ func (s *Server) changeAs(ctx context.Context, entry *audit.Entry, compute func(
 			return nil, fmt.Errorf("%s: %w", c.What, err)
 		}
 		s.Logger.InfoContext(ctx, "table changed", "request", requestOf(ctx).id, "what", c.What, "person", c.Who, "reason", c.Reason, "revision", pos.Revision)
+		if err := s.confirm(ctx); err != nil {
+			return nil, fmt.Errorf("%s: stored as revision %d, but not known to be durable: %w", c.What, pos.Revision, err)
+		}
 		if err := s.Replica.Wait(ctx, pos); err != nil {
 			return nil, fmt.Errorf("%s: stored as revision %d, but this node's copy has not followed yet: %w", c.What, pos.Revision, err)
 		}
 		return s.Replica.State(), nil
 	}
+}
+
+// confirm makes sure that what was stored outlives the table's server, before anybody is
+// told: a mailbox that only a dead server knew of would be denied with a 550.
+func (s *Server) confirm(ctx context.Context) error {
+	err := s.persist(ctx, func() error { return s.Table.Confirm(ctx) })
+	if errors.Is(err, table.ErrRegressed) {
+		// Perhaps of another change, from before a failover, which is told once. Of this one
+		// it is told again.
+		err = s.persist(ctx, func() error { return s.Table.Confirm(ctx) })
+	}
+	return err
 }
 
 // persist calls f until the table answers, or ctx ends. What was sent without an answer

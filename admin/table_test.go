@@ -52,6 +52,20 @@ func TestAnswerLost(t *testing.T) {
 	}
 }
 
+// forgetful is a table whose server is taken over by one that lacks the last change.
+type forgetful struct{ table.Table }
+
+func (forgetful) Confirm(context.Context) error { return table.ErrRegressed }
+
+// Nobody is told of a change that another server lacks.
+func TestChangeLost(t *testing.T) {
+	n := admintest.Start(t, func(o *admin.Options) { o.Table = forgetful{o.Table} })
+	status, _, text := call(t, n, "POST", "/v1/agencies", `{"id":"health","source":"exchange","target":"ox","domains":["health.example"],"reason":"r"}`)
+	if status < 400 || !strings.Contains(text, "not known to be durable") {
+		t.Errorf("%d %s", status, text)
+	}
+}
+
 // A table that is gone doesn't keep the node from saying what it knows, and how old that is.
 func TestTableGone(t *testing.T) {
 	n := admintest.Start(t, nil)

@@ -136,6 +136,9 @@ func (r *Run) enter(ctx context.Context, l *life, ag *agency, c *newcomer) error
 			continue
 		}
 		if err == nil {
+			err = l.table.Confirm(ctx)
+		}
+		if err == nil {
 			err = l.replica.Wait(ctx, pos)
 		}
 		return err

@@ -170,7 +170,7 @@ var mutants = []mutant{
 	one("names", "a copy is compared with the last term only", names, "common := s.lineage.Common(s.pos.Revision, whole.Lineage, whole.Position.Revision)",
 		"common := whole.Position.Revision\n\tif s.pos.Term < whole.Position.Term {\n\t\tcommon = whole.Lineage.Last().Base\n\t}"),
 	one("names", "who wasn't heard has seen nothing", renew, "if (ARGV[24] ~= '-' or unheard) and", "if ARGV[24] ~= '-' and"),
-	one("names", "the table isn't asked before a denial", gate, "Names(context.Context, routing.Position) error\n\t}); ok {", "Names(context.Context, routing.Position) error\n\t}); ok && false {"),
+	one("names", "the table isn't asked before a denial", gate, "g.rights.Names(ctx, state.Position()); err != nil {", "g.rights.Names(ctx, state.Position()); err != nil && false {"),
 
 	one("node rule 10", "a node's own lock is not written", locks, "func (k *Keeper) writeLocks() error { return k.write(locksFile, sortedLocks(k.locks)) }", "func (k *Keeper) writeLocks() error { _ = sortedLocks; return nil }"),
 	except(one("node rule 10", "a node's own lock doesn't cut", gate, "	if a.locked || a.lost {\n		return false", "	if a.lost {\n		return false"),
