@@ -25,8 +25,8 @@
 // which has the heads of all nodes. [Verify] and [VerifyDir] need no node.
 //
 // Whoever has the disk and all copies of the heads can forge everything since the oldest
-// head that he doesn't have. There are no signatures: a key on the same node would prove
-// nothing more.
+// head that he doesn't have. Heads say nothing of who wrote them down, and when: package
+// audit/checkpoint signs them.
 //
 // The admin API appends, the node's own parts do where they act for a person. The methods
 // of a Log are safe for concurrent use; the functions keep no state.
