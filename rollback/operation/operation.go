@@ -64,6 +64,9 @@ type Operation struct {
 	// List is the id of the list of mailboxes that a remap brings into force; empty: of none.
 	List string `json:"list,omitempty"`
 
+	// Wave is the wave of the plan whose approval a cutover rests on; empty: on none's.
+	Wave string `json:"wave,omitempty"`
+
 	// Runner is the node that carries it out, Instance the life of that node.
 	Runner   routing.NodeID     `json:"runner,omitempty"`
 	Instance routing.InstanceID `json:"instance,omitempty"`

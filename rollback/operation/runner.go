@@ -256,6 +256,7 @@ type Request struct {
 	Mappings map[routing.AgencyID]routing.Digest
 	List     string // that the mappings come from, for Options.Documents; empty: none
 
+	Wave     string   // on whose approval it rests, for Options.Documents; empty: on none's
 	Without  []string // hooks that are left out; part of the plan
 	Progress func(Operation)
 }
