@@ -87,6 +87,7 @@ func (c *checker) check() {
 	c.routing(cfg.Routing)
 	c.identity(cfg)
 	c.admin(cfg.Admin)
+	c.audit(&cfg.Audit)
 	c.page(&cfg.Page)
 	c.tokens(cfg)
 	c.signOn(cfg)

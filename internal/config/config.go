@@ -41,6 +41,7 @@ type Config struct {
 	Encryption Encryption `config:"encryption" restart:"yes"`
 	Operations Operations `config:"operations"`
 	Identity   Identity   `config:"identity"`
+	Audit      Audit      `config:"audit"`
 	Admin      Admin      `config:"admin"`
 	Page       Page       `config:"page"`
 	Log        Log        `config:"log"`
@@ -401,6 +402,10 @@ type Operations struct {
 	MoverExpected time.Duration `config:"mover_expected"` // after which that wait raises an alarm
 	Canaries      []Canary      `config:"canaries"`
 	CanaryWait    time.Duration `config:"canary_wait"` // how long a canary may take
+
+	CanaryEvery    time.Duration `config:"canary_every"`    // each node tries each agency's canary so often; 0: only after a switch
+	CanaryFailures int           `config:"canary_failures"` // in a row on one node, until it is reacted
+	CanaryReact    CanaryReact   `config:"canary_react"`
 }
 
 // Move is a kind of operation that changes the platform.

@@ -32,8 +32,9 @@ func Default() *Config {
 		Retained:   defaultRetained(),
 		Recall:     defaultRecall(),
 		Verify:     defaultComparing(),
-		Operations: Operations{MoverExpected: time.Hour, CanaryWait: DefaultCanaryWait},
+		Operations: Operations{MoverExpected: time.Hour, CanaryWait: DefaultCanaryWait, CanaryEvery: DefaultCanaryEvery, CanaryFailures: 2, CanaryReact: CanaryAlarm},
 		Identity:   defaultIdentity(),
+		Audit:      defaultAudit(),
 		Admin:      Admin{Address: "127.0.0.1:8025", SignOn: SignOn{OIDC: OIDC{Label: "your account", Claim: "sub"}}},
 		Log:        Log{Level: LevelInfo, Format: FormatJSON},
 	}

@@ -29,6 +29,20 @@ type Canary struct {
 // DefaultCanaryWait is how long a canary may take after a switch.
 const DefaultCanaryWait = time.Minute
 
+// DefaultCanaryEvery is how often a canary is tried between switches.
+const DefaultCanaryEvery = 30 * time.Minute
+
+// CanaryReact is what a canary that fails leads to.
+type CanaryReact string
+
+const (
+	CanaryAlarm    CanaryReact = "alarm"
+	CanaryFreeze   CanaryReact = "freeze"   // besides, no operation of the agency begins until somebody lifts the freeze
+	CanaryRollback CanaryReact = "rollback" // besides, the agency is rolled back, if that stood in its cutover's plan
+)
+
+func (CanaryReact) words() []string { return []string{"alarm", "freeze", "rollback"} }
+
 // longestCanary bounds how long the end of an operation may wait for its canary.
 const longestCanary = 10 * time.Minute
 
@@ -51,9 +65,16 @@ func (c *checker) probes(cfg *Config) {
 		}
 	}
 	o := &cfg.Operations
+	if o.CanaryReact == CanaryRollback && len(o.Canaries) == 0 {
+		c.add(Problem{Key: "operations.canary_react", Value: string(o.CanaryReact), Want: "some operations.canaries beside it"}, "operations.canaries")
+	}
 	if o.CanaryWait <= 0 || o.CanaryWait > longestCanary {
 		c.add(Problem{Key: "operations.canary_wait", Value: shortDuration(o.CanaryWait), Want: "more than 0s, and " + shortDuration(longestCanary) + " at most"})
 	}
+	if o.CanaryEvery != 0 && o.CanaryEvery < o.CanaryWait {
+		c.add(Problem{Key: "operations.canary_every", Value: shortDuration(o.CanaryEvery), Want: "operations.canary_wait, " + shortDuration(o.CanaryWait) + ", or more; or 0 for only after a switch"}, "operations.canary_wait")
+	}
+	c.atLeast("operations.canary_failures", o.CanaryFailures, 1, "")
 	agencies := make([]string, len(o.Canaries))
 	for i := range o.Canaries {
 		agencies[i] = string(o.Canaries[i].Agency)

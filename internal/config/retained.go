@@ -61,6 +61,18 @@ func (c *checker) retained(cfg *Config) {
 
 // keys checks a file of keys, of which nothing is quoted.
 func (c *checker) keys(key, path string) {
+	b, ok := c.privateFile(key, path)
+	if !ok {
+		return
+	}
+	if _, err := seal.ParseKeys(string(b)); err != nil {
+		c.add(Problem{Key: key, Value: show(path), Want: "a file with keys, one in each line: a name, a space, 32 bytes in base64", Hint: err.Error()})
+	}
+}
+
+// privateFile returns what is in a file of secrets, at most 1 MiB; false: it can't be read, and that
+// is said.
+func (c *checker) privateFile(key, path string) ([]byte, bool) {
 	f, err := os.Open(path)
 	if err != nil {
 		c.add(Problem{Key: key, Value: show(path), Want: "a file that can be read", Hint: reason(err)})
