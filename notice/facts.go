@@ -1,0 +1,286 @@
+package notice
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"mailcutover/approval"
+	"mailcutover/rollback/operation"
+	recall "mailcutover/rollback/recall/desk"
+	verify "mailcutover/rollback/verify/desk"
+	"mailcutover/routing"
+)
+
+// Facts are what events need of one record of the table, as text. Nil: there is no such
+// record.
+type Facts map[string]string
+
+// Record is a record of the table by the key under which its facts are kept, such as
+// agency/health or proposal/ID.
+type Record struct {
+	Key      string
+	Facts    Facts            // nil: it was removed
+	Revision routing.Revision // of its last change
+}
+
+// Keys of records begin with these words.
+const (
+	agencyKey    = "agency/"
+	freezeKey    = "freeze/"
+	operationKey = "operation/"
+	nodeKey      = "node/"
+	alarmKey     = "alarm/" // of this node, not of the table
+
+	// The documents' own prefixes.
+	proposalKey = "proposal/"
+	listKey     = "list/"
+	recallKey   = "recall/"
+	shareKey    = "recall-part/"
+	verifyKey   = "verify/"
+	stopKey     = "plan/stop"
+)
+
+// Records returns the facts of all records that an update sets and that events can come from.
+func Records(u *routing.Update) []Record {
+	var all []Record
+	add := func(key string, at routing.Revision, f Facts) {
+		all = append(all, Record{Key: key, Facts: f, Revision: at})
+	}
+	for i := range u.Agencies {
+		add(agencyKey+string(u.Agencies[i].ID), u.Agencies[i].Revision, agencyFacts(&u.Agencies[i]))
+	}
+	for _, f := range u.Freezes {
+		if f.Removed {
+			add(freezeKey+string(f.Agency), f.Revision, nil)
+			continue
+		}
+		add(freezeKey+string(f.Agency), f.Revision, clean(Facts{"agency": string(f.Agency), "who": f.Who, "reason": f.Reason}))
+	}
+	for i := range u.Operations {
+		add(operationKey+string(u.Operations[i].ID), u.Operations[i].Revision, operationFacts(&u.Operations[i]))
+	}
+	for i := range u.Members {
+		add(nodeKey+string(u.Members[i].Node), u.Members[i].Revision, memberFacts(&u.Members[i]))
+	}
+	for i := range u.Documents {
+		d := &u.Documents[i]
+		read := documentFacts(d.Key)
+		if read == nil {
+			continue
+		}
+		if d.Removed {
+			add(d.Key, d.Revision, nil)
+		} else if f := read(d); f != nil {
+			add(d.Key, d.Revision, f)
+		}
+	}
+	return all
+}
+
+// Vanished returns what it means that a whole reading of the table doesn't show records
+// that were known, by their keys. Agencies are never removed, and of operations that ended
+// the table shows the last ones only: neither has gone for this reason.
+func Vanished(known, shown map[string]bool) []Record {
+	var all []Record
+	for key := range known {
+		kind, _, _ := strings.Cut(key, "/")
+		if kind += "/"; !shown[key] && kind != agencyKey && kind != operationKey && kind != alarmKey {
+			all = append(all, Record{Key: key})
+		}
+	}
+	slices.SortFunc(all, func(a, b Record) int { return strings.Compare(a.Key, b.Key) })
+	return all
+}
+
+// clean leaves out what is empty.
+func clean(f Facts) Facts {
+	for key, value := range f {
+		if value == "" {
+			delete(f, key)
+		}
+	}
+	return f
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
+}
+
+func number[N int | int64](n N) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64(n), 10)
+}
+
+func agencyFacts(a *routing.Agency) Facts {
+	f := Facts{
+		"agency": string(a.ID), "phase": a.Phase.String(), "platform": string(a.Platform()), "open": yes(a.Open()), "epoch": a.Epoch.String(),
+		"locked": yes(a.Locked), "finalised": yes(a.Finalised), "tightness": a.Tightness.String(), "operation": string(a.Operation), "unconfirmed": string(a.Unconfirmed),
+	}
+	if !a.Mapping.IsZero() {
+		f["mapping"] = a.Mapping.String()
+	}
+	return clean(f)
+}
+
+func operationFacts(rec *routing.Operation) Facts {
+	f := Facts{
+		"operation": string(rec.ID), "kind": rec.Kind, "agency": string(rec.Agency), "step": rec.Step, "runner": string(rec.Runner), "emergency": yes(rec.Emergency),
+		"ended": yes(rec.Ended), "who": rec.Who, "reason": rec.Reason,
+	}
+	ids := make([]string, len(rec.Agencies))
+	for i, id := range rec.Agencies {
+		ids[i] = string(id)
+	}
+	f["agencies"] = strings.Join(ids, " ")
+	op, err := operation.FromRecord(rec)
+	if err != nil {
+		return clean(f) // what the fields say is enough
+	}
+	f["error"] = op.Error
+	if s := op.ClosedFor().Seconds(); s > 0 {
+		f["closed_seconds"] = strconv.FormatFloat(s, 'f', 3, 64)
+	}
+	var waits, undo, failed []string
+	for i := range op.Hooks {
+		h := &op.Hooks[i]
+		switch {
+		case h.External && h.Status == operation.HookStarted:
+			waits = append(waits, h.Name)
+		case h.Status == operation.HookUndoFailed:
+			undo = append(undo, h.Name)
+		}
+	}
+	for i := range op.Canaries {
+		if !op.Canaries[i].OK {
+			failed = append(failed, string(op.Canaries[i].Agency))
+		}
+	}
+	f["waits_for"], f["undo"], f["canaries_failed"] = strings.Join(waits, " "), strings.Join(undo, " "), strings.Join(failed, " ")
+	return clean(f)
+}
+
+func memberFacts(m *routing.Member) Facts {
+	return clean(Facts{
+		"node": string(m.Node), "instance": string(m.Instance), "build": m.Build, "draining": yes(m.Draining), "evicted": yes(m.Evicted),
+		"attested": yes(m.Attested != "" && m.Attested == m.Instance), "unconfirmed": string(m.Unconfirmed),
+	})
+}
+
+// documentFacts returns what reads the facts of documents with a key; nil: they make no
+// events. What it returns gives nil for a document that it can't read.
+func documentFacts(key string) func(*routing.Document) Facts {
+	switch {
+	case strings.HasPrefix(key, proposalKey):
+		return proposalFacts
+	case strings.HasPrefix(key, listKey) && strings.HasSuffix(key, "/000"): // the head, which alone changes
+		return listFacts
+	case strings.HasPrefix(key, recallKey):
+		return recallFacts
+	case strings.HasPrefix(key, shareKey):
+		return shareFacts
+	case strings.HasPrefix(key, verifyKey):
+		return verifyFacts
+	case key == stopKey:
+		return stopFacts
+	}
+	return nil
+}
+
+func proposalFacts(d *routing.Document) Facts {
+	var p approval.Proposal
+	if json.Unmarshal([]byte(d.Text), &p) != nil {
+		return nil
+	}
+	return clean(Facts{
+		"proposal": p.ID, "kind": p.Kind, "agency": string(p.Agency), "node": string(p.Node), "approvals": strconv.Itoa(len(p.Approvals)), "needed": strconv.Itoa(p.Needed),
+		"expires": p.Expires.UTC().Format(time.RFC3339), "end": string(p.End), "why": p.Why, "operation": string(p.Operation),
+	})
+}
+
+// listFacts reads the head of a list, as package identity/register keeps it. Addresses and
+// accounts are not in it.
+func listFacts(d *routing.Document) Facts {
+	var h struct {
+		ID       string           `json:"id"`
+		Agency   routing.AgencyID `json:"agency"`
+		Digest   routing.Digest   `json:"digest"`
+		Rows     int              `json:"rows"`
+		Standing string           `json:"standing"`
+	}
+	if json.Unmarshal([]byte(d.Text), &h) != nil {
+		return nil
+	}
+	return clean(Facts{"list": h.ID, "agency": string(h.Agency), "digest": h.Digest.String(), "rows": strconv.Itoa(h.Rows), "standing": h.Standing})
+}
+
+func recallFacts(d *routing.Document) Facts {
+	var r recall.Run
+	if json.Unmarshal([]byte(d.Text), &r) != nil {
+		return nil
+	}
+	return clean(Facts{
+		"recall": string(r.ID), "kind": string(r.Kind), "agency": string(r.Agency), "operation": string(r.Operation), "from": string(r.From), "to": string(r.To),
+		"ended": yes(r.Ended != nil), "accepted": yes(r.Accepted != nil),
+	})
+}
+
+func shareFacts(d *routing.Document) Facts {
+	var p recall.Part
+	if json.Unmarshal([]byte(d.Text), &p) != nil {
+		return nil
+	}
+	id, _, _ := strings.Cut(strings.TrimPrefix(d.Key, shareKey), "/")
+	return clean(Facts{
+		"recall": id, "node": string(p.Node), "round": number(p.Round), "time": p.Ended.UTC().Format(time.RFC3339Nano),
+		"delivered": number(p.Totals.Delivered), "back": number(p.Totals.DeliveredBack), "not_back": strconv.Itoa(p.Totals.NotBack), "mailboxes": number(p.Totals.Mailboxes), "aside": number(p.Totals.Aside),
+	})
+}
+
+func verifyFacts(d *routing.Document) Facts {
+	var r verify.Record
+	if json.Unmarshal([]byte(d.Text), &r) != nil {
+		return nil
+	}
+	f := Facts{"agency": strings.TrimPrefix(d.Key, verifyKey)}
+	if r.Running != nil {
+		f["running"], f["running_mode"], f["running_cause"] = r.Running.Run, string(r.Running.Mode), string(r.Running.Cause)
+	}
+	if last := r.Last; last != nil {
+		f["last"], f["mode"], f["cause"], f["mailboxes"], f["compared"] = last.Run, string(last.Mode), string(last.Cause), strconv.Itoa(last.Mailboxes), strconv.Itoa(last.Compared)
+		f["failed"], f["differ"] = number(last.Failed), number(last.Differ)
+		for _, kind := range []string{"crossed", "foreign", "clash", "possible", "missing"} {
+			f[kind] = number(last.Found[kind])
+		}
+	}
+	if r.Trouble != nil {
+		f["trouble"], f["error"] = r.Trouble.Run+" "+strconv.Itoa(r.Trouble.Tries), r.Trouble.Error
+	}
+	return clean(f)
+}
+
+// stopFacts reads the document that stops the plan. Its text is for people: what of it is a
+// plain text or number is taken over as it stands.
+func stopFacts(d *routing.Document) Facts {
+	var s map[string]any
+	if json.Unmarshal([]byte(d.Text), &s) != nil {
+		return nil
+	}
+	f := Facts{"stopped": "yes"}
+	for _, key := range []string{"what", "who", "reason", "node", "agency", "why", "text"} {
+		if v, ok := s[key].(string); ok {
+			f[key] = v
+		}
+	}
+	if lifted, ok := s["lifted"]; ok && lifted != nil && lifted != false && lifted != "" {
+		delete(f, "stopped")
+	}
+	return clean(f)
+}
