@@ -95,7 +95,13 @@ func (u *run) accompany(s *routing.State, op *Operation, c *table.Change, begins
 		u.Logger.Error("documents don't follow an operation", "operation", op.ID, "agency", op.Agency, "step", op.Step, "error", err)
 		return nil
 	}
-	c.Documents = append(c.Documents, docs...)
+	for _, d := range docs {
+		// An emergency may end several operations, which one document follows: the first word
+		// counts, since the table takes a document once.
+		if !slices.ContainsFunc(c.Documents, func(o routing.Document) bool { return o.Key == d.Key }) {
+			c.Documents = append(c.Documents, d)
+		}
+	}
 	return nil
 }
 
