@@ -2,6 +2,7 @@ package notice
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,9 +89,6 @@ func (d *derivation) turned(key string) bool {
 // ceased reports whether a fact was there and isn't any more.
 func (d *derivation) ceased(key string) bool { return d.before[key] != "" && d.after[key] == "" }
 
-// hidden are facts that only tell what happened.
-var hidden = []string{"locked", "finalised", "tightness", "unconfirmed", "draining", "evicted", "attested", "ended", "accepted", "end", "standing", "running", "running_mode", "running_cause", "last", "trouble", "time", "round", "stopped", "undo", "mapping"}
-
 // add adds an event of what is known of the record now, or was before it went; more is added
 // to that in pairs of key and value.
 func (d *derivation) add(t Type, more ...string) {
@@ -99,13 +97,8 @@ func (d *derivation) add(t Type, more ...string) {
 		facts = d.before
 	}
 	data := maps.Clone(map[string]string(facts))
-	for _, key := range hidden {
-		delete(data, key)
-	}
 	for i := 0; i+1 < len(more); i += 2 {
-		if data[more[i]] = more[i+1]; more[i+1] == "" {
-			delete(data, more[i])
-		}
+		data[more[i]] = more[i+1]
 	}
 	// Who made the change says more than who began what it belongs to.
 	if d.c.Who != "" && !d.c.Late {
@@ -114,6 +107,8 @@ func (d *derivation) add(t Type, more ...string) {
 	if d.c.Reason != "" && !d.c.Late {
 		data["reason"] = d.c.Reason
 	}
+	says := append([]string{"agency", "node", "operation"}, t.about().Data...)
+	maps.DeleteFunc(data, func(key, value string) bool { return value == "" || !slices.Contains(says, key) })
 	e := newEvent(Source(d.c.Installation, ""), t, d.key, d.c.Time, data)
 	e.Position = d.c.Position
 	e.ID = identify(string(d.c.Incarnation), string(t), d.key, d.revision, d.after, data["emergency"])

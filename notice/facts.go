@@ -9,8 +9,6 @@ import (
 
 	"mailcutover/approval"
 	"mailcutover/rollback/operation"
-	recall "mailcutover/rollback/recall/desk"
-	verify "mailcutover/rollback/verify/desk"
 	"mailcutover/routing"
 )
 
@@ -221,40 +219,84 @@ func listFacts(d *routing.Document) Facts {
 	return clean(Facts{"list": h.ID, "agency": string(h.Agency), "digest": h.Digest.String(), "rows": strconv.Itoa(h.Rows), "standing": h.Standing})
 }
 
+// recallFacts reads a run, as package rollback/recall/desk keeps it.
 func recallFacts(d *routing.Document) Facts {
-	var r recall.Run
+	var r struct {
+		ID        string          `json:"id"`
+		Kind      string          `json:"kind"`
+		Agency    string          `json:"agency"`
+		From      string          `json:"from"`
+		To        string          `json:"to"`
+		Operation string          `json:"operation"`
+		Ended     json.RawMessage `json:"ended"`
+		Accepted  json.RawMessage `json:"accepted"`
+	}
 	if json.Unmarshal([]byte(d.Text), &r) != nil {
 		return nil
 	}
 	return clean(Facts{
-		"recall": string(r.ID), "kind": string(r.Kind), "agency": string(r.Agency), "operation": string(r.Operation), "from": string(r.From), "to": string(r.To),
+		"recall": r.ID, "kind": r.Kind, "agency": r.Agency, "operation": r.Operation, "from": r.From, "to": r.To,
 		"ended": yes(r.Ended != nil), "accepted": yes(r.Accepted != nil),
 	})
 }
 
+// shareFacts reads what a node says of its share of a run.
 func shareFacts(d *routing.Document) Facts {
-	var p recall.Part
+	var p struct {
+		Node   string    `json:"node"`
+		Round  int       `json:"round"`
+		Ended  time.Time `json:"ended"`
+		Totals struct {
+			Mailboxes     int `json:"mailboxes"`
+			Aside         int `json:"aside"`
+			Delivered     int `json:"delivered"`
+			DeliveredBack int `json:"delivered_back"`
+			NotBack       int `json:"not_back"`
+		} `json:"totals"`
+	}
 	if json.Unmarshal([]byte(d.Text), &p) != nil {
 		return nil
 	}
 	id, _, _ := strings.Cut(strings.TrimPrefix(d.Key, shareKey), "/")
 	return clean(Facts{
-		"recall": id, "node": string(p.Node), "round": number(p.Round), "time": p.Ended.UTC().Format(time.RFC3339Nano),
+		"recall": id, "node": p.Node, "round": number(p.Round), "time": p.Ended.UTC().Format(time.RFC3339Nano),
 		"delivered": number(p.Totals.Delivered), "back": number(p.Totals.DeliveredBack), "not_back": strconv.Itoa(p.Totals.NotBack), "mailboxes": number(p.Totals.Mailboxes), "aside": number(p.Totals.Aside),
 	})
 }
 
+// verifyFacts reads an agency's record of comparisons, as package rollback/verify/desk keeps it.
 func verifyFacts(d *routing.Document) Facts {
-	var r verify.Record
+	var r struct {
+		Running *struct {
+			Run   string `json:"run"`
+			Mode  string `json:"mode"`
+			Cause string `json:"cause"`
+		} `json:"running"`
+		Last *struct {
+			Run       string         `json:"run"`
+			Mode      string         `json:"mode"`
+			Cause     string         `json:"cause"`
+			Mailboxes int            `json:"mailboxes"`
+			Compared  int            `json:"compared"`
+			Failed    int            `json:"failed"`
+			Differ    int            `json:"differ"`
+			Found     map[string]int `json:"found"`
+		} `json:"last"`
+		Trouble *struct {
+			Run   string `json:"run"`
+			Error string `json:"error"`
+			Tries int    `json:"tries"`
+		} `json:"trouble"`
+	}
 	if json.Unmarshal([]byte(d.Text), &r) != nil {
 		return nil
 	}
 	f := Facts{"agency": strings.TrimPrefix(d.Key, verifyKey)}
 	if r.Running != nil {
-		f["running"], f["running_mode"], f["running_cause"] = r.Running.Run, string(r.Running.Mode), string(r.Running.Cause)
+		f["running"], f["running_mode"], f["running_cause"] = r.Running.Run, r.Running.Mode, r.Running.Cause
 	}
 	if last := r.Last; last != nil {
-		f["last"], f["mode"], f["cause"], f["mailboxes"], f["compared"] = last.Run, string(last.Mode), string(last.Cause), strconv.Itoa(last.Mailboxes), strconv.Itoa(last.Compared)
+		f["last"], f["mode"], f["cause"], f["mailboxes"], f["compared"] = last.Run, last.Mode, last.Cause, strconv.Itoa(last.Mailboxes), strconv.Itoa(last.Compared)
 		f["failed"], f["differ"] = number(last.Failed), number(last.Differ)
 		for _, kind := range []string{"crossed", "foreign", "clash", "possible", "missing"} {
 			f[kind] = number(last.Found[kind])

@@ -205,7 +205,7 @@ func (e *Event) Title(l Language) string {
 	if l == German {
 		pattern = a.German
 	}
-	return OneLine(fill(pattern, e, l))
+	return strings.Join(strings.Fields(OneLine(fill(pattern, e, l))), " ")
 }
 
 // fill puts an event's values in the place of names in braces. {name|else} stands for else
