@@ -256,7 +256,12 @@ func get[T any](ctx context.Context, c *Client, path string, q url.Values) (T, e
 }
 
 func post[T any](ctx context.Context, c *Client, path string, body any) (T, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	return postFor[T](ctx, c, path, body, callTimeout)
+}
+
+// postFor is post of a call that may take that long.
+func postFor[T any](ctx context.Context, c *Client, path string, body any, limit time.Duration) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	b, err := json.Marshal(body)
 	if err != nil {

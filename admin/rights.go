@@ -40,6 +40,7 @@ const (
 	mayApprove    right = "approve"    // what others have done or want to do
 	mayLift       right = "lift"       // freezes
 	mayAdminister right = "administer" // nodes, settings, the table
+	mayLocate     right = "locate"     // look where in a mailbox a message lies
 	mayDisclose   right = "disclose"   // hand out what mail was about: an export of the ledgers, a retained message
 )
 
@@ -53,6 +54,7 @@ var rolesOf = map[right][]Role{
 	mayApprove:    {RoleApprover},
 	mayLift:       {RoleReleaser},
 	mayAdminister: {RoleAdmin},
+	mayLocate:     {RoleViewer, RoleOperator}, // the help desk reads, and nothing else
 	// Not the operator: who moves mail has no part in reading it.
 	mayDisclose: {RoleAdmin},
 }
@@ -65,7 +67,7 @@ var rights = map[string]right{
 	"list-proposals": mayRead, "show-proposal": mayRead, "list-nodes": mayRead, "list-freezes": mayRead, "list-local-locks": mayRead, "show-foundation": mayRead, "list-emergencies": mayRead,
 	"explain-route": mayRead, "list-domains": mayRead, "show-table": mayRead, "list-platforms": mayRead,
 	"list-alarms": mayRead, "show-version": mayRead, "show-config": mayRead,
-	"spool-status": mayRead, "list-spool": mayRead, "show-spooled": mayRead, "list-ledger": mayRead, "trace": mayRead,
+	"spool-status": mayRead, "list-spool": mayRead, "show-spooled": mayRead, "list-ledger": mayRead, "trace": mayRead, "locate-message": mayLocate,
 	"list-sessions": mayRead, "show-session": mayRead, "route-login": mayRead,
 	"retained-status": mayRead, "list-retained": mayRead, "export-ledger": mayDisclose, "fetch-retained": mayDisclose,
 	"audit-head": mayRead, "audit-heads": mayRead, "export-audit": mayRead, "who-am-i": mayRead,

@@ -108,6 +108,7 @@ func (s *Server) registerTrace(api huma.API) {
 	}, func(ctx context.Context, in *traceQuery) (*reply[Traces], error) {
 		return s.trace(ctx, in)
 	})
+	s.registerLocate(api)
 	s.registerLedger(api, tags)
 }
 

@@ -59,14 +59,26 @@ func addSpan(cmd *cobra.Command, since, until *moment) {
 func newTraceCommand(c *connection) *cobra.Command {
 	var q admin.TraceQuery
 	var since, until moment
+	var in bool
+	var reason string
 	cmd := c.command(&cobra.Command{
 		Use: "trace", Short: "The way of messages through all nodes, without content", Args: cobra.NoArgs,
 		Long: "The way of messages through all nodes, by time: when they came, what was handed to which\n" +
 			"platform, what it answered, what became of them else, which recipients may have them\n" +
 			"twice, and what is still in the spool. Messages that lie in no spool are known as long\n" +
-			"as the ledger goes back.",
-		Example: "  mailcutover trace --rcpt dora@health.example --since 3d",
+			"as the ledger goes back.\n\n" +
+			"With --locate it is looked for in all folders of its recipients' mailboxes, over IMAP and\n" +
+			"by headers only: a filter may have filed it, or its reader deleted it. Whose mailbox was\n" +
+			"looked into, by whom and why, stands in the audit log.",
+		Example: "  mailcutover trace --rcpt dora@health.example --since 3d\n" +
+			"  mailcutover trace --message-id 4711@out.example --rcpt dora@health.example --locate --reason 'ticket 815'",
 	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+		if err := oneName(cmd, &q, in); err != nil {
+			return err
+		}
+		if in {
+			return locate(cmd, c, client, admin.LocateQuery{Transaction: q.Transaction, MessageID: q.MessageID, Recipient: q.Recipient, Reason: reason})
+		}
 		q.Since, q.Until = since.Time, until.Time
 		found, err := client.Trace(cmd.Context(), q)
 		if err != nil {
@@ -90,10 +102,86 @@ func newTraceCommand(c *connection) *cobra.Command {
 	cmd.Flags().StringVar(&q.From, "from", "", "messages of this envelope sender; <> for the null sender")
 	cmd.Flags().StringVar(&q.Recipient, "rcpt", "", "messages for this address")
 	cmd.MarkFlagsOneRequired("transaction", "message-id", "from", "rcpt")
-	cmd.MarkFlagsMutuallyExclusive("transaction", "message-id", "from", "rcpt")
 	addSpan(cmd, &since, &until)
+	cmd.Flags().BoolVar(&in, "locate", false, "in which folders of mailboxes it lies; --rcpt then says whose, beside --transaction or --message-id")
+	cmd.Flags().StringVar(&reason, "reason", "", "why a mailbox is looked into, for the audit log (with --locate)")
+	cmd.MarkFlagsRequiredTogether("locate", "reason")
 	cmd.Flags().IntVar(&q.Limit, "limit", 20, "at most so many messages, the newest, up to 1000")
 	return cmd
+}
+
+// oneName refuses a search by several names, and one for a mailbox without its message.
+func oneName(cmd *cobra.Command, q *admin.TraceQuery, locate bool) error {
+	var named []string
+	for _, f := range [][2]string{{"--transaction", q.Transaction}, {"--message-id", q.MessageID}, {"--from", q.From}, {"--rcpt", q.Recipient}} {
+		if f[1] != "" && (!locate || f[0] != "--rcpt") {
+			named = append(named, f[0])
+		}
+	}
+	switch {
+	case len(named) > 1:
+		return &usageError{err: fmt.Errorf("%s: give one of them", strings.Join(named, " and ")), command: cmd.CommandPath()}
+	case locate && q.Transaction == "" && q.MessageID == "":
+		return &usageError{err: errors.New("--locate: name the message by --transaction or --message-id"), command: cmd.CommandPath()}
+	}
+	return nil
+}
+
+// locate prints where a message lies.
+func locate(cmd *cobra.Command, c *connection, client *admin.Client, q admin.LocateQuery) error {
+	found, err := client.Locate(cmd.Context(), q)
+	if err != nil {
+		return err
+	}
+	warn(cmd, found.Notes, false, 0, "")
+	return c.show(cmd, found, func(w io.Writer) {
+		for i, box := range found.Mailboxes {
+			if i > 0 {
+				fmt.Fprintln(w)
+			}
+			pairs(w, [2]string{"recipient", box.Recipient}, [2]string{"mailbox", box.Mailbox}, [2]string{"agency", box.Agency})
+			var rows [][]string
+			for _, at := range box.Platforms {
+				rows = append(rows, placesOn(&at)...)
+			}
+			table(w, []string{"PLATFORM", "WHERE", "ARRIVED", "NOTE"}, rows)
+		}
+	})
+}
+
+// placesOn are the lines of one platform.
+func placesOn(at *admin.LocatedAt) (rows [][]string) {
+	platform := at.Platform
+	if at.Holds {
+		platform += " (holds the mailbox)"
+	}
+	for _, p := range at.Places {
+		where, note := p.Where, "another copy: not of this transaction, or without our Received line"
+		if p.Folder != "" {
+			where += ": " + p.Folder
+		}
+		if p.Ours {
+			note = "came by us"
+		}
+		if p.Deleted {
+			note += "; marked for deletion"
+		}
+		rows = append(rows, []string{platform, where, local(&p.Arrived), note})
+	}
+	if at.Error != "" {
+		return append(rows, []string{platform, "not known", "-", at.Error})
+	}
+	var note []string
+	if at.Skipped > 0 {
+		note = append(note, fmt.Sprintf("%d folders could not be opened", at.Skipped))
+	}
+	if at.Cut {
+		note = append(note, "not all messages could be compared")
+	}
+	if len(rows) == 0 {
+		rows = append(rows, []string{platform, fmt.Sprintf("in none of %d folders", at.Folders), "-", strings.Join(note, "; ")})
+	}
+	return rows
 }
 
 // warn says on standard error what may be missing.

@@ -28,10 +28,10 @@ const (
 	early = 48 * time.Hour
 )
 
-// Sought names a message. At least one of MessageID and Transaction is set.
+// Sought names a message. At least one of MessageID and Transactions is set.
 type Sought struct {
-	MessageID   string // with or without its brackets
-	Transaction mail.TransactionID
+	MessageID    string               // with or without its brackets
+	Transactions []mail.TransactionID // by which it came, if it is known
 
 	// Since is when it came to us, or an earlier moment. Zero: not known; then only what the
 	// platform's search finds is found.
@@ -43,10 +43,9 @@ type Place struct {
 	Folder  string // as its user named it: personal
 	Role    mailstore.Role
 	Arrived time.Time // as the platform has it
-	Seen    bool      // \Seen
 	Deleted bool      // \Deleted: gone with the next expunge
 
-	// Ours says that this copy came with the transaction that is sought. False for a copy
+	// Ours says that this copy came with a transaction that is sought. False for a copy
 	// that came otherwise, or on a platform that doesn't keep Received lines.
 	Ours bool
 }
@@ -66,7 +65,7 @@ var errNothing = errors.New("neither a Message-ID nor a transaction is named")
 // too; it wraps the session's error.
 func Find(ctx context.Context, s mailstore.Session, w Sought) (Found, error) {
 	w.MessageID = bare(w.MessageID)
-	if w.MessageID == "" && w.Transaction == "" {
+	if w.MessageID == "" && len(w.Transactions) == 0 {
 		return Found{}, errNothing
 	}
 	folders, err := s.Folders(ctx)
@@ -96,7 +95,7 @@ func Find(ctx context.Context, s mailstore.Session, w Sought) (Found, error) {
 // done reports whether nothing more is looked for: a message with the same Message-ID may be
 // the one that its own author sent, so where the transaction is known, it is what counts.
 func (l *look) done() bool {
-	return l.w.Transaction == "" && len(l.Places) > 0 || slices.ContainsFunc(l.Places, func(p Place) bool { return p.Ours })
+	return len(l.w.Transactions) == 0 && len(l.Places) > 0 || slices.ContainsFunc(l.Places, func(p Place) bool { return p.Ours })
 }
 
 // rank orders folders: where one looks first.
@@ -184,7 +183,7 @@ func (l *look) compare(ctx context.Context, f mailstore.Folder) error {
 
 // take notes a message, if it is the one.
 func (l *look) take(f mailstore.Folder, m *mailstore.Message) {
-	ours := l.w.Transaction != "" && slices.Contains(m.Facts.Transactions, l.w.Transaction)
+	ours := slices.ContainsFunc(m.Facts.Transactions, func(id mail.TransactionID) bool { return slices.Contains(l.w.Transactions, id) })
 	if !ours && (l.w.MessageID == "" || bare(m.Facts.MessageID) != l.w.MessageID) {
 		return
 	}
@@ -199,6 +198,6 @@ func (l *look) take(f mailstore.Folder, m *mailstore.Message) {
 	l.taken[which] = true
 	l.Places = append(l.Places, Place{
 		Folder: f.Name, Role: f.Role, Arrived: m.Internal, Ours: ours,
-		Seen: slices.Contains(m.Flags, `\Seen`), Deleted: slices.Contains(m.Flags, `\Deleted`),
+		Deleted: slices.Contains(m.Flags, `\Deleted`),
 	})
 }

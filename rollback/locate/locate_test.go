@@ -129,12 +129,12 @@ func TestFind(t *testing.T) {
 		want []string
 	}{
 		{"filed", locate.Sought{MessageID: "<filed@out.example>"}, []string{"Private/Doctor"}},
-		{"of the transaction", locate.Sought{Transaction: filed, Since: now}, []string{"Private/Doctor ours"}},
-		{"of both", locate.Sought{MessageID: "filed@out.example", Transaction: filed}, []string{"Private/Doctor ours"}},
-		{"in two folders", locate.Sought{MessageID: "<twice@out.example>", Transaction: twice}, []string{"INBOX ours", "Copies ours"}},
+		{"of the transaction", locate.Sought{Transactions: []mail.TransactionID{filed}, Since: now}, []string{"Private/Doctor ours"}},
+		{"of both", locate.Sought{MessageID: "filed@out.example", Transactions: []mail.TransactionID{filed}}, []string{"Private/Doctor ours"}},
+		{"in two folders", locate.Sought{MessageID: "<twice@out.example>", Transactions: []mail.TransactionID{twice}}, []string{"INBOX ours", "Copies ours"}},
 		{"in the inbox", locate.Sought{MessageID: "plain@out.example"}, []string{"INBOX"}},
-		{"to be expunged", locate.Sought{Transaction: junk, Since: now}, []string{"INBOX ours deleted"}},
-		{"another transaction of the same", locate.Sought{MessageID: "plain@out.example", Transaction: filed + "x", Since: now}, []string{"INBOX"}},
+		{"to be expunged", locate.Sought{Transactions: []mail.TransactionID{junk}, Since: now}, []string{"INBOX ours deleted"}},
+		{"another transaction of the same", locate.Sought{MessageID: "plain@out.example", Transactions: []mail.TransactionID{filed + "x"}, Since: now}, []string{"INBOX"}},
 		{"nowhere", locate.Sought{MessageID: "other@out.example", Since: now}, nil},
 		{"part of an id", locate.Sought{MessageID: "out.example", Since: now}, nil},
 	}
@@ -149,9 +149,6 @@ func TestFind(t *testing.T) {
 				}
 				if p.Deleted {
 					text += " deleted"
-				}
-				if p.Seen {
-					text += " seen"
 				}
 				if time.Since(p.Arrived) > time.Hour || p.Role == mailstore.Inbox != (p.Folder == "INBOX") {
 					t.Errorf("%+v", p)
@@ -184,7 +181,7 @@ func TestFindNotAll(t *testing.T) {
 	if _, err := o.Append(t.Context(), "Closed", mailstore.Append{Size: int64(len(raw)), Body: bytes.NewReader(raw)}); err != nil {
 		t.Fatal(err)
 	}
-	if found := o.find(t, locate.Sought{MessageID: "plain@out.example", Transaction: id, Since: now}); len(found.Places) != 2 || found.Places[1].Ours {
+	if found := o.find(t, locate.Sought{MessageID: "plain@out.example", Transactions: []mail.TransactionID{id}, Since: now}); len(found.Places) != 2 || found.Places[1].Ours {
 		t.Errorf("%+v", found)
 	}
 	closed := refusing{o.Session}
