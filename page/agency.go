@@ -7,7 +7,7 @@ import (
 )
 
 // agency is one agency: where it stands, what can be done, and what was done.
-var agency = view{name: "agency", data: agencyData, parts: []string{"standing", "running", "lists", "past"}}
+var agency = view{name: "agency", data: agencyData, parts: []string{"standing", "running", "returns", "mailboxes", "lists", "past"}}
 
 type agencyView struct {
 	admin.Agency
@@ -19,7 +19,10 @@ type agencyView struct {
 	Lists      []admin.BatchList
 	NoLists    bool // no directory is configured
 	Drift      []admin.Drift
-	Blocks     bool // the drift does
+	Blocks     bool           // the drift does
+	Returns    []admin.Recall // what brings mail over, the newest first
+	Compared   *admin.Verification
+	Findings   []admin.Finding // open ones, the worst first
 	Sessions   int
 	Acts       []actLink
 	Progress   string // path of the page for the agency's staff; empty: there is none
@@ -66,6 +69,8 @@ func agencyData(v *visit) (string, any, error) {
 			out.Drift, out.Blocks = d.Drift, d.Blocks
 		}
 	}
+	out.Returns = returnsOf(v, &out.Missing, func(r *admin.Recall) bool { return r.Agency == id })
+	out.compared(v, id)
 	if s, err := api.Sessions(ctx, admin.SessionFilter{Agency: id}, false, "", 1); err == nil {
 		out.Sessions = s.Total
 	}
@@ -74,97 +79,41 @@ func agencyData(v *visit) (string, any, error) {
 	return a.ID, &out, nil
 }
 
-// operations lists all of them.
-var operations = view{name: "operations", data: operationsData, parts: []string{"list"}}
+// shownReturns is how many runs that bring mail over are shown.
+const shownReturns = 3
 
-func operationsData(v *visit) (string, any, error) {
-	ops, err := v.api.Operations(v.ctx(), "")
-	if err != nil {
-		return "", nil, err
-	}
-	slices.Reverse(ops.Operations)
-	return "Operations", &ops, nil
-}
-
-// operationView is one operation, live.
-var operationView = view{name: "operation", data: operationData, parts: []string{"progress", "nodes", "hooks", "replay"}}
-
-type operationPage struct {
-	admin.Operation
-	Steps   []stepRow
-	Held    []admin.AgencySpool // what is still to be replayed on this node
-	Missing []string
-}
-
-// stepRow is a step of the way of an operation.
-type stepRow struct {
-	Name string
-	Done bool
-	Now  bool
-}
-
-// way is the steps in order; an operation that is aborted leaves it.
-var way = []string{"begin", "drain", "hooks", "commit", "publish", "spread", "done"}
-
-func stepsOf(op *admin.Operation) []stepRow {
-	at := slices.Index(way, op.Step)
-	var out []stepRow
-	for i, name := range way {
-		if name == "hooks" && len(op.Hooks) == 0 {
+// returnsOf returns the newest of those runs that are wanted; of one that is under way all nodes are
+// asked how far they are.
+func returnsOf(v *visit, missing *[]string, want func(*admin.Recall) bool) (runs []admin.Recall) {
+	all, err := v.api.Recalls(v.ctx(), "")
+	for _, r := range slices.Backward(gather(missing, all, err).Recalls) {
+		if len(runs) == shownReturns {
+			break
+		}
+		if !want(&r) {
 			continue
 		}
-		out = append(out, stepRow{Name: name, Done: at > i || op.Step == "done", Now: at == i && op.Step != "done"})
-	}
-	if at < 0 {
-		out = append(out, stepRow{Name: op.Step, Now: true})
-	}
-	return out
-}
-
-func operationData(v *visit) (string, any, error) {
-	op, err := v.api.Operation(v.ctx(), v.r.PathValue("id"))
-	if err != nil {
-		return "", nil, err
-	}
-	out := operationPage{Operation: op, Steps: stepsOf(&op)}
-	if s, err := v.api.Spool(v.ctx()); err == nil {
-		for _, one := range s.Agencies {
-			if slices.Contains(op.Agencies, one.Agency) {
-				out.Held = append(out.Held, one)
+		if r.State == "running" {
+			now, err := v.page.recalls.of(r.ID, func() (admin.Recall, error) { return v.api.Recall(v.ctx(), r.ID, false) })
+			if err == nil {
+				r = now
 			}
 		}
-	} else {
-		out.Missing = append(out.Missing, err.Error())
+		runs = append(runs, r)
 	}
-	return op.Kind + " " + op.Agency, &out, nil
+	return runs
 }
 
-// proposals lists what was proposed.
-var proposals = view{name: "proposals", data: proposalsData, parts: []string{"list"}}
+// shownFindings is how many findings are shown of an agency.
+const shownFindings = 20
 
-func proposalsData(v *visit) (string, any, error) {
-	all, err := v.api.Proposals(v.ctx(), !v.r.URL.Query().Has("all"))
-	if err != nil {
-		return "", nil, err
+// compared adds what comparing the mailboxes of both platforms found.
+func (out *agencyView) compared(v *visit, id string) {
+	all, err := v.api.Verifications(v.ctx(), id)
+	if a := gather(&out.Missing, all, err).Agencies; len(a) == 1 {
+		out.Compared = &a[0]
 	}
-	slices.Reverse(all.Proposals)
-	return "Proposals", &all, nil
-}
-
-// proposal is one, to be read and approved.
-var proposal = view{name: "proposal", data: proposalData, parts: []string{"standing"}}
-
-type proposalPage struct {
-	admin.Proposal
-	Own bool // of who looks
-	Key string
-}
-
-func proposalData(v *visit) (string, any, error) {
-	p, err := v.api.Proposal(v.ctx(), v.r.PathValue("id"))
-	if err != nil {
-		return "", nil, err
-	}
-	out := proposalPage{Proposal: p, Own: p.Person == v.id.Person, Key: newKey()}
-	return subjectOf(v.lang, &p), &out, nil
+	found, err := v.api.Findings(v.ctx(), id, "found", "")
+	out.Findings = gather(&out.Missing, found, err).Findings
+	out.Findings = out.Findings[:min(len(out.Findings), shownFindings)]
 }

@@ -72,7 +72,19 @@ var german = map[string]string{
 	"There is no such page": "Diese Seite gibt es nicht", "Not found": "Nicht gefunden", "You may not do that": "Das dürfen Sie nicht", "That didn't work": "Das ging nicht",
 	"unknown": "unbekannt", "locked": "gesperrt", "moving to the target": "zieht um", "moving back to the source": "zieht zurück", "addresses being changed": "Adressen werden geändert", "on the source": "auf der Quelle", "on the target": "auf dem Ziel", "finalised": "abgeschlossen",
 
+	"Mail that is brought over": "Mail, die nachgeholt wird", "%d of %d mailboxes done, %d messages brought back": "%d von %d Postfächern fertig, %d Nachrichten nachgeholt", "about %s left": "noch etwa %s",
+	"Delivered by us: %d, of them back: %d; made by users: %d; moved: %d": "Von uns zugestellt: %d, davon wieder da: %d; von Nutzern angelegt: %d; verschoben: %d", "%d messages are not back.": "%d Nachrichten sind nicht wieder da.",
+	"%d mailboxes were put aside: they failed again and again.": "%d Postfächer wurden zurückgestellt: Sie scheiterten immer wieder.", "Node %s did not answer.": "Knoten %s hat nicht geantwortet.",
+	"Mailboxes compared": "Vergleich der Postfächer", "under way": "läuft", "%d of %d mailboxes": "%d von %d Postfächern", "Last compared": "Zuletzt verglichen", "%d of %d mailboxes, %d could not be read, %d differ": "%d von %d Postfächern, %d nicht lesbar, %d weichen ab",
+	"Not compared yet.": "Noch nicht verglichen.", "What was found and nobody has seen to yet:": "Gefunden und noch nicht bearbeitet:", "%d messages in %s": "%d Nachrichten in %s", "likely of %s": "vermutlich von %s",
+	"Where does it lie?": "Wo liegt sie?", "Where it lies": "Wo sie liegt", "Look into the mailboxes": "In den Postfächern nachsehen",
+	"All folders of its recipients' mailboxes are looked through, by headers only; nothing is marked as read. Your name and your reason stand in the audit log.": "Alle Ordner der Postfächer ihrer Empfänger werden durchgesehen, nur anhand der Kopfzeilen; nichts wird als gelesen markiert. Ihr Name und Ihr Grund stehen im Prüfprotokoll.",
+	"holds the mailbox": "hält das Postfach", "another copy, that didn't come by this transaction": "eine andere Kopie, die nicht mit dieser Transaktion kam", "marked for deletion": "zum Löschen markiert",
+	"In none of %d folders.": "In keinem von %d Ordnern.", "%d folders could not be opened.": "%d Ordner ließen sich nicht öffnen.", "Not all messages could be compared.": "Nicht alle Nachrichten konnten verglichen werden.",
+
 	// Words of the API.
+	"recall": "Rückholung", "sweep": "Nachlese", "running": "läuft", "elsewhere": "ruht", "crossed": "vertauscht", "possible": "möglich", "foreign": "fremd", "missing": "fehlt", "clash": "Nummern doppelt",
+	"inbox": "Posteingang", "sent": "Gesendet", "drafts": "Entwürfe", "trash": "Papierkorb", "junk": "Spam", "archive": "Archiv", "another folder": "ein anderer Ordner",
 	"cutover": "Umschaltung", "rollback": "Rückkehr", "remap": "Neuzuordnung", "unlock": "Entsperrung", "finalise": "Abschluss", "list": "Liste", "retire": "Stilllegung", "evict": "Ausschluss", "reconcile": "Abgleich", "publish": "Öffnen",
 	"begin": "Beginn", "drain": "Leerlaufen", "hooks": "Hooks", "commit": "Commit", "spread": "Bekanntgabe", "abort": "Abbruch", "done": "fertig", "aborted": "abgebrochen", "refused": "abgelehnt",
 	"settled": "ruhig", "armed": "scharf", "settling": "wird ruhig",

@@ -11,17 +11,20 @@ import (
 )
 
 const (
-	liveEvery  = time.Second
-	liveLife   = time.Hour // then the browser asks anew, and the session is looked at
-	liveWrite  = 10 * time.Second
-	maxWatched = 500 // live updates at once
+	liveLife  = time.Hour // then the browser asks anew, and the session is looked at
+	liveWrite = 10 * time.Second
 )
 
-// watching counts the live updates under way.
-type watching struct{ n atomic.Int64 }
+// watching counts the live updates of one kind of people.
+type watching struct {
+	most  int64         // at once
+	every time.Duration // how often each is looked at
+	n     atomic.Int64
+}
 
+// begin returns false if there are as many as may be.
 func (c *watching) begin() bool {
-	if c.n.Add(1) > maxWatched {
+	if c.n.Add(1) > c.most {
 		c.n.Add(-1)
 		return false
 	}
@@ -42,7 +45,7 @@ type part struct {
 // live sends the parts of a view that have changed, as server-sent events, until the browser
 // leaves, the session ends, or liveLife is over.
 func (p *Page) live(w http.ResponseWriter, r *http.Request, v *visit) {
-	p.stream(w, r, v.v.parts, func() (*shown, error) {
+	p.stream(w, r, &p.watched, v.v.parts, func() (*shown, error) {
 		if _, _, ok := p.who(r, false); !ok {
 			return nil, errSignedOut
 		}
@@ -50,13 +53,13 @@ func (p *Page) live(w http.ResponseWriter, r *http.Request, v *visit) {
 	})
 }
 
-func (p *Page) stream(w http.ResponseWriter, r *http.Request, parts []string, look func() (*shown, error)) {
-	if !p.watched.begin() {
+func (p *Page) stream(w http.ResponseWriter, r *http.Request, who *watching, parts []string, look func() (*shown, error)) {
+	if !who.begin() {
 		w.Header().Set("Retry-After", "30")
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	defer p.watched.end()
+	defer who.end()
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{}) // its end would end the request
 	w.Header().Set("Content-Type", "text/event-stream")
@@ -75,7 +78,7 @@ func (p *Page) stream(w http.ResponseWriter, r *http.Request, parts []string, lo
 	seen := make(map[string][sha256.Size]byte)
 	end := time.NewTimer(liveLife)
 	defer end.Stop()
-	again := time.NewTicker(liveEvery)
+	again := time.NewTicker(who.every)
 	defer again.Stop()
 	for {
 		s, err := look()

@@ -62,7 +62,11 @@ type Page struct {
 	history  *history
 	views    *views
 	files    http.Handler
-	watched  watching
+
+	watched   watching           // by who is signed in
+	strangers watching           // the progress pages: a thousand of an agency's staff keep no engineer from his
+	standings kept[progressView] // by agency
+	recalls   kept[admin.Recall] // by id: other nodes are asked for these
 
 	halted context.Context
 	halt   context.CancelFunc
@@ -82,6 +86,8 @@ func New(o Options) (*Page, error) {
 	p := &Page{
 		Options: o, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), sessions: newSessions(time.Now),
 		history: new(history), views: v, files: http.StripPrefix("/static/", http.FileServerFS(static)),
+		watched: watching{most: 500, every: time.Second}, strangers: watching{most: 5000, every: 5 * time.Second},
+		standings: kept[progressView]{age: time.Second}, recalls: kept[admin.Recall]{age: 3 * time.Second},
 	}
 	p.halted, p.halt = context.WithCancel(context.Background())
 	p.http = &http.Server{
@@ -207,6 +213,7 @@ func (p *Page) register() {
 	p.view("/proposals", proposals)
 	p.view("/proposals/{id}", proposal)
 	p.view("/trace", trace)
+	p.mux.HandleFunc("POST /trace/locate", p.signedIn(p.locate))
 	p.registerActs()
 	p.mux.HandleFunc("/", p.signedIn(func(w http.ResponseWriter, r *http.Request, v *visit) {
 		p.refuse(w, r, v, http.StatusNotFound, errors.New(r.URL.Path))

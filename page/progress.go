@@ -1,6 +1,7 @@
 package page
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -48,7 +49,7 @@ func (p *Page) liveProgress(w http.ResponseWriter, r *http.Request) {
 	if _, ok := p.progress(w, r); !ok {
 		return
 	}
-	p.stream(w, r, []string{"standing"}, func() (*shown, error) { return p.progressNow(r) })
+	p.stream(w, r, &p.strangers, []string{"standing"}, func() (*shown, error) { return p.progressNow(r) })
 }
 
 // progress answers those who don't have the link as if there were no such page.
@@ -69,17 +70,26 @@ func (p *Page) progress(w http.ResponseWriter, r *http.Request) (*shown, bool) {
 
 func (p *Page) progressNow(r *http.Request) (*shown, error) {
 	id := r.PathValue("agency")
-	api := p.Progress()
-	a, err := api.Agency(r.Context(), id)
+	v, err := p.standings.of(id, func() (progressView, error) { return p.standing(r.Context(), id) })
 	if err != nil {
 		return nil, err
 	}
+	return &shown{Page: p, Language: languageOf(r), Title: v.Agency, Template: "progress", Path: r.URL.Path, Data: &v, Live: true, Now: time.Now()}, nil
+}
+
+// standing asks how an agency stands.
+func (p *Page) standing(ctx context.Context, id string) (progressView, error) {
+	api := p.Progress()
+	a, err := api.Agency(ctx, id)
+	if err != nil {
+		return progressView{}, err
+	}
 	v := progressView{Agency: a.ID, State: stateOf(&a), Closed: !a.Open}
-	ops, err := api.Operations(r.Context(), id)
+	ops, err := api.Operations(ctx, id)
 	if err == nil {
 		v.read(ops.Operations)
 	}
-	return &shown{Page: p, Language: languageOf(r), Title: a.ID, Template: "progress", Path: r.URL.Path, Data: &v, Live: true, Now: time.Now()}, nil
+	return v, nil
 }
 
 // read takes from the operations since when the agency is where it is. Of a lock it isn't known.

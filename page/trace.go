@@ -1,6 +1,7 @@
 package page
 
 import (
+	"net/http"
 	"strings"
 	"time"
 
@@ -77,4 +78,24 @@ func (t *traceView) login(v *visit) error {
 	}
 	t.Sessions = s.Sessions
 	return nil
+}
+
+// located is where a message lies.
+type located struct {
+	admin.Located
+	Transaction string
+	Problem     string
+}
+
+// locate looks into the mailboxes of a message's recipients. What is found is shown once: it is in
+// no address that somebody could pass on.
+func (p *Page) locate(w http.ResponseWriter, r *http.Request, v *visit) {
+	out := located{Transaction: r.PostFormValue("transaction")}
+	code := http.StatusOK
+	var err error
+	out.Located, err = v.api.Locate(v.ctx(), admin.LocateQuery{Transaction: out.Transaction, Reason: strings.TrimSpace(r.PostFormValue("reason"))})
+	if err != nil {
+		out.Problem, code = err.Error(), http.StatusConflict
+	}
+	p.render(w, code, &shown{Page: p, Language: v.lang, Title: v.lang.T("Where it lies"), Template: "located", Path: "/trace", Me: &v.id, Data: &out})
 }
