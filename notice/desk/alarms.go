@@ -12,9 +12,6 @@ import (
 )
 
 const (
-	// alarmLook is how often the node's alarms are looked at.
-	alarmLook = 2 * time.Second
-
 	// alarmOver is for how long an alarm must be gone before it is told as over: one that comes
 	// and goes is one event.
 	alarmOver = 30 * time.Second
@@ -30,7 +27,7 @@ const (
 // watchAlarms makes events of the node's alarms until ctx ends.
 func (d *Desk) watchAlarms(ctx context.Context) {
 	w := &alarmWatch{Desk: d, began: time.Now(), missing: make(map[string]time.Time)}
-	look := time.NewTicker(alarmLook)
+	look := time.NewTicker(d.o.Pace)
 	defer look.Stop()
 	for {
 		if !w.look(ctx) {
@@ -79,7 +76,7 @@ func (w *alarmWatch) look(ctx context.Context) bool {
 			since = now
 			w.missing[key] = now
 		}
-		if now.Sub(since) < alarmOver || now.Sub(w.began) < alarmReturns && since.Sub(w.began) < alarmLook {
+		if now.Sub(since) < alarmOver || now.Sub(w.began) < alarmReturns && since.Sub(w.began) < w.o.Pace {
 			continue
 		}
 		delete(w.missing, key)

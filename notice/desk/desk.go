@@ -41,7 +41,14 @@ type Options struct {
 	Dir          string // of the outbox; it must exist
 	Limit        int    // events that wait, of the table and of this node each; 0: DefaultLimit
 	Logger       *slog.Logger
+
+	// Pace is how often it is looked at alarms, at whose turn it is, and how long the first
+	// pause after a failure is; 0: DefaultPace.
+	Pace time.Duration
 }
+
+// DefaultPace is that of a node.
+const DefaultPace = 5 * time.Second
 
 // DefaultLimit is how many events wait at most.
 const DefaultLimit = 10_000
@@ -86,6 +93,9 @@ type Desk struct {
 func New(o Options) (*Desk, error) {
 	if o.Limit == 0 {
 		o.Limit = DefaultLimit
+	}
+	if o.Pace == 0 {
+		o.Pace = DefaultPace
 	}
 	box, err := outbox.Open(o.Dir, o.Limit)
 	if err != nil {
@@ -171,9 +181,6 @@ const (
 	refusedAlarm   = "notices-refused/"
 )
 
-// retryPause is the time between two attempts to write the outbox, or to follow the table.
-const retryPause = 2 * time.Second
-
 // persist does something with the outbox until it succeeds or ctx ends. It reports whether it did.
 func (d *Desk) persist(ctx context.Context, what string, do func() error) bool {
 	for said := false; ; {
@@ -187,7 +194,7 @@ func (d *Desk) persist(ctx context.Context, what string, do func() error) bool {
 		d.o.Logger.Warn("notices are not kept", "error", fmt.Errorf("%s: %w", what, err))
 		d.o.Alarms.Raise(unwrittenAlarm, fmt.Sprintf("Events can't be written to this node's disk, and nobody is told of them: %s: %v", what, err))
 		said = true
-		if !pause(ctx, retryPause) {
+		if !pause(ctx, d.o.Pace) {
 			return false
 		}
 	}

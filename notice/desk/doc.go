@@ -2,7 +2,7 @@
 //
 // A [Desk] follows the table's log by itself, beside the replica, and derives events
 // (package notice) that it keeps on the disk before it goes on (package notice/outbox). It
-// looks at the node's alarms every two seconds. Each channel has a goroutine that sends what it wants, in
+// looks at the node's alarms every five seconds. Each channel has a goroutine that sends what it wants, in
 // order, and tries again for a day; so nothing that decides, and no operation, ever waits for
 // a receiver.
 //

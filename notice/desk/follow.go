@@ -42,7 +42,7 @@ func (d *Desk) follow(ctx context.Context) {
 		if since := time.Since(f.good); since > unreadPatience {
 			d.o.Alarms.Raise(unreadAlarm, fmt.Sprintf("Nobody is told of the table's changes: its log can't be followed since %s. %v", f.good.Format(time.RFC3339), err))
 		}
-		if !pause(ctx, retryPause) {
+		if !pause(ctx, d.o.Pace) {
 			return
 		}
 	}

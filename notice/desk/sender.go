@@ -15,11 +15,10 @@ const (
 	// gather is how long a channel that bundles waits for what comes at the same time.
 	gather = 2 * time.Second
 
-	// The pauses between attempts double from the first to the last; when they come to
+	// The pauses between attempts double from the desk's pace to the last; when they come to
 	// giveUp in all, the events are given up. What counts is the sum of pauses, not the clock.
-	firstRetry = 5 * time.Second
-	lastRetry  = 15 * time.Minute
-	giveUp     = 24 * time.Hour
+	lastRetry = 15 * time.Minute
+	giveUp    = 24 * time.Hour
 
 	// mostRejections is how often an event is tried that its receiver refuses for what it says.
 	mostRejections = 5
@@ -148,7 +147,7 @@ func (s *sender) settle(ctx context.Context, b *batch) bool {
 // deliver sends a batch until it is taken or given up, or ctx ends, or it is another
 // node's turn.
 func (s *sender) deliver(ctx context.Context, b *batch) {
-	waited, wait := time.Duration(0), firstRetry
+	waited, wait := time.Duration(0), s.d.o.Pace
 	for rejections := 0; ; {
 		attempt, cancel := context.WithTimeout(ctx, s.Timeout)
 		err := s.Send(attempt, b.events)

@@ -18,13 +18,8 @@ import (
 // SentKey is the key of the document that says up to where each channel was told.
 const SentKey = "notice/sent"
 
-const (
-	// turnLook is how often it is looked whose turn it is, and what others have told.
-	turnLook = 5 * time.Second
-
-	// turnPatience bounds one look at the table.
-	turnPatience = 3 * time.Second
-)
+// turnPatience bounds one look at the table.
+const turnPatience = 3 * time.Second
 
 // sent is the text of that document.
 type sent struct {
@@ -42,7 +37,7 @@ func (d *Desk) myTurn() bool {
 // takeTurns sees to it that one node tells of the table's events, until ctx ends.
 func (d *Desk) takeTurns(ctx context.Context) {
 	t := &turns{Desk: d, read: make(map[string]notice.Position)}
-	look := time.NewTicker(turnLook)
+	look := time.NewTicker(d.o.Pace)
 	defer look.Stop()
 	for {
 		t.look(ctx)
