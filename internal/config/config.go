@@ -381,12 +381,18 @@ type Retry struct {
 	Patience time.Duration `config:"patience"` // how long a mailbox with held mail keeps its order while its platform puts it off
 }
 
-// Notices are what senders are told of mail that can't be delivered (RFC 3464).
+// Notices are what others are told: senders of mail that can't be delivered (RFC 3464), and
+// programs and people of events.
 type Notices struct {
 	Platform      string        `config:"platform" restart:"yes"`       // the one of platforms that takes them; empty: none, they stay in the spool with an alarm
 	Contact       string        `config:"contact" restart:"yes"`        // for people; empty: the postmaster
 	OriginalBytes Size          `config:"original_bytes" restart:"yes"` // most of the original that is returned
 	DelayAfter    time.Duration `config:"delay_after" restart:"yes"`    // when the sender is told that it is late; 0: never
+
+	Webhooks  []Webhook `config:"webhooks"`
+	Mail      []Letters `config:"mail"`
+	From      string    `config:"from"`                 // of mail about events; empty: Routing.Postmaster
+	Templates string    `config:"templates" path:"yes"` // directory; empty: the program's own
 }
 
 // Ledger is the record of deliveries on this node's disk.

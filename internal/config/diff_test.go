@@ -29,7 +29,7 @@ func TestDiff(t *testing.T) {
 		text = strings.Replace(text, r.old, r.new, 1)
 	}
 	a := loadFull(t)
-	b := mustLoad(t, write(t, text+"log: {level: debug}\n"), "REDIS=hunter4", "EXCHANGE=hunter3", "HOOK=hunter4", "PROBE=hunter8", "CANARY=hunter9", "PEER=hunter5-hunter5-hunter5",
+	b := mustLoad(t, write(t, text+"log: {level: debug}\n"), "REDIS=hunter4", "EXCHANGE=hunter3", "HOOK=hunter4", "PROBE=hunter8", "CANARY=hunter9", "PEER=hunter5-hunter5-hunter5-x",
 		"LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
 	a.Data, b.Data = "state", "other" // the files stand in different directories
 	var got []string

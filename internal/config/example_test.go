@@ -177,7 +177,8 @@ var exampleOf = []string{"node", "listeners[].id", "listeners[].address", "platf
 	"table.redis.sentinel.addresses", "platforms[].hooks.close.command",
 	"logins.listeners[].id", "logins.listeners[].protocol", "logins.listeners[].address", "platforms[].imap.hosts", "logins.autoconfig.servers[].port", "admin.tokens[].roles", "admin.tokens[].agencies", "admin.sign_on.people[].roles", "admin.sign_on.people[].agencies", "admin.sign_on.people[].subjects", "admin.sign_on.people[].certificates",
 	"identity.directories[].servers", "identity.agencies[].bases", "identity.coexistence[].patterns",
-	"recall.folders[].role", "recall.folders[].names", "platforms[].mailboxes.auth.user"}
+	"recall.folders[].role", "recall.folders[].names", "platforms[].mailboxes.auth.user",
+	"notices.webhooks[].events", "notices.webhooks[].agencies", "notices.mail[].to", "notices.mail[].events", "notices.mail[].agencies", "notices.mail[].tls.pins"}
 
 // The example file has every key, each with a comment and its default.
 func TestExampleIsComplete(t *testing.T) {
@@ -269,7 +270,7 @@ func TestExampleCommentedOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := regexp.MustCompile(`(?m)^(\s*)#(\S)`).ReplaceAllString(string(b), "$1$2")
-	text = regexp.MustCompile(`(?m)^\s*(password|hash_key|secret|progress_key|client_secret)_file:.*\n`).ReplaceAllString(text, "")
+	text = regexp.MustCompile(`(?m)^\s*(password|hash_key|secret|former_secret|progress_key|client_secret)_file:.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^(\s*)(ca|cert|key)_file:.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^\s*token_(file|env):.*\n`).ReplaceAllString(text, "") // a token goes with a URL
 	text = regexp.MustCompile(`/etc/mailcutover/hooks/\w+`).ReplaceAllString(text, "/bin/true")
@@ -284,7 +285,7 @@ func TestExampleCommentedOut(t *testing.T) {
 	text = strings.Replace(text, "issuer: \"\"\n      # The id under which the issuer knows mailcutover.\n      client_id: \"\"", "issuer: https://issuer.example.org\n      client_id: mailcutover", 1)
 	cfg := mustLoad(t, write(t, text), "REDIS_PASSWORD=a", "EXCHANGE_PASSWORD=b", "PROGRESS_KEY=sixteen characters", "OIDC_SECRET=g", "LEDGER_KEY=sixteen characters", "SENTINEL_PASSWORD=c", "PEER_SECRET=sixteen characters",
 		"LIST_KEY=sixteen characters", "AD_PASSWORD=d", "PROBE_PASSWORD=e", "CANARY_PASSWORD=f",
-		"MAILBOXES_PASSWORD=h", "CLIENT_SECRET=i")
+		"MAILBOXES_PASSWORD=h", "CLIENT_SECRET=i", "WEBHOOK_SECRET=twenty-four characters or more", "WEBHOOK_OLD_SECRET=twenty-four characters or more")
 	if r := cfg.Table.Redis; r == nil || r.Username != "mailcutover" || r.Password.Reveal() != "a" || r.Timeout != DefaultRedis().Timeout {
 		t.Errorf("redis is %+v", r)
 	}

@@ -42,6 +42,9 @@ platforms:
 recall: {folders: [{role: archive, names: [Altablage]}]}
 operations: {canaries: [{agency: tax, address: canary@tax.example, login: canary, password_env: CANARY}]}
 routing: {postmaster: postmaster@example.org, separator: ""}
+notices:
+  webhooks: [{name: ops, url: "https://hooks.example.org/x", secret_env: PEER, events: ["agency.*"], agencies: [tax]}]
+  mail: [{name: night, to: [night@example.org], language: de, relay: "relay.example.org:25"}]
 identity:
   key_env: LISTS
   directories: [{name: ad, servers: ["ldaps://dc1.example.org"], bind: {dn: "cn=reader,dc=example,dc=org", password_env: AD}, base: "dc=example,dc=org"}]
@@ -54,7 +57,7 @@ admin: {peer: {secret_env: PEER}, tokens: [{name: a, person: "Anna: A", sha256: 
 
 func loadFull(t *testing.T) *Config {
 	t.Helper()
-	return mustLoad(t, write(t, full), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PROBE=hunter8", "CANARY=hunter9", "PEER=hunter5-hunter5-hunter5", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
+	return mustLoad(t, write(t, full), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PROBE=hunter8", "CANARY=hunter9", "PEER=hunter5-hunter5-hunter5-x", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
 }
 
 func TestShowOnlyChanged(t *testing.T) {
@@ -151,6 +154,18 @@ platforms:
 routing:
   separator: ""
   postmaster: postmaster@example.org
+notices:
+  webhooks:
+    - name: ops
+      url: https://hooks.example.org/x
+      secret_env: PEER
+      events: [agency.*]
+      agencies: [tax]
+  mail:
+    - name: night
+      to: [night@example.org]
+      language: de
+      relay: relay.example.org:25
 recall:
   folders:
     - role: archive
@@ -211,10 +226,10 @@ func TestShowCanBeLoaded(t *testing.T) {
 	text := strings.Replace(full, "sha256: cd", "sha256: ab", 1)
 	for _, onlyChanged := range []bool{false, true} {
 		t.Run(fmt.Sprintf("onlyChanged=%v", onlyChanged), func(t *testing.T) {
-			cfg := mustLoad(t, write(t, text), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PROBE=hunter8", "CANARY=hunter9", "PEER=hunter5-hunter5-hunter5", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
+			cfg := mustLoad(t, write(t, text), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PROBE=hunter8", "CANARY=hunter9", "PEER=hunter5-hunter5-hunter5-x", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
 			shown := Show(cfg, onlyChanged)
 			shown = strings.Replace(shown, "sha256: abcdcdcd...", "sha256: ab"+strings.Repeat("cd", 31), 1)
-			again := mustLoad(t, write(t, shown), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PROBE=hunter8", "CANARY=hunter9", "PEER=hunter5-hunter5-hunter5", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
+			again := mustLoad(t, write(t, shown), "REDIS=hunter2", "EXCHANGE=hunter3", "HOOK=hunter4", "PROBE=hunter8", "CANARY=hunter9", "PEER=hunter5-hunter5-hunter5-x", "LISTS=hunter6-hunter6-hunter6", "AD=hunter7")
 			if changes := Diff(cfg, again); len(changes) != 0 {
 				t.Errorf("loading what was shown changes %v", changes)
 			}
