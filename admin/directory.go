@@ -126,6 +126,35 @@ type Drift struct {
 	Text    string `json:"text"`
 }
 
+// Forwards says how the platforms forward an agency's mail, asked just now.
+type Forwards struct {
+	Agency string        `json:"agency"`
+	Wrong  int           `json:"wrong" doc:"Mailboxes whose forward is not as it should be, on all platforms that could be asked"`
+	Sides  []ForwardSide `json:"sides"`
+}
+
+// ForwardSide is how one platform does, by its directory.
+type ForwardSide struct {
+	Platform  string     `json:"platform"`
+	Wanted    string     `json:"wanted" enum:"on,off" doc:"on: each mailbox is forwarded to its coexistence address and nowhere else, as the agency is on the other platform; off: none is forwarded to itself by another name"`
+	Directory string     `json:"directory,omitempty"`
+	Asked     *time.Time `json:"asked,omitempty"`
+	Unread    string     `json:"unread,omitempty" doc:"Why nobody knows"`
+	Mailboxes int        `json:"mailboxes"`
+	Wrong     int        `json:"wrong"`
+	Forwards  []Forward  `json:"forwards" doc:"Those that are wrong, the first thousand"`
+}
+
+// Forward is a mailbox whose forward is not as it should be.
+type Forward struct {
+	Mailbox string   `json:"mailbox"`
+	Address string   `json:"address"`
+	Fault   string   `json:"fault" enum:"missing,elsewhere,copies,left,nowhere,unknown"`
+	Want    []string `json:"want" doc:"One of them is where it should go"`
+	To      []string `json:"to" doc:"Where it goes"`
+	Text    string   `json:"text"`
+}
+
 const directoryPath = "/v1/directory"
 
 func (s *Server) registerDirectory(api huma.API) {
@@ -198,6 +227,25 @@ func (s *Server) registerDirectory(api huma.API) {
 		return &reply[Members]{Body: membersView(s.Replica.State(), routing.AgencyID(in.Agency), in.Since)}, nil
 	})
 	handle(s, api, huma.Operation{
+		OperationID: "list-forwards", Method: http.MethodGet, Path: directoryPath + "/forwards", Tags: tags,
+		Summary:     "Ask the directories how an agency's mailboxes are forwarded on its platforms, and what of it is wrong",
+		Description: "Off where the mailboxes are; on at the other platform, if it has a hook for that.",
+	}, func(ctx context.Context, in *struct {
+		Agency string `query:"agency" required:"true" maxLength:"63"`
+	}) (*reply[Forwards], error) {
+		ctx, cancel := context.WithTimeout(ctx, listTimeout)
+		defer cancel()
+		if _, ok := s.Replica.State().Agency(routing.AgencyID(in.Agency)); !ok {
+			return nil, noAgency(in.Agency)
+		}
+		d, err := s.desk(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		v, err := forwardsView(ctx, d, routing.AgencyID(in.Agency))
+		return &reply[Forwards]{Body: v}, err
+	})
+	handle(s, api, huma.Operation{
 		OperationID: "list-drift", Method: http.MethodGet, Path: directoryPath + "/drift", Tags: tags,
 		Summary: "How the directory differs from an agency's mapping and its lists in force, by the last reading",
 	}, func(ctx context.Context, in *struct {
@@ -251,6 +299,37 @@ func objectView(f *desk.Found) DirectoryObject {
 		v.ID = o.ID.String()
 	}
 	return v
+}
+
+// forwardsView asks the directories of both platforms.
+func forwardsView(ctx context.Context, d *desk.Desk, agency routing.AgencyID) (Forwards, error) {
+	v := Forwards{Agency: string(agency), Sides: []ForwardSide{}}
+	sides, err := d.ForwardSides(agency)
+	for _, q := range sides {
+		side := ForwardSide{Platform: string(q.Platform), Wanted: "off", Forwards: []Forward{}}
+		if q.On {
+			side.Wanted = "on"
+		}
+		found, err := d.Forwards(ctx, q)
+		if err != nil {
+			side.Unread = err.Error()
+			v.Sides = append(v.Sides, side)
+			continue
+		}
+		side.Directory, side.Asked, side.Mailboxes, side.Wrong = found.Directory, &found.Asked, found.Mailboxes, len(found.Wrong)
+		v.Wrong += side.Wrong
+		const most = 1000
+		for i := range found.Wrong[:min(most, len(found.Wrong))] {
+			f := &found.Wrong[i]
+			one := Forward{Mailbox: f.Mailbox.String(), Address: string(f.Address), Fault: string(f.Fault), Want: texts(f.Want), To: f.To, Text: desk.SayForward(f)}
+			if one.To == nil {
+				one.To = []string{}
+			}
+			side.Forwards = append(side.Forwards, one)
+		}
+		v.Sides = append(v.Sides, side)
+	}
+	return v, err
 }
 
 func driftsView(agency string, all []watch.Drift) Drifts {
@@ -316,6 +395,11 @@ func (c *Client) FindInDirectory(ctx context.Context, name string) (DirectoryObj
 func (c *Client) Crossings(ctx context.Context) ([]Crossing, error) {
 	out, err := get[Crossings](ctx, c, directoryPath+"/crossings", nil)
 	return out.Crossings, err
+}
+
+// Forwards asks how the platforms forward an agency's mail.
+func (c *Client) Forwards(ctx context.Context, agency string) (Forwards, error) {
+	return get[Forwards](ctx, c, directoryPath+"/forwards", url.Values{"agency": {agency}})
 }
 
 // Drift returns how the directory differs from an agency's mapping and its lists.

@@ -72,7 +72,7 @@ var rights = map[string]right{
 	"retained-status": mayRead, "list-retained": mayRead, "export-ledger": mayDisclose, "fetch-retained": mayDisclose,
 	"audit-head": mayRead, "audit-heads": mayRead, "export-audit": mayRead, "who-am-i": mayRead,
 
-	"list-lists": mayRead, "show-list": mayRead, "show-directory": mayRead, "find-in-directory": mayRead, "list-crossings": mayRead, "list-drift": mayRead, "list-members": mayRead,
+	"list-lists": mayRead, "show-list": mayRead, "show-directory": mayRead, "find-in-directory": mayRead, "list-crossings": mayRead, "list-drift": mayRead, "list-members": mayRead, "list-forwards": mayRead,
 	"check-list": mayCheck, "check-directory": mayCheck,
 
 	"generate-lists": mayList, "import-list": mayList, "withdraw-list": mayList, "complete-domain": mayList,

@@ -63,8 +63,72 @@ func newDirectoryCommand(c *connection) *cobra.Command {
 			table(w, []string{"WHAT", "FROM", "AGENCY", "TO", "AGENCY"}, rows)
 		})
 	})
-	cmd.AddCommand(look("show", "What the node has read, and what is wrong in it", false), look("check", "Read the directories now", true), find, crossings, newMembers(c))
+	cmd.AddCommand(look("show", "What the node has read, and what is wrong in it", false), look("check", "Read the directories now", true), find, crossings, newMembers(c), newForwards(c))
 	return cmd
+}
+
+// newForwards asks how an agency's mail is forwarded on its platforms.
+func newForwards(c *connection) *cobra.Command {
+	var agency string
+	cmd := c.command(&cobra.Command{
+		Use: "forwards", Short: "Ask how an agency's mailboxes are forwarded, and what of it is wrong", Args: cobra.NoArgs,
+		Long: "Ask the directories, now, where the platforms forward the mail of an agency's mailboxes. On the\n" +
+			"platform that the agency isn't on, each has to go to its coexistence address, if a hook sets\n" +
+			"forwards there; on the one that it is on, none may lead back. The exit code is 1 if one is wrong.",
+		Example: "  mailcutover directory forwards --agency health",
+	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+		f, err := client.Forwards(cmd.Context(), agency)
+		if err != nil {
+			return err
+		}
+		if err := c.show(cmd, f, func(w io.Writer) { printForwards(w, f) }); err != nil {
+			return err
+		}
+		unread := 0
+		for _, side := range f.Sides {
+			if side.Unread != "" {
+				unread++
+			}
+		}
+		switch {
+		case f.Wrong > 0:
+			return withHint(fmt.Errorf("%d mailboxes of agency %s are not forwarded as they should be", f.Wrong, agency), "repair them on the platform; mailcutover changes no forwards but by its hooks")
+		case unread == len(f.Sides):
+			return fmt.Errorf("nobody knows how mail of agency %s is forwarded", agency)
+		}
+		return nil
+	})
+	cmd.Flags().StringVar(&agency, "agency", "", "the agency")
+	require(cmd, "agency")
+	return cmd
+}
+
+func printForwards(w io.Writer, f admin.Forwards) {
+	for i, side := range f.Sides {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		what := "off: none may lead back to the mailbox itself"
+		if side.Wanted == "on" {
+			what = "on: each to its coexistence address"
+		}
+		fmt.Fprintf(w, "platform %s, wanted %s\n", printable(side.Platform), what)
+		switch {
+		case side.Unread != "":
+			fmt.Fprintln(w, "  not known: "+printable(side.Unread))
+			continue
+		case side.Wrong == 0:
+			fmt.Fprintf(w, "  all %d mailboxes are, by directory %s\n", side.Mailboxes, printable(side.Directory))
+			continue
+		}
+		fmt.Fprintf(w, "  %d of %d mailboxes are not, by directory %s\n", side.Wrong, side.Mailboxes, printable(side.Directory))
+		for _, one := range side.Forwards {
+			fmt.Fprintf(w, "  %s\n", printable(one.Text))
+		}
+		if more := side.Wrong - len(side.Forwards); more > 0 {
+			fmt.Fprintf(w, "  and %d more\n", more)
+		}
+	}
 }
 
 func newMembers(c *connection) *cobra.Command {

@@ -8,7 +8,7 @@ it with -WhatIf and then on a test mailbox. mailcutover does the same by itself 
 this script is for looking at many mailboxes, for repairing, and for those who want no hooks.
 
 The file is a generated list (CSV with semicolons: address;directory_id among its columns) or the JSON lines that a hook gets
-(mailbox, address, other_address). A mailbox is only touched if the directory id and the address of its row are both its own:
+(mailbox, address, forward_to). A mailbox is only touched if the directory id and the address of its row are both its own:
 a list whose columns were mixed changes nothing. Each change is asked for, unless -Confirm:$false is given.
 
 .EXAMPLE
@@ -20,7 +20,7 @@ a list whose columns were mixed changes nothing. Each change is asked for, unles
 param(
     [Parameter(Mandatory)] [ValidateSet('Set', 'Show', 'Remove')] [string] $Action,
     [Parameter(Mandatory)] [string] $Path,
-    # identity.coexistence of the configuration; not used for lines that have an other_address
+    # identity.coexistence of the configuration; not used for lines that have a forward_to
     [string] $Pattern
 )
 $ErrorActionPreference = 'Stop'
@@ -31,7 +31,7 @@ function Read-Rows {
     if ($text[0].StartsWith('{')) {
         foreach ($line in $text) {
             $box = $line | ConvertFrom-Json
-            if ($box.mailbox) { [pscustomobject]@{ Id = [guid] $box.mailbox; Address = $box.address; To = $box.other_address } }
+            if ($box.mailbox) { [pscustomobject]@{ Id = [guid] $box.mailbox; Address = $box.address; To = $box.forward_to } }
         }
         return
     }

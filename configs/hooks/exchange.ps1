@@ -31,8 +31,11 @@ while ($null -ne ($line = [Console]::In.ReadLine())) {
             'close' { Set-Access $box.mailbox $false }
             'open' { Set-Access $box.mailbox $true }
             'forward-on' {
-                if (-not $box.other_address) { throw 'no address on the other platform' }
-                Set-Mailbox -Identity $box.mailbox -ForwardingSmtpAddress $box.other_address -DeliverToMailboxAndForward $false
+                # The coexistence address, which is read back from the directory afterwards; without
+                # identity.coexistence the address on the other platform.
+                $to = if ($box.forward_to) { $box.forward_to } else { $box.other_address }
+                if (-not $to -or $to -eq $box.address) { throw 'no address to forward to' }
+                Set-Mailbox -Identity $box.mailbox -ForwardingSmtpAddress $to -DeliverToMailboxAndForward $false
                 $set = Get-Mailbox -Identity $box.mailbox
                 if (-not $set.ForwardingSmtpAddress -or $set.DeliverToMailboxAndForward) { throw 'the forward does not read back' }
             }

@@ -62,6 +62,9 @@ type Options struct {
 	Enter                 func(ctx context.Context, a *Addition) (left []string, err error)
 	MostRows, MostPercent int // of an agency, after one reading
 
+	// Forwarded reports whether a platform's forwards are set by a hook; nil: none are.
+	Forwarded func(routing.PlatformID) bool
+
 	ProofAge  time.Duration // see [watch.Options]
 	Rate      float64
 	Separator string // of sub-addressing; empty: none

@@ -58,8 +58,12 @@ type Object struct {
 
 	X500     []string // legacyExchangeDN, and X500 proxy addresses without their prefix
 	Target   string   // targetAddress without its prefix: where the directory's own platform sends its mail
-	Forward  string   // a forwarding address on it; empty: none
+	Forward  string   // a recipient that its mail is forwarded to: a DN (altRecipient), or an address; empty: none
 	Redirect bool     // mail is forwarded and delivered as well (deliverAndRedirect)
+
+	// Forwards are addresses that its mail is forwarded to (msExchGenericForwardingAddress,
+	// mailForwardAddress), without their prefix. A Forward goes before them at Exchange.
+	Forwards []string
 
 	Enabled bool     // the account isn't disabled
 	Groups  []string // DNs of groups that it is a member of

@@ -29,7 +29,7 @@ func (c *Client) object(e *ldap.Entry) *directory.Object {
 	}
 	o := &directory.Object{
 		DN: e.DN, UPN: one(m.UPN), Account: one(m.Account), Domain: c.o.Domain, Enabled: true,
-		Target: address(one(m.Target)), Forward: one(m.Forward), Redirect: strings.EqualFold(one(m.Redirect), "TRUE"),
+		Target: address(one(m.Target)), Forward: one(m.Forward), Redirect: strings.EqualFold(one(m.Redirect), "TRUE") || one(m.Redirect) == "1",
 	}
 	problem := func(format string, args ...any) { o.Problems = append(o.Problems, fmt.Sprintf(format, args...)) }
 	c.identify(o, e, problem)
@@ -71,6 +71,11 @@ func (c *Client) object(e *ldap.Entry) *directory.Object {
 	}
 	for _, name := range m.Members {
 		o.Members = append(o.Members, values[lower(name)]...)
+	}
+	for _, name := range m.Forwards {
+		for _, s := range values[lower(name)] {
+			o.Forwards = append(o.Forwards, address(s))
+		}
 	}
 	for _, name := range c.o.Extra {
 		if v := values[lower(name)]; len(v) > 0 {

@@ -269,3 +269,37 @@ func TestFortyThousand(t *testing.T) {
 	}
 	t.Logf("read in %s", first.Ended.Sub(first.Began))
 }
+
+// Many objects are asked for by their ids, over more than one search, and a search that the server
+// cuts is an error. Where their mail is forwarded to stands in them.
+func TestFindIDs(t *testing.T) {
+	var ldif strings.Builder
+	ldif.WriteString(people)
+	var ids []routing.MailboxID
+	for i := range 250 {
+		entry, id := user(i, "msExchGenericForwardingAddress: smtp:moved@agency.example", "altRecipient: cn=user 1,ou=people,dc=example,dc=org")
+		ldif.WriteString(entry)
+		ids = append(ids, id)
+	}
+	ids = append(ids, routing.MailboxID{7, 7, 7}) // nobody's
+	for limit, fits := range map[string]bool{"sizelimit 1000": true, "sizelimit 20": false} {
+		s := peers.StartSlapd(t, peers.SlapdOptions{LDIF: ldif.String(), Settings: []string{limit, `access to * by * read`}})
+		o := options("ldap://" + s.Addr)
+		o.BindDN, o.Password = "", nil // no limit counts for who may do everything
+		c := newClient(t, o)
+		found, err := c.FindIDs(t.Context(), ids)
+		if (err == nil) != fits || fits && len(found) != 250 || !fits && len(found) > 0 {
+			t.Fatalf("%s: %d objects, %v", limit, len(found), err)
+		}
+		seen := make(map[routing.MailboxID]bool)
+		for i := range found {
+			seen[found[i].ID] = true
+			if o := &found[i]; !slices.Equal(o.Forwards, []string{"moved@agency.example"}) || o.Forward != "cn=user 1,ou=people,dc=example,dc=org" {
+				t.Fatalf("%+v", o)
+			}
+		}
+		if fits && (len(seen) != 250 || !c.ShowsForwards()) {
+			t.Errorf("%d different ones", len(seen))
+		}
+	}
+}

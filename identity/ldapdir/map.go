@@ -23,15 +23,16 @@ type Map struct {
 	Aliases []string // further addresses; with SMTP:, smtp: or X500: before them, as in proxyAddresses, or bare
 
 	UPN, Account  string
-	LegacyDN      string // another X.500 name
-	Target        string // targetAddress
-	Forward       string // DN or address of where mail is forwarded
-	Redirect      string // boolean: forwarded and delivered
-	Control       string // userAccountControl: bit 2 is a disabled account (MS-ADTS section 2.2.16)
-	SambaFlags    string // sambaAcctFlags: a D is a disabled account
-	RecipientType string // msExchRecipientTypeDetails
-	Kind          string // an attribute whose value is one of our words, for other directories
-	Groups        string // memberOf
+	LegacyDN      string   // another X.500 name
+	Target        string   // targetAddress
+	Forward       string   // DN or address of where mail is forwarded
+	Forwards      []string // addresses to which mail is forwarded, with SMTP: or smtp: before them or bare
+	Redirect      string   // TRUE or 1: forwarded and delivered
+	Control       string   // userAccountControl: bit 2 is a disabled account (MS-ADTS section 2.2.16)
+	SambaFlags    string   // sambaAcctFlags: a D is a disabled account
+	RecipientType string   // msExchRecipientTypeDetails
+	Kind          string   // an attribute whose value is one of our words, for other directories
+	Groups        string   // memberOf
 	Members       []string
 
 	Filter string // what is read at all (RFC 4515)
@@ -43,12 +44,13 @@ func Presets() map[string]Map {
 		"ad": {
 			ID: "objectGUID", IDForm: IDBinary, Mail: "mail", Aliases: []string{"proxyAddresses"},
 			UPN: "userPrincipalName", Account: "sAMAccountName", LegacyDN: "legacyExchangeDN", Target: "targetAddress",
-			Forward: "altRecipient", Redirect: "deliverAndRedirect", Control: "userAccountControl",
+			Forward: "altRecipient", Forwards: []string{"msExchGenericForwardingAddress"}, Redirect: "deliverAndRedirect", Control: "userAccountControl",
 			RecipientType: "msExchRecipientTypeDetails", Groups: "memberOf", Members: []string{"member", "msExchDelegateListLink"},
 			Filter: "(|(mail=*)(proxyAddresses=*))",
 		},
 		"ucs": {
 			ID: "entryUUID", IDForm: IDPlain, Mail: "mailPrimaryAddress", Aliases: []string{"mailAlternativeAddress"},
+			Forwards: []string{"mailForwardAddress"}, Redirect: "mailForwardCopyToSelf",
 			Account: "uid", SambaFlags: "sambaAcctFlags", Groups: "memberOf", Members: []string{"uniqueMember"},
 			Filter: "(|(mailPrimaryAddress=*)(mailAlternativeAddress=*))",
 		},
@@ -120,6 +122,7 @@ func (m *Map) attributes(extra []string) []string {
 	add(m.Aliases...)
 	add(m.UPN, m.Account, m.LegacyDN, m.Target, m.Forward, m.Redirect, m.Control, m.SambaFlags, m.RecipientType, m.Kind, m.Groups)
 	add(m.Members...)
+	add(m.Forwards...)
 	add(extra...)
 	return out
 }

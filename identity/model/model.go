@@ -160,19 +160,15 @@ func (m *Model) Row(o *directory.Object, agency *routing.Agency) (routing.Row, e
 			row.Logins = append(row.Logins, l)
 		}
 	}
-	for _, c := range m.o.Coexistence {
-		if c.Agency != "" && c.Agency != agency.ID {
-			continue
-		}
-		a, err := fillAddress(c.Pattern, o)
-		if err != nil {
-			return refuse("coexistence address: %v", err)
-		}
+	further, err := m.Coexistence(o, agency.ID)
+	if err != nil {
+		return refuse("coexistence address: %v", err)
+	}
+	for _, a := range further {
 		if !slices.Contains(row.Addresses, a) {
 			row.Addresses = append(row.Addresses, a)
 		}
 	}
-	var err error
 	if row.Source, err = m.place(agency.Source, o); err != nil {
 		return refuse("platform %s: %v", agency.Source, err)
 	}
@@ -180,6 +176,28 @@ func (m *Model) Row(o *directory.Object, agency *routing.Agency) (routing.Row, e
 		return refuse("platform %s: %v", agency.Target, err)
 	}
 	return row, nil
+}
+
+// Coexists reports whether the mailboxes of an agency have addresses under which the other
+// platform reaches them.
+func (m *Model) Coexists(agency routing.AgencyID) bool {
+	return slices.ContainsFunc(m.o.Coexistence, func(c Coexistence) bool { return c.Agency == "" || c.Agency == agency })
+}
+
+// Coexistence returns these addresses of an object's mailbox, in the order of the patterns. The
+// error is about a pattern that wants what the object lacks.
+func (m *Model) Coexistence(o *directory.Object, agency routing.AgencyID) (out []routing.Address, err error) {
+	for _, c := range m.o.Coexistence {
+		if c.Agency != "" && c.Agency != agency {
+			continue
+		}
+		a, err := fillAddress(c.Pattern, o)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
 }
 
 // names are what a mailbox's user may log in with besides its addresses.

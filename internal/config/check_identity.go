@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"mailcutover/identity/ldapdir"
 	"mailcutover/identity/list"
@@ -71,6 +72,9 @@ func (c *checker) directories(i *Identity) {
 	}
 }
 
+// maxReplication bounds how long an agency is closed for a directory that doesn't show a forward.
+const maxReplication = 15 * time.Minute
+
 func (c *checker) directory(key string, d *Directory) {
 	before := len(c.problems)
 	if t := d.TLS; t.CertFile != "" || t.KeyFile != "" {
@@ -92,6 +96,9 @@ func (c *checker) directory(key string, d *Directory) {
 		c.add(Problem{Key: key + ".bind", Want: "dn and its password, or neither"}, key+".bind.password")
 	}
 	c.positive(key+".timeout", d.Timeout)
+	if d.Replication < 0 || d.Replication > maxReplication {
+		c.add(Problem{Key: key + ".replication", Value: shortDuration(d.Replication), Want: "0s to " + shortDuration(maxReplication), Hint: "the agency is closed for that long if forwards are not as they should be"})
+	}
 	if len(c.problems) > before {
 		return // what follows would say it again, in other words
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"mailcutover/identity/directory"
@@ -52,18 +53,23 @@ func (Preset) words() []string { return []string{"ad", "ucs", "openldap"} }
 
 // Directory is an LDAP directory.
 type Directory struct {
-	Name       string        `config:"name"`
-	Role       DirectoryRole `config:"role"`
-	Preset     Preset        `config:"preset"`
-	Servers    []string      `config:"servers"` // ldaps://HOST:PORT or ldap://HOST:PORT, the preferred one first
-	TLS        DirectoryTLS  `config:"tls"`
-	Bind       Bind          `config:"bind"`
-	Base       string        `config:"base"`
-	Filter     string        `config:"filter"` // empty: the preset's
-	Domain     string        `config:"domain"` // NetBIOS domain of the accounts
-	Page       int           `config:"page"`
-	Timeout    time.Duration `config:"timeout"`
-	Attributes Attributes    `config:"attributes"`
+	Name    string        `config:"name"`
+	Role    DirectoryRole `config:"role"`
+	Preset  Preset        `config:"preset"`
+	Servers []string      `config:"servers"` // ldaps://HOST:PORT or ldap://HOST:PORT, the preferred one first
+	TLS     DirectoryTLS  `config:"tls"`
+	Bind    Bind          `config:"bind"`
+	Base    string        `config:"base"`
+	Filter  string        `config:"filter"` // empty: the preset's
+	Domain  string        `config:"domain"` // NetBIOS domain of the accounts
+	Page    int           `config:"page"`
+	Timeout time.Duration `config:"timeout"`
+
+	// Replication is after how long a change at one of its servers is seen at the others: for
+	// that long forwards are read back again.
+	Replication time.Duration `config:"replication"`
+
+	Attributes Attributes `config:"attributes"`
 }
 
 // DirectoryTLS is the TLS towards a directory.
@@ -99,6 +105,10 @@ type Attributes struct {
 	Groups  string   `config:"groups"`
 	Members []string `config:"members"`
 	Forward string   `config:"forward"`
+
+	Forwards []string `config:"forwards"`
+	Target   string   `config:"target"`
+	Redirect string   `config:"redirect"`
 }
 
 // AgencyRule says which objects of the directories are an agency's: those below one of Bases,
@@ -151,7 +161,7 @@ type Unknown struct {
 // DefaultDirectory returns the settings of a directory that sets none. Name, servers and base
 // have no default.
 func DefaultDirectory() Directory {
-	return Directory{Role: DirectorySource, Preset: "ad", Page: 500, Timeout: 10 * time.Second}
+	return Directory{Role: DirectorySource, Preset: "ad", Page: 500, Timeout: 10 * time.Second, Replication: 30 * time.Second}
 }
 
 func (d *Directory) setDefaults() { *d = DefaultDirectory() }
@@ -197,6 +207,27 @@ func (i *Identity) Model() (*model.Model, error) {
 	return model.New(o)
 }
 
+// Forwards returns the directory that shows the forwards of an agency on its target, or on its
+// source; the error is why there is none.
+func (i *Identity) Forwards(agency routing.AgencyID, onTarget bool) (*Directory, error) {
+	role := DirectorySource
+	if onTarget {
+		role = DirectoryTarget
+	}
+	n := slices.IndexFunc(i.Directories, func(d Directory) bool { return d.Role == role })
+	switch {
+	case n < 0:
+		return nil, fmt.Errorf("no directory with the role %s is configured", role)
+	case !slices.ContainsFunc(i.Coexistence, func(c Coexistence) bool { return c.Agency == "" || c.Agency == agency }):
+		return nil, fmt.Errorf("identity.coexistence has no pattern for agency %s, so nobody knows where they should go", agency)
+	}
+	d := &i.Directories[n]
+	if m := d.attributes(); !m.ShowsForwards() {
+		return nil, fmt.Errorf("no attribute of directory %s shows them", d.Name)
+	}
+	return d, nil
+}
+
 // Options returns the settings of a directory's client, but for its logger. extra are
 // attributes that the model needs.
 func (d *Directory) Options(extra []string) (ldapdir.Options, error) {
@@ -237,7 +268,7 @@ func (d *Directory) attributes() ldapdir.Map {
 		to  *string
 	}{
 		{a.ID, &m.ID}, {string(a.IDForm), (*string)(&m.IDForm)}, {a.Mail, &m.Mail}, {a.UPN, &m.UPN}, {a.Account, &m.Account},
-		{a.Kind, &m.Kind}, {a.Groups, &m.Groups}, {a.Forward, &m.Forward}, {d.Filter, &m.Filter},
+		{a.Kind, &m.Kind}, {a.Groups, &m.Groups}, {a.Forward, &m.Forward}, {a.Target, &m.Target}, {a.Redirect, &m.Redirect}, {d.Filter, &m.Filter},
 	} {
 		if one.set != "" {
 			*one.to = one.set
@@ -245,6 +276,9 @@ func (d *Directory) attributes() ldapdir.Map {
 	}
 	if len(a.Aliases) > 0 {
 		m.Aliases = a.Aliases
+	}
+	if len(a.Forwards) > 0 {
+		m.Forwards = a.Forwards
 	}
 	if len(a.Members) > 0 {
 		m.Members = a.Members

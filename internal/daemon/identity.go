@@ -45,7 +45,8 @@ func (d *Daemon) openIdentity(cfg *config.Config) (*identity, error) {
 		CheckAge: c.CheckAge, CheckEvery: c.CheckEvery, ListRows: c.ListRows,
 		MostRows: c.Additions.MostRows, MostPercent: c.Additions.MostPercent,
 		ProofAge: c.Unknown.SnapshotAge, Rate: float64(c.Unknown.MaxRate), Separator: cfg.Routing.Separator,
-		Enter: d.admin.server.Enter, Logger: d.logger,
+		Forwarded: func(id routing.PlatformID) bool { return d.hook(id, hook.ForwardOn) != nil },
+		Enter:     d.admin.server.Enter, Logger: d.logger,
 	}
 	i := &identity{}
 	for n := range c.Directories {

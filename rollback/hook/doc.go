@@ -20,6 +20,9 @@
 // answer is read up to a limit. What a hook prints on its standard error is kept, cut and
 // made printable, for the operation's journal; it is not logged.
 //
+// What forward-on and forward-off did is read back ([Forwards]), since a status is no proof; where
+// that is not as it should be, the hook has failed.
+//
 // [Operations] says which hook an operation calls at which point, and what takes it back:
 //
 //	close        losing side    open

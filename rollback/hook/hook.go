@@ -78,7 +78,8 @@ type Mailbox struct {
 	ID           routing.MailboxID `json:"mailbox"`
 	Address      routing.Address   `json:"address"`                 // on the hook's platform
 	Login        string            `json:"login,omitempty"`         // there
-	OtherAddress routing.Address   `json:"other_address,omitempty"` // on the other platform: where a forward goes
+	OtherAddress routing.Address   `json:"other_address,omitempty"` // on the other platform
+	ForwardTo    routing.Address   `json:"forward_to,omitempty"`    // of forward-on: where a forward has to go, and is looked for afterwards
 }
 
 // Call is what a hook is asked to do, and for what.

@@ -29,6 +29,25 @@ type Operations struct {
 	// Mover reports whether an operation waits for somebody's word that the content of the
 	// mailboxes is where it belongs, and after which time people are alarmed.
 	Mover func(operation.Kind) (expected time.Duration, wanted bool)
+
+	// Forwards reads back what forward-on and forward-off did; nil: nobody does.
+	Forwards Forwards
+}
+
+// Forwards looks at what a platform's directory says of forwards. Its methods are safe for
+// concurrent use.
+type Forwards interface {
+	// Goals returns where the mail of an agency's mailboxes has to be forwarded to; those of which
+	// it isn't known are missing.
+	Goals(agency routing.AgencyID) map[routing.MailboxID]routing.Address
+
+	// By says what reads the forwards of an agency on a platform back, in words; the error is why
+	// nothing does. It goes by the settings alone, since an approval is bound to it.
+	By(agency routing.AgencyID, platform routing.PlatformID) (what string, err error)
+
+	// Await returns, in words, what the directory said when all forwards were on, or off. An error
+	// says which were not in the end, by directory ids. Where By has an error, so has Await.
+	Await(ctx context.Context, agency routing.AgencyID, platform routing.PlatformID, on bool) (receipt string, err error)
 }
 
 // Of implements operation.Hooks. A remap changes no platform, so nothing is called for it.
@@ -47,7 +66,7 @@ func (o *Operations) Of(kind operation.Kind, a routing.Agency) []operation.Hook 
 		if do == nil {
 			return
 		}
-		all = append(all, &step{point: point, do: do, undo: o.Find(platform, kind.Undo()), other: other, state: o.State})
+		all = append(all, &step{point: point, do: do, undo: o.Find(platform, kind.Undo()), other: other, agency: a.ID, state: o.State, forwards: o.Forwards})
 	}
 	add(operation.PointClose, losing, winning, Close)
 	// Whatever was forwarded here ends first: never do both sides forward to each other.
@@ -62,11 +81,14 @@ func (o *Operations) Of(kind operation.Kind, a routing.Agency) []operation.Hook 
 
 // step is a hook at its place in an operation.
 type step struct {
-	point operation.Point
-	do    *Hook
-	undo  *Hook              // nil: there is none
-	other routing.PlatformID // than the hook's
-	state func() *routing.State
+	point  operation.Point
+	do     *Hook
+	undo   *Hook              // nil: there is none
+	other  routing.PlatformID // than the hook's
+	agency routing.AgencyID   // that the operation was asked for
+	state  func() *routing.State
+
+	forwards Forwards // nil: nothing is read back
 }
 
 // Name implements operation.Hook. By it forward-off comes before forward-on.
@@ -88,11 +110,13 @@ func (s *step) Digest() routing.Digest {
 		Timeout  time.Duration
 		Attempts int
 		Pause    time.Duration
+		ReadBack string `json:",omitempty"` // by what
 	}
+	by, _ := s.readBack()
 	var parts []called
 	for _, h := range []*Hook{s.do, s.undo} {
 		if h != nil {
-			parts = append(parts, called{h.Kind, h.Platform, h.Command, program(h), h.URL, h.Timeout, h.Attempts, h.Pause})
+			parts = append(parts, called{h.Kind, h.Platform, h.Command, program(h), h.URL, h.Timeout, h.Attempts, h.Pause, by})
 		}
 	}
 	text, err := json.Marshal(parts)
@@ -120,10 +144,24 @@ func (s *step) Describe() string {
 		what, _, _ = strings.Cut(s.do.URL, "?")
 	}
 	text := fmt.Sprintf("%s: %s; at most %d attempts of %s", s.do, what, s.do.Attempts, s.do.Timeout)
+	if by, why := s.readBack(); why != nil {
+		text += "; not read back: " + why.Error()
+	} else if by != "" {
+		text += "; read back " + by
+	}
 	if s.undo == nil {
 		return text + "; nothing takes it back"
 	}
 	return text + fmt.Sprintf("; an abort calls %s", s.undo)
+}
+
+// readBack says what reads back what the hook did; empty: nothing does, and if the hook is about
+// forwards, the error is why.
+func (s *step) readBack() (by string, err error) {
+	if s.forwards == nil || s.do.Kind != ForwardOn && s.do.Kind != ForwardOff {
+		return "", nil
+	}
+	return s.forwards.By(s.agency, s.do.Platform)
 }
 
 // usual is how long a hook is expected to take, until more is known of it.
@@ -163,7 +201,7 @@ func (s *step) run(ctx context.Context, h *Hook, c operation.Call) (string, erro
 	began := time.Now()
 	done, attempts, output := 0, 0, ""
 	for _, id := range c.Agencies {
-		boxes, err := s.mailboxes(id, h.Platform)
+		boxes, err := s.mailboxes(id, h.Platform, h.Kind)
 		if err != nil {
 			return "", err
 		}
@@ -182,14 +220,41 @@ func (s *step) run(ctx context.Context, h *Hook, c operation.Call) (string, erro
 			output = "; it said: " + r.Output
 		}
 	}
+	read, err := s.await(ctx, h, c.Agencies)
+	if err != nil {
+		return "", fmt.Errorf("%s said that %d mailboxes are done, but: %w", h, done, err)
+	}
+	output = read + output
 	return fmt.Sprintf("%s: %d mailboxes in %s, attempts %d%s", h, done, time.Since(began).Round(time.Millisecond), attempts, output), nil
+}
+
+// await reads back what a hook did, for all agencies; the text begins with a separator.
+func (s *step) await(ctx context.Context, h *Hook, agencies []routing.AgencyID) (text string, err error) {
+	if s.forwards == nil || h.Kind != ForwardOn && h.Kind != ForwardOff {
+		return "", nil
+	}
+	for _, id := range agencies {
+		if a, ok := s.state().Agency(id); !ok || a.Mapping.IsZero() {
+			continue // it has no mailboxes
+		}
+		if _, why := s.forwards.By(id, h.Platform); why != nil {
+			text += "; not read back: " + why.Error()
+			continue
+		}
+		read, err := s.forwards.Await(ctx, id, h.Platform, h.Kind == ForwardOn)
+		if err != nil {
+			return "", err
+		}
+		text += "; " + read
+	}
+	return text, nil
 }
 
 // errNoMapping is about an agency whose mailboxes this node doesn't know.
 var errNoMapping = errors.New("its mapping is not on this node")
 
 // mailboxes are those of an agency as a platform knows them.
-func (s *step) mailboxes(id routing.AgencyID, platform routing.PlatformID) ([]Mailbox, error) {
+func (s *step) mailboxes(id routing.AgencyID, platform routing.PlatformID, kind Kind) ([]Mailbox, error) {
 	state := s.state()
 	a, known := state.Agency(id)
 	m := state.Mapping(id)
@@ -199,10 +264,14 @@ func (s *step) mailboxes(id routing.AgencyID, platform routing.PlatformID) ([]Ma
 	if !known || m == nil {
 		return nil, fmt.Errorf("mailboxes of agency %s: %w", id, errNoMapping)
 	}
+	var goals map[routing.MailboxID]routing.Address
+	if s.forwards != nil && kind == ForwardOn {
+		goals = s.forwards.Goals(id)
+	}
 	boxes := make([]Mailbox, 0, m.Len())
 	for row := range m.Rows() {
 		here, there := row.At(platform == a.Target), row.At(platform != a.Target)
-		boxes = append(boxes, Mailbox{ID: row.Mailbox, Address: here.Address, Login: here.Login, OtherAddress: there.Address})
+		boxes = append(boxes, Mailbox{ID: row.Mailbox, Address: here.Address, Login: here.Login, OtherAddress: there.Address, ForwardTo: goals[row.Mailbox]})
 	}
 	return boxes, nil
 }
