@@ -13,6 +13,7 @@ import (
 	"mailcutover/identity/list"
 	"mailcutover/internal/config"
 	"mailcutover/internal/metrics"
+	"mailcutover/rollback/hook"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 )
