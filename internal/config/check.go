@@ -84,6 +84,7 @@ func (c *checker) check() {
 	c.platforms(cfg.Platforms)
 	c.probes(cfg)
 	c.mailboxes()
+	c.planning()
 	c.notices(cfg)
 	c.routing(cfg.Routing)
 	c.identity(cfg)

@@ -38,6 +38,7 @@ type Config struct {
 	Retained   Retained   `config:"retained" restart:"yes"`
 	Recall     Recall     `config:"recall"`
 	Verify     Comparing  `config:"verify"`
+	Plan       Planning   `config:"plan"`
 	Encryption Encryption `config:"encryption" restart:"yes"`
 	Operations Operations `config:"operations"`
 	Identity   Identity   `config:"identity"`

@@ -32,6 +32,7 @@ func Default() *Config {
 		Retained:   defaultRetained(),
 		Recall:     defaultRecall(),
 		Verify:     defaultComparing(),
+		Plan:       defaultPlanning(),
 		Operations: Operations{MoverExpected: time.Hour, CanaryWait: DefaultCanaryWait, CanaryEvery: DefaultCanaryEvery, CanaryFailures: 2, CanaryReact: CanaryAlarm},
 		Identity:   defaultIdentity(),
 		Audit:      defaultAudit(),

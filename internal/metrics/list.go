@@ -59,6 +59,12 @@ var (
 	inDoubtTotal  = Desc{"mailcutover_in_doubt_total", Counter, []string{"platform"},
 		"Messages whose answer was lost after the final dot, whatever their number of recipients: possible duplicates.", "A switch waits for each until connection_limit has passed."}
 
+	waves = Desc{"mailcutover_waves", Gauge, []string{"state"},
+		"Waves by how far they are, as this node sees the table.", "paused: somebody, or the program, has said why: wave show."}
+	waveNext = Desc{"mailcutover_wave_next_start_timestamp_seconds", Gauge, nil,
+		"When the next agency of a running wave is likely to start, in seconds since 1970; 0: none is to.", ""}
+	planStopped = Desc{"mailcutover_plan_stopped", Gauge, nil,
+		"1 if the plan is stopped: no wave starts another agency.", "1: look at why, then a releaser lifts it: wave list, wave lift."}
 	recallRuns = Desc{"mailcutover_recall_runs", Gauge, nil,
 		"Recalls and sweeps under way, of all nodes.", "After a switch some; for hours: recall status."}
 	recallMailboxes = Desc{"mailcutover_recall_mailboxes", Gauge, nil,
@@ -161,6 +167,7 @@ func All() []Desc {
 		listenerConnections, listenerConnectionsTotal, listenerRefused, listenerCommands, listenerReplies, listenerMessages, listenerBytes, listenerRepaired,
 		decisions, deliveries, spooled, inDoubtTotal,
 		attempts, notices, quarantined, spoolRecipients, spoolMessages, spoolBytes,
+		waves, waveNext, planStopped,
 		recallRuns, recallMailboxes, recallLeft,
 		retainedCopies, retainedBytes, retainedTotal, retainedRemoved, retainedDamaged,
 		platformConnections, platformDials, platformDialSeconds, platformWaits, platformWaitSeconds, platformAnswers, platformClosed,

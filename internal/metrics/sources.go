@@ -24,6 +24,7 @@ type Sources struct {
 
 	Retained func() retained.Status // a Store's
 	Recalls  func() Recalls
+	Waves    func() Waves
 
 	Directories func() Directories
 }
@@ -46,6 +47,13 @@ type Directory struct {
 type Drift struct {
 	Agency        routing.AgencyID
 	Blocks, Other int // rows that keep it from being cut over, and the others
+}
+
+// Waves are those of the plan.
+type Waves struct {
+	States  map[string]int
+	Next    time.Time // when the next agency is likely to start; zero: none is to
+	Stopped bool
 }
 
 // Recalls are the runs that bring mail over after a switch.
@@ -97,6 +105,9 @@ func (c *sourceCollector) Collect(out chan<- prometheus.Metric) {
 		send(recallMailboxes, float64(r.Mailboxes))
 		send(recallLeft, float64(r.Left))
 	}
+	if c.from.Waves != nil {
+		collectWaves(c.from.Waves(), send)
+	}
 	if c.from.Retained != nil {
 		collectRetained(c.from.Retained(), send)
 	}
@@ -128,6 +139,21 @@ func collectStatus(s replica.Status, send sendFunc) {
 	send(tableUsable, usable)
 	send(mailboxes, float64(s.Mailboxes))
 	send(agenciesUnusable, float64(len(s.Missing)+len(s.Regressed)))
+}
+
+func collectWaves(w Waves, send sendFunc) {
+	for state, n := range w.States {
+		send(waves, float64(n), state)
+	}
+	next, stopped := 0.0, 0.0
+	if !w.Next.IsZero() {
+		next = float64(w.Next.Unix())
+	}
+	if w.Stopped {
+		stopped = 1
+	}
+	send(waveNext, next)
+	send(planStopped, stopped)
 }
 
 func collectDirectories(all Directories, send sendFunc) {

@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"sync/atomic"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"mailcutover/mail"
@@ -32,6 +34,8 @@ type Transfer struct {
 	inDoubt    *prometheus.CounterVec
 	spooled    map[spool.State]prometheus.Counter
 	platforms  lookup[routing.PlatformID, *platformCounters]
+
+	answered, refused atomic.Uint64 // recipients, of all platforms
 }
 
 type platformCounters struct {
@@ -66,6 +70,10 @@ func (t *Transfer) Decided(reason routing.Reason) {
 
 // Delivered implements transfer.Observer.
 func (t *Transfer) Delivered(platform routing.PlatformID, origin mail.Origin, code int) {
+	t.answered.Add(1)
+	if code/100 == 4 {
+		t.refused.Add(1)
+	}
 	p := t.platform(platform)
 	if origin == mail.OriginInside {
 		p.inside[classOf(code)].Inc()
@@ -73,6 +81,10 @@ func (t *Transfer) Delivered(platform routing.PlatformID, origin mail.Origin, co
 		p.outside[classOf(code)].Inc()
 	}
 }
+
+// Answers returns for how many recipients there was an end since the node's start, and how many
+// of those were refused for the moment.
+func (t *Transfer) Answers() (refused, all uint64) { return t.refused.Load(), t.answered.Load() }
 
 // Spooled implements transfer.Observer.
 func (t *Transfer) Spooled(state spool.State) {
