@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"mailcutover/audit"
 	"mailcutover/rollback/control"
 	"mailcutover/routing"
+	"mailcutover/routing/backup"
 	"mailcutover/routing/table"
 )
 
@@ -40,6 +42,9 @@ type Control interface {
 	NamesComplete(ctx context.Context, act control.Act) error
 	Foundation() (control.Foundation, error)
 	Bootstrap(ctx context.Context, act control.Act, digest routing.Digest) (routing.Position, error)
+	Backup(w io.Writer, h backup.Header) (routing.Digest, error)
+	Restoration(b *backup.Copy) (control.Restoration, error)
+	Restore(ctx context.Context, act control.Act, b *backup.Copy, older bool) (routing.Position, error)
 }
 
 // Acted is what an act on an agency did.

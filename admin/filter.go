@@ -137,6 +137,12 @@ func (s *Server) admit(req *request, a *answer, r *http.Request) *Problem {
 	if r.URL.Path == listsPath || r.URL.Path == checkListPath {
 		return readBody(a, r, fileType, list.MaxBytes, listReadTimeout)
 	}
+	if r.URL.Path == restorePath {
+		if !req.caller.has(mayAdminister) { // before so much is read
+			return req.caller.lacks("propose-restore", mayAdminister)
+		}
+		return readBody(a, r, backupType, maxBackupBytes, backupTimeout)
+	}
 	if r.URL.Path == importPath || r.URL.Path == remapPath {
 		return readBody(a, r, "text/csv", maxListBytes, listReadTimeout)
 	}

@@ -41,6 +41,8 @@ func (s *Server) register() {
 	s.registerProposals(api)
 	s.registerNodes(api)
 	s.registerBootstrap(api)
+	s.registerBackup(api)
+	s.registerRestore(api)
 	s.registerAudit(api)
 	s.registerMailboxes(api)
 	s.registerImport(api)

@@ -30,7 +30,7 @@ var may = map[string]string{
 	"export-ledger":  "admin", "fetch-retained": "admin",
 	"lift-freeze":   "releaser",
 	"reload-config": "admin", "adopt-spool": "admin", "drain-node": "admin",
-	"propose-bootstrap": "admin", "approve-bootstrap": "approver",
+	"propose-bootstrap": "admin", "approve-bootstrap": "approver", "propose-restore": "admin", "approve-restore": "approver",
 }
 
 // documented is a call as the document has it.
@@ -80,7 +80,7 @@ func TestRights(t *testing.T) {
 		switch c.id { // what is wrong in itself is refused before
 		case "export-ledger":
 			path += "?agency=nowhere&from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z&reason=test"
-		case "fetch-retained":
+		case "fetch-retained", "backup-table":
 			path += "?reason=test"
 		case "list-retained":
 			path += "?agency=nowhere"
@@ -101,6 +101,10 @@ func TestRights(t *testing.T) {
 				}
 				if c.id == "import-mailboxes" || c.id == "remap-mailboxes" {
 					header = append(header, "Content-Type", "text/csv")
+					path = c.path + "?reason=r"
+				}
+				if c.id == "propose-restore" {
+					header = append(header, "Content-Type", "application/x-ndjson")
 					path = c.path + "?reason=r"
 				}
 				if c.id == "import-list" || c.id == "check-list" {
@@ -128,7 +132,7 @@ var bodies = map[string]string{
 	"propose":           `{"kind":"nothing","reason":"r"}`,
 	"plan-operation":    `{"kind":"cutover","agency":"nowhere"}`,
 	"approve-proposal":  `{"digest":"` + strings.Repeat("0", 64) + `"}`,
-	"propose-bootstrap": `{"digest":"0","reason":"r"}`, "approve-bootstrap": `{"digest":"0","reason":"r"}`,
+	"propose-bootstrap": `{"digest":"0","reason":"r"}`, "approve-bootstrap": `{"digest":"0","reason":"r"}`, "approve-restore": `{"digest":"0","reason":"r"}`,
 	"complete-domain": `{"complete":true,"reason":"r"}`,
 	"start-proposal":  `{}`, "locate-message": `{"message_id":"nowhere","reason":"r"}`,
 	"generate-lists": `{"agency":"nowhere"}`, "check-directory": `{}`,
@@ -142,6 +146,8 @@ var bodies = map[string]string{
 	"drop-spooled":    `{"agency":"nowhere","reason":"r"}`,
 	"set-spool-rate":  `{"platform":"nowhere","per_second":1,"reason":"r"}`,
 	"adopt-spool":     `{"directory":"relative","from":"nowhere","reason":"r"}`,
+	"propose-wave":    `{"name":"nowhere","definition":{"agencies":["nowhere"],"owner":"o","zone":"Europe/Berlin","windows":[{"days":["mon"],"from":"20:00","to":"02:00"}]},"reason":"r"}`,
+	"start-wave":      `{}`, "skip-wave": `{"agency":"nowhere","reason":"r"}`, "answer-wave": `{"item":"backup","ok":true}`,
 }
 
 func texts[S ~string](in []S) (out []string) {

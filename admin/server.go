@@ -128,6 +128,7 @@ type Server struct {
 	answers    *answers
 	operations *operations
 	bootstrap  bootstrap
+	restore    restore
 	began      time.Time
 }
 

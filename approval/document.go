@@ -10,8 +10,8 @@ import (
 	"mailcutover/routing"
 )
 
-// prefix is that of the keys of proposals among the table's documents.
-const prefix = "proposal/"
+// Prefix is that of the keys of proposals among the table's documents.
+const Prefix = "proposal/"
 
 // Kept is for how long a proposal stays in the table after its time.
 const Kept = 30 * 24 * time.Hour
@@ -23,7 +23,7 @@ func (p *Proposal) Document() (routing.Document, error) {
 	if err != nil {
 		return routing.Document{}, fmt.Errorf("store proposal %s: %w", p.ID, err)
 	}
-	return routing.Document{Key: prefix + p.ID, Text: string(b), Revision: p.Revision}, nil
+	return routing.Document{Key: Prefix + p.ID, Text: string(b), Revision: p.Revision}, nil
 }
 
 // read parses a document. What a newer version of the program has added is refused: this
@@ -35,7 +35,7 @@ func read(d routing.Document) (Proposal, error) {
 	if err := in.Decode(&p); err != nil {
 		return p, fmt.Errorf("%w: %s: %w", ErrUnreadable, d.Key, err)
 	}
-	if prefix+p.ID != d.Key {
+	if Prefix+p.ID != d.Key {
 		return p, fmt.Errorf("%w: %s: it says that it is %s", ErrUnreadable, d.Key, p.ID)
 	}
 	p.Revision = d.Revision
@@ -44,7 +44,7 @@ func read(d routing.Document) (Proposal, error) {
 
 // Find returns the proposal of an id; ok is false if there is none.
 func Find(state *routing.State, id string) (p Proposal, ok bool, err error) {
-	d, ok := state.Document(prefix + id)
+	d, ok := state.Document(Prefix + id)
 	if !ok {
 		return p, false, nil
 	}
@@ -54,7 +54,7 @@ func Find(state *routing.State, id string) (p Proposal, ok bool, err error) {
 
 // List returns all proposals, the oldest first, and those that can't be read as errors.
 func List(state *routing.State) (all []Proposal, unreadable []error) {
-	for _, d := range state.Documents(prefix) {
+	for _, d := range state.Documents(Prefix) {
 		p, err := read(d)
 		if err != nil {
 			unreadable = append(unreadable, err)
@@ -71,7 +71,7 @@ func List(state *routing.State) (all []Proposal, unreadable []error) {
 func Outdated(state *routing.State, now time.Time) []routing.Document {
 	const most = 100
 	var gone []routing.Document
-	for _, d := range state.Documents(prefix) {
+	for _, d := range state.Documents(Prefix) {
 		if p, err := read(d); err == nil && now.Sub(p.Expires) > Kept && len(gone) < most {
 			gone = append(gone, routing.Document{Key: d.Key, Removed: true, Revision: d.Revision})
 		}

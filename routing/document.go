@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Document is a small text that all nodes share and that no decision rests on, but for
@@ -32,6 +33,12 @@ func NamesLostDocument(node NodeID) Document {
 // seen names which the table lost.
 func UnheardDocument() Document {
 	return Document{Key: NamesLost, Text: "the table came back, and a node that may have seen names which it lost was not heard"}
+}
+
+// RestoredDocument returns that document as it is in a table that was restored from a backup,
+// since which names may have been added.
+func RestoredDocument(made time.Time) Document {
+	return Document{Key: NamesLost, Text: "the table was restored from a backup of " + made.UTC().Format(time.RFC3339) + "; names may have been added since"}
 }
 
 // LosesNames reports whether a table, read as a whole, lost names that this copy of it has

@@ -127,20 +127,25 @@ func (c *connection) showFoundation(cmd *cobra.Command, f admin.Foundation, othe
 			[2]string{"digest", f.Digest}, [2]string{"agencies", fmt.Sprintf("%d, all are locked by it", len(f.Agencies))},
 			[2]string{"mailboxes", fmt.Sprint(f.Mailboxes)}, [2]string{"open operations", strings.Join(f.Operations, ", ")},
 			[2]string{"proposed by", f.Proposer}, [2]string{"approved by", strings.Join(f.Approvers, ", ")})
-		var rows [][]string
-		for _, o := range others {
-			remark := o.Error
-			if o.newer(f) {
-				remark = "HAS SEEN MORE: do it there"
-			}
-			rows = append(rows, []string{o.Node, fmt.Sprint(o.Term), fmt.Sprint(o.Revision), remark})
-		}
-		if len(rows) > 0 {
-			fmt.Fprintln(w)
-			table(w, []string{"OTHER NODE", "TERM", "REVISION", ""}, rows)
-		}
+		printOthers(w, others, f)
 		if f.Proposer != "" {
 			fmt.Fprintf(w, "\nnext: another person: mailcutover table bootstrap --approve %s --reason ... --api %s\n", f.Digest, c.base())
 		}
 	})
+}
+
+// printOthers prints what other nodes say of their copies, beside one.
+func printOthers(w io.Writer, others []otherCopy, f admin.Foundation) {
+	var rows [][]string
+	for _, o := range others {
+		remark := o.Error
+		if o.newer(f) {
+			remark = "HAS SEEN MORE: do it there"
+		}
+		rows = append(rows, []string{o.Node, fmt.Sprint(o.Term), fmt.Sprint(o.Revision), remark})
+	}
+	if len(rows) > 0 {
+		fmt.Fprintln(w)
+		table(w, []string{"OTHER NODE", "TERM", "REVISION", ""}, rows)
+	}
 }

@@ -134,5 +134,8 @@ func newTerm(state *routing.State) uint32 {
 			term = max(term, seen.Epoch.Term)
 		}
 	}
-	return term + 1 + rand.Uint32N(spread)
+	return termAbove(term)
 }
+
+// termAbove picks a term above one.
+func termAbove(term uint32) uint32 { return term + 1 + rand.Uint32N(spread) }
