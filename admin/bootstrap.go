@@ -140,7 +140,7 @@ func (s *Server) agreeToBootstrap(ctx context.Context, in *bootstrapCall, propos
 		return nil, err
 	}
 	if f.Digest.String() != in.Body.Digest {
-		return nil, problem(http.StatusPreconditionFailed, "see mailcutover table bootstrap --show", "this node's copy is another than the one with digest %s", in.Body.Digest)
+		return nil, problem(http.StatusPreconditionFailed, "see mailcutover table bootstrap", "this node's copy is another than the one with digest %s", in.Body.Digest)
 	}
 	if u, err := s.Table.Snapshot(ctx); err == nil && !table.Bare(&u) {
 		return nil, fmt.Errorf("fill the table from this node's copy: %w: it stands at revision %d", table.ErrFounded, u.Position.Revision)
