@@ -3,15 +3,18 @@ package admin
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"mailcutover/audit"
+	"mailcutover/audit/checkpoint"
 )
 
 // AuditHead is where a node's audit log ends.
@@ -45,6 +48,35 @@ type Me struct {
 // the node's name in lower case. Their text is one head in each line, the newest last.
 const AuditKey = "audit/"
 
+// CheckpointsKey is the prefix of the documents with nodes' signed checkpoints: CheckpointsKey and
+// the node's name in lower case. Their text is one checkpoint in each line, the newest last.
+const CheckpointsKey = "audit-checkpoints/"
+
+// Checkpoints signs the node's audit log; *checkpoint.Keeper does.
+type Checkpoints interface {
+	Make(ctx context.Context) (checkpoint.Checkpoint, error)
+}
+
+// AuditCheckpoint is a node's signed word of where its audit log stood.
+type AuditCheckpoint struct {
+	Node   string    `json:"node"`
+	Count  uint64    `json:"count" doc:"Of the node's checkpoints, from 1"`
+	Time   time.Time `json:"time" doc:"By the node's clock"`
+	Record uint64    `json:"record" doc:"The last one that it covers"`
+	Head   string    `json:"head"`
+	Key    string    `json:"key" doc:"Name of the key that signed"`
+	Line   string    `json:"line" doc:"The whole checkpoint: keep it elsewhere, mailcutover audit verify --checkpoints compares a log with it"`
+}
+
+// AuditCheckpoints are those that the table has of all nodes: of each the last ones.
+type AuditCheckpoints struct {
+	Checkpoints []AuditCheckpoint `json:"checkpoints"`
+}
+
+func checkpointView(c *checkpoint.Checkpoint) AuditCheckpoint {
+	return AuditCheckpoint{Node: c.Head.Node, Count: c.Count, Time: c.Time, Record: c.Head.Number, Head: c.Head.String(), Key: string(c.Key), Line: c.String()}
+}
+
 const auditPath = "/v1/audit"
 
 // auditType is the content type of an exported log: a digest and a JSON value in each line.
@@ -69,6 +101,39 @@ func (s *Server) registerAudit(api huma.API) {
 			}
 		}
 		return out, nil
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "list-checkpoints", Method: http.MethodGet, Path: auditPath + "/checkpoints", Summary: "The last signed checkpoints of all nodes' audit logs, as the table has them", Tags: tags,
+	}, func(context.Context, *struct{}) (*reply[AuditCheckpoints], error) {
+		out := &reply[AuditCheckpoints]{Body: AuditCheckpoints{Checkpoints: []AuditCheckpoint{}}}
+		for _, d := range s.Replica.State().Documents(CheckpointsKey) {
+			all, err := checkpoint.Read(strings.NewReader(d.Text))
+			if err != nil {
+				return nil, problem(http.StatusConflict, "see mailcutover audit verify for what the node's own file has", "the table's checkpoints of node %s can't be read: %s", strings.TrimPrefix(d.Key, CheckpointsKey), err)
+			}
+			for i := range all {
+				out.Body.Checkpoints = append(out.Body.Checkpoints, checkpointView(&all[i]))
+			}
+		}
+		return out, nil
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "sign-audit", Method: http.MethodPost, Path: auditPath + "/checkpoints", Summary: "Sign this node's audit log as it stands now", Tags: tags, DefaultStatus: http.StatusCreated,
+		Description: "It changes nothing else, and needs no reason. The answer's line can be kept elsewhere.",
+	}, func(ctx context.Context, _ *struct{ Mutation }) (*reply[AuditCheckpoint], error) {
+		if s.Checkpoints == nil {
+			return nil, noSigningKey(checkpoint.ErrNoKey)
+		}
+		ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+		defer cancel()
+		c, err := s.Checkpoints.Make(ctx)
+		switch {
+		case errors.Is(err, checkpoint.ErrNoKey):
+			return nil, noSigningKey(err)
+		case err != nil:
+			return nil, problem(http.StatusConflict, "see mailcutover alarm list", "%s", err)
+		}
+		return &reply[AuditCheckpoint]{Body: checkpointView(&c)}, nil
 	})
 	handle(s, api, huma.Operation{
 		OperationID: "who-am-i", Method: http.MethodGet, Path: "/v1/token", Summary: "The token that the call was made with, and what it may be used for", Tags: []string{"node"},
@@ -99,6 +164,21 @@ func (s *Server) registerAudit(api huma.API) {
 			Body        []byte
 		}{auditType, head.String(), out.Bytes()}, nil
 	})
+}
+
+func noSigningKey(err error) error {
+	return problem(http.StatusConflict, "mailcutover audit key new makes a key; set audit.signing_key_file, and reload", "%s", err)
+}
+
+// AuditCheckpoints returns the last checkpoints of all nodes, as the table has them.
+func (c *Client) AuditCheckpoints(ctx context.Context) ([]AuditCheckpoint, error) {
+	out, err := get[AuditCheckpoints](ctx, c, auditPath+"/checkpoints", nil)
+	return out.Checkpoints, err
+}
+
+// SignAudit signs the node's audit log as it stands now.
+func (c *Client) SignAudit(ctx context.Context) (AuditCheckpoint, error) {
+	return post[AuditCheckpoint](ctx, c, auditPath+"/checkpoints", struct{}{})
 }
 
 // AuditHead says where the node's audit log ends.

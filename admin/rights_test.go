@@ -17,7 +17,7 @@ import (
 // may says of each call which roles make it; the document has all calls.
 var may = map[string]string{
 	"generate-lists": "planner", "import-list": "planner", "withdraw-list": "planner", "complete-domain": "planner",
-	"check-list": "planner operator approver admin", "check-directory": "planner operator approver admin",
+	"check-list": "planner operator approver admin", "check-directory": "planner operator approver admin", "sign-audit": "planner operator approver admin",
 	"add-agency": "planner", "import-mailboxes": "planner", "release-name": "planner",
 	"arm-agency": "operator", "settle-agency": "operator", "lock-agency": "operator", "lock-agency-locally": "operator", "freeze": "operator", "cutover": "operator", "rollback": "operator", "remap-mailboxes": "operator",
 	"abort-operation": "operator", "tell-operation": "operator", "undo-hook": "operator", "clear-alarm": "operator", "attest-node": "operator",

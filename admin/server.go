@@ -104,8 +104,9 @@ type Options struct {
 	Bearer      func(ctx context.Context, token string) (Identity, error)
 	Certificate func(cert *x509.Certificate) (Identity, error)
 
-	Audit   Audit
-	Answers Folder // where answers to calls with an Idempotency-Key are kept
+	Audit       Audit
+	Checkpoints Checkpoints // nil: the audit log isn't signed
+	Answers     Folder      // where answers to calls with an Idempotency-Key are kept
 
 	Node         string               // this one's name
 	Limit        func() time.Duration // the longest connection limit of a platform: after it, a silent node can deliver nothing

@@ -15,7 +15,7 @@ import (
 
 // newAuditCommand returns the commands about the audit log.
 func newAuditCommand(c *connection) *cobra.Command {
-	cmd := &cobra.Command{Use: "audit", Short: "What people did: head, heads, export, verify"}
+	cmd := &cobra.Command{Use: "audit", Short: "What people did: head, heads, export, verify, checkpoint, checkpoints, key"}
 	head := c.command(&cobra.Command{
 		Use: "head", Short: "Where the node's audit log ends", Args: cobra.NoArgs,
 		Long: "Where the node's audit log ends. Whoever keeps this line elsewhere, on paper or in another\nsystem, can show later that the log before it was not written anew or cut.",
@@ -50,7 +50,7 @@ func newAuditCommand(c *connection) *cobra.Command {
 			if out != "" {
 				f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 				if err != nil {
-					return withHint(fmt.Errorf("export: %w", err), "no file is overwritten: name another, or move this one away")
+					return notOverwritten(fmt.Errorf("export: %w", err))
 				}
 				defer f.Close()
 				w = f
@@ -63,18 +63,20 @@ func newAuditCommand(c *connection) *cobra.Command {
 			return nil
 		})
 	export.Flags().StringVar(&out, "out", "", "file that is written (default: standard output)")
-	cmd.AddCommand(head, heads, export, newAuditVerify(c))
+	cmd.AddCommand(head, heads, export, newAuditVerify(c), newAuditCheckpoint(c), newAuditCheckpoints(c), newAuditKey(c))
 	return cmd
 }
 
 // newAuditVerify needs no node.
 func newAuditVerify(c *connection) *cobra.Command {
 	var texts []string
+	var against evidence
 	cmd := &cobra.Command{
 		Use: "verify FILE|DIRECTORY", Short: "Whether an audit log is whole; needs no node", Args: cobra.ExactArgs(1),
-		Long: "Whether an exported audit log, or the folder audit of a node's data, is whole. What was\nchanged, removed, inserted or moved is found by the log itself; that its end was cut, or\nthat it was written anew, only by a --head that was kept elsewhere.",
+		Long: "Whether an exported audit log, or the folder audit of a node's data, is whole. What was\nchanged, removed, inserted or moved is found by the log itself; that its end was cut, or\nthat it was written anew, only by a --head or by signed --checkpoints that were kept elsewhere;\nthese also say between which records.",
 		Example: "  mailcutover audit verify audit.log --head mx1.example.org/K7.../17/5f...\n" +
-			"  mailcutover audit verify /var/lib/mailcutover/audit",
+			"  mailcutover audit verify /var/lib/mailcutover/audit\n" +
+			"  mailcutover audit verify audit.log --key audit.key.pub --checkpoints kept.txt",
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var heads []audit.Head
@@ -84,6 +86,12 @@ func newAuditVerify(c *connection) *cobra.Command {
 				return &usageError{command: "mailcutover audit verify", err: err}
 			}
 			heads = append(heads, h)
+		}
+		if (len(against.keys) == 0) != (len(against.files) == 0) || against.replaced && len(against.files) == 0 {
+			return &usageError{command: "mailcutover audit verify", err: errors.New("--key and --checkpoints go together, --replaced with them only")}
+		}
+		if len(against.files) > 0 {
+			return c.verifySigned(cmd, args[0], &against, heads)
 		}
 		report, err := verify(args[0], heads)
 		if err != nil {
@@ -103,6 +111,7 @@ func newAuditVerify(c *connection) *cobra.Command {
 			}
 		})
 	}
+	against.flags(cmd)
 	cmd.Flags().StringArrayVar(&texts, "head", nil, "head that was kept elsewhere; may be repeated")
 	return cmd
 }

@@ -13,7 +13,10 @@ import (
 	"mailcutover/admin"
 	"mailcutover/admin/admintest"
 	"mailcutover/approval"
+	"mailcutover/audit"
+	"mailcutover/audit/checkpoint"
 	"mailcutover/identity/register"
+	"mailcutover/internal/alarm"
 	"mailcutover/routing"
 )
 
@@ -44,6 +47,9 @@ func TestCommands(t *testing.T) {
 					admintest.Directory(env.T().(testing.TB), 3, o.Replica.State, o)
 				}
 				o.Lab = strings.Contains(env.WorkDir, "lab")
+				if strings.Contains(env.WorkDir, "audit") {
+					o.Checkpoints = signing(env, o)
+				}
 				if strings.Contains(env.WorkDir, "required") {
 					o.Approval = "required"
 					o.Lab = !strings.Contains(env.WorkDir, "lists") // where agencies are added at once
@@ -77,6 +83,22 @@ func TestCommands(t *testing.T) {
 			},
 		},
 	})
+}
+
+// signing signs the node's audit log with the key that the script makes.
+func signing(env *testscript.Env, o *admin.Options) admin.Checkpoints {
+	t := env.T().(testing.TB)
+	book, err := checkpoint.OpenBook(filepath.Join(env.WorkDir, "book"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return checkpoint.NewKeeper(checkpoint.Options{Log: o.Audit.(*audit.Log), Book: book, Alarms: o.Alarms.(*alarm.Set), Settings: func() checkpoint.Settings {
+		k, err := checkpoint.ReadKey(filepath.Join(env.WorkDir, "audit.key"))
+		if err != nil {
+			k = nil // not made yet
+		}
+		return checkpoint.Settings{Key: k, Records: 100, Every: time.Hour}
+	}})
 }
 
 // as takes somebody's token.

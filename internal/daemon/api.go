@@ -245,6 +245,10 @@ func (d *Daemon) takeOver(next *config.Config) error {
 	if err != nil {
 		return err
 	}
+	signing, err := signingKey(next)
+	if err != nil {
+		return err
+	}
 	var directories *identity
 	if !sameIdentity(d.config.Load(), next) {
 		if directories, err = d.openIdentity(next); err != nil {
@@ -278,6 +282,7 @@ func (d *Daemon) takeOver(next *config.Config) error {
 	d.sender.Configure(d.senderOptions(pools))
 	d.transfer.Configure(settings)
 	d.platforms.Store(pools)
+	d.signing.Store(signing)
 	d.takeOverIdentity(d.config.Load(), next, directories)
 	d.config.Store(next)
 	d.takeOverReturns(stores)

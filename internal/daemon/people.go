@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -47,8 +48,16 @@ func (d *Daemon) openPeople(cfg *config.Config, o *admin.Options) error {
 	if why := log.Damage(); why != "" {
 		d.alarms.Raise(auditAlarm+"-damaged", "The audit log is not as it was written: "+why+". Copy its folder before anything else, and compare it with the heads in the table: mailcutover audit heads.")
 	}
+	keeper, err := d.openCheckpoints(cfg, log)
+	if err != nil {
+		return errors.Join(err, log.Close())
+	}
+	o.Checkpoints = keeper
 	d.parts.Go(func() {
+		var signing sync.WaitGroup
+		signing.Go(func() { keeper.Run(d.ctx) })
 		d.copyHeads(log)
+		signing.Wait()
 		if err := log.Close(); err != nil {
 			d.logger.Error("audit log can't be closed", "error", err)
 		}
