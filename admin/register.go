@@ -59,6 +59,8 @@ func (s *Server) register() {
 	s.registerRouteLogin(api)
 	s.registerRecall(api)
 	s.registerVerify(api)
+	s.registerNotices(api)
+	s.registerWaves(api)
 
 	delete(config.Components.Schemas.Map(), "ErrorModel") // huma's own, which unify replaces
 	delete(config.Components.Schemas.Map(), "ErrorDetail")

@@ -94,6 +94,12 @@ var rights = map[string]right{
 
 	"lift-freeze": mayLift,
 
+	"list-notices": mayRead, "test-notice": mayAdminister,
+
+	"list-waves": mayRead, "show-wave": mayRead, "show-timetable": mayRead, "propose-wave": mayList, "answer-wave": mayCheck,
+	"start-wave": mayOperate, "pause-wave": mayOperate, "resume-wave": mayOperate, "skip-wave": mayOperate, "end-wave": mayOperate,
+	"stop-plan": mayOperate, "lift-plan": mayLift,
+
 	"reload-config": mayAdminister, "adopt-spool": mayAdminister, "drain-node": mayAdminister,
 	"propose-bootstrap": mayAdminister, "approve-bootstrap": mayApprove,
 	"backup-table": mayRead, "show-restore": mayRead, "propose-restore": mayAdminister, "approve-restore": mayApprove,

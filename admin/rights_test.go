@@ -28,7 +28,10 @@ var may = map[string]string{
 	"begin-verify": "operator", "stop-verify": "operator", "mark-findings": "operator", "list-finding-messages": "operator",
 	"locate-message": "viewer operator",
 	"export-ledger":  "admin", "fetch-retained": "admin",
-	"lift-freeze":   "releaser",
+	"lift-freeze":  "releaser",
+	"propose-wave": "planner", "answer-wave": "planner operator approver admin", "start-wave": "operator", "pause-wave": "operator", "resume-wave": "operator", "skip-wave": "operator", "end-wave": "operator",
+	"stop-plan": "operator", "lift-plan": "releaser",
+	"test-notice":   "admin",
 	"reload-config": "admin", "adopt-spool": "admin", "drain-node": "admin",
 	"propose-bootstrap": "admin", "approve-bootstrap": "approver", "propose-restore": "admin", "approve-restore": "approver",
 }

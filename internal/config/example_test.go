@@ -162,7 +162,7 @@ func readExample(t *testing.T) []entry {
 		comments = nil
 		if m[5] == "" {
 			e.section = true
-			if slices.Contains([]string{"listeners", "platforms", "tokens", "domains", "servers", "directories", "agencies", "places", "coexistence", "homes", "folders", "canaries", "people"}, m[4]) {
+			if slices.Contains([]string{"listeners", "platforms", "tokens", "domains", "servers", "directories", "agencies", "places", "coexistence", "homes", "folders", "canaries", "people", "webhooks", "mail"}, m[4]) {
 				key += "[]"
 			}
 			stack = append(stack, open{indent, key})
@@ -273,6 +273,7 @@ func TestExampleCommentedOut(t *testing.T) {
 	text = regexp.MustCompile(`(?m)^\s*(password|hash_key|secret|former_secret|progress_key|client_secret)_file:.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^(\s*)(ca|cert|key)_file:.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^\s*token_(file|env):.*\n`).ReplaceAllString(text, "") // a token goes with a URL
+	text = regexp.MustCompile(`(?m)^\s*relay: relay.example.org.*\n`).ReplaceAllString(text, "") // there is a platform
 	text = regexp.MustCompile(`/etc/mailcutover/hooks/\w+`).ReplaceAllString(text, "/bin/true")
 	text = strings.Replace(text, "mechanism: none", "mechanism: plain", 1)
 	text = strings.Replace(text, "policy: opportunistic", "policy: verified", 1)

@@ -271,8 +271,14 @@ func (d *Daemon) takeOver(next *config.Config) error {
 		pools.closeExcept(old)
 		return err
 	}
+	told, err := d.openNotices(next)
+	if err != nil {
+		pools.closeExcept(old)
+		return err
+	}
 	if err := d.takeOverLogins(next); err != nil { // the last that can fail, and whole or not at all
 		pools.closeExcept(old)
+		told.end()
 		return err
 	}
 	d.peerRoots.Store(roots)
@@ -286,6 +292,7 @@ func (d *Daemon) takeOver(next *config.Config) error {
 	d.takeOverIdentity(d.config.Load(), next, directories)
 	d.config.Store(next)
 	d.takeOverReturns(stores)
+	d.takeOverNotices(told)
 	d.watchNames(d.replica.State())
 	if d.level != nil {
 		d.level.Set(next.Log.Level.Slog())

@@ -211,6 +211,9 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	case <-recovered:
 	case <-time.After(firstContact):
 	}
+	if err := d.startNotices(cfg); err != nil {
+		return err
+	}
 	if err := d.startAdmin(cfg); err != nil {
 		return err
 	}
@@ -368,6 +371,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 	if d.loginProxy != nil {
 		d.loginProxy.Close()
 	}
+	errs = append(errs, d.closeNotices())
 	if d.peers != nil {
 		d.peers.Close()
 	}

@@ -239,3 +239,25 @@ func sample(about notice.About) notice.Event {
 	}
 	return e
 }
+
+// WriteBuiltIn writes the program's own templates into a directory that exists, as new files,
+// and returns their names. Files that are there stay, and are an error.
+func WriteBuiltIn(dir string) (names []string, err error) {
+	for _, l := range Languages() {
+		text, err := builtIn.ReadFile("templates/" + string(l) + ".txt")
+		if err != nil {
+			return names, fmt.Errorf("write templates: %w", err)
+		}
+		name := filepath.Join(dir, string(l)+".txt")
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if err != nil {
+			return names, fmt.Errorf("write templates: %w", err)
+		}
+		_, err = f.Write(text)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return names, fmt.Errorf("write templates: %w", err)
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}

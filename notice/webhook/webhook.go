@@ -149,3 +149,12 @@ func (s *Sender) Send(ctx context.Context, e *notice.Event) error {
 		return fmt.Errorf("send event %s: it answered %d", e.ID, c)
 	}
 }
+
+// Host returns of a URL what may be shown: its scheme and host. The rest may be a secret.
+func Host(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
