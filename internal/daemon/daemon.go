@@ -92,8 +92,6 @@ type Daemon struct {
 	issuer         *signon.Issuer    // nil: none
 	returns        returns
 	verification   verification
-	waves          waves
-	notices        notices
 	signing        atomic.Pointer[checkpoint.Key] // nil: the audit log isn't signed
 	peers          *peer.Group
 	peerRoots      atomic.Pointer[x509.CertPool] // of admin.peer.ca_file; nil: the system's
