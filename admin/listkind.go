@@ -47,7 +47,7 @@ func (s *Server) importBatch(ctx context.Context, in *ListUpload, why string) (*
 	}
 	c, err := s.check(ctx, in)
 	if err != nil {
-		return nil, err
+		return nil, deskProblem(err)
 	}
 	if !c.Clean() {
 		return nil, refusedList(c)

@@ -163,19 +163,23 @@ func (s *Server) registerLists(api huma.API) {
 		All      bool   `query:"all" doc:"A report with all rows that are not right, and not only the first 50"`
 		Rows     bool   `query:"rows" doc:"With the rows of the list"`
 	}) (*reply[CheckedList], error) {
+		language := report.Language(in.Language)
 		c, err := s.check(ctx, &in.ListUpload)
-		if err != nil {
-			return nil, err
+		if file, ok := errors.AsType[*list.FileError](err); ok && language == report.German {
+			return nil, problem(http.StatusBadRequest, "gebraucht wird CSV oder XLSX mit einer Kopfzeile", "keine Liste: %s", file.German)
 		}
-		out := checkedView(c, in.Agency)
+		if err != nil {
+			return nil, deskProblem(err)
+		}
+		out := checkedView(c, in.Agency, language)
 		if in.Rows && c.List != nil {
 			out.Rows = rowsView(c.List)
 		}
-		o := report.Options{Language: report.Language(in.Language), Color: in.Color, Source: fileName(in.Source)}
+		o := report.Options{Language: language, Color: in.Color, Source: fileName(in.Source)}
 		if in.All {
 			o.Rows = -1
 		}
-		out.Report, err = render(c, in.Format, o)
+		out.Report, err = render(c, in.Agency, in.Format, o)
 		return &reply[CheckedList]{Body: out}, err
 	})
 	handle(s, api, huma.Operation{
@@ -302,6 +306,7 @@ func fileName(s string) string {
 	return filepath.Base(strings.ReplaceAll(s, `\`, "/"))
 }
 
+// check reads a list and compares it. The error may be one of the desk's, for deskProblem.
 func (s *Server) check(ctx context.Context, in *ListUpload) (*desk.Checked, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
@@ -316,11 +321,7 @@ func (s *Server) check(ctx context.Context, in *ListUpload) (*desk.Checked, erro
 	if err != nil {
 		return nil, err
 	}
-	c, err := d.Check(in.RawBody, id, list.NewID(id, s.nextNumber(id)), fileName(in.Source))
-	if err != nil {
-		return nil, deskProblem(err)
-	}
-	return c, nil
+	return d.Check(in.RawBody, id, list.NewID(id, s.nextNumber(id)), fileName(in.Source))
 }
 
 func (s *Server) nextNumber(id routing.AgencyID) int {
@@ -332,7 +333,7 @@ func (s *Server) nextNumber(id routing.AgencyID) int {
 	return next
 }
 
-func checkedView(c *desk.Checked, agency string) CheckedList {
+func checkedView(c *desk.Checked, agency string, l report.Language) CheckedList {
 	v := CheckedList{Agency: agency, Clean: c.Clean()}
 	if c.List != nil {
 		v.Mailboxes = len(c.List.Rows)
@@ -342,48 +343,55 @@ func checkedView(c *desk.Checked, agency string) CheckedList {
 	}
 	if r := c.Result; r != nil {
 		v.Right, v.Warnings, v.Wrong, v.Crossed, v.Read = r.Right, r.Warnings, r.Wrong, r.Crossed(), r.At
-		v.Permutations = report.Permutations(r, report.English, c.List.Headers)
+		v.Permutations = report.Permutations(r, l, c.List.Headers)
 	}
-	v.Problems = problemsOf(c)
+	v.Problems = problemsOf(c, l)
 	return v
 }
 
 // problemsOf lists what is wrong with a file.
-func problemsOf(c *desk.Checked) []Detail {
+func problemsOf(c *desk.Checked, l report.Language) []Detail {
 	if c.Problems == nil {
 		return nil
 	}
 	var out []Detail
 	for _, p := range c.Problems.List {
-		d := Detail{Message: p.Text}
+		d := Detail{Message: l.Pick(p.Text, p.German)}
 		if p.Line > 0 {
-			d.Where = fmt.Sprintf("line %d", p.Line)
+			d.Where = fmt.Sprintf(l.Pick("line %d", "Zeile %d"), p.Line)
 		}
 		out = append(out, d)
 	}
 	if more := c.Problems.Total - len(c.Problems.List); more > 0 {
-		out = append(out, Detail{Message: fmt.Sprintf("and %d more", more)})
+		out = append(out, Detail{Message: fmt.Sprintf(l.Pick("and %d more", "und %d weitere"), more)})
 	}
 	return out
 }
 
-// render makes the report; of a file without rows there is none.
-func render(c *desk.Checked, format string, o report.Options) (string, error) {
-	if c.Result == nil || format == "none" {
+// render makes the report. That of a file without rows says what is wrong with the file.
+func render(c *desk.Checked, agency, format string, o report.Options) (string, error) {
+	if format == "none" {
 		return "", nil
 	}
-	o.Headers = c.List.Headers
+	r := c.Result
+	if r == nil {
+		r = &check.Result{Agency: routing.AgencyID(agency)}
+	}
+	if c.List != nil {
+		o.Headers = c.List.Headers
+	}
+	o.Problems = c.Problems
 	var b strings.Builder
 	var err error
 	switch format {
 	case "html":
-		err = report.HTML(&b, c.Result, o)
+		err = report.HTML(&b, r, o)
 	case "csv":
-		err = report.CSV(&b, c.Result, o.Language)
+		err = report.CSV(&b, r, o)
 	case "json":
-		err = report.JSON(&b, c.Result)
+		err = report.JSON(&b, r, o)
 	default:
-		err = report.Text(&b, c.Result, o)
+		err = report.Text(&b, r, o)
 	}
 	return b.String(), err
 }
@@ -391,7 +399,7 @@ func render(c *desk.Checked, format string, o report.Options) (string, error) {
 // refusedList is the answer to a list that isn't clean.
 func refusedList(c *desk.Checked) error {
 	p := problem(http.StatusBadRequest, "nothing was stored; mailcutover list check FILE shows the whole report", "list refused")
-	p.Errors = problemsOf(c)
+	p.Errors = problemsOf(c, report.English)
 	if r := c.Result; r != nil {
 		p.Detail = fmt.Sprintf("list refused: %d of %d rows are wrong; %d mailboxes would get another one's mail", r.Wrong, len(r.Rows), r.Crossed())
 		for _, text := range report.Permutations(r, report.English, c.List.Headers) {

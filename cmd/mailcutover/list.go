@@ -138,9 +138,12 @@ func newListCheck(c *connection) *cobra.Command {
 		if found.Clean {
 			return nil
 		}
-		refused := &admin.Problem{Detail: "the list would be refused", Errors: found.Problems, Hint: "the report says which rows are wrong, and what is right"}
+		refused := &admin.Problem{Detail: "the list would be refused", Hint: "the report says which rows are wrong, and what is right"}
 		if len(found.Problems) > 0 {
 			refused.Hint = "correct the file; nothing was stored"
+			if c.json || out != "" { // else the report was just shown
+				refused.Errors = found.Problems
+			}
 		}
 		return refused
 	})

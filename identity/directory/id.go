@@ -68,11 +68,27 @@ func parseDigits(s, digits string) (routing.MailboxID, error) {
 		return mixed, err
 	}
 	if plain != mixed {
-		return routing.MailboxID{}, fmt.Errorf("%w: %w: %q is %s if the digits are the bytes that LDAP returns, and %s if they are AD's form without its hyphens; write the one that is meant",
-			routing.ErrBadID, ErrAmbiguous, s, plain, mixed)
+		return routing.MailboxID{}, &AmbiguousID{Text: s, Bytes: plain, Form: mixed}
 	}
 	return plain, nil
 }
+
+// AmbiguousID is the error about digits that could be two ids; it wraps [ErrAmbiguous] and
+// routing.ErrBadID.
+type AmbiguousID struct {
+	Text  string
+	Bytes routing.MailboxID // if they are the bytes that LDAP returns
+	Form  routing.MailboxID // if they are AD's form without its hyphens
+}
+
+// Error implements error.
+func (e *AmbiguousID) Error() string {
+	return fmt.Sprintf("%v: %v: %q is %s if the digits are the bytes that LDAP returns, and %s if they are AD's form without its hyphens; write the one that is meant",
+		routing.ErrBadID, ErrAmbiguous, e.Text, e.Bytes, e.Form)
+}
+
+// Unwrap returns both.
+func (e *AmbiguousID) Unwrap() []error { return []error{routing.ErrBadID, ErrAmbiguous} }
 
 // ParseBytes returns the directory id of the 16 bytes that LDAP returns for objectGUID.
 func ParseBytes(b []byte) (routing.MailboxID, error) { return fromBytes(hex.EncodeToString(b), b) }

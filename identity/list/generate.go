@@ -36,7 +36,7 @@ func Rows(agency routing.AgencyID, objects []*directory.Object) ([]Row, error) {
 			continue
 		}
 		if object.ID.IsZero() || object.Primary() == "" {
-			bad.add(0, "%s has no directory id, or no address that can be one", object.DN)
+			bad.add(0, "%s has no directory id, or no address that can be one", "%s hat keine Verzeichnis-ID, oder keine Adresse, die eine sein kann", object.DN)
 			continue
 		}
 		rows = append(rows, Row{Address: object.Primary(), ID: object.ID, Agency: agency})
@@ -80,10 +80,11 @@ func Make(o Order, rows []Row) ([]*List, error) {
 	return lists, nil
 }
 
-// NewID returns the id of a new list: the agency, the list's number, and four random digits,
-// so that a list that is generated again isn't taken for the one before.
+// NewID returns the id of a new list: the agency, the list's number, and 64 random bits in
+// hexadecimal digits, so that no list that was ever generated is taken for another one. Of older
+// lists there are ids with 16 bits, which are as good names as these.
 func NewID(agency routing.AgencyID, number int) string {
-	var random [2]byte
+	var random [8]byte
 	rand.Read(random[:]) // never fails
 	return fmt.Sprintf("%s-%04d-%s", agency, number, hex.EncodeToString(random[:]))
 }

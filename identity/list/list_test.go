@@ -143,7 +143,10 @@ func TestWhatIsRefused(t *testing.T) {
 			_, err := Read([]byte(c.text), Options{Agency: "health", Source: "x.csv", Key: &key})
 			var problems *Problems
 			if !errors.As(err, &problems) || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("%v; want %q", err, c.want)
+				t.Fatalf("%v; want %q", err, c.want)
+			}
+			for _, p := range problems.List {
+				inGerman(t, p.Text, p.German)
 			}
 		})
 	}
@@ -155,10 +158,50 @@ func TestWhatIsRefused(t *testing.T) {
 		{"no workbook", "PK\x03\x04nothing", "workbook"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if _, err := Read([]byte(c.text), Options{Agency: "health", Source: "x.csv"}); !errors.Is(err, ErrFile) || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("%v; want ErrFile with %q", err, c.want)
+			_, err := Read([]byte(c.text), Options{Agency: "health", Source: "x.csv"})
+			file, ok := errors.AsType[*FileError](err)
+			if !ok || !errors.Is(err, ErrFile) || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("%v; want ErrFile with %q", err, c.want)
 			}
+			inGerman(t, file.Text, file.German)
 		})
+	}
+}
+
+// inGerman checks that a text was filled in in both languages, with what is in quotes in both.
+func inGerman(t *testing.T, english, german string) {
+	t.Helper()
+	if english == "" || german == "" || english == german || strings.Contains(english+german, "%!") {
+		t.Errorf("%q, in German %q", english, german)
+	}
+	for i, quoted := range strings.Split(english, `"`) {
+		if i == 1 && strings.HasPrefix(english, `"`) && !strings.Contains(german, `"`+quoted+`"`) {
+			t.Errorf("%q, in German %q: which cell?", english, german)
+		}
+	}
+}
+
+// Nobody meets the id of a list again, however often lists are generated.
+func TestNewID(t *testing.T) {
+	seen := make(map[string]bool)
+	for range 1000 {
+		id := NewID("health", 3)
+		if suffix, ok := strings.CutPrefix(id, "health-0003-"); !ok || len(suffix) != 16 || seen[id] {
+			t.Fatalf("%q, seen %v", id, seen[id])
+		}
+		seen[id] = true
+	}
+	// The id is whatever stands in the rows: one with four digits is of a list made before.
+	key := testKey(t)
+	row := Row{Address: "anna@health.example", ID: routing.MailboxID{1}, Agency: "health"}
+	row.MAC = key.Row("health-0001-8f2c", &row)
+	var file bytes.Buffer
+	old := &List{ID: "health-0001-8f2c", Agency: "health", Rows: []Row{row}}
+	if err := old.Write(&file); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := Read(file.Bytes(), Options{Agency: "health", Key: &key}); err != nil || l.ID != old.ID {
+		t.Errorf("%+v, %v", l, err)
 	}
 }
 
@@ -231,6 +274,9 @@ func TestWorkbook(t *testing.T) {
 			_, err := Read(workbookOf(t, c.rows, strs, c.more...), Options{Agency: "health"})
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v; want %q", err, c.want)
+			}
+			if file, ok := errors.AsType[*FileError](err); ok {
+				inGerman(t, file.Text, file.German)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package list
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -64,7 +65,7 @@ func Read(text []byte, o Options) (*List, error) {
 		s.rows = s.rows[1:]
 	}
 	if len(s.rows) == 0 {
-		return nil, fmt.Errorf("read list %s: %w: it is empty", o.Source, ErrFile)
+		return nil, fmt.Errorf("read list %s: %w", o.Source, refused("it is empty", "sie ist leer"))
 	}
 	if !r.header(&s.rows[0]) {
 		return nil, r.problems.err()
@@ -75,7 +76,7 @@ func Read(text []byte, o Options) (*List, error) {
 		}
 	}
 	if len(r.list.Rows) == 0 && r.problems.Total == 0 {
-		r.problems.add(0, "there is no row below the header")
+		r.problems.add(0, "there is no row below the header", "unter der Kopfzeile steht keine Zeile")
 	}
 	r.twice()
 	return r.list, r.problems.err()
@@ -99,9 +100,10 @@ func (r *reader) header(row *sheetRow) bool {
 			r.columns = append(r.columns, columnNone)
 			continue
 		case !known:
-			r.problems.add(row.line, "column %q isn't known: want address, account, directory_id, agency, list, digest, row; leave others out", c.text)
+			r.problems.add(row.line, "column %q isn't known: want address, account, directory_id, agency, list, digest, row; leave others out",
+				"die Spalte %q ist unbekannt: erlaubt sind Adresse, Konto, Verzeichnis-ID, Dienststelle, Liste, Prüfsumme, Zeile; andere bitte weglassen", c.text)
 		case r.has[kind]:
-			r.problems.add(row.line, "column %q: there is one of this kind already", c.text)
+			r.problems.add(row.line, "column %q: there is one of this kind already", "Spalte %q: eine dieser Art gibt es schon", c.text)
 		}
 		r.has[kind] = true
 		r.columns = append(r.columns, kind)
@@ -110,16 +112,18 @@ func (r *reader) header(row *sheetRow) bool {
 		}
 	}
 	if !r.has[columnID] {
-		r.problems.add(row.line, "there is no column of directory ids: want directory_id or objectGUID")
+		r.problems.add(row.line, "there is no column of directory ids: want directory_id or objectGUID", "es fehlt die Spalte mit den Verzeichnis-IDs: directory_id oder objectGUID")
 	}
 	if !r.has[columnAddress] && !r.has[columnAccount] {
-		r.problems.add(row.line, "there is no column of addresses: want address")
+		r.problems.add(row.line, "there is no column of addresses: want address", "es fehlt die Spalte mit den Adressen: E-Mail-Adresse")
 	}
 	if r.has[columnDigest] != r.has[columnList] {
-		r.problems.add(row.line, "the columns list and digest belong together: a generated list has both, another one neither")
+		r.problems.add(row.line, "the columns list and digest belong together: a generated list has both, another one neither",
+			"die Spalten list und digest gehören zusammen: eine erzeugte Liste hat beide, eine andere keine")
 	}
 	if r.has[columnDigest] && r.options.Key == nil {
-		r.problems.add(row.line, "the list has digests, and this node has no key to check them: set identity.key_file")
+		r.problems.add(row.line, "the list has digests, and this node has no key to check them: set identity.key_file",
+			"die Liste hat Prüfsummen, und dieser Knoten hat keinen Schlüssel dafür: identity.key_file setzen")
 	}
 	r.list.Foreign = !r.has[columnDigest]
 	return r.problems.Total == 0
@@ -129,8 +133,8 @@ func (r *reader) header(row *sheetRow) bool {
 func (r *reader) row(row *sheetRow) {
 	out := Row{Line: row.line, Agency: r.options.Agency}
 	before := r.problems.Total
-	bad := func(c cell, format string, args ...any) {
-		r.problems.add(row.line, "%q: "+format, append([]any{c.text}, args...)...)
+	bad := func(c cell, english, german string, args ...any) {
+		r.problems.add(row.line, "%q: "+english, "%q: "+german, append([]any{c.text}, args...)...)
 	}
 	var seen [columnRow + 1]bool
 	list := ""
@@ -141,19 +145,19 @@ func (r *reader) row(row *sheetRow) {
 		}
 		switch {
 		case c.formula:
-			bad(c, "a formula, or what looks like one: want plain text")
+			bad(c, "a formula, or what looks like one: want plain text", "eine Formel, oder was so aussieht: reiner Text ist nötig")
 			continue
 		case c.text == "":
 			continue
 		case strings.ContainsAny(c.text, "\r\n"):
-			bad(c, "a line break within a cell")
+			bad(c, "a line break within a cell", "ein Zeilenumbruch in einer Zelle")
 			continue
 		}
 		seen[kind] = true
 		var err error
 		switch kind {
 		case columnNone:
-			bad(c, "a cell in a column without a name")
+			bad(c, "a cell in a column without a name", "eine Zelle in einer Spalte ohne Namen")
 		case columnAddress:
 			out.Address, err = routing.ParseAddress(c.text)
 		case columnAccount:
@@ -163,7 +167,8 @@ func (r *reader) row(row *sheetRow) {
 		case columnAgency:
 			out.Agency, err = routing.ParseAgencyID(c.text)
 			if err == nil && r.options.Agency != "" && out.Agency != r.options.Agency {
-				bad(c, "the row is of another agency than the list, %s: one list is of one agency", r.options.Agency)
+				bad(c, "the row is of another agency than the list, %s: one list is of one agency",
+					"die Zeile gehört zu einer anderen Dienststelle als die Liste, %s: eine Liste gehört zu einer Dienststelle", r.options.Agency)
 			}
 		case columnDigest:
 			out.MAC, err = ParseMAC(c.text)
@@ -171,22 +176,27 @@ func (r *reader) row(row *sheetRow) {
 			list = c.text
 		}
 		if err != nil {
-			bad(c, "%v", err)
+			r.problems.note(Problem{Line: row.line, Text: fmt.Sprintf("%q: %v", c.text, err), German: fmt.Sprintf("%q: %s", c.text, german(kind, err))})
 		}
 	}
 	for _, needed := range [...]struct {
 		kind column
 		name string
-	}{{columnAddress, "address"}, {columnAccount, "account"}, {columnID, "directory id"}, {columnAgency, "agency"}, {columnList, "list"}, {columnDigest, "digest"}} {
+		de   string
+	}{
+		{columnAddress, "address", "die Adresse"}, {columnAccount, "account", "das Konto"}, {columnID, "directory id", "die Verzeichnis-ID"},
+		{columnAgency, "agency", "die Dienststelle"}, {columnList, "list", "die Liste"}, {columnDigest, "digest", "die Prüfsumme"},
+	} {
 		if r.has[needed.kind] && !seen[needed.kind] && r.problems.Total == before {
-			r.problems.add(row.line, "the %s is missing", needed.name)
+			r.problems.note(Problem{Line: row.line, Text: "the " + needed.name + " is missing", German: needed.de + " fehlt"})
 		}
 	}
 	if r.has[columnList] && list != "" {
 		r.named(row.line, list)
 	}
 	if r.problems.Total == before && r.has[columnDigest] && !r.options.Key.Holds(list, &out) {
-		r.problems.add(row.line, "the digest is wrong: address, directory id, agency or list of this row is not what was generated")
+		r.problems.add(row.line, "the digest is wrong: address, directory id, agency or list of this row is not what was generated",
+			"die Prüfsumme ist falsch: Adresse, Verzeichnis-ID, Dienststelle oder Liste dieser Zeile sind nicht, was erzeugt wurde")
 	}
 	// A row that is wrong in one cell is kept for what the others say about the file.
 	if !out.ID.IsZero() && (out.Address != "" || out.Account != "") {
@@ -200,8 +210,26 @@ func (r *reader) named(line int, id string) {
 	case len(r.list.Rows) == 0 && !r.list.Foreign:
 		r.list.ID = id
 	case id != r.list.ID:
-		r.problems.add(line, "%q: a row of another list than %q", id, r.list.ID)
+		r.problems.add(line, "%q: a row of another list than %q", "%q: eine Zeile einer anderen Liste als %q", id, r.list.ID)
 	}
+}
+
+// german says in German what is wrong with a cell.
+func german(kind column, err error) string {
+	var two *directory.AmbiguousID
+	switch {
+	case errors.As(err, &two):
+		return fmt.Sprintf("die Verzeichnis-ID lässt zwei Lesarten zu: %s, wenn es die Bytes sind, die LDAP liefert, und %s, wenn es die Form des Active Directory ohne Bindestriche ist; bitte die gemeinte ausschreiben", two.Bytes, two.Form)
+	case kind == columnAddress:
+		return "keine Adresse; gebraucht wird eine wie name@dienststelle.example"
+	case kind == columnAccount:
+		return "kein Kontoname"
+	case kind == columnID:
+		return "keine Verzeichnis-ID; gebraucht wird eine wie 6b1f2ad0-3c4e-4f5a-8b6c-7d8e9fa0b1c2"
+	case kind == columnAgency:
+		return "keine Dienststelle; gebraucht wird ihre Kennung aus der Tabelle"
+	}
+	return "keine Prüfsumme; gebraucht werden 32 hexadezimale Ziffern"
 }
 
 // account checks a cell that names an account.
@@ -220,14 +248,14 @@ func (r *reader) twice() {
 	for i := range r.list.Rows {
 		row := &r.list.Rows[i]
 		if first, ok := addresses[row.Address]; ok && row.Address != "" {
-			r.problems.add(row.Line, "%q: the address is in line %d already", row.Address, first)
+			r.problems.add(row.Line, "%q: the address is in line %d already", "%q: die Adresse steht schon in Zeile %d", row.Address, first)
 		}
 		if first, ok := ids[row.ID]; ok {
-			r.problems.add(row.Line, "%q: the directory id is in line %d already", row.ID, first)
+			r.problems.add(row.Line, "%q: the directory id is in line %d already", "%q: die Verzeichnis-ID steht schon in Zeile %d", row.ID, first)
 		}
 		key := strings.ToLower(row.Account)
 		if first, ok := accounts[key]; ok && key != "" {
-			r.problems.add(row.Line, "%q: the account is in line %d already", row.Account, first)
+			r.problems.add(row.Line, "%q: the account is in line %d already", "%q: das Konto steht schon in Zeile %d", row.Account, first)
 		}
 		addresses[row.Address], ids[row.ID], accounts[key] = row.Line, row.Line, row.Line
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/csv"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"unicode/utf8"
@@ -40,11 +39,11 @@ var ErrFile = errors.New("not a list")
 func readSheet(text []byte) (*sheet, error) {
 	switch {
 	case len(text) > MaxBytes:
-		return nil, fmt.Errorf("%w: %d bytes, want %d at most", ErrFile, len(text), MaxBytes)
+		return nil, refused("%d bytes, want %d at most", "%d Bytes, höchstens %d sind erlaubt", len(text), MaxBytes)
 	case bytes.HasPrefix(text, []byte("PK\x03\x04")):
 		return readXLSX(text)
 	case bytes.HasPrefix(text, []byte{0xd0, 0xcf, 0x11, 0xe0}):
-		return nil, fmt.Errorf("%w: an old Excel file (.xls): save it as .xlsx or CSV", ErrFile)
+		return nil, refused("an old Excel file (.xls): save it as .xlsx or CSV", "eine alte Excel-Datei (.xls): bitte als .xlsx oder CSV speichern")
 	}
 	decoded, err := decode(text)
 	if err != nil {
@@ -68,11 +67,11 @@ func decode(text []byte) (string, error) {
 	}
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("%w: %w", ErrFile, err)
+		return "", refused("%v", "sie ist nicht lesbar: %v", err)
 	case !utf8.Valid(text):
-		return "", fmt.Errorf("%w: not UTF-8, UTF-16 or Windows-1252", ErrFile)
+		return "", refused("not UTF-8, UTF-16 or Windows-1252", "weder UTF-8 noch UTF-16 noch Windows-1252")
 	case bytes.IndexByte(text, 0) >= 0:
-		return "", fmt.Errorf("%w: it has NUL characters: save it as CSV or .xlsx", ErrFile)
+		return "", refused("it has NUL characters: save it as CSV or .xlsx", "sie enthält NUL-Zeichen: bitte als CSV oder .xlsx speichern")
 	}
 	return string(text), nil
 }
@@ -91,7 +90,7 @@ func readCSV(text string) (*sheet, error) {
 		comma = '\t'
 	}
 	if comma != ',' && comma != ';' && comma != '\t' {
-		return nil, fmt.Errorf("%w: sep=%c: want a comma, a semicolon or a tab", ErrFile, comma)
+		return nil, refused("sep=%c: want a comma, a semicolon or a tab", "sep=%c: erlaubt sind Komma, Semikolon und Tabulator", comma)
 	}
 	r := csv.NewReader(strings.NewReader(text))
 	r.Comma, r.FieldsPerRecord, r.ReuseRecord = comma, -1, true
@@ -104,12 +103,12 @@ func readCSV(text string) (*sheet, error) {
 		if err != nil {
 			var parse *csv.ParseError
 			if errors.As(err, &parse) {
-				return nil, fmt.Errorf("%w: line %d: %w", ErrFile, parse.StartLine+skipped, parse.Err)
+				return nil, refused("line %d: %v", "Zeile %d: %v", parse.StartLine+skipped, parse.Err)
 			}
-			return nil, fmt.Errorf("%w: %w", ErrFile, err)
+			return nil, refused("%v", "sie ist nicht lesbar: %v", err)
 		}
 		if len(s.rows) > MaxRows {
-			return nil, fmt.Errorf("%w: more than %d rows", ErrFile, MaxRows)
+			return nil, refused("more than %d rows", "mehr als %d Zeilen", MaxRows)
 		}
 		line, _ := r.FieldPos(0)
 		row := sheetRow{line: line + skipped, cells: make([]cell, len(record))}

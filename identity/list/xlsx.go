@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
-	"fmt"
 	"io"
 	"path"
 	"slices"
@@ -21,7 +20,7 @@ const maxColumns = 64
 func readXLSX(text []byte) (*sheet, error) {
 	z, err := zip.NewReader(bytes.NewReader(text), int64(len(text)))
 	if err != nil {
-		return nil, fmt.Errorf("%w: read workbook: %w", ErrFile, err)
+		return nil, refused("read workbook: %v", "die Arbeitsmappe ist nicht lesbar: %v", err)
 	}
 	w := &workbook{zip: z, left: 4 * MaxBytes}
 	name, err := w.onlySheet()
@@ -58,24 +57,24 @@ func (w *workbook) part(name string) ([]byte, error) {
 			continue
 		}
 		if slices.ContainsFunc(w.zip.File[i+1:], func(other *zip.File) bool { return other.Name == name }) {
-			return nil, fmt.Errorf("%w: the workbook has two parts %s: programs would not agree which one counts", ErrFile, name)
+			return nil, refused("the workbook has two parts %s: programs would not agree which one counts", "die Arbeitsmappe hat zwei Teile %s: Programme wären sich nicht einig, welcher gilt", name)
 		}
 		r, err := f.Open()
 		if err != nil {
-			return nil, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+			return nil, refused("workbook's %s: %v", "der Teil %s der Arbeitsmappe ist nicht lesbar: %v", name, err)
 		}
 		defer r.Close()
 		b, err := io.ReadAll(io.LimitReader(r, w.left+1))
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+			return nil, refused("workbook's %s: %v", "der Teil %s der Arbeitsmappe ist nicht lesbar: %v", name, err)
 		case int64(len(b)) > w.left:
-			return nil, fmt.Errorf("%w: the workbook is larger than %d bytes when it is unpacked", ErrFile, 4*MaxBytes)
+			return nil, refused("the workbook is larger than %d bytes when it is unpacked", "die Arbeitsmappe ist entpackt größer als %d Bytes", 4*MaxBytes)
 		}
 		w.left -= int64(len(b))
 		return b, nil
 	}
-	return nil, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, errMissing)
+	return nil, refused("workbook's %s: %v", "der Teil %s der Arbeitsmappe ist nicht lesbar: %v", name, errMissing)
 }
 
 func (w *workbook) decode(name string, into any) error {
@@ -84,7 +83,7 @@ func (w *workbook) decode(name string, into any) error {
 		return err
 	}
 	if err := xml.Unmarshal(b, into); err != nil {
-		return fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+		return refused("workbook's %s: %v", "der Teil %s der Arbeitsmappe ist nicht lesbar: %v", name, err)
 	}
 	return nil
 }
@@ -105,11 +104,11 @@ func (w *workbook) onlySheet() (string, error) {
 	case err != nil:
 		return "", err
 	case len(sheets) == 0:
-		return "", fmt.Errorf("%w: the workbook has no sheet", ErrFile)
+		return "", refused("the workbook has no sheet", "die Arbeitsmappe hat kein Blatt")
 	case sheets[0].State != "" && sheets[0].State != "visible":
-		return "", fmt.Errorf("%w: the workbook's first sheet %q is hidden", ErrFile, sheets[0].Name)
+		return "", refused("the workbook's first sheet %q is hidden", "das erste Blatt der Arbeitsmappe, %q, ist ausgeblendet", sheets[0].Name)
 	case sheets[0].part == "":
-		return "", fmt.Errorf("%w: the workbook doesn't say where its first sheet is", ErrFile)
+		return "", refused("the workbook doesn't say where its first sheet is", "die Arbeitsmappe sagt nicht, wo ihr erstes Blatt ist")
 	}
 	for _, further := range sheets[1:] {
 		filled, err := w.filled(further.part)
@@ -117,7 +116,7 @@ func (w *workbook) onlySheet() (string, error) {
 			return "", err
 		}
 		if filled {
-			return "", fmt.Errorf("%w: the workbook has something on a further sheet, %q: save the list as a workbook of its own", ErrFile, further.Name)
+			return "", refused("the workbook has something on a further sheet, %q: save the list as a workbook of its own", "auf einem weiteren Blatt, %q, steht etwas: bitte die Liste als eigene Arbeitsmappe speichern", further.Name)
 		}
 	}
 	return sheets[0].part, nil
@@ -176,7 +175,7 @@ func (w *workbook) filled(name string) (bool, error) {
 			return false, nil
 		}
 		if err != nil {
-			return false, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+			return false, refused("workbook's %s: %v", "der Teil %s der Arbeitsmappe ist nicht lesbar: %v", name, err)
 		}
 		switch e := token.(type) {
 		case xml.StartElement:
@@ -257,13 +256,13 @@ func (w *workbook) readSheet(name string) (*sheet, error) {
 			return s, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+			return nil, refused("workbook's %s: %v", "der Teil %s der Arbeitsmappe ist nicht lesbar: %v", name, err)
 		}
 		start, ok := token.(xml.StartElement)
 		if ok && start.Name.Local == "col" {
 			var c xlsxColumns
 			if err := d.DecodeElement(&c, &start); err != nil {
-				return nil, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+				return nil, refused("workbook's %s: %v", "der Teil %s der Arbeitsmappe ist nicht lesbar: %v", name, err)
 			}
 			if c.Hidden || c.Width != nil && *c.Width == 0 {
 				w.hidden = append(w.hidden, c)
@@ -275,10 +274,10 @@ func (w *workbook) readSheet(name string) (*sheet, error) {
 		}
 		var x xlsxRow
 		if err := d.DecodeElement(&x, &start); err != nil {
-			return nil, fmt.Errorf("%w: workbook's %s: %w", ErrFile, name, err)
+			return nil, refused("workbook's %s: %v", "der Teil %s der Arbeitsmappe ist nicht lesbar: %v", name, err)
 		}
 		if len(s.rows) > MaxRows {
-			return nil, fmt.Errorf("%w: more than %d rows", ErrFile, MaxRows)
+			return nil, refused("more than %d rows", "mehr als %d Zeilen", MaxRows)
 		}
 		before := 0
 		if n := len(s.rows); n > 0 {
@@ -298,11 +297,11 @@ func (w *workbook) row(x *xlsxRow, before int) (sheetRow, error) {
 		row.line = before + 1
 	}
 	if row.line <= before {
-		return row, fmt.Errorf("%w: row %d comes after row %d: the workbook is damaged", ErrFile, row.line, before)
+		return row, refused("row %d comes after row %d: the workbook is damaged", "Zeile %d steht nach Zeile %d: die Arbeitsmappe ist beschädigt", row.line, before)
 	}
 	if x.Hidden || x.Height != nil && *x.Height == 0 {
 		// A filter hides rows; whoever looks at the list doesn't see them.
-		return row, fmt.Errorf("%w: row %d is hidden, by a filter perhaps: show all rows and save again", ErrFile, row.line)
+		return row, refused("row %d is hidden, by a filter perhaps: show all rows and save again", "Zeile %d ist ausgeblendet, vielleicht durch einen Filter: bitte alle Zeilen einblenden und neu speichern", row.line)
 	}
 	for i := range x.Cells {
 		c := &x.Cells[i]
@@ -311,7 +310,7 @@ func (w *workbook) row(x *xlsxRow, before int) (sheetRow, error) {
 			at = columnOf(c.Place)
 		}
 		if at < len(row.cells) || at >= maxColumns {
-			return row, fmt.Errorf("%w: row %d: cell %q: want columns in order, %d at most", ErrFile, row.line, c.Place, maxColumns)
+			return row, refused("row %d: cell %q: want columns in order, %d at most", "Zeile %d: Zelle %q: die Spalten müssen der Reihe nach kommen, höchstens %d", row.line, c.Place, maxColumns)
 		}
 		for len(row.cells) < at {
 			row.cells = append(row.cells, cell{})
@@ -321,7 +320,7 @@ func (w *workbook) row(x *xlsxRow, before int) (sheetRow, error) {
 		case "s":
 			n, err := strconv.Atoi(c.Value)
 			if err != nil || n < 0 || n >= len(w.strings) {
-				return row, fmt.Errorf("%w: row %d: cell %q: text %q of %d", ErrFile, row.line, c.Place, c.Value, len(w.strings))
+				return row, refused("row %d: cell %q: text %q of %d", "Zeile %d: Zelle %q: Text %q von %d", row.line, c.Place, c.Value, len(w.strings))
 			}
 			one.text = w.strings[n]
 		case "inlineStr":
@@ -333,7 +332,7 @@ func (w *workbook) row(x *xlsxRow, before int) (sheetRow, error) {
 		}
 		one.text = strings.TrimSpace(one.text)
 		if one.text != "" && slices.ContainsFunc(w.hidden, func(h xlsxColumns) bool { return h.First <= at+1 && at+1 <= h.Last }) {
-			return row, fmt.Errorf("%w: row %d: cell %s is in a hidden column: show all columns, and save again what you have looked at", ErrFile, row.line, c.Place)
+			return row, refused("row %d: cell %s is in a hidden column: show all columns, and save again what you have looked at", "Zeile %d: Zelle %s steht in einer ausgeblendeten Spalte: bitte alle Spalten einblenden und neu speichern, was angesehen wurde", row.line, c.Place)
 		}
 		if t := newCell(one.text); t.formula {
 			one.formula = true

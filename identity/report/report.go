@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -23,6 +24,10 @@ type Options struct {
 	Rows     int  // rows that are shown of a kind; 0 is 50, less than 0 all
 	Headers  list.Headers
 	Source   string // the file's name; empty: the list's id
+
+	// Problems are what is wrong with the file itself: the list is refused, whatever its rows
+	// are. nil: nothing. Rows that couldn't be read are not among those of the result.
+	Problems *list.Problems
 }
 
 // view is a result in words.
@@ -33,6 +38,7 @@ type view struct {
 	Severity string // wrong, warning or fine
 	Counts   string
 	When     string
+	File     section // what is wrong with the file itself
 	Mixed    []mixed
 	Wrong    section
 	Warnings section
@@ -68,12 +74,17 @@ func newView(r *check.Result, o Options) *view {
 	}
 	v.Title = l.say("Check of list %s, agency %s", "Prüfung der Liste %s, Dienststelle %s", name, r.Agency)
 	switch {
+	case o.Problems != nil:
+		v.Severity = "wrong"
+		v.Verdict = l.say("REFUSED: the file itself is wrong in %d places.", "ABGELEHNT: die Datei selbst ist an %d Stellen falsch.", o.Problems.Total)
+		if r.Wrong > 0 {
+			v.Verdict += " " + l.say("Of the %d rows that could be read, %d are wrong.", "Von den %d lesbaren Zeilen sind %d falsch.", len(r.Rows), r.Wrong)
+		}
+		v.crossed(r)
 	case !r.Clean():
 		v.Severity = "wrong"
 		v.Verdict = l.say("REFUSED: %d of %d rows are wrong.", "ABGELEHNT: %d von %d Zeilen sind falsch.", r.Wrong, len(r.Rows))
-		if n := r.Crossed(); n > 0 {
-			v.Verdict += " " + l.say("Mailboxes that would receive another one's mail: %d.", "Postfächer, die Post eines anderen bekämen: %d.", n)
-		}
+		v.crossed(r)
 	case r.Warnings > 0:
 		v.Severity = "warning"
 		v.Verdict = l.say("No row is wrong. Rows to look at before you approve the list: %d.", "Keine Zeile ist falsch. Vor der Freigabe anzusehen: %d.", r.Warnings)
@@ -82,17 +93,49 @@ func newView(r *check.Result, o Options) *view {
 	}
 	v.Counts = l.say("%d right, %d with a warning, %d wrong", "%d richtig, %d mit Hinweis, %d falsch", r.Right, r.Warnings, r.Wrong)
 	if r.At.IsZero() {
-		v.When = l.pick("compared with no directory", "mit keinem Verzeichnis verglichen")
+		v.When = l.Pick("compared with no directory", "mit keinem Verzeichnis verglichen")
 	} else {
 		v.When = l.say("directory read at %s", "Verzeichnis gelesen am %s", l.when(r.At))
 	}
+	v.File = newFile(o)
 	for i := range r.Permutations {
 		v.Mixed = append(v.Mixed, newMixed(&r.Permutations[i], o))
 	}
-	v.Wrong = newSection(r, o, check.Wrong, l.pick("Wrong", "Falsch"))
-	v.Warnings = newSection(r, o, check.Warning, l.pick("Look at these", "Bitte ansehen"))
+	v.Wrong = newSection(r, o, check.Wrong, l.Pick("Wrong", "Falsch"))
+	v.Warnings = newSection(r, o, check.Warning, l.Pick("Look at these", "Bitte ansehen"))
 	return v
 }
+
+// crossed adds to the verdict how many mailboxes would get another one's mail.
+func (v *view) crossed(r *check.Result) {
+	if n := r.Crossed(); n > 0 {
+		v.Verdict += " " + v.Lang.say("Mailboxes that would receive another one's mail: %d.", "Postfächer, die Post eines anderen bekämen: %d.", n)
+	}
+}
+
+// newFile is what is wrong with the file itself.
+func newFile(o Options) (s section) {
+	if o.Problems == nil {
+		return s
+	}
+	l := o.Language
+	s.Title = l.say("The file (%d)", "Die Datei (%d)", o.Problems.Total)
+	s.Columns = []string{l.Pick("Row", "Zeile"), l.Pick("Found", "Befund")}
+	most := len(o.Problems.List)
+	if o.Rows >= 0 {
+		most = min(most, cmp.Or(o.Rows, defaultRows))
+	}
+	for _, p := range o.Problems.List[:most] {
+		s.Rows = append(s.Rows, row{Line: p.Line, Texts: []string{l.Pick(p.Text, p.German)}})
+	}
+	if more := o.Problems.Total - most; more > 0 {
+		s.More = l.say("and %d more", "und %d weitere", more)
+	}
+	return s
+}
+
+// defaultRows is how many rows of a kind are shown unless asked for otherwise.
+const defaultRows = 50
 
 func newMixed(p *check.Permutation, o Options) mixed {
 	l := o.Language
@@ -120,10 +163,10 @@ func newMixed(p *check.Permutation, o Options) mixed {
 
 func newSection(r *check.Result, o Options, severity check.Severity, title string) section {
 	l := o.Language
-	s := section{Columns: []string{l.pick("Row", "Zeile"), l.pick("Address and directory id", "Adresse und Verzeichnis-ID"), l.pick("Found", "Befund")}}
+	s := section{Columns: []string{l.Pick("Row", "Zeile"), l.Pick("Address and directory id", "Adresse und Verzeichnis-ID"), l.Pick("Found", "Befund")}}
 	most := o.Rows
 	if most == 0 {
-		most = 50
+		most = defaultRows
 	}
 	total := 0
 	for i := range r.Rows {
@@ -171,6 +214,19 @@ func Text(w io.Writer, r *check.Result, o Options) error {
 	color := map[string]string{"wrong": red, "warning": yellow, "fine": green}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n%s\n\n%s\n", paint(bold, v.Title), v.When, paint(color[v.Severity], v.Verdict))
+	if len(v.File.Rows) > 0 {
+		fmt.Fprintf(&b, "\n%s\n", paint(red, v.File.Title))
+		for i := range v.File.Rows {
+			line := ""
+			if n := v.File.Rows[i].Line; n > 0 {
+				line = fmt.Sprint(n)
+			}
+			fmt.Fprintf(&b, "  %5s  %s\n", line, v.File.Rows[i].Texts[0])
+		}
+		if v.File.More != "" {
+			fmt.Fprintf(&b, "  %s\n", v.File.More)
+		}
+	}
 	for i := range v.Mixed {
 		m := &v.Mixed[i]
 		fmt.Fprintf(&b, "\n%s\n%s\n", paint(red, m.Text), m.Harm)
@@ -216,12 +272,21 @@ func HTML(w io.Writer, r *check.Result, o Options) error {
 	return t.Execute(w, newView(r, o))
 }
 
-// CSV writes one line for each row of the list, with semicolons.
-func CSV(w io.Writer, r *check.Result, l Language) error {
+// CSV writes one line for each row of the list, with semicolons, and before them one with the
+// verdict "file" for each thing that is wrong with the file itself.
+func CSV(w io.Writer, r *check.Result, o Options) error {
+	l := o.Language
 	out := csv.NewWriter(w)
 	out.Comma, out.UseCRLF = ';', true
 	if err := out.Write([]string{"line", "address", "account", "directory_id", "agency", "verdict", "text"}); err != nil {
 		return err
+	}
+	if o.Problems != nil {
+		for _, p := range o.Problems.List {
+			if err := out.Write([]string{fmt.Sprint(p.Line), "", "", "", "", "file", plain(l.Pick(p.Text, p.German))}); err != nil {
+				return err
+			}
+		}
 	}
 	for i := range r.Rows {
 		v := &r.Rows[i]
@@ -246,11 +311,14 @@ func plain(s string) string {
 	return s
 }
 
-// JSON writes the result as it is.
-func JSON(w io.Writer, r *check.Result) error {
+// JSON writes the result as it is, and beside it what is wrong with the file.
+func JSON(w io.Writer, r *check.Result, o Options) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	return e.Encode(r)
+	return e.Encode(struct {
+		*check.Result
+		Problems *list.Problems `json:"problems,omitempty"`
+	}{r, o.Problems})
 }
 
 // Rows returns the rows of a severity in one line each, at most so many; less than 0: all.

@@ -28,8 +28,8 @@ func ParseLanguage(s string) (Language, error) {
 	return "", fmt.Errorf("language %q: want en or de", s)
 }
 
-// pick returns the text in the report's language.
-func (l Language) pick(english, german string) string {
+// Pick returns the text in the report's language.
+func (l Language) Pick(english, german string) string {
 	if l == German {
 		return german
 	}
@@ -38,7 +38,7 @@ func (l Language) pick(english, german string) string {
 
 // say fills in the text in the report's language.
 func (l Language) say(english, german string, args ...any) string {
-	return fmt.Sprintf(l.pick(english, german), args...)
+	return fmt.Sprintf(l.Pick(english, german), args...)
 }
 
 // owner is whose an address or an account is: people know mailboxes by their addresses.
@@ -51,14 +51,14 @@ func owner(f *check.Finding) string {
 
 // when is a moment as people write it down.
 func (l Language) when(at time.Time) string {
-	return at.UTC().Format(l.pick("2006-01-02 15:04 MST", "02.01.2006, 15:04 Uhr MST"))
+	return at.UTC().Format(l.Pick("2006-01-02 15:04 MST", "02.01.2006, 15:04 Uhr MST"))
 }
 
 // finding says what was found of a row.
 func (l Language) finding(f *check.Finding, row *list.Row) string {
 	switch f.Code {
 	case check.CodeRight:
-		return l.pick("right", "richtig")
+		return l.Pick("right", "richtig")
 	case check.CodeOtherMailbox:
 		text := l.say("the address is that of the mailbox %s", "die Adresse gehört zum Postfach %s", owner(f))
 		if f.Address != "" {
@@ -102,9 +102,9 @@ func (l Language) finding(f *check.Finding, row *list.Row) string {
 	case check.CodeEarlier:
 		return l.say("the earlier list %s has another pair: %s", "die frühere Liste %s hat ein anderes Paar: %s", f.Source, l.other(f))
 	case check.CodeDigest:
-		return l.pick("its digest is wrong: the row was changed since it was generated", "die Prüfsumme ist falsch: die Zeile wurde seit der Erzeugung geändert")
+		return l.Pick("its digest is wrong: the row was changed since it was generated", "die Prüfsumme ist falsch: die Zeile wurde seit der Erzeugung geändert")
 	}
-	return l.pick("not compared", "nicht verglichen")
+	return l.Pick("not compared", "nicht verglichen")
 }
 
 // other says what another source has instead.
@@ -119,7 +119,7 @@ func (l Language) other(f *check.Finding) string {
 	case f.Agency != "":
 		return l.say("agency %s", "Dienststelle %s", f.Agency)
 	}
-	return l.pick("a fixed address", "eine feste Adresse")
+	return l.Pick("a fixed address", "eine feste Adresse")
 }
 
 // permutation says what was done to a list.
@@ -157,11 +157,11 @@ func (l Language) column(c check.Column, h *list.Headers) string {
 	}
 	switch c {
 	case check.ColumnAddress:
-		return l.pick("address", "Adresse")
+		return l.Pick("address", "Adresse")
 	case check.ColumnAccount:
-		return l.pick("account", "Konto")
+		return l.Pick("account", "Konto")
 	}
-	return l.pick("directory id", "Verzeichnis-ID")
+	return l.Pick("directory id", "Verzeichnis-ID")
 }
 
 // lines names the rows of a permutation, up to six as exchanges have.
