@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
+	"net/smtp"
 	"net/url"
 	"os"
 	"os/exec"
@@ -20,7 +21,6 @@ import (
 	"mailcutover/admin"
 	"mailcutover/internal/config"
 	"mailcutover/internal/daemon"
-	"mailcutover/internal/platformtest"
 	"mailcutover/test/peers"
 )
 
@@ -32,25 +32,19 @@ const (
 // startNode starts a node with a page, two agencies and two people, and returns the page's URL.
 func startNode(t *testing.T) string {
 	t.Helper()
-	var hosts [2]string
-	for i := range hosts {
-		p, err := platformtest.Start(platformtest.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(p.Close)
-		hosts[i] = p.Addr()
-	}
+	platforms := [2]*peers.Dovecot{peers.StartDovecot(t, peers.DovecotOptions{First: masterUser}), peers.StartDovecot(t, peers.DovecotOptions{First: masterUser})}
+	mx := fmt.Sprintf("127.0.0.1:%d", peers.Port(t))
 	dir := t.TempDir()
 	path := filepath.Join(dir, "mailcutover.yaml")
 	text := fmt.Sprintf(`node: mx1.example
 data: %s
 approval: required
 lab: true
-listeners: [{id: mx, address: "127.0.0.1:0"}]
+listeners: [{id: mx, address: "%s"}]
 platforms:
-  - {id: exchange, outside: {hosts: ["%s"]}}
-  - {id: ox, outside: {hosts: ["%s"]}}
+  - {id: exchange, connection_limit: 1s, outside: {protocol: lmtp, hosts: ["%s"]}, mailboxes: {hosts: ["%s"], tls: {policy: none}, auth: {user: admin, password_env: MASTER}}}
+  - {id: ox, connection_limit: 1s, outside: {protocol: lmtp, hosts: ["%s"]}, mailboxes: {hosts: ["%s"], tls: {policy: none}, auth: {user: admin, password_env: MASTER}}}
+recall: {settle: 100ms}
 routing: {postmaster: anna@health.example}
 page: {address: "127.0.0.1:0", progress_key_env: PROGRESS}
 admin:
@@ -58,11 +52,11 @@ admin:
   tokens:
     - {name: olga, person: Olga Oper, sha256: %x, roles: [operator, planner, viewer]}
     - {name: ada, person: Ada Approver, sha256: %x, roles: [approver, viewer]}
-`, filepath.Join(dir, "data"), hosts[0], hosts[1], hashOf(operator), hashOf(approver))
+`, filepath.Join(dir, "data"), mx, platforms[0].LMTP, platforms[0].IMAP, platforms[1].LMTP, platforms[1].IMAP, hashOf(operator), hashOf(approver))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	environ := []string{"PROGRESS=0123456789abcdef"}
+	environ := []string{"PROGRESS=0123456789abcdef", "MASTER=master"}
 	cfg, err := config.Load(path, environ)
 	if err != nil {
 		t.Fatal(err)
@@ -87,13 +81,26 @@ admin:
 		if _, err := api.AddAgency(t.Context(), admin.NewAgency{ID: id, Source: "exchange", Target: "ox", Domains: []string{id + ".example"}, Reason: "test"}); err != nil {
 			t.Fatal(err)
 		}
-		list += fmt.Sprintf("anna@%s.example,6b1f2ad0-3c4e-4f5a-8b6c-7d8e9fa0b1c%d,%s,user,,%s,,,,,\n", id, i, id, id)
+		list += fmt.Sprintf("anna@%s.example,6b1f2ad0-3c4e-4f5a-8b6c-7d8e9fa0b1c%d,%s,user,,,,,,,\n", id, i, id)
 	}
 	if _, err := api.Import(t.Context(), strings.NewReader(list), "test", false); err != nil {
 		t.Fatal(err)
 	}
+	letter := "Message-ID: <sought@out.example>\r\nFrom: s@out.example\r\nSubject: secret\r\n\r\nhello\r\n"
+	if err := smtp.SendMail(mx, nil, "s@out.example", []string{"anna@health.example"}, []byte(letter)); err != nil {
+		t.Fatal(err)
+	}
 	return "http://" + d.PageAddr().String()
 }
+
+// masterUser lets a user of ours into every mailbox.
+const masterUser = `
+auth_master_user_separator = *
+passdb {
+  driver = static
+  master = yes
+  args = password=master
+}`
 
 func hashOf(token string) []byte {
 	h := config.HashToken(token)
@@ -155,7 +162,7 @@ func TestWalk(t *testing.T) {
 	if err != nil {
 		t.Errorf("walk: %v", err)
 	}
-	if n := strings.Count(out, "\nok ") + 1; n < 11 {
-		t.Errorf("%d steps were walked, want 11", n)
+	if n := strings.Count(out, "\nok ") + 1; n < 12 {
+		t.Errorf("%d steps were walked, want 12", n)
 	}
 }
