@@ -68,6 +68,7 @@ type RecallTotals struct {
 	FlagsNotTaken map[string]int `json:"flags_not_taken,omitempty" doc:"Flags that the winning platform doesn't keep, and of how many messages"`
 	Folders       int            `json:"folders,omitempty" doc:"Made on the winning platform"`
 	Copies        int            `json:"copies,omitempty" doc:"Retained copies that were handed to the spool for delivery"`
+	Ledgers       []string       `json:"ledgers,omitempty" doc:"That are not counted in delivered, and why: then it may be more"`
 }
 
 // RecallNode is a node's share.
@@ -369,6 +370,7 @@ func (s *Server) recall(ctx context.Context, id string, boxes bool) (Recall, err
 		}
 		if told {
 			one.Totals, view.Totals = part.Totals, RecallTotals(part.Totals)
+			view.Notes, view.Silent = part.Notes, part.Totals.Ledgers
 		}
 		switch {
 		case slices.Contains(r.Without, n):

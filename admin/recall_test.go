@@ -11,6 +11,7 @@ import (
 	"mailcutover/admin"
 	"mailcutover/admin/admintest"
 	"mailcutover/audit"
+	"mailcutover/mail"
 	"mailcutover/rollback/mailstore"
 	"mailcutover/rollback/msgkey"
 	"mailcutover/rollback/recall"
@@ -30,6 +31,12 @@ func (stubborn) Result(routing.MailboxID) (recall.Result, bool, error) {
 }
 
 func (stubborn) Accounted(routing.MailboxID) ([]msgkey.Key, error) { return nil, nil }
+
+func (stubborn) Export(routing.MailboxID) ([]byte, error) { return nil, nil }
+
+func (stubborn) Take(routing.MailboxID, routing.NodeID, []byte) error { return nil }
+
+func (stubborn) Sent(routing.MailboxID, ...mail.TransactionID) error { return nil }
 
 func (stubborn) result() recall.Result {
 	return recall.Result{

@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
-	"slices"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -35,6 +35,15 @@ type watermarkBytes struct {
 	Digest string `json:"digest"`
 	Bytes  []byte `json:"bytes"`
 }
+
+// RecallVersion names a run in the version that the asking node works by.
+type RecallVersion struct {
+	ID     string `path:"id" maxLength:"200"`
+	Round  int    `query:"round" doc:"How often a share was taken over"`
+	Copies bool   `query:"copies" doc:"Whether retained copies are delivered"`
+}
+
+func (v *RecallVersion) version() desk.Version { return desk.Version{Round: v.Round, Copies: v.Copies} }
 
 // registerRecallPeers registers what nodes ask each other for.
 func (s *Server) registerRecallPeers(api huma.API) {
@@ -80,15 +89,32 @@ func (s *Server) registerRecallPeers(api huma.API) {
 	handle(s, api, huma.Operation{
 		OperationID: "list-back", Method: http.MethodGet, Path: recallsPath + "/{id}/back", Tags: tags,
 		Summary: "Which of the nodes' deliveries are on the winning platform, by this node's journals",
-	}, func(ctx context.Context, in *struct {
-		ID string `path:"id" maxLength:"200"`
-	}) (*reply[desk.Back], error) {
+	}, func(ctx context.Context, in *RecallVersion) (*reply[desk.Back], error) {
 		k, err := s.recallDesk()
 		if err != nil {
 			return nil, err
 		}
-		b, err := k.Back(ctx, desk.ID(in.ID))
+		b, err := k.Back(ctx, desk.ID(in.ID), in.version())
 		return &reply[desk.Back]{Body: b}, err
+	})
+	handle(s, api, huma.Operation{
+		OperationID: "list-known", Method: http.MethodGet, Path: recallsPath + "/{id}/known", Tags: tags,
+		Summary:     "What this node knows of the mailboxes that another one brings, for that one",
+		Description: "Its journals, and the retained copies that it has delivered or is about to.",
+	}, func(ctx context.Context, in *struct {
+		RecallVersion
+		Node  string `query:"node" maxLength:"253" doc:"Required: the one that brings them"`
+		After string `query:"after" maxLength:"38" doc:"The next of the page before; absent: the first page"`
+	}) (*reply[desk.Known], error) {
+		k, err := s.recallDesk()
+		if err != nil {
+			return nil, err
+		}
+		if requestOf(ctx).peer == "" { // journals have the names of users' folders
+			return nil, problem(http.StatusForbidden, "see mailcutover recall status", "nodes ask each other for this")
+		}
+		known, err := k.Known(ctx, desk.ID(in.ID), in.version(), routing.NodeID(in.Node), in.After)
+		return &reply[desk.Known]{Body: known}, err
 	})
 	handle(s, api, huma.Operation{
 		OperationID: "fetch-watermarks", Method: http.MethodGet, Path: watermarksPath + "{digest}", Tags: tags, Summary: "Watermarks that this node keeps, for another node",
@@ -124,8 +150,17 @@ func (s *Server) asNode(ctx context.Context, operation string) context.Context {
 	})
 }
 
+// silent says who did not answer. A node that can't be called by the configuration is lost: asking
+// again helps as little.
+func (p recallPeers) silent(missing []Missing) (all []desk.Silent) {
+	for _, m := range missing {
+		all = append(all, desk.Silent{Node: routing.NodeID(m.Node), Reason: "it did not answer: " + m.Error, Lost: p.Peers == nil})
+	}
+	return all
+}
+
 // Deliveries implements desk.Nodes.
-func (p recallPeers) Deliveries(ctx context.Context, q desk.Query) (all []desk.Delivered, silent []string) {
+func (p recallPeers) Deliveries(ctx context.Context, q desk.Query) (all []desk.Delivered, silent []desk.Silent) {
 	ctx = p.asNode(ctx, "list-deliveries")
 	v := url.Values{"agency": {string(q.Agency)}, "platform": {string(q.Platform)}}
 	if !q.Since.IsZero() {
@@ -133,22 +168,45 @@ func (p recallPeers) Deliveries(ctx context.Context, q desk.Query) (all []desk.D
 	}
 	missing := elsewhere(ctx, p.Server, p.others(ctx, true), peer.Call{Method: http.MethodGet, Path: deliveriesPath, Query: v, Timeout: ledgerPatience},
 		func(_ string, theirs desk.Delivered) { all = append(all, theirs) })
-	for _, m := range missing {
-		silent = append(silent, fmt.Sprintf("node %s did not answer: %s", m.Node, m.Error))
-	}
-	slices.Sort(silent)
-	return all, silent
+	return all, p.silent(missing)
+}
+
+func versionQuery(v desk.Version) url.Values {
+	return url.Values{"round": {strconv.Itoa(v.Round)}, "copies": {strconv.FormatBool(v.Copies)}}
 }
 
 // Back implements desk.Nodes.
-func (p recallPeers) Back(ctx context.Context, id desk.ID) (all []desk.Back, silent []string) {
+func (p recallPeers) Back(ctx context.Context, id desk.ID, v desk.Version) (all []desk.Back, silent []desk.Silent) {
 	ctx = p.asNode(ctx, "list-back")
-	missing := elsewhere(ctx, p.Server, p.others(ctx, true), peer.Call{Method: http.MethodGet, Path: recallsPath + "/" + url.PathEscape(string(id)) + "/back", Timeout: ledgerPatience},
-		func(_ string, theirs desk.Back) { all = append(all, theirs) })
-	for _, m := range missing {
-		silent = append(silent, fmt.Sprintf("node %s did not answer: %s", m.Node, m.Error))
+	c := peer.Call{Method: http.MethodGet, Path: recallsPath + "/" + url.PathEscape(string(id)) + "/back", Query: versionQuery(v), Timeout: ledgerPatience}
+	missing := elsewhere(ctx, p.Server, p.others(ctx, true), c, func(_ string, theirs desk.Back) { all = append(all, theirs) })
+	return all, p.silent(missing)
+}
+
+// Known implements desk.Nodes.
+func (p recallPeers) Known(ctx context.Context, id desk.ID, v desk.Version, node routing.NodeID, take func(*desk.Known) error) (silent []desk.Silent) {
+	ctx = p.asNode(ctx, "list-known")
+	for _, m := range p.others(ctx, true) {
+		for after, more := "", true; more; {
+			q := versionQuery(v)
+			q.Set("node", string(node))
+			if after != "" {
+				q.Set("after", after)
+			}
+			more = false
+			var refused error
+			c := peer.Call{Method: http.MethodGet, Path: recallsPath + "/" + url.PathEscape(string(id)) + "/known", Query: q, Timeout: ledgerPatience}
+			missing := elsewhere(ctx, p.Server, []peer.Member{m}, c, func(_ string, theirs desk.Known) {
+				refused = take(&theirs)
+				more, after = refused == nil && theirs.Next != "", theirs.Next
+			})
+			silent = append(silent, p.silent(missing)...)
+			if refused != nil {
+				silent = append(silent, desk.Silent{Node: routing.NodeID(m.Node), Reason: "what it told can't be used: " + refused.Error()})
+			}
+		}
 	}
-	return all, silent
+	return silent
 }
 
 // Watermarks implements desk.Nodes.

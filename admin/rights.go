@@ -86,7 +86,7 @@ var rights = map[string]right{
 	"propose": mayPropose, "withdraw-proposal": mayPropose, "start-proposal": mayPropose,
 	"approve-proposal": mayApprove, "confirm-emergency": mayApprove,
 
-	"list-recalls": mayRead, "show-recall": mayRead, "show-share": mayRead, "list-deliveries": mayRead, "list-back": mayRead, "fetch-watermarks": mayRead,
+	"list-recalls": mayRead, "show-recall": mayRead, "show-share": mayRead, "list-deliveries": mayRead, "list-back": mayRead, "list-known": mayRead, "fetch-watermarks": mayRead,
 	"plan-recall": mayCheck, "begin-recall": mayOperate, "end-recall": mayOperate, "accept-recall": mayOperate, "copy-recall": mayOperate, "take-over-recall": mayOperate,
 
 	"list-verifications": mayRead, "list-findings": mayRead, "list-comparisons": mayRead,

@@ -3,12 +3,15 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"mailcutover/audit"
 	"mailcutover/internal/config"
 	"mailcutover/internal/metrics"
 	"mailcutover/mail"
@@ -37,7 +40,7 @@ func (d *Daemon) openReturns(cfg *config.Config) error {
 	id, _ := d.keeper.Node()
 	o := desk.Options{
 		Node: id, Table: d.table, Replica: d.replica, Dir: filepath.Join(cfg.Data, "recall"), Ledger: d.ledger, Alarms: d.alarms,
-		Settings: d.returnSettings, Nodes: otherNodes{d}, Logger: d.logger,
+		Settings: d.returnSettings, Nodes: otherNodes{d}, Removed: d.recallRemoved, Logger: d.logger,
 	}
 	if d.retained != nil {
 		o.Copies = resend.New(resend.Options{
@@ -144,18 +147,42 @@ func (d *Daemon) platformLimit(id routing.PlatformID) time.Duration {
 type otherNodes struct{ *Daemon }
 
 // Deliveries implements desk.Nodes.
-func (o otherNodes) Deliveries(ctx context.Context, q desk.Query) ([]desk.Delivered, []string) {
+func (o otherNodes) Deliveries(ctx context.Context, q desk.Query) ([]desk.Delivered, []desk.Silent) {
 	return o.admin.server.RecallPeers().Deliveries(ctx, q)
 }
 
 // Back implements desk.Nodes.
-func (o otherNodes) Back(ctx context.Context, id desk.ID) ([]desk.Back, []string) {
-	return o.admin.server.RecallPeers().Back(ctx, id)
+func (o otherNodes) Back(ctx context.Context, id desk.ID, v desk.Version) ([]desk.Back, []desk.Silent) {
+	return o.admin.server.RecallPeers().Back(ctx, id, v)
+}
+
+// Known implements desk.Nodes.
+func (o otherNodes) Known(ctx context.Context, id desk.ID, v desk.Version, node routing.NodeID, take func(*desk.Known) error) []desk.Silent {
+	return o.admin.server.RecallPeers().Known(ctx, id, v, node, take)
 }
 
 // Watermarks implements desk.Nodes.
 func (o otherNodes) Watermarks(ctx context.Context, digest routing.Digest) ([]byte, error) {
 	return o.admin.server.RecallPeers().Watermarks(ctx, digest)
+}
+
+// recallRemoved notes in the audit log what recalls don't need any more, before it is removed. The
+// API is there before anything is.
+func (d *Daemon) recallRemoved(_ context.Context, r *desk.Removal) error {
+	e := audit.Entry{What: "remove-recall", Subject: r.What, Reason: r.Reason, Digests: r.Digests}
+	if r.Agency != "" {
+		e.Subject += " of agency " + string(r.Agency)
+	}
+	var before []string
+	for i, id := range r.Runs {
+		before = append(before, fmt.Sprintf("%s: %s", id, r.Texts[i]))
+	}
+	for _, path := range r.Files {
+		before = append(before, filepath.Base(filepath.Dir(path))+"/"+filepath.Base(path))
+	}
+	e.Before = strings.Join(before, "\n")
+	_, err := d.admin.server.Audit.Append(e)
+	return err
 }
 
 // recalls returns how the runs stand, for metrics; zero before they are looked at.

@@ -87,6 +87,9 @@ func (a *account) apply(r *record) {
 			a.moved += n
 		}
 	case kindNotBack:
+		if a.decided(r.origin) {
+			return // another node's journal says how it ended
+		}
 		delete(a.intents, r.origin)
 		a.failed[r.origin] = NotBack{Key: r.Key, Folder: r.Folder, UID: r.UID, Size: r.Size, Class: r.Class, Reason: r.Reason}
 		// What lies in another folder is there all the same.

@@ -166,7 +166,10 @@ func (r *run) moveAll(ctx context.Context, all []candidate, moves map[route][]mo
 	for _, w := range routes {
 		to, err := r.target(ctx, w.from)
 		if err == nil {
-			_, err = r.to.Select(ctx, r.match.to[w.to].Name, true)
+			var state mailstore.Folder
+			if state, err = r.to.Select(ctx, r.match.to[w.to].Name, true); err == nil {
+				err = same(&r.match.to[w.to], &state)
+			}
 		}
 		if err == nil {
 			uids := make([]uint32, len(moves[w]))

@@ -68,7 +68,7 @@ func (r *run) bringBatch(ctx context.Context, from int, batch []*sending) error 
 	if err != nil {
 		return err
 	}
-	if err := r.open(ctx, r.folders[from].Name); err != nil {
+	if err := r.open(ctx, from); err != nil {
 		return err
 	}
 	for try := 1; ; try++ {

@@ -83,9 +83,14 @@ func each(ctx context.Context, s mailstore.Session, folders []mailstore.Folder, 
 		if folders[i].NoSelect || folders[i].Messages == 0 {
 			continue
 		}
-		if _, err := s.Select(ctx, folders[i].Name, false); errors.Is(err, mailstore.ErrNoFolder) {
+		state, err := s.Select(ctx, folders[i].Name, false)
+		if errors.Is(err, mailstore.ErrNoFolder) {
 			continue
-		} else if err != nil {
+		}
+		if err == nil {
+			err = same(&folders[i], &state)
+		}
+		if err != nil {
 			return err
 		}
 		var bare []uint32
@@ -97,7 +102,6 @@ func each(ctx context.Context, s mailstore.Session, folders []mailstore.Folder, 
 			}
 			return nil
 		}
-		var err error
 		if since.IsZero() {
 			err = s.List(ctx, 1, 0, note)
 		} else {

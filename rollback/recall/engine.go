@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"time"
 
@@ -74,7 +75,13 @@ func (e *Engine) Mailbox(ctx context.Context, job Job) (Result, error) {
 		log: e.o.Logger.With("agency", job.Agency, "mailbox", job.Row.Mailbox),
 	}
 	if job.Delivered != nil {
-		r.delivered = transactions(job)
+		r.delivered = transactions(job.Delivered)
+	}
+	if job.Held != nil {
+		r.held = transactions(job.Held)
+		for k := range j.ours {
+			delete(r.held, k) // it is there, whoever brought it
+		}
 	}
 	done, err := r.all(ctx)
 	err = errors.Join(err, j.close())
@@ -116,7 +123,7 @@ func (r *run) all(ctx context.Context) (done bool, err error) {
 			return false, err
 		}
 		if found == 0 {
-			return began.After(r.job.After), nil
+			return began.After(r.job.After) && len(r.held) == 0, nil
 		}
 	}
 }
@@ -125,7 +132,7 @@ func (r *run) all(ctx context.Context) (done bool, err error) {
 func (r *run) missing() map[msgkey.Key]bool {
 	missing := make(map[msgkey.Key]bool)
 	for k := range r.delivered {
-		if !r.journal.ours[k] {
+		if !r.journal.ours[k] && !r.held[k] {
 			missing[k] = true
 		}
 	}
@@ -151,10 +158,10 @@ func (r *run) result(done bool) Result {
 	return result
 }
 
-// transactions are the keys of what the ledgers have.
-func transactions(job Job) map[msgkey.Key]bool {
+// transactions are the keys of these transactions.
+func transactions(all iter.Seq[mail.TransactionID]) map[msgkey.Key]bool {
 	keys := make(map[msgkey.Key]bool)
-	job.Delivered(func(id mail.TransactionID) bool {
+	all(func(id mail.TransactionID) bool {
 		if k := msgkey.TransactionKey(id); !k.IsZero() {
 			keys[k] = true
 		}

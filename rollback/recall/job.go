@@ -36,6 +36,10 @@ type Job struct {
 	// for this mailbox; nil: not known.
 	Delivered iter.Seq[mail.TransactionID]
 
+	// Held are transactions of which a retained copy is on its way to To, or is about to be:
+	// they are left where they are, and keep the mailbox from being done. nil: none.
+	Held iter.Seq[mail.TransactionID]
+
 	// After is when nothing can reach From's mailbox any more: the commit, and the platform's
 	// limit. A mailbox is done when a pass that began later found nothing.
 	After time.Time

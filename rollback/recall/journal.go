@@ -8,7 +8,6 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,7 +15,6 @@ import (
 	"sync"
 
 	"mailcutover/internal/durable"
-	"mailcutover/mail"
 	"mailcutover/rollback/msgkey"
 	"mailcutover/routing"
 )
@@ -92,23 +90,34 @@ func OpenJournalsOn(disk durable.Disk, dir string) (*Journals, error) {
 	return &Journals{disk: disk, dir: dir, busy: make(map[routing.MailboxID]bool)}, nil
 }
 
-const suffix = ".recall"
+// Files of a mailbox: what this node wrote, and what others did, by node.
+const (
+	suffix      = ".recall"
+	takenSuffix = ".taken"
+)
 
-// segments returns a mailbox's files, oldest first, and the number of the next.
+// segments returns a mailbox's own files, oldest first, and the number of the next; behind them are those
+// taken from other nodes.
 func (j *Journals) segments(id routing.MailboxID) (names []string, next int, err error) {
 	all, err := j.disk.Names(j.dir)
 	if err != nil {
 		return nil, 0, fmt.Errorf("list %s: %w", j.dir, err)
 	}
 	prefix := id.String() + "-"
+	var taken []string
 	for _, name := range all {
+		if strings.HasPrefix(name, prefix) && strings.HasSuffix(name, takenSuffix) {
+			taken = append(taken, name)
+			continue
+		}
 		number, ok := strings.CutPrefix(strings.TrimSuffix(name, suffix), prefix)
 		if n, err := strconv.Atoi(number); ok && err == nil && strings.HasSuffix(name, suffix) {
 			names, next = append(names, name), max(next, n+1)
 		}
 	}
 	slices.Sort(names)
-	return names, next, nil
+	slices.Sort(taken)
+	return append(names, taken...), next, nil
 }
 
 // load reads what a mailbox's journal says. Lines that are cut or damaged say nothing: what
@@ -150,6 +159,9 @@ func (j *Journals) read(path string, a *account) error {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return err
+		}
+		if len(line) == 1 {
+			continue // between two journals that were put together
 		}
 		r, ok := decode(line)
 		if !ok {
@@ -268,47 +280,4 @@ func (w *journal) close() error {
 	delete(w.j.busy, w.id)
 	w.j.mu.Unlock()
 	return err
-}
-
-// Sent notes that retained copies of messages were handed over for a mailbox, to be delivered
-// by SMTP because From couldn't be read. When it returns nil that is on the disk, and recall
-// doesn't bring these messages again, whatever the mailbox has by then. Call it with what was
-// handed over before and it adds nothing.
-func (j *Journals) Sent(id routing.MailboxID, messages ...mail.TransactionID) (err error) {
-	w, err := j.take(id)
-	if err != nil {
-		return fmt.Errorf("note copies for mailbox %s: %w", id, err)
-	}
-	defer func() { err = errors.Join(err, w.close()) }()
-	var records []record
-	for _, m := range messages {
-		if k := msgkey.TransactionKey(m); !k.IsZero() && !w.sent[k] {
-			records = append(records, record{Kind: kindSent, Key: k, Ours: true})
-		}
-	}
-	return w.write(records...)
-}
-
-// Result returns what has become of a mailbox as its journal has it, without asking a
-// platform, and without what only ledgers know; false: there is no journal of it.
-func (j *Journals) Result(id routing.MailboxID) (Result, bool, error) {
-	names, _, err := j.segments(id)
-	if err != nil || len(names) == 0 {
-		return Result{}, false, err
-	}
-	a, _, err := j.load(id)
-	if err != nil {
-		return Result{}, false, err
-	}
-	return a.result(nil), true, nil
-}
-
-// Accounted returns the keys of the transactions of a mailbox that were found on To, whoever
-// brought them.
-func (j *Journals) Accounted(id routing.MailboxID) ([]msgkey.Key, error) {
-	a, _, err := j.load(id)
-	if err != nil {
-		return nil, err
-	}
-	return slices.Collect(maps.Keys(a.ours)), nil
 }

@@ -23,6 +23,7 @@ type run struct {
 	from, to mailstore.Session
 
 	delivered map[msgkey.Key]bool // what the ledgers have; nil: not known
+	held      map[msgkey.Key]bool // of which a copy is on its way to To
 
 	// of this run
 	passes   int
@@ -136,7 +137,7 @@ func (r *run) look(ctx context.Context) (all []candidate, complete bool, err err
 		if len(all) >= candidatesAtOnce {
 			return all, false, nil // the next pass goes on
 		}
-		if err := r.open(ctx, f.Name); errors.Is(err, mailstore.ErrNoFolder) {
+		if err := r.open(ctx, i); errors.Is(err, mailstore.ErrNoFolder) {
 			continue
 		} else if err != nil {
 			return nil, false, err
@@ -152,7 +153,11 @@ func (r *run) look(ctx context.Context) (all []candidate, complete bool, err err
 				complete = false
 				return nil
 			}
-			all = append(all, r.candidate(i, &m))
+			if c := r.candidate(i, &m); c.ours && r.held[c.key] {
+				complete = false
+			} else {
+				all = append(all, c)
+			}
 			return nil
 		})
 		if err != nil {
@@ -170,7 +175,7 @@ func (r *run) lookFor(ctx context.Context, wanted map[msgkey.Key]bool) (all []ca
 		if f.NoSelect || f.Messages == 0 {
 			continue
 		}
-		if err := r.open(ctx, f.Name); errors.Is(err, mailstore.ErrNoFolder) {
+		if err := r.open(ctx, i); errors.Is(err, mailstore.ErrNoFolder) {
 			continue
 		} else if err != nil {
 			return nil, err
@@ -189,17 +194,34 @@ func (r *run) lookFor(ctx context.Context, wanted map[msgkey.Key]bool) (all []ca
 	return all, nil
 }
 
-// open selects a folder of From, unless it is.
-func (r *run) open(ctx context.Context, name string) error {
-	if r.opened == name {
+// errReplaced is about a folder that was made anew while a pass looked at it: its UIDs name other
+// messages now. The mailbox is looked at again.
+var errReplaced = errors.New("the folder was replaced meanwhile: its UIDVALIDITY is another one")
+
+// open selects a folder of From, by its number, unless it is. Its UIDs mean what they did when
+// the pass began.
+func (r *run) open(ctx context.Context, folder int) error {
+	f := &r.folders[folder]
+	if r.opened == f.Name {
 		return nil
 	}
 	r.opened = ""
-	_, err := r.from.Select(ctx, name, false)
+	state, err := r.from.Select(ctx, f.Name, false)
 	if err == nil {
-		r.opened = name
+		err = same(f, &state)
+	}
+	if err == nil {
+		r.opened = f.Name
 	}
 	return err
+}
+
+// same reports with an error that a folder isn't the one any more that was listed.
+func same(listed, selected *mailstore.Folder) error {
+	if listed.UIDValidity != 0 && listed.UIDValidity != selected.UIDValidity {
+		return errReplaced
+	}
+	return nil
 }
 
 // candidate keeps of a listed message what is needed.
@@ -249,7 +271,7 @@ func (r *run) digestCandidates(ctx context.Context, all []candidate) error {
 		}
 		part := all[first:last]
 		if len(uids) > 0 {
-			if err := r.open(ctx, r.folders[all[first].folder].Name); err != nil {
+			if err := r.open(ctx, all[first].folder); err != nil {
 				return err
 			}
 			err := digest(ctx, r.from, uids, func(uid uint32, k msgkey.Key) {

@@ -55,6 +55,8 @@ type Options struct {
 type Resender struct {
 	o  Options
 	mu sync.Mutex // held while a copy is handed over: nobody hands over the same one
+
+	ended sync.Map // of mail.TransactionID: State of deliveries that won't change any more
 }
 
 // New returns a Resender.

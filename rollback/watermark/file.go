@@ -10,8 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"mailcutover/internal/durable"
@@ -183,4 +187,28 @@ func (f *Files) Remove(d routing.Digest) error {
 		return fmt.Errorf("remove watermarks %s: %w", d, err)
 	}
 	return nil
+}
+
+// All returns what is here, and since when.
+func (f *Files) All() (map[routing.Digest]time.Time, error) {
+	names, err := f.on.Names()
+	if err != nil {
+		return nil, fmt.Errorf("list the watermarks: %w", err)
+	}
+	all := make(map[routing.Digest]time.Time)
+	for _, n := range names {
+		d, err := routing.ParseDigest(strings.TrimSuffix(n, suffix))
+		if err != nil || !strings.HasSuffix(n, suffix) {
+			continue
+		}
+		info, err := os.Stat(filepath.Join(f.on.Path(), n))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look at watermarks %s: %w", d, err)
+		}
+		all[d] = info.ModTime()
+	}
+	return all, nil
 }

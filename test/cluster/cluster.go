@@ -40,6 +40,9 @@ type Options struct {
 	// Platforms are addresses of other platforms in their place, which then record nothing;
 	// nil: there are none.
 	Platforms map[string]string
+	// Mailboxes are Dovecots in their place, whose mailboxes the nodes read over IMAP; they take
+	// mail by LMTP and record nothing. The nodes can ask each other. nil: there are none.
+	Mailboxes map[string]*peers.Dovecot
 
 	More string // further lines of the nodes' configuration
 }
@@ -100,6 +103,12 @@ func Start(t peers.TB, o Options) *Cluster {
 		o.Nodes = 3
 	}
 	c := &Cluster{o: o, began: time.Now(), agencies: make(map[string]Agency), at: make(map[string]string), addresses: o.Platforms}
+	if o.Mailboxes != nil {
+		c.addresses = make(map[string]string)
+		for id, d := range o.Mailboxes {
+			c.addresses[id] = d.LMTP
+		}
+	}
 	if c.addresses == nil {
 		c.startPlatforms(t)
 	}

@@ -23,6 +23,9 @@ import (
 // token is that of everybody who operates a node.
 const token = "mc_cluster_0123456789abcdef0123456789abcd"
 
+// masterPassword is that of the account that nodes read mailboxes with.
+const masterPassword = "master"
+
 // Node is mailcutover as a process of its own.
 type Node struct {
 	*peers.Process
@@ -85,8 +88,15 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 			n.To[id] = NewWire(t, addr)
 			addr = n.To[id].Addr()
 		}
-		fmt.Fprintf(&b, "  - id: %s\n    outside: {protocol: smtp, hosts: [%q], tls: {policy: none}, limits: {backoff: 20ms, backoff_max: 100ms, max_age: %s}}\n", id, addr, c.o.Limit/4)
+		protocol := "smtp"
+		if c.o.Mailboxes != nil {
+			protocol = "lmtp"
+		}
+		fmt.Fprintf(&b, "  - id: %s\n    outside: {protocol: %s, hosts: [%q], tls: {policy: none}, limits: {backoff: 20ms, backoff_max: 100ms, max_age: %s}}\n", id, protocol, addr, c.o.Limit/4)
 		fmt.Fprintf(&b, "    connection_limit: %s\n", c.o.Limit)
+		if d := c.o.Mailboxes[id]; d != nil {
+			fmt.Fprintf(&b, "    mailboxes: {hosts: [%q], tls: {policy: none}, auth: {user: admin, password_file: %q}, retry: {first: 100ms, max: 1s}}\n", d.IMAP, filepath.Join(n.dir, "master"))
+		}
 		if c.o.Logins {
 			for protocol, at := range map[string]string{"imap": c.Inboxes[id].Addr(), "submission": c.Outboxes[id].Addr()} {
 				fmt.Fprintf(&b, "    %s: {hosts: [%q], tls: {policy: none}, connection_limit: %s}\n", protocol, at, c.o.Limit)
@@ -99,10 +109,15 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 			fmt.Fprintf(&b, "    - {id: %s, protocol: %[1]s, address: %q, tls: {mode: none, required: false}}\n", protocol, at)
 		}
 	}
-	fmt.Fprintf(&b, "routing: {postmaster: postmaster@unmoved.example}\nadmin:\n  address: %q\n  tokens: [{name: test, person: Anna Berg, sha256: %x}]\nlog: {level: info}\n",
+	fmt.Fprintf(&b, "routing: {postmaster: postmaster@unmoved.example}\nlog: {level: info}\nadmin:\n  address: %q\n  tokens: [{name: test, person: Anna Berg, sha256: %x}]\n",
 		api, sha256.Sum256([]byte(token)))
+	if c.o.Mailboxes != nil {
+		fmt.Fprintf(&b, "  peer: {secret_file: %q}\n", filepath.Join(n.dir, "secret"))
+	}
 	b.WriteString(c.o.More)
-	for name, text := range map[string]string{"config.yaml": b.String(), "token": token + "\n"} {
+	for name, text := range map[string]string{
+		"config.yaml": b.String(), "token": token + "\n", "master": masterPassword + "\n", "secret": "between-the-nodes-0123456789abcdef\n",
+	} {
 		if err := os.WriteFile(filepath.Join(n.dir, name), []byte(text), 0o600); err != nil {
 			t.Fatalf("node %s: %v", n.Name, err)
 		}

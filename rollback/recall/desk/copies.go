@@ -3,6 +3,7 @@ package desk
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"mailcutover/mail"
 	"mailcutover/rollback/msgkey"
@@ -16,12 +17,12 @@ type Back struct {
 	By   map[string][]string `json:"by"`
 }
 
-// Back returns what this node's journals have of a run.
-func (d *Desk) Back(ctx context.Context, id ID) (Back, error) {
+// Back returns what this node's journals have of a run. ErrNotYet: it works by another version of it.
+func (d *Desk) Back(ctx context.Context, id ID, v Version) (Back, error) {
 	b := Back{Node: d.o.Node, By: make(map[string][]string)}
-	r, ok := Find(d.o.Replica.State(), id)
-	if !ok {
-		return b, ErrNoRun
+	r, err := d.agreed(id, v)
+	if err != nil {
+		return b, err
 	}
 	_, journals, err := d.engine(&r, d.settings())
 	if err != nil {
@@ -43,17 +44,26 @@ func (d *Desk) Back(ctx context.Context, id ID) (Back, error) {
 	return b, nil
 }
 
+// backTries is how often nodes are asked that don't say what is back, with lookPause between.
+const backTries = 10
+
 // back asks all nodes what is back of the run, so that no copy of it is delivered. Nodes that
-// don't answer keep no copy from being delivered: what they had brought comes twice, and is seen.
+// don't answer for long keep no copy from being delivered: what they had brought comes twice, and is seen.
 func (w *work) back(ctx context.Context) func(mail.TransactionID, routing.MailboxID) bool {
 	var all []Back
-	var silent []string
-	if w.d.o.Nodes != nil {
-		all, silent = w.d.o.Nodes.Back(ctx, w.run.ID)
+	var silent []Silent
+	for range backTries {
+		all, silent = nil, nil
+		if w.d.o.Nodes != nil {
+			all, silent = w.d.o.Nodes.Back(ctx, w.run.ID, w.run.Version())
+		}
+		if !slices.ContainsFunc(silent, w.awaited) || !pause(ctx, lookPause) {
+			break
+		}
 	}
-	own, err := w.d.Back(ctx, w.run.ID)
+	own, err := w.d.Back(ctx, w.run.ID, w.run.Version())
 	if err != nil {
-		silent = append(silent, fmt.Sprintf("this node: %v", err))
+		silent = append(silent, Silent{w.d.o.Node, err.Error(), true})
 	}
 	known := make(map[string]map[string]bool)
 	for _, b := range append(all, own) {
@@ -66,7 +76,7 @@ func (w *work) back(ctx context.Context) func(mail.TransactionID, routing.Mailbo
 			}
 		}
 	}
-	for _, text := range silent {
+	for _, text := range silentTexts(silent) {
 		w.d.o.Logger.Warn("recall: copies of what is back already may be delivered", "run", w.run.ID, "agency", w.run.Agency, "reason", text)
 	}
 	return func(t mail.TransactionID, id routing.MailboxID) bool {

@@ -16,6 +16,7 @@ import (
 	"mailcutover/rollback/mailstore"
 	"mailcutover/rollback/msgkey"
 	"mailcutover/rollback/recall"
+	"mailcutover/rollback/resend"
 	"mailcutover/rollback/watermark"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
@@ -23,6 +24,7 @@ import (
 
 // Table is what a desk needs of the table; a table.Table is one.
 type Table interface {
+	Nodes(ctx context.Context) (table.Nodes, error)
 	Change(ctx context.Context, c table.Change) (routing.Position, error)
 	Mapping(ctx context.Context, agency routing.AgencyID, digest routing.Digest) (*routing.Mapping, error)
 }
@@ -39,12 +41,16 @@ type Alarms interface {
 	Clear(key string) bool
 }
 
-// Nodes asks the other nodes. silent names those that did not answer, and why.
+// Nodes asks the other nodes. silent names those that did not answer, and why; nodes that are
+// evicted, or attested to be dead, are not asked and not named.
 type Nodes interface {
 	// Deliveries returns what the other nodes' ledgers have.
-	Deliveries(ctx context.Context, q Query) (all []Delivered, silent []string)
-	// Back returns what the other nodes' journals have of a run.
-	Back(ctx context.Context, id ID) (all []Back, silent []string)
+	Deliveries(ctx context.Context, q Query) (all []Delivered, silent []Silent)
+	// Back returns what the other nodes' journals have of a run, if they know it as v.
+	Back(ctx context.Context, id ID, v Version) (all []Back, silent []Silent)
+	// Known gives take what the other nodes know of mailboxes that node brings, if they know the
+	// run as v: each in pages, from one goroutine. A page that take can't use ends that node's.
+	Known(ctx context.Context, id ID, v Version, node routing.NodeID, take func(*Known) error) (silent []Silent)
 	// Watermarks returns the bytes of a set that another node has.
 	Watermarks(ctx context.Context, d routing.Digest) ([]byte, error)
 }
@@ -58,6 +64,9 @@ type Copies interface {
 	// how many it handed over. It ends with ctx.
 	// What back says is there already is left out.
 	Deliver(ctx context.Context, agency routing.AgencyID, from routing.PlatformID, since time.Time, back func(mail.TransactionID, routing.MailboxID) bool) (int, error)
+	// Each calls f for each of these copies and mailboxes, with what has become of it. It ends with
+	// ctx, or with f's error.
+	Each(ctx context.Context, agency routing.AgencyID, from routing.PlatformID, since time.Time, f func(mail.TransactionID, routing.MailboxID, resend.State) error) error
 }
 
 // Settings may change while the node runs.
@@ -88,6 +97,9 @@ type Options struct {
 	Nodes  Nodes  // nil: there are no others
 	Copies Copies // nil: none are kept
 
+	// Removed is told before something is removed for good; an error keeps it. nil: nobody is.
+	Removed func(context.Context, *Removal) error
+
 	FirstPause time.Duration // before a mailbox or a platform is tried again, doubled each time; 0: 2 s
 
 	Logger *slog.Logger     // nil: nothing is logged
@@ -99,10 +111,12 @@ type Desk struct {
 	o     Options
 	files *watermark.Files
 	now   func() time.Time
+	disk  string // names this node's disk
 
 	mu     sync.Mutex
 	works  map[ID]*work // of runs with a share of this node, also those that ended here
 	raised map[string]struct{}
+	absent map[ID]string // texts about nodes that have a share and are not there
 	wake   chan struct{} // somebody wants the runs looked at now
 
 	opening sync.Mutex
@@ -121,12 +135,16 @@ func New(o Options) (*Desk, error) {
 		o.Now = time.Now
 	}
 	o.FirstPause = cmp.Or(o.FirstPause, firstPause)
+	disk, err := diskName(o.Dir)
+	if err != nil {
+		return nil, err
+	}
 	files, err := watermark.Open(filepath.Join(o.Dir, "watermarks"))
 	if err != nil {
 		return nil, err
 	}
 	return &Desk{
-		o: o, files: files, now: o.Now,
+		o: o, files: files, now: o.Now, disk: disk,
 		works: make(map[ID]*work), raised: make(map[string]struct{}), wake: make(chan struct{}, 1),
 		open: make(map[string]*recall.Journals),
 	}, nil
@@ -146,7 +164,10 @@ const lookPause = time.Second
 // Run does this node's part in all runs, until ctx ends; it returns when nothing of it runs
 // any more.
 func (d *Desk) Run(ctx context.Context) {
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	defer d.stopAll()
+	beside.Go(func() { d.keep(ctx) })
 	look := time.NewTicker(lookPause)
 	defer look.Stop()
 	for {
@@ -195,7 +216,8 @@ func (d *Desk) look(ctx context.Context) {
 		if t := r.Totals(s); stands == Done && t.left() != "" && r.Accepted == nil {
 			alarms["recall-not-back/"+string(r.ID)] = fmt.Sprintf("%s %s of agency %s ended with %s. mailcutover recall status %[2]s names each; once they are seen to: mailcutover recall accept %[2]s.", r.Kind, r.ID, r.Agency, t.left())
 		}
-		wanted := stands == Running && r.shares(d.o.Node) && !r.brought(s, d.o.Node)
+		// Copies are delivered by every node that has some, whether or not it has a share.
+		wanted := stands == Running && (r.shares(d.o.Node) || r.Copies && d.o.Copies != nil) && !r.brought(s, d.o.Node)
 		switch {
 		case w != nil && (!wanted || !w.same(r)):
 			if !w.stopped() {
@@ -213,6 +235,9 @@ func (d *Desk) look(ctx context.Context) {
 				alarms["recall/"+string(r.ID)] = text
 			}
 		}
+	}
+	for id, text := range d.absent {
+		alarms["recall-silent/"+string(id)] = text
 	}
 	d.alarm(alarms)
 }
@@ -287,6 +312,9 @@ type Engine interface {
 type Journals interface {
 	Result(id routing.MailboxID) (recall.Result, bool, error)
 	Accounted(id routing.MailboxID) ([]msgkey.Key, error)
+	Export(id routing.MailboxID) ([]byte, error)
+	Take(id routing.MailboxID, node routing.NodeID, text []byte) error
+	Sent(id routing.MailboxID, messages ...mail.TransactionID) error
 }
 
 // engine returns what brings mailboxes of a run; ErrMailboxes if a side can't be read.
@@ -326,9 +354,11 @@ func (d *Desk) opened(dir string) (*recall.Journals, error) {
 // journals is where the journals of a run lie, which it shares with the other runs of its
 // operation and direction.
 func (d *Desk) journals(r *Run) string {
-	of := cmp.Or(string(r.Operation), "by-hand")
-	return filepath.Join(d.o.Dir, "journals", of, string(r.Agency)+"-from-"+string(r.From))
+	return filepath.Join(d.o.Dir, "journals", journalsOf(r), string(r.Agency)+"-from-"+string(r.From))
 }
+
+// journalsOf names the journals of a run's operation.
+func journalsOf(r *Run) string { return cmp.Or(string(r.Operation), "by-hand") }
 
 // ErrMailboxes is about a platform whose mailboxes this node can't read by its settings.
 var ErrMailboxes = errors.New("mailboxes can't be read: platforms.mailboxes isn't set")

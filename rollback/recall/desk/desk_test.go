@@ -22,6 +22,7 @@ import (
 	"mailcutover/rollback/operation"
 	"mailcutover/rollback/recall"
 	"mailcutover/rollback/recall/desk"
+	"mailcutover/rollback/resend"
 	"mailcutover/routing"
 	"mailcutover/routing/localtable"
 	"mailcutover/routing/replica"
@@ -51,6 +52,8 @@ type engine struct {
 	results map[routing.MailboxID]recall.Result
 	back    map[routing.MailboxID][]msgkey.Key
 	answer  func(job recall.Job, nth int) (recall.Result, error) // nil: done at once
+	taken   []string
+	sent    map[routing.MailboxID][]mail.TransactionID
 	inside  int
 	most    int
 }
@@ -92,6 +95,32 @@ func (e *engine) Accounted(id routing.MailboxID) ([]msgkey.Key, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.back[id], nil
+}
+
+func (e *engine) Export(id routing.MailboxID) ([]byte, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, ok := e.results[id]; !ok {
+		return nil, nil
+	}
+	return []byte("what is known of " + id.String()), nil
+}
+
+func (e *engine) Take(id routing.MailboxID, node routing.NodeID, text []byte) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.taken = append(e.taken, fmt.Sprintf("%s: %s", node, text))
+	return nil
+}
+
+func (e *engine) Sent(id routing.MailboxID, all ...mail.TransactionID) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.sent == nil {
+		e.sent = make(map[routing.MailboxID][]mail.TransactionID)
+	}
+	e.sent[id] = all
+	return nil
 }
 
 // mailboxes returns how often each was called.
@@ -627,6 +656,21 @@ type copies struct {
 }
 
 func (c *copies) Plan(routing.AgencyID, time.Time) []string { return []string{"some copies"} }
+
+func (c *copies) Each(_ context.Context, _ routing.AgencyID, _ routing.PlatformID, _ time.Time, f func(mail.TransactionID, routing.MailboxID, resend.State) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for t, id := range c.all {
+		state := resend.Unsent
+		if c.told[t] > 0 {
+			state = resend.Delivered
+		}
+		if err := f(t, id, state); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func (c *copies) Deliver(_ context.Context, _ routing.AgencyID, _ routing.PlatformID, _ time.Time, back func(mail.TransactionID, routing.MailboxID) bool) (n int, err error) {
 	c.mu.Lock()

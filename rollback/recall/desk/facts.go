@@ -70,10 +70,49 @@ func (d *Desk) Deliveries(ctx context.Context, q Query) (Delivered, error) {
 	return f, nil
 }
 
+// Silent is a node that did not say what it was asked for, in whole or in part.
+type Silent struct {
+	Node   routing.NodeID
+	Reason string
+
+	// Lost says that asking again is of no use by itself: the node is out of the table, it can't be
+	// called by the configuration, or its disk doesn't have it.
+	Lost bool
+}
+
+func (s Silent) String() string { return fmt.Sprintf("node %s: %s", s.Node, s.Reason) }
+
+// texts are the words of all of them, each once, sorted.
+func silentTexts(all []Silent) []string {
+	var texts []string
+	for _, s := range all {
+		texts = append(texts, s.String())
+	}
+	slices.Sort(texts)
+	return slices.Compact(texts)
+}
+
+// gone names the nodes whose ledgers and journals nobody asks any more, and which were still in the
+// table when the agency was cut over: what they delivered isn't known.
+func (d *Desk) gone(s *routing.State, agency routing.AgencyID) []Silent {
+	var all []Silent
+	_, since := knownOf(s, agency)
+	for _, m := range s.Members() {
+		switch {
+		case m.Node == d.o.Node || m.Revision < since:
+		case m.Evicted:
+			all = append(all, Silent{m.Node, "it is evicted, and can't be asked", true})
+		case m.Attested == m.Instance:
+			all = append(all, Silent{m.Node, "it is attested to be off, and can't be asked", true})
+		}
+	}
+	return all
+}
+
 // facts are the deliveries of all nodes for one run.
 type facts struct {
 	by     map[routing.MailboxID][]mail.TransactionID
-	silent []string // nodes that did not answer, and why; segments that couldn't be read
+	silent []Silent // nodes that did not answer, and why; segments that couldn't be read
 }
 
 // factsPatience bounds one round of asking.
@@ -88,10 +127,10 @@ func (d *Desk) facts(ctx context.Context, q Query) (*facts, error) {
 		return nil, err
 	}
 	all := []Delivered{own}
-	f := &facts{by: make(map[routing.MailboxID][]mail.TransactionID)}
+	f := &facts{by: make(map[routing.MailboxID][]mail.TransactionID), silent: d.gone(d.o.Replica.State(), q.Agency)}
 	if d.o.Nodes != nil {
 		more, silent := d.o.Nodes.Deliveries(ctx, q)
-		all, f.silent = append(all, more...), silent
+		all, f.silent = append(all, more...), append(f.silent, silent...)
 	}
 	for i := range all {
 		for text, list := range all[i].By {
@@ -102,7 +141,7 @@ func (d *Desk) facts(ctx context.Context, q Query) (*facts, error) {
 			f.by[id] = append(f.by[id], list...)
 		}
 		if n := all[i].Damaged; n > 0 {
-			f.silent = append(f.silent, fmt.Sprintf("%s: %d segments of its ledger can't be read", all[i].Node, n))
+			f.silent = append(f.silent, Silent{all[i].Node, fmt.Sprintf("%d segments of its ledger can't be read", n), true})
 		}
 	}
 	for id, list := range f.by {

@@ -36,9 +36,9 @@ type Order struct {
 	Reason     string
 }
 
-// known is what the table keeps of an agency's last cutover: the state of both sides before
+// cutover is what the table keeps of an agency's last one: the state of both sides before
 // it. It outlives the operation's record.
-type known struct {
+type cutover struct {
 	Operation  routing.OperationID `json:"operation"`
 	Watermarks routing.Digest      `json:"watermarks,omitzero"`
 	Since      time.Time           `json:"since"` // nothing was delivered to the target before, in this turn
@@ -46,10 +46,10 @@ type known struct {
 
 const knownPrefix = "watermarks/"
 
-func knownOf(s *routing.State, id routing.AgencyID) (k known, was routing.Revision) {
+func knownOf(s *routing.State, id routing.AgencyID) (k cutover, was routing.Revision) {
 	d, ok := s.Document(knownPrefix + string(id))
 	if !ok || json.Unmarshal([]byte(d.Text), &k) != nil {
-		return known{}, d.Revision
+		return cutover{}, d.Revision
 	}
 	return k, d.Revision
 }

@@ -36,8 +36,10 @@ type finished struct {
 // maxLine bounds a line of the file: some ten thousand messages that aren't back.
 const maxLine = 16 << 20
 
+const doneSuffix = ".done"
+
 func (d *Desk) progressPath(id ID) string {
-	return filepath.Join(d.o.Dir, "runs", string(id)+".done")
+	return filepath.Join(d.o.Dir, "runs", string(id)+doneSuffix)
 }
 
 func (d *Desk) openProgress(id ID) (*progress, error) {
@@ -108,6 +110,11 @@ func (d *Desk) readProgress(id ID) (map[routing.MailboxID]recall.Result, error) 
 
 // rows returns the mailboxes of this node's share.
 func (d *Desk) rows(ctx context.Context, r *Run) ([]routing.Row, error) {
+	return d.rowsOf(ctx, r, d.o.Node)
+}
+
+// rowsOf returns the mailboxes of a node's share.
+func (d *Desk) rowsOf(ctx context.Context, r *Run, node routing.NodeID) ([]routing.Row, error) {
 	m := d.o.Replica.State().Mapping(r.Agency)
 	if m == nil || m.Digest() != r.Mapping {
 		var err error
@@ -117,7 +124,7 @@ func (d *Desk) rows(ctx context.Context, r *Run) ([]routing.Row, error) {
 	}
 	var rows []routing.Row
 	for row := range m.Rows() {
-		if r.Owner(row.Mailbox) == d.o.Node {
+		if r.Owner(row.Mailbox) == node {
 			rows = append(rows, row)
 		}
 	}

@@ -181,7 +181,7 @@ func (d *Desk) Documents(s *routing.State, op *operation.Operation) ([]routing.D
 			r.Kind, r.From, r.To, r.Watermarks, r.Since = Recall, a.Target, a.Source, k.Watermarks, k.Since
 			r.Copies = op.TargetDead && d.o.Copies != nil
 		} else {
-			add(document(knownPrefix+string(id), was, known{Operation: op.ID, Watermarks: op.Watermarks, Since: op.Started.UTC()}))
+			add(document(knownPrefix+string(id), was, cutover{Operation: op.ID, Watermarks: op.Watermarks, Since: op.Started.UTC()}))
 		}
 		for i := range runs {
 			if old := &runs[i]; old.Agency == id && old.Ended == nil && old.Stands(s) != Done {

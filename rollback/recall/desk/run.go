@@ -72,6 +72,7 @@ type Part struct {
 	Round  int            `json:"round"` // len(Run.Without) for which it is
 	Ended  time.Time      `json:"ended"`
 	Totals Totals         `json:"totals"`
+	Notes  []string       `json:"notes,omitempty"` // what people should know about it
 
 	Revision routing.Revision `json:"-"`
 }
@@ -95,6 +96,7 @@ type Totals struct {
 	FlagsNotTaken map[string]int `json:"flags_not_taken,omitempty"`
 	Folders       int            `json:"folders,omitempty"` // made
 	Copies        int            `json:"copies,omitempty"`  // retained copies that were delivered
+	Ledgers       []string       `json:"ledgers,omitempty"` // that aren't counted in Delivered, and why
 }
 
 // add adds a mailbox.
@@ -144,6 +146,7 @@ func (t *Totals) Add(o *Totals) {
 	t.Rewritten += o.Rewritten
 	t.Folders += o.Folders
 	t.Copies += o.Copies
+	t.Ledgers = slices.Compact(slices.Sorted(slices.Values(slices.Concat(t.Ledgers, o.Ledgers))))
 	t.flags(o.FlagsNotTaken)
 }
 
@@ -212,6 +215,16 @@ func (r *Run) Parts(s *routing.State) []Part {
 	return all
 }
 
+// Version is what of a run nodes have to agree on before one tells the other what it knows: else
+// it may be about to bring or send what the other one does not expect.
+type Version struct {
+	Round  int  `json:"round"` // len(Run.Without)
+	Copies bool `json:"copies"`
+}
+
+// Version returns that of the run.
+func (r *Run) Version() Version { return Version{len(r.Without), r.Copies} }
+
 // Direction returns the direction in which mail is brought.
 func (r *Run) Direction() recall.Direction {
 	d := recall.Direction{From: r.From, To: r.To, Side: mailstore.Source}
@@ -238,6 +251,9 @@ func (r *Run) Part(s *routing.State, n routing.NodeID) (Part, bool) {
 
 // shares reports whether a node has a share of it now.
 func (r *Run) shares(n routing.NodeID) bool { return slices.Contains(r.active(), n) }
+
+// without reports whether others have taken a node's share.
+func (r *Run) without(n routing.NodeID) bool { return slices.Contains(r.Without, n) }
 
 // brought reports whether a node has said that it brought its share of now.
 func (r *Run) brought(s *routing.State, n routing.NodeID) bool {
@@ -300,15 +316,17 @@ func (r *Run) Totals(s *routing.State) Totals {
 
 // left says, in words, what an ended run has left for people; empty: nothing.
 func (t *Totals) left() string {
-	switch {
-	case t.NotBack > 0 && t.Aside > 0:
-		return fmt.Sprintf("%d messages that are not back, and %d mailboxes that could not be brought to the end", t.NotBack, t.Aside)
-	case t.NotBack > 0:
-		return fmt.Sprintf("%d messages that are not back", t.NotBack)
-	case t.Aside > 0:
-		return fmt.Sprintf("%d mailboxes that could not be brought to the end", t.Aside)
+	var all []string
+	if t.NotBack > 0 {
+		all = append(all, fmt.Sprintf("%d messages that are not back", t.NotBack))
 	}
-	return ""
+	if t.Aside > 0 {
+		all = append(all, fmt.Sprintf("%d mailboxes that could not be brought to the end", t.Aside))
+	}
+	if len(t.Ledgers) > 0 {
+		all = append(all, "an unknown number of deliveries ("+strings.Join(t.Ledgers, "; ")+")")
+	}
+	return strings.Join(all, ", and ")
 }
 
 // Open returns, in words, why an agency's way back can't be ended: runs that are under way,

@@ -44,7 +44,10 @@ func (d *Desk) Share(ctx context.Context, id ID, boxes bool) (Share, error) {
 	d.mu.Lock()
 	w := d.works[id]
 	d.mu.Unlock()
-	if w == nil || len(w.run.Without) != len(r.Without) {
+	if p, ok := r.Part(s, d.o.Node); ok && w == nil && !boxes {
+		return Share{Node: d.o.Node, Totals: p.Totals, Notes: p.Notes, Silent: p.Totals.Ledgers, Brought: true}, nil
+	}
+	if w == nil || w.run.Version() != r.Version() {
 		w = &work{d: d, run: r, boxes: make(map[routing.MailboxID]*box)}
 		if err := w.load(ctx); err != nil {
 			return Share{}, err
@@ -60,7 +63,7 @@ func (d *Desk) Share(ctx context.Context, id ID, boxes bool) (Share, error) {
 	defer w.mu.Unlock()
 	v.Waiting, v.Since, v.Notes = w.waiting, w.since, slices.Clone(w.notes)
 	if w.facts != nil {
-		v.Silent = slices.Clone(w.facts.silent)
+		v.Silent = silentTexts(w.facts.silent)
 	}
 	if !v.Brought {
 		v.Left = w.left()

@@ -46,6 +46,8 @@ type work struct {
 	order    []*box
 	set      *watermark.Set
 	facts    *facts
+	known    *known
+	late     string    // a node that has to be heard before the share can be brought; empty: none
 	notes    []string  // what people should know
 	waiting  string    // for what everything waits; empty: nothing
 	since    time.Time // since when
@@ -66,6 +68,7 @@ type box struct {
 	reason string // why it isn't done
 	tries  int
 	next   time.Time // not before
+	waits  string    // for a node that may know more about it; empty: for none
 	busy   bool
 }
 
@@ -96,7 +99,7 @@ func (w *work) stopped() bool {
 
 // same reports whether it was begun for the run as it is now.
 func (w *work) same(r *Run) bool {
-	return len(r.Without) == len(w.run.Without) && r.Copies == w.run.Copies
+	return r.Version() == w.run.Version()
 }
 
 // do brings the share, and tries again what keeps all of it back.
@@ -178,10 +181,13 @@ func (w *work) bring(ctx context.Context) error {
 		if err := w.recall(journals); err != nil {
 			return err
 		}
-		if err := w.learn(ctx); err != nil {
+		if err := w.d.sameDisk(ctx, w); err != nil {
 			return err
 		}
-		beside.Go(func() { w.askSilent(ctx) })
+		if err := w.learn(ctx, journals); err != nil {
+			return err
+		}
+		beside.Go(func() { w.goOn(ctx, journals) })
 		progress, err := w.d.openProgress(w.run.ID)
 		if err != nil {
 			return err
@@ -211,7 +217,7 @@ func (w *work) bring(ctx context.Context) error {
 
 // tell writes into the table that the share is brought.
 func (w *work) tell(ctx context.Context) error {
-	p := Part{Node: w.d.o.Node, Round: len(w.run.Without), Ended: w.d.now().UTC(), Totals: w.totals()}
+	p := Part{Node: w.d.o.Node, Round: len(w.run.Without), Ended: w.d.now().UTC(), Totals: w.totals(), Notes: w.noted()}
 	return w.d.store(ctx, fmt.Sprintf("share of %s %s", w.run.Kind, w.run.ID), func(s *routing.State) ([]routing.Document, error) {
 		r, ok := Find(s, w.run.ID)
 		if !ok || len(r.Without) != len(w.run.Without) || r.brought(s, p.Node) {
@@ -269,38 +275,6 @@ func (w *work) recall(j Journals) error {
 		b.result, b.known = r, ok
 	}
 	return nil
-}
-
-// learn asks the ledgers for what was delivered to the losing side.
-func (w *work) learn(ctx context.Context) error {
-	f, err := w.d.facts(ctx, Query{Agency: w.run.Agency, Platform: w.run.From, Since: w.run.Since})
-	if err != nil {
-		return err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.facts = f
-	return nil
-}
-
-// askSilent asks again, now and then, while nodes have not answered.
-func (w *work) askSilent(ctx context.Context) {
-	for {
-		w.mu.Lock()
-		silent := len(w.facts.silent)
-		w.mu.Unlock()
-		if silent == 0 {
-			return
-		}
-		select {
-		case <-time.After(silentPause):
-		case <-ctx.Done():
-			return
-		}
-		if err := w.learn(ctx); err != nil && ctx.Err() == nil {
-			w.d.o.Logger.Warn("recall: ledgers are not read", "run", w.run.ID, "agency", w.run.Agency, "error", err)
-		}
-	}
 }
 
 // deliverCopies hands this node's retained copies over, until all are.
@@ -372,6 +346,9 @@ func (w *work) job(b *box) recall.Job {
 	if w.facts != nil {
 		j.Delivered = slices.Values(w.facts.by[b.row.Mailbox])
 	}
+	if w.known != nil && len(w.known.held[b.row.Mailbox]) > 0 {
+		j.Held = slices.Values(w.known.held[b.row.Mailbox])
+	}
 	return j
 }
 
@@ -385,20 +362,30 @@ func (w *work) next() (*box, time.Duration) {
 		return nil, min(left, lookPause)
 	}
 	var first *box
-	open := false
+	open, waits := false, ""
 	for _, b := range w.order {
 		if b.ended() {
 			continue
 		}
 		open = true
+		if b.waits != "" {
+			waits = b.waits
+			continue
+		}
 		if !b.busy && (first == nil || b.next.Before(first.next)) {
 			first = b
 		}
 	}
 	switch {
-	case !open:
+	case !open && w.late == "":
 		return nil, -1
+	case !open:
+		w.setWaiting("all of the share is brought but for what is not known: " + w.late)
+		return nil, lookPause / 4
 	case first == nil:
+		if waits != "" && !slices.ContainsFunc(w.order, func(b *box) bool { return b.busy }) {
+			w.setWaiting(waits + "; " + w.late)
+		}
 		return nil, lookPause / 4
 	case first.next.After(now):
 		return nil, min(first.next.Sub(now), lookPause)
@@ -475,5 +462,15 @@ func (w *work) totals() Totals {
 		t.add(&b.result)
 	}
 	t.Copies = w.copies
+	if w.facts != nil {
+		t.Ledgers = silentTexts(w.facts.silent)
+	}
 	return t
+}
+
+// noted returns what people should know about the share.
+func (w *work) noted() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.notes)
 }
