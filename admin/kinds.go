@@ -47,6 +47,7 @@ func kinds() []*kind {
 		switchKind(operation.Rollback, "bring an agency, and its pilot groups on the target, back to its source platform"),
 		remapKind(),
 		listKind(),
+		waveKind(),
 		addAgencyKind(),
 		completeDomainKind(),
 		retireKind(),

@@ -67,6 +67,9 @@ func asProblem(err error) (p *Problem, foreseen bool) {
 	if errors.As(err, &p) {
 		return p, true
 	}
+	if p := planProblem(err); p != nil {
+		return p, true
+	}
 	return problem(http.StatusInternalServerError, "the node's log has the reason, under the request's id", "internal error"), false
 }
 

@@ -14,6 +14,7 @@ import (
 	"mailcutover/identity/desk"
 	"mailcutover/internal/alarm"
 	"mailcutover/node"
+	plandesk "mailcutover/plan/desk"
 	"mailcutover/rollback/mailstore"
 	"mailcutover/rollback/operation"
 	recalldesk "mailcutover/rollback/recall/desk"
@@ -95,6 +96,7 @@ type Options struct {
 	WayBack    func(routing.AgencyID) []string             // why else, besides Recall, an agency's way back can't be ended yet; nil: nothing
 	Recall     *recalldesk.Desk                            // who brings mail over after a switch; nil: nobody
 	Verify     *verifydesk.Desk                            // who compares mailboxes; nil: nobody
+	Plan       *plandesk.Desk                              // this node's part in the waves; nil: it has none
 	Mailboxes  func(routing.PlatformID) mailstore.Store    // of a platform; nil, or returns nil: they can't be read
 	Peers      *peer.Group                                 // the other nodes; nil: none is called
 	PeerSecret func() string                               // that the nodes share; nil or empty: no node may call this one

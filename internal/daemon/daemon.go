@@ -92,6 +92,8 @@ type Daemon struct {
 	issuer         *signon.Issuer    // nil: none
 	returns        returns
 	verification   verification
+	waves          waves
+	notices        notices
 	signing        atomic.Pointer[checkpoint.Key] // nil: the audit log isn't signed
 	peers          *peer.Group
 	peerRoots      atomic.Pointer[x509.CertPool] // of admin.peer.ca_file; nil: the system's
@@ -217,6 +219,7 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	}
 	d.startReturns()
 	d.startVerification()
+	d.startWaves()
 	if err := d.startIdentity(cfg); err != nil {
 		return err
 	}
@@ -347,6 +350,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 	// What still waits for a platform's answer when the grace is over is in doubt; the
 	// ledger names it at the next start.
 	defer context.AfterFunc(ctx, d.giveUp)()
+	d.endWaves()
 	var draining sync.WaitGroup
 	drained := make([]error, len(d.listeners)+3)
 	draining.Go(func() { drained[len(d.listeners)] = d.stopOperations(ctx) })
@@ -361,6 +365,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 	draining.Wait()
 	d.cancel()
 	errs := drained
+	d.stopWaves()
 	d.stopVerification()
 	d.stopReturns()
 	d.stopIdentity()

@@ -55,7 +55,7 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 	d.keeper.Attach(d.gate)
 	d.metrics = metrics.New(d.version.Version, metrics.Sources{
 		State: d.replica.State, Status: d.replica.Status, Load: d.gate.Load, Alarms: d.alarms,
-		Spool: d.Spool, Lease: d.keeper.Status, Retained: d.copies, Recalls: d.recalls, Directories: d.directoryCounts,
+		Spool: d.Spool, Lease: d.keeper.Status, Retained: d.copies, Recalls: d.recalls, Waves: d.waveCounts, Directories: d.directoryCounts,
 	})
 	d.hold("replica", func() error {
 		d.initTable()
