@@ -56,6 +56,7 @@ type RetainedAgency struct {
 	First   *time.Time     `json:"first,omitempty" doc:"When the oldest was kept"`
 	Last    *time.Time     `json:"last,omitempty"`
 	Damaged int            `json:"damaged,omitempty" doc:"Copies, or groups of them, that can't be read"`
+	Failed  uint64         `json:"failed,omitempty" doc:"Delivered messages of which no copy could be kept, since the node's start"`
 	Removed *RemovedCopies `json:"removed,omitempty" doc:"What is no longer there, in all"`
 }
 
@@ -204,7 +205,7 @@ func (s *Server) retainedHere() RetainedNode {
 	}
 	for i := range st.Agencies {
 		a := &st.Agencies[i]
-		v := RetainedAgency{Agency: string(a.ID), Copies: a.Copies, Bytes: a.Bytes, First: timeView(a.First), Last: timeView(a.Last), Damaged: a.Damaged}
+		v := RetainedAgency{Agency: string(a.ID), Copies: a.Copies, Bytes: a.Bytes, First: timeView(a.First), Last: timeView(a.Last), Damaged: a.Damaged, Failed: a.Failed}
 		if a.Removed.Copies > 0 {
 			gone := removedView(&a.Removed.Removal)
 			v.Removed = &gone

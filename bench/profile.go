@@ -19,8 +19,8 @@ import (
 
 // profile runs a node inside this process, under a load, and writes its profiles: CPU,
 // allocations, locks and blocking. The node itself has no place to ask for them. The load
-// is messages that stream through for one turn or, with only "spool", messages that the
-// spool takes and then gives back.
+// is messages that stream through for one turn; with only "retained", copies are kept of
+// them; with only "spool" the spool takes them and then gives them back.
 func profile(t peers.TB, o options, only, dir string) {
 	peers.Need(t, "smtp-source", "smtp-sink")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -40,6 +40,17 @@ func profile(t peers.TB, o options, only, dir string) {
 		return
 	}
 	s := newSettings(t, sink.Addr)
+	if only == "retained" {
+		s.extra = retainedExtra
+		within(t, s)
+		s.cutOver(t)
+		for _, size := range retainedSizes {
+			c := contender{name: "mailcutover", addr: s.addr(), args: []string{"-F", s.message(t, size)}}
+			c.warm(t, o)
+			record(t, o, dir, fmt.Sprintf("retained-%d-", size>>10), c.messages, func() { send(t, c.addr, c.to, c.messages, c.args...) })
+		}
+		return
+	}
 	within(t, s)
 	c := contender{name: "mailcutover", addr: s.addr()}
 	c.warm(t, o)

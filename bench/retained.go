@@ -21,6 +21,9 @@ import (
 // retainedSizes are the messages whose copies are measured, in bytes.
 var retainedSizes = []int{10 << 10, 200 << 10}
 
+// retainedExtra is the configuration of a node that keeps copies.
+const retainedExtra = "retained: {agency_bytes: 2GiB}\n"
+
 // copying is a node that keeps copies in some way, or none.
 type copying struct {
 	contender
@@ -39,17 +42,26 @@ func retainedCopies(t peers.TB, o options) figure.Part {
 	}
 	sink := peers.StartSink(t)
 	var ways []*copying
-	for _, c := range []struct{ name, extra string }{
-		{"no copies", "retained: {agency_bytes: 0}\n"},
-		{"copies", "retained: {agency_bytes: 2GiB}\n"},
-		{"copies, sealed", "retained: {agency_bytes: 2GiB}\nencryption: {key_file: disk.keys}\n"},
-	} {
+	kinds := []struct{ name, extra, program string }{
+		{"no copies", "retained: {agency_bytes: 0}\n", ""},
+		{"copies", retainedExtra, ""},
+		{"copies, sealed", retainedExtra + "encryption: {key_file: disk.keys}\n", ""},
+	}
+	if o.against != "" {
+		kinds = append(kinds, struct{ name, extra, program string }{"copies, other build", retainedExtra, o.against})
+	}
+	for _, c := range kinds {
 		w := &copying{set: newSettings(t, sink.Addr)}
 		w.name, w.set.extra = c.name, c.extra
 		if err := os.WriteFile(filepath.Join(w.set.dir, "disk.keys"), []byte(seal.NewKey("bench")+"\n"), 0o600); err != nil {
 			t.Fatalf("keys of the node: %v", err)
 		}
-		w.pid = startNode(t, w.set)
+		if c.program == "" {
+			w.pid = startNode(t, w.set)
+		} else {
+			w.pid, _ = w.set.launch(t, c.program)
+			w.set.fill(t)
+		}
 		w.set.cutOver(t)
 		w.addr = w.set.addr()
 		ways = append(ways, w)
@@ -62,10 +74,7 @@ func retainedCopies(t peers.TB, o options) figure.Part {
 
 // retainedOf measures messages of one size.
 func retainedOf(t peers.TB, o options, ways []*copying, size int) []figure.Figure {
-	file := filepath.Join(ways[0].set.dir, "message")
-	if err := os.WriteFile(file, likeMail(size), 0o600); err != nil {
-		t.Fatalf("message to send: %v", err)
-	}
+	file := ways[0].set.message(t, size)
 	for _, w := range ways {
 		w.rates, w.costs, w.memory, w.args = nil, nil, nil, []string{"-F", file}
 		w.warm(t, o)
@@ -120,6 +129,15 @@ func (s *settings) cutOver(t peers.TB) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// message writes a message of about size bytes for smtp-source, and returns its file.
+func (s *settings) message(t peers.TB, size int) string {
+	file := filepath.Join(s.dir, fmt.Sprintf("message-%d", size))
+	if err := os.WriteFile(file, likeMail(size), 0o600); err != nil {
+		t.Fatalf("message to send: %v", err)
+	}
+	return file
 }
 
 // likeMail returns a message of about n bytes that compresses as mail does: half of it words,

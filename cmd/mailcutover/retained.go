@@ -42,10 +42,10 @@ func newRetainedStatus(c *connection) *cobra.Command {
 					if r := a.Removed; r != nil {
 						gone = fmt.Sprintf("%d up to %s (%s)", r.Copies, local(r.Last), r.Reason)
 					}
-					rows = append(rows, []string{n.Node, a.Agency, fmt.Sprint(a.Copies), size(a.Bytes), local(a.First), local(a.Last), gone})
+					rows = append(rows, []string{n.Node, a.Agency, fmt.Sprint(a.Copies), size(a.Bytes), local(a.First), local(a.Last), fmt.Sprint(a.Failed), gone})
 				}
 			}
-			table(w, []string{"NODE", "AGENCY", "COPIES", "SIZE", "OLDEST", "NEWEST", "REMOVED"}, rows)
+			table(w, []string{"NODE", "AGENCY", "COPIES", "SIZE", "OLDEST", "NEWEST", "NOT KEPT", "REMOVED"}, rows)
 			for _, n := range st.Nodes {
 				printRetainedNode(w, &n)
 			}

@@ -58,6 +58,7 @@ type writing struct {
 	heads, bodies durable.File
 	headsAt       int64 // bytes in the files
 	bodiesAt      int64
+	passed        int64       // bytes of the bodies that were handed to the disk; guarded by Store.mu
 	headSeal      cipher.AEAD // nil: not encrypted
 	bodySeal      cipher.AEAD
 	begun         time.Time
@@ -245,10 +246,7 @@ func (s *Store) finish(w *writing) {
 	s.forget(w)
 	s.ended = append(s.ended, w)
 	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	s.wakeSyncer()
 }
 
 // forget takes a segment off those that are written. s.mu is held.

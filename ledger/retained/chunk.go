@@ -29,40 +29,50 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // packed is a chunk before it is sealed.
 type packed struct {
-	flags byte
-	bytes []byte
+	flags  byte
+	framed []byte // room for the head, then what the chunk holds
 }
 
-// pack compresses a part of a body, if that makes it shorter and there is time for it; the result
-// is in to, or is plain.
-func (s *Store) pack(to, plain []byte) packed {
+// pack makes a chunk of a part of a body, which stands behind room for the head. It is compressed
+// if that makes it shorter and there is time for it. plain belongs to the chunk then.
+func (s *Store) pack(plain []byte) packed {
 	if s.encoder == nil || !s.allowance.has() {
 		return packed{0, plain}
 	}
 	began := time.Now()
-	z := s.encoder.EncodeAll(plain, to[:0])
+	z := s.encoder.EncodeAll(plain[chunkHead:], s.buffer())
 	s.allowance.spend(time.Since(began))
 	if len(z) < len(plain) {
+		s.putBuffer(plain)
 		return packed{chunkCompressed, z}
 	}
+	s.putBuffer(z)
 	return packed{0, plain}
 }
 
-// append appends the chunk to b. A sealed one has a nonce that its key has not seen.
-func (p packed) append(b []byte, aead cipher.AEAD, nonce uint64) []byte {
+// plain returns the chunk as it stands in a file where nothing is sealed. It is the packed one's
+// own memory.
+func (p packed) plain() []byte {
+	putHead(p.framed, p.flags)
+	return p.framed
+}
+
+// seal appends the sealed chunk to b, with a nonce that its key has not seen.
+func (p packed) seal(b []byte, aead cipher.AEAD, nonce uint64) []byte {
 	at := len(b)
+	flags := p.flags | chunkSealed
 	b = append(b, make([]byte, chunkHead)...)
-	if aead == nil {
-		b = append(b, p.bytes...)
-	} else {
-		p.flags |= chunkSealed
-		b = aead.Seal(b, nonceOf(nonce), p.bytes, []byte{p.flags})
-	}
-	head, stored := b[at:], b[at+chunkHead:]
-	head[0] = p.flags
-	head[1], head[2], head[3] = byte(len(stored)), byte(len(stored)>>8), byte(len(stored)>>16)
-	binary.LittleEndian.PutUint32(head[4:], crc32.Checksum(stored, castagnoli))
+	b = aead.Seal(b, nonceOf(nonce), p.framed[chunkHead:], []byte{flags})
+	putHead(b[at:], flags)
 	return b
+}
+
+// putHead writes the head of a chunk that stands behind room for it.
+func putHead(framed []byte, flags byte) {
+	stored := framed[chunkHead:]
+	framed[0] = flags
+	framed[1], framed[2], framed[3] = byte(len(stored)), byte(len(stored)>>8), byte(len(stored)>>16)
+	binary.LittleEndian.PutUint32(framed[4:], crc32.Checksum(stored, castagnoli))
 }
 
 func nonceOf(n uint64) []byte { return binary.BigEndian.AppendUint64(make([]byte, 4, 12), n) }

@@ -28,7 +28,10 @@
 //
 // A chunk is 64 KiB of a body, compressed by itself (zstd at its fastest) unless that makes it
 // longer, then sealed if there are keys; before it stand its length and a CRC-32C. So memory
-// holds one chunk of each message that passes, whatever its size. Compressing costs more than all
+// holds one chunk of each message that passes, whatever its size, 64 that wait for the writer, and
+// what the next write of each segment takes, some 512 KiB. Copies that end within a millisecond are
+// written together, as long as other messages pass whose copies are still to come. What was
+// written goes to the disk, and out of memory, two megabytes at a time. Compressing costs more than all
 // else together, so it may take a hundredth of the processors, enough for some ten megabytes a
 // second on eight of them: what is beyond, on a node that streams as much as it can, is kept as
 // it is.

@@ -46,6 +46,16 @@ func TestASickDisk(t *testing.T) {
 				if int(st.Failed)+st.Copies != 4 {
 					t.Errorf("%d copies and %d failed, want 4 in all", st.Copies, st.Failed)
 				}
+				var of uint64
+				for _, a := range st.Agencies {
+					of += a.Failed
+					if one := s.Agency(a.ID); one.Failed != a.Failed {
+						t.Errorf("%d copies of agency %s failed, and %d in all of them", one.Failed, a.ID, a.Failed)
+					}
+				}
+				if of != st.Failed || st.Failed > 0 && s.Agency("health").Failed+s.Agency("tax").Failed != st.Failed {
+					t.Errorf("%d copies failed, of the agencies %d", st.Failed, of)
+				}
 				if failing.Failed > 0 && (failing.Err == nil || !errors.Is(failing.Err, errDisk) && !errors.Is(failing.Err, errRefused)) {
 					t.Errorf("why copies failed is %v", failing.Err)
 				}

@@ -21,8 +21,9 @@ var errRefused = errors.New("the disk has just refused one")
 type Incoming struct {
 	s      *Store
 	to     []routing.AgencyID
-	buf    []byte  // of the body, not yet handed on
+	buf    []byte  // room for a chunk's head, then of the body what is not yet handed on; nil: nothing
 	parts  []*part // of a body that is longer than that, by agency; nil: there are none. The writer's
+	passes bool    // it is counted among those of which no copy is ordered yet
 	size   int64
 	failed error // nothing is kept any more
 }
@@ -49,6 +50,9 @@ func (s *Store) Begin(agencies ...routing.AgencyID) *Incoming {
 		in.failed = errStalled
 	case s.o.Now().UnixNano() < s.retry.Load():
 		in.failed = errRefused
+	default:
+		in.passes = true
+		s.passing.Add(1)
 	}
 	return in
 }
@@ -60,20 +64,20 @@ func (in *Incoming) Write(p []byte) {
 	}
 	in.size += int64(len(p))
 	for len(p) > 0 && in.failed == nil {
-		if len(in.buf) == chunkBytes { // more follows, so it goes to the disk in parts
+		if len(in.buf) == chunkHead+chunkBytes { // more follows, so it goes to the disk in parts
 			in.flush()
 			continue
 		}
 		if in.buf == nil {
 			in.buf = in.s.buffer()
 		}
-		n := min(len(p), chunkBytes-len(in.buf))
+		n := min(len(p), chunkHead+chunkBytes-len(in.buf))
 		in.buf = append(in.buf, p[:n]...)
 		p = p[n:]
 	}
 }
 
-// flush hands a part of a longer body on.
+// flush hands a part of a longer body on. It waits for a place only, not until it is written.
 func (in *Incoming) flush() {
 	if in.parts == nil {
 		in.parts = make([]*part, len(in.to))
@@ -81,33 +85,19 @@ func (in *Incoming) flush() {
 			in.parts[i] = &part{agency: id}
 		}
 	}
-	o := in.op(opPart)
-	in.failed = in.s.do(o, in.s.o.Patience)
-	in.reuse(o)
+	in.failed = in.s.order(in.op(opPart), in.s.o.Patience)
 }
 
-// op makes an order with what is in the buffer.
+// op makes an order with what is in the buffer, which is the order's then.
 func (in *Incoming) op(k opKind) *op {
 	o := newOp(k)
 	o.parts = in.parts
-	if in.s.encoder != nil {
-		o.room = in.s.buffer()
+	if in.buf == nil { // an empty message
+		in.buf = in.s.buffer()
 	}
-	o.plain = in.buf
-	o.chunk = in.s.pack(o.room, o.plain)
+	o.chunk = in.s.pack(in.buf)
+	in.buf = nil
 	return o
-}
-
-// reuse takes the buffers back, unless the writer may still have them.
-func (in *Incoming) reuse(o *op) {
-	if !o.ended() {
-		in.buf = nil
-		return
-	}
-	if o.room != nil {
-		in.s.putBuffer(o.room)
-	}
-	in.buf = in.buf[:0]
 }
 
 // Keep keeps the copy for these recipients, whom the platform has taken the message for. Those
@@ -138,14 +128,20 @@ func (in *Incoming) Keep(m *Message, rcpts []ledger.Recipient) {
 	if in.failed == nil {
 		o := in.op(opKeep)
 		o.copies = copies
-		in.failed = in.s.do(o, in.s.o.Patience)
-		in.reuse(o)
+		in.passed()
+		if in.failed = in.s.order(o, in.s.o.Patience); in.failed == nil {
+			in.failed = in.s.wait(o, in.s.o.Patience)
+		}
 		if o.ended() { // then the writer has counted what it couldn't keep
 			in.parts = nil
 			return
 		}
 	}
-	in.s.notKept(in.to[0], n, in.failed)
+	for _, c := range copies {
+		if c != nil {
+			in.s.notKept(c.Agency, in.failed)
+		}
+	}
 }
 
 // Discard ends the copy. What was not kept leaves nothing. It may be called again.
@@ -153,6 +149,7 @@ func (in *Incoming) Discard() {
 	if in == nil {
 		return
 	}
+	in.passed()
 	if in.parts != nil {
 		o := newOp(opDrop)
 		o.parts = in.parts
@@ -169,12 +166,21 @@ func (in *Incoming) Discard() {
 	in.failed = ErrClosed
 }
 
-// notKept counts copies that were not kept.
-func (s *Store) notKept(agency routing.AgencyID, n int, err error) {
+// passed says that nobody has to wait for its copy any more.
+func (in *Incoming) passed() {
+	if in.passes {
+		in.passes = false
+		in.s.passing.Add(-1)
+	}
+}
+
+// notKept counts a copy that was not kept.
+func (s *Store) notKept(agency routing.AgencyID, err error) {
 	now := s.o.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.counts.failed += uint64(n)
+	s.counts.failed++
+	s.counts.failedOf[agency]++
 	if s.counts.err == nil {
 		s.counts.since = now
 		s.o.Logger.Error("retained copy not kept; the mail itself is delivered", "agency", agency, "error", err)
@@ -182,16 +188,16 @@ func (s *Store) notKept(agency routing.AgencyID, n int, err error) {
 	s.counts.err = fmt.Errorf("keep a copy for agency %s: %w", agency, err)
 }
 
-// buffer returns room for a chunk, or a part of it.
+// buffer returns room for a chunk, or a part of it, behind its head.
 func (s *Store) buffer() []byte {
 	if b, ok := s.chunks.Get().(*[]byte); ok {
-		return (*b)[:0]
+		return (*b)[:chunkHead]
 	}
-	return make([]byte, 0, 16<<10)
+	return make([]byte, chunkHead, 16<<10)
 }
 
 func (s *Store) putBuffer(b []byte) {
-	if cap(b) <= 2*chunkBytes {
+	if cap(b) >= chunkHead && cap(b) <= 2*chunkBytes {
 		s.chunks.Put(&b)
 	}
 }

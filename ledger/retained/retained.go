@@ -49,6 +49,9 @@ const (
 	DefaultPatience     = 2 * time.Second
 )
 
+// mostOrdered is how many orders may wait for the writer, each with a chunk at most.
+const mostOrdered = 64
+
 // segmentAge is when a segment ends though it isn't full, so that age can remove it.
 const segmentAge = 24 * time.Hour
 
@@ -89,10 +92,11 @@ type Store struct {
 
 	ops     chan *op
 	stop    chan struct{}
-	wake    chan struct{} // for who fsyncs: a segment has ended
+	wake    chan struct{} // for who fsyncs: a segment has ended, or much of one was written
 	written chan struct{} // closed when nothing is written any more
 	done    sync.WaitGroup
 	closing sync.Once
+	passing atomic.Int64 // messages of which a copy is being made, and not ordered yet
 	stalled atomic.Bool  // the disk hasn't answered in time, and not since
 	retry   atomic.Int64 // nothing is kept before, unix nanoseconds: the disk has just refused
 
@@ -104,12 +108,14 @@ type Store struct {
 
 	// These are the writer's alone.
 	room     room
+	kept     []*op      // that wait for the next write
 	writings []*writing // of all agencies; altered under mu
 }
 
 // counts are those of [Status]. Guarded by mu.
 type counts struct {
 	kept, failed, damaged uint64
+	failedOf              map[routing.AgencyID]uint64
 	err                   error
 	since                 time.Time
 }
@@ -141,8 +147,9 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{
 		o: o, folder: folder, agencies: make(map[routing.AgencyID]*agency),
-		ops: make(chan *op, 256), stop: make(chan struct{}), wake: make(chan struct{}, 1), written: make(chan struct{}), allowance: newAllowance(),
+		ops: make(chan *op, mostOrdered), stop: make(chan struct{}), wake: make(chan struct{}, 1), written: make(chan struct{}), allowance: newAllowance(),
 	}
+	s.counts.failedOf = make(map[routing.AgencyID]uint64)
 	if s.decoder, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(4*chunkBytes)); err != nil {
 		return nil, fmt.Errorf("open retained copies: %w", err)
 	}

@@ -2,6 +2,7 @@ package retained
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 
 // Status is how the copies are.
 type Status struct {
-	Agencies []Agency // with copies, or of which some were removed; by id
+	Agencies []Agency // with copies, or of which some were removed or not kept; by id
 
 	Copies int
 	Bytes  int64 // on the disk
@@ -36,6 +37,7 @@ type Agency struct {
 	Last     time.Time
 	Damaged  int // heads that can't be read, and segments whose header can't
 	Segments int
+	Failed   uint64 // copies of delivered messages that could not be kept since the start
 
 	// Removed is what is no longer there; its Copies are 0 if all is.
 	Removed Removed
@@ -49,10 +51,15 @@ func (s *Store) Status() Status {
 	if s.o.Keys != nil {
 		st.Key = s.o.Keys.Current()
 	}
-	for _, a := range s.agencies {
-		one := a.status()
-		one.Removed, _ = s.removals.of(a.id)
-		if one.Segments == 0 && one.Removed.Copies == 0 {
+	ids := slices.Collect(maps.Keys(s.agencies))
+	for id := range s.counts.failedOf { // one of which no copy was ever kept
+		if s.agencies[id] == nil {
+			ids = append(ids, id)
+		}
+	}
+	for _, id := range ids {
+		one := s.agencyStatus(id)
+		if one.Segments == 0 && one.Removed.Copies == 0 && one.Failed == 0 {
 			continue
 		}
 		st.Agencies = append(st.Agencies, one)
@@ -67,15 +74,21 @@ func (s *Store) Status() Status {
 func (s *Store) Agency(id routing.AgencyID) Agency {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.agencyStatus(id)
+}
+
+// agencyStatus is Agency; s.mu is held.
+func (s *Store) agencyStatus(id routing.AgencyID) Agency {
 	one := Agency{ID: id}
 	if a := s.agencies[id]; a != nil {
 		one = a.status()
 	}
 	one.Removed, _ = s.removals.of(id)
+	one.Failed = s.counts.failedOf[id]
 	return one
 }
 
-// status returns how an agency's copies are, but for Removed. Store.mu is held.
+// status returns how an agency's copies are, but for Removed and Failed. Store.mu is held.
 func (a *agency) status() Agency {
 	one := Agency{ID: a.id, Segments: len(a.segments)}
 	for _, g := range a.segments {

@@ -10,14 +10,18 @@ import (
 )
 
 const (
-	// mostAtOnce is how many orders one write takes at most.
+	// mostAtOnce is how many orders are carried out before it is looked what waits to be written.
 	mostAtOnce = 64
+	// gatherBytes is how much is written at once, if that much comes. Few large writes cost a
+	// fraction of what many small ones do, where the kernel keeps what is written in large pieces.
+	gatherBytes = 512 << 10
+	// gatherFor is how long a copy waits at most for others to share its write. It waits only
+	// while other messages pass of which a copy is made.
+	gatherFor = time.Millisecond
 	// retryAfter is how long the disk is left alone after an error.
 	retryAfter = time.Second
 	// upkeepEvery is how often it is looked for what has to go by its age or its agency's end.
 	upkeepEvery = 30 * time.Second
-	// syncEvery is how often what was written is fsynced.
-	syncEvery = 30 * time.Second
 	// maxHeads ends a segment of very small messages, so that its heads can be read at once.
 	maxHeads = 16 << 20
 )
@@ -36,9 +40,7 @@ const (
 // op is an order to the writer. The caller may look at it again only when it has ended.
 type op struct {
 	kind   opKind
-	chunk  packed
-	plain  []byte
-	room   []byte
+	chunk  packed  // the writer takes its memory back
 	copies []*Copy // by agency; nil: none for this one
 	parts  []*part // by agency; nil: the chunk is the only one
 
@@ -70,36 +72,44 @@ type part struct {
 	err    error
 }
 
-// do gives an order and waits for its end, for as long as patience lasts.
-func (s *Store) do(o *op, patience time.Duration) error {
-	t := time.NewTimer(patience)
-	defer t.Stop()
-	if err := s.order(o, t.C); err != nil {
-		return err
-	}
-	stop := s.stop
-	for {
-		select {
-		case <-o.done:
-			return o.err
-		case <-t.C:
-			s.stalled.Store(true)
-			return errStalled
-		case <-stop:
-			stop = nil // the writer serves what it has before it ends
-		}
-	}
-}
-
-// order gives an order, and doesn't wait for its end. late ends the wait for a place.
-func (s *Store) order(o *op, late <-chan time.Time) error {
+// order gives an order, and doesn't wait for its end. For a place it waits as long as patience
+// lasts; an order that found none is over.
+func (s *Store) order(o *op, patience time.Duration) error {
 	select {
 	case s.ops <- o:
 		return nil
-	case <-late:
+	default:
+	}
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case s.ops <- o:
+		return nil
+	case <-t.C:
 		s.stalled.Store(true)
 		return errStalled
 	case <-s.stop:
+		return ErrClosed
+	}
+}
+
+// wait waits for the end of an order, as long as patience lasts.
+func (s *Store) wait(o *op, patience time.Duration) error {
+	if o.ended() {
+		return o.err
+	}
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case <-o.done:
+		return o.err
+	case <-t.C:
+		s.stalled.Store(true)
+		return errStalled
+	case <-s.written: // it has served what it had
+		if o.ended() {
+			return o.err
+		}
 		return ErrClosed
 	}
 }
@@ -109,21 +119,30 @@ func (s *Store) write() {
 	defer close(s.written)
 	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
-	batch := make([]*op, 0, mostAtOnce)
+	together := time.NewTimer(gatherFor)
+	defer together.Stop()
 	for {
 		select {
 		case o := <-s.ops:
-			s.serve(s.gather(append(batch[:0], o)))
+			first := len(s.kept) == 0
+			s.serve(o)
+			switch {
+			case len(s.kept) == 0:
+			case s.passing.Load() <= 0:
+				s.settle()
+			case first:
+				together.Reset(gatherFor)
+			}
+		case <-together.C:
+			s.settle()
 		case <-tick.C:
+			s.settle()
 			s.upkeep()
 		case <-s.stop:
-			for {
-				all := s.gather(batch[:0])
-				if len(all) == 0 {
-					break
-				}
-				s.serve(all)
+			for len(s.ops) > 0 {
+				s.serve(nil)
 			}
+			s.settle()
 			for _, w := range slices.Clone(s.writings) {
 				s.finish(w)
 			}
@@ -132,44 +151,53 @@ func (s *Store) write() {
 	}
 }
 
-// gather adds what others ordered by now.
-func (s *Store) gather(batch []*op) []*op {
-	for len(batch) < mostAtOnce {
+// serve carries out an order, and what others ordered by now. Copies wait for settle.
+func (s *Store) serve(o *op) {
+	s.makeRoom()
+	for n := 0; n < mostAtOnce; n++ {
+		if o != nil {
+			s.carryOut(o)
+		}
 		select {
-		case o := <-s.ops:
-			batch = append(batch, o)
+		case o = <-s.ops:
 		default:
-			return batch
+			return
 		}
 	}
-	return batch
+	s.carryOut(o)
 }
 
-// serve carries out orders, and tells those who gave them.
-func (s *Store) serve(batch []*op) {
-	s.makeRoom()
-	for _, o := range batch {
-		switch o.kind {
-		case opKeep:
-			s.keep(o)
-		case opPart:
-			o.err = s.more(o)
-		case opDrop:
-			s.drop(o.parts)
-		case opErase:
-			s.flushAll()
-			o.removed, o.err = s.erase(o.agency, o.reason)
-		case opUpkeep:
-			s.flushAll()
-			s.upkeep()
-		}
+func (s *Store) carryOut(o *op) {
+	switch o.kind {
+	case opKeep:
+		s.keep(o)
+		s.putBuffer(o.chunk.framed)
+		s.kept = append(s.kept, o)
+		return
+	case opPart:
+		s.more(o)
+		s.putBuffer(o.chunk.framed)
+	case opDrop:
+		s.drop(o.parts)
+	case opErase:
+		s.settle()
+		o.removed, o.err = s.erase(o.agency, o.reason)
+	case opUpkeep:
+		s.settle()
+		s.upkeep()
 	}
+	close(o.done)
+}
+
+// settle writes what is new, and tells those who wait for it.
+func (s *Store) settle() {
 	s.flushAll()
 	s.stalled.Store(false)
-	for i, o := range batch {
+	for i, o := range s.kept {
 		close(o.done)
-		batch[i] = nil
+		s.kept[i] = nil
 	}
+	s.kept = s.kept[:0]
 }
 
 // agency returns an agency's copies, which it makes a place for.
@@ -192,7 +220,7 @@ func (s *Store) keep(o *op) {
 		}
 		a := s.agency(c.Agency)
 		if err := s.add(a, o, i, c); err != nil {
-			s.trouble(a, 1, err)
+			s.trouble(a, err)
 			o.err = err
 		}
 	}
@@ -203,6 +231,9 @@ func (s *Store) add(a *agency, o *op, i int, c *Copy) error {
 	p := &part{agency: a.id}
 	if o.parts != nil {
 		p = o.parts[i]
+	}
+	if p.err != nil { // its beginning is missing
+		return p.err
 	}
 	if err := s.addChunk(a, p, o.chunk); err != nil {
 		return err
@@ -244,9 +275,27 @@ func (s *Store) addChunk(a *agency, p *part, chunk packed) error {
 		return w.err
 	}
 	at := w.bodiesAt + int64(len(w.newBodies))
-	w.newBodies = chunk.append(w.newBodies, w.bodySeal, uint64(at))
+	if w.bodySeal != nil {
+		w.newBodies = chunk.seal(w.newBodies, w.bodySeal, uint64(at))
+	} else {
+		w.newBodies = append(w.newBodies, chunk.plain()...)
+	}
 	p.chunks = append(p.chunks, span{at, w.bodiesAt + int64(len(w.newBodies)) - at})
-	return nil
+	if len(w.newBodies) >= gatherBytes {
+		s.flush(w)
+	}
+	return w.err
+}
+
+// wrote notes what was written to a segment's files; what failed may be there, too. s.mu is held.
+func (s *Store) wrote(w *writing, bodies, heads int) {
+	w.bodiesAt += int64(bodies)
+	w.headsAt += int64(heads)
+	w.seg.bytes += int64(bodies + heads)
+	w.dirty = true
+	if w.bodiesAt-w.passed >= passBytes {
+		s.wakeSyncer()
+	}
 }
 
 // full reports whether a segment has to end.
@@ -264,19 +313,19 @@ func (s *Store) flushAll() {
 
 // flush writes what is new of a segment: bodies, then heads.
 func (s *Store) flush(w *writing) {
-	if w.err != nil || len(w.newBodies) == 0 {
+	if w.err != nil || len(w.newBodies) == 0 && len(w.newHeads) == 0 {
 		return
 	}
-	_, err := w.bodies.Write(w.newBodies)
+	var err error
+	if len(w.newBodies) > 0 {
+		_, err = w.bodies.Write(w.newBodies)
+	}
 	if err == nil && len(w.newHeads) > 0 {
 		_, err = w.heads.Write(w.newHeads)
 	}
 	n := len(w.newCopies)
 	s.mu.Lock()
-	w.bodiesAt += int64(len(w.newBodies))
-	w.headsAt += int64(len(w.newHeads))
-	w.seg.bytes += int64(len(w.newBodies) + len(w.newHeads)) // what failed may be on the disk, too
-	w.dirty = true
+	s.wrote(w, len(w.newBodies), len(w.newHeads))
 	if err == nil && n > 0 {
 		for _, c := range w.newCopies {
 			w.seg.add(c)
@@ -296,44 +345,37 @@ func (s *Store) flush(w *writing) {
 	clear(w.newCopies)
 	clear(w.waiting)
 	w.newHeads, w.newBodies, w.newCopies, w.waiting = w.newHeads[:0], w.newBodies[:0], w.newCopies[:0], w.waiting[:0]
-	if cap(w.newBodies) > 1<<20 {
+	if cap(w.newBodies) > 4*gatherBytes {
 		w.newBodies = nil
 	}
 	if err != nil {
 		err = fmt.Errorf("write segment %d: %w", w.number, err)
 		s.abandon(w, err)
-		s.trouble(w.agency, n, err)
+		for range n {
+			s.trouble(w.agency, err)
+		}
 	}
 	s.bound(w.agency)
 }
 
-// trouble counts copies that the disk has not taken, and leaves it alone for a moment.
-func (s *Store) trouble(a *agency, n int, err error) {
+// trouble counts a copy that the disk has not taken, and leaves it alone for a moment.
+func (s *Store) trouble(a *agency, err error) {
 	if !errors.Is(err, ErrRemoved) { // else a bound, or its agency's end, took its beginning
 		s.retry.Store(s.o.Now().Add(retryAfter).UnixNano())
 	}
-	s.notKept(a.id, n, err)
+	s.notKept(a.id, err)
 }
 
-// more adds a chunk to a longer body, for all agencies. It fails if that fails for all.
-func (s *Store) more(o *op) error {
-	var errs []error
+// more adds a chunk to a longer body, for all agencies.
+func (s *Store) more(o *op) {
 	for _, p := range o.parts {
-		if p.err == nil {
-			p.err = s.addChunk(s.agency(p.agency), p, o.chunk)
-		}
 		if p.err != nil {
-			errs = append(errs, p.err)
+			continue
+		}
+		if p.err = s.addChunk(s.agency(p.agency), p, o.chunk); p.err != nil && !errors.Is(p.err, ErrRemoved) {
+			s.retry.Store(s.o.Now().Add(retryAfter).UnixNano())
 		}
 	}
-	if len(errs) < len(o.parts) {
-		return nil
-	}
-	err := errors.Join(errs...)
-	if !errors.Is(err, ErrRemoved) {
-		s.retry.Store(s.o.Now().Add(retryAfter).UnixNano())
-	}
-	return err
 }
 
 // drop ends what is under way of a longer body. What is written of it stays, and counts for
@@ -345,65 +387,5 @@ func (s *Store) drop(parts []*part) {
 			w.open--
 			s.release(w)
 		}
-	}
-}
-
-// keepSynced is the goroutine that fsyncs what was written.
-func (s *Store) keepSynced() {
-	tick := time.NewTicker(syncEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			s.sync()
-		case <-s.wake:
-			s.closeEnded()
-		case <-s.written:
-			s.closeEnded()
-			return
-		}
-	}
-}
-
-// closeEnded fsyncs and closes segments that have ended.
-func (s *Store) closeEnded() {
-	s.mu.Lock()
-	all := s.ended
-	s.ended = nil
-	s.mu.Unlock()
-	for _, w := range all {
-		if err := errors.Join(w.bodies.Sync(), w.heads.Sync(), w.bodies.Close(), w.heads.Close()); err != nil {
-			s.o.Logger.Warn("retained copies are not fsynced: a power cut would cost them", "agency", w.agency.id, "segment", w.number, "error", err)
-		}
-	}
-}
-
-// sync fsyncs the segments that are written.
-func (s *Store) sync() {
-	var all []*writing
-	names := false
-	s.mu.Lock()
-	for _, w := range s.writings {
-		if w.dirty {
-			all = append(all, w)
-			names = names || w.created
-			w.dirty, w.created = false, false
-		}
-	}
-	s.mu.Unlock()
-	var errs []error
-	if names {
-		errs = append(errs, s.o.Disk.SyncDir(s.o.Dir))
-	}
-	for _, w := range all {
-		err := errors.Join(w.bodies.Sync(), w.heads.Sync())
-		s.mu.Lock()
-		if slices.Contains(s.writings, w) {
-			errs = append(errs, err)
-		}
-		s.mu.Unlock()
-	}
-	if err := errors.Join(errs...); err != nil {
-		s.o.Logger.Warn("retained copies are not fsynced: a power cut would cost them", "error", err)
 	}
 }
