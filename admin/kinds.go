@@ -51,6 +51,7 @@ func kinds() []*kind {
 		addAgencyKind(),
 		completeDomainKind(),
 		retireKind(),
+		releaseKind(),
 		{
 			name: "publish", right: mayOperate, needs: []string{"operation", "replica"},
 			about:   "open a committed operation without the word of a replica of the table's server that is proven dead",
@@ -91,7 +92,7 @@ func (k *kind) check(in *NewProposal) error {
 	}{
 		{"agency", in.Agency != ""}, {"expected_epoch", in.ExpectedEpoch != ""}, {"node", in.Node != ""}, {"operation", in.Operation != ""},
 		{"replica", in.Replica != ""}, {"hook", in.Hook != ""}, {"without", len(in.Without) > 0}, {"spool", in.Spool != nil},
-		{"add", in.Add != nil}, {"domain", in.Domain != ""},
+		{"add", in.Add != nil}, {"domain", in.Domain != ""}, {"release", in.Release != nil},
 	} {
 		needed, allowed := slices.Contains(k.needs, f.name), slices.Contains(k.needs, "["+f.name+"]")
 		switch {

@@ -37,6 +37,8 @@ type NewProposal struct {
 	Add    *AddedAgency `json:"add,omitempty" doc:"Agency that is added"`
 	Domain string       `json:"domain,omitempty" maxLength:"255" doc:"That is called complete"`
 
+	Release *ReleasedName `json:"release,omitempty" doc:"Name that is taken from one of two"`
+
 	Reason string `json:"reason" minLength:"1" maxLength:"1000"`
 	DryRun bool   `json:"dry_run,omitempty" doc:"Only say what it would be"`
 }
@@ -70,6 +72,8 @@ type Proposal struct {
 
 	Add    *AddedAgency `json:"add,omitempty" doc:"Agency that it adds"`
 	Domain string       `json:"domain,omitempty" doc:"That it calls complete"`
+
+	Release *ReleasedName `json:"release,omitempty" doc:"Name that it takes from one of two"`
 }
 
 // Approval is what one person said, and when.
@@ -224,6 +228,7 @@ func proposalView(p *approval.Proposal, needed int) Proposal {
 	}
 	v.About, v.Replica, v.Hook, v.Without = with(p)
 	v.Add, v.Domain = added(p)
+	v.Release = released(p)
 	for _, a := range p.Approvals {
 		v.Approvals = append(v.Approvals, Approval{a.Person, a.Time, a.Note})
 	}
@@ -320,8 +325,8 @@ func (s *Server) propose(ctx context.Context, in *NewProposal) (*reply[Proposal]
 	if who := callerOf(ctx); !who.has(k.right) {
 		return nil, who.lacks(k.name, k.right)
 	}
-	if in.Agency != "" || in.Add != nil || in.Domain != "" {
-		var ids []routing.AgencyID // a new agency, and a domain, concern all
+	if in.Agency != "" || in.Add != nil || in.Domain != "" || in.Release != nil {
+		var ids []routing.AgencyID // a new agency, a domain, and a name, concern all
 		if in.Agency != "" {
 			ids = append(ids, routing.AgencyID(in.Agency))
 		}

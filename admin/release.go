@@ -2,20 +2,30 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"mailcutover/approval"
+	"mailcutover/audit"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
 )
 
-// Release takes a name that two claim from one of them.
-type Release struct {
+// ReleasedName says which name is taken from whom.
+type ReleasedName struct {
 	Name   string `json:"name" minLength:"1" maxLength:"1000" doc:"Address or login"`
 	Agency string `json:"agency,omitempty" maxLength:"63" doc:"That gives it up"`
 	Fixed  bool   `json:"fixed,omitempty" doc:"The fixed address is what gives it up"`
+}
+
+// Release takes a name that two claim from one of them.
+type Release struct {
+	ReleasedName
 	Reason string `json:"reason" minLength:"1" maxLength:"1000"`
 }
 
@@ -26,66 +36,186 @@ type Released struct {
 	Revision uint64   `json:"revision" doc:"Of the table that has it so"`
 }
 
-const releasePath = "/v1/names/release"
+const (
+	releasePath = "/v1/names/release"
+	releaseName = "release-name"
+)
 
 func (s *Server) registerRelease(api huma.API) {
 	handle(s, api, huma.Operation{
-		OperationID: "release-name", Method: http.MethodPost, Path: releasePath, Tags: []string{"mailboxes"},
+		OperationID: releaseName, Method: http.MethodPost, Path: releasePath, Tags: []string{"mailboxes"},
 		Summary: "Take a name that two claim from one of them",
 		Description: "Name an agency, or say fixed. Nobody gets mail or logs in under such a name, so no answer is lost; what else a mailbox has, it keeps. " +
-			"A mailbox of which others have every name goes as a whole. A name that one has alone is never released: that is a switch.",
+			"A mailbox of which others have every name goes as a whole. A name that one has alone is never released: that is a switch. " +
+			"From then on the other one gets the name's mail: unless in a lab it is proposed, with the kind release-name.",
 	}, func(ctx context.Context, in *struct {
 		Mutation
 		Body Release
 	}) (*reply[Released], error) {
-		return s.release(ctx, in.Body)
+		if err := s.alone("taking a name from one of two", "mailcutover mailbox release"); err != nil {
+			return nil, err
+		}
+		reason, err := checkReason(in.Body.Reason)
+		if err != nil {
+			return nil, err
+		}
+		return s.release(ctx, in.Body.ReleasedName, reason, "")
 	})
 }
 
-func (s *Server) release(ctx context.Context, r Release) (*reply[Released], error) {
-	reason, err := checkReason(r.Reason)
+// canonical returns what is to be released in canonical form.
+func (r *ReleasedName) canonical() (ReleasedName, error) {
+	if (r.Agency == "") == !r.Fixed {
+		return *r, problem(http.StatusBadRequest, "", "name an agency, or say fixed, one of them")
+	}
+	out := *r
+	if a, err := routing.ParseAddress(r.Name); err == nil {
+		out.Name = string(a)
+	} else if l, err := routing.ParseLogin(r.Name); err == nil {
+		out.Name = string(l)
+	}
+	return out, nil
+}
+
+// String is the release in words.
+func (r *ReleasedName) String() string {
+	if r.Fixed {
+		return "release the fixed address " + r.Name
+	}
+	return fmt.Sprintf("release %s of agency %s", r.Name, r.Agency)
+}
+
+// change returns what a release stores.
+func (r *ReleasedName) change(state *routing.State) (c table.Change, mapping *routing.Mapping, err error) {
+	c = table.Change{Mapped: state.Position().Mapped, What: r.String()}
+	if r.Fixed {
+		c.Fixed, err = releaseFixed(state, routing.Address(r.Name))
+		return c, nil, err
+	}
+	a, ok := state.Agency(routing.AgencyID(r.Agency))
+	switch {
+	case !ok:
+		return c, nil, noAgency(r.Agency)
+	case a.Operation != "":
+		return c, nil, fmt.Errorf("release %s: agency %s: %w: %s", r.Name, a.ID, routing.ErrOperationOpen, a.Operation)
+	}
+	if mapping, err = state.Release(r.Name, a.ID); err != nil {
+		return c, nil, err
+	}
+	a.Mapping = mapping.Digest()
+	c.Agencies = []routing.Agency{a}
+	return c, mapping, nil
+}
+
+// release stores that a name is released; proposal is the one that was approved, or empty.
+func (s *Server) release(ctx context.Context, in ReleasedName, reason, proposal string) (*reply[Released], error) {
+	r, err := in.canonical()
 	if err != nil {
 		return nil, err
 	}
-	if (r.Agency == "") == !r.Fixed {
-		return nil, problem(http.StatusBadRequest, "", "name an agency, or say fixed, one of them")
-	}
-	name := r.Name
-	if a, err := routing.ParseAddress(r.Name); err == nil {
-		name = string(a)
-	} else if l, err := routing.ParseLogin(r.Name); err == nil {
-		name = string(l)
-	}
-	state, err := s.change(ctx, func(state *routing.State) (c table.Change, mappings []*routing.Mapping, err error) {
-		c = table.Change{Mapped: state.Position().Mapped, Reason: reason, What: fmt.Sprintf("release %s of agency %s", name, r.Agency)}
-		if r.Fixed {
-			c.What = fmt.Sprintf("release the fixed address %s", name)
-			c.Fixed, err = releaseFixed(state, routing.Address(name))
-			return c, nil, err
+	entry := audit.Entry{Proposal: proposal}
+	state, err := s.changeAs(ctx, &entry, func(state *routing.State) (c table.Change, mappings []*routing.Mapping, err error) {
+		c, m, err := r.change(state)
+		c.Reason = reason
+		if m != nil {
+			mappings = append(mappings, m)
 		}
-		a, ok := state.Agency(routing.AgencyID(r.Agency))
-		switch {
-		case !ok:
-			return c, nil, noAgency(r.Agency)
-		case a.Operation != "":
-			return c, nil, fmt.Errorf("release %s: agency %s: %w: %s", name, a.ID, routing.ErrOperationOpen, a.Operation)
-		}
-		m, err := state.Release(name, a.ID)
-		if err != nil {
-			return c, nil, err
-		}
-		a.Mapping = m.Digest()
-		c.Agencies = []routing.Agency{a}
-		return c, []*routing.Mapping{m}, nil
+		return c, mappings, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	out := &reply[Released]{Body: Released{Name: name, Claims: []string{}, Revision: uint64(state.Position().Revision)}}
-	for _, c := range state.Claims(name) {
-		out.Body.Claims = append(out.Body.Claims, c.String())
-	}
+	out := &reply[Released]{Body: Released{Name: r.Name, Claims: claimsOf(state, r.Name), Revision: uint64(state.Position().Revision)}}
 	return out, nil
+}
+
+// claimsOf says who has a name.
+func claimsOf(state *routing.State, name string) []string {
+	out := []string{}
+	for _, c := range state.Claims(name) {
+		out = append(out, c.String())
+	}
+	return out
+}
+
+// releaseParameters are what a release is proposed with: what it does is the same as long as they
+// are.
+type releaseParameters struct {
+	ReleasedName
+	Claims []string `json:"claims"`
+	Whole  bool     `json:"whole,omitempty"` // its mailbox goes with the name
+}
+
+// releasing returns what a release would do now.
+func releasing(state *routing.State, in ReleasedName) (c approval.Content, with releaseParameters, err error) {
+	r, err := in.canonical()
+	if err != nil {
+		return c, with, err
+	}
+	_, m, err := r.change(state)
+	if err != nil {
+		return c, with, err
+	}
+	with = releaseParameters{ReleasedName: r, Claims: claimsOf(state, r.Name)}
+	if m != nil {
+		with.Whole = m.Len() < state.Mapping(routing.AgencyID(r.Agency)).Len()
+	}
+	c = approval.Content{Kind: releaseName}
+	c.Parameters, err = parameters(c.Kind, with)
+	return c, with, err
+}
+
+// released returns what a proposal releases; nil: it is of another kind, or of another version.
+func released(p *approval.Proposal) *ReleasedName {
+	var with releaseParameters
+	if p.Kind != releaseName || json.Unmarshal(p.Parameters, &with) != nil {
+		return nil
+	}
+	return &with.ReleasedName
+}
+
+// releaseKind gives a name that two claim to one of them.
+func releaseKind() *kind {
+	return &kind{
+		name: releaseName, right: mayList, needs: []string{"release"},
+		about: "take a name that two claim from one of them, so that the other gets its mail: mailcutover mailbox release",
+		content: func(_ *Server, _ context.Context, state *routing.State, in *NewProposal) (approval.Content, []string, error) {
+			c, with, err := releasing(state, *in.Release)
+			if err != nil {
+				return c, nil, err
+			}
+			text := []string{with.String(), "nobody gets mail or logs in under it now, since these claim it:"}
+			for _, one := range with.Claims {
+				text = append(text, "  "+one)
+			}
+			if with.Whole {
+				text = append(text, "WARNING: others have every name of the mailbox, so it goes as a whole")
+			}
+			return c, append(text, "from then on the other one gets its mail: look at both in the directory before you approve it"), nil
+		},
+		now: func(_ *Server, _ context.Context, state *routing.State, p *approval.Proposal) (approval.Content, error) {
+			r := released(p)
+			if r == nil {
+				return p.Content, fmt.Errorf("proposal %s: %w", p.ID, approval.ErrUnreadable)
+			}
+			c, _, err := releasing(state, *r)
+			return c, err
+		},
+		use: func(s *Server, ctx context.Context, p *approval.Proposal) (*Started, error) {
+			r := released(p)
+			if r == nil {
+				return nil, fmt.Errorf("proposal %s: %w", p.ID, approval.ErrUnreadable)
+			}
+			done, err := s.release(ctx, *r, p.Reason, p.ID)
+			if err != nil {
+				return nil, err
+			}
+			return &Started{Done: fmt.Sprintf("%s belongs to %s, in revision %d", done.Body.Name, strings.Join(done.Body.Claims, ", and "), done.Body.Revision)}, nil
+		},
+		refusal: func(err error) bool {
+			return !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, table.ErrUnavailable)
+		},
+	}
 }
 
 // releaseFixed returns the removal of a fixed address that a mailbox claims too.

@@ -89,7 +89,7 @@ func TestRights(t *testing.T) {
 			path += "?agency=nowhere"
 		case "list-ledger":
 			path += "?agency=nowhere&since=2026-01-01T00:00:00Z"
-		case "list-mailboxes", "list-drift", "list-comparisons":
+		case "list-mailboxes", "list-drift", "list-forwards", "list-comparisons":
 			path += "?agency=nowhere"
 		case "find-in-directory":
 			path += "?name=nowhere"
@@ -175,6 +175,8 @@ func TestRightsOfKinds(t *testing.T) {
 				case f == "spool":
 					body[f] = map[string]any{"agency": "nowhere", "reason": "r"}
 				case f == "add":
+				case f == "release":
+					body[f] = map[string]any{"name": "a@b.example", "agency": "nowhere"}
 					body[f] = map[string]any{"id": "Not!", "source": "exchange", "target": "ox"}
 				case !strings.HasPrefix(f, "["):
 					body[f] = "nowhere"

@@ -163,29 +163,91 @@ func TestRelease(t *testing.T) {
 	importList[admin.Imported](t, n, 200, "", listHeader+"f@finance.example,"+directoryID(3)+",finance,user,,,,,,,\n")
 }
 
+// Outside a lab a name is taken from one of two as two people say: proposed, approved by another, and
+// done by whoever proposed it, as it was approved or not at all.
+func TestReleaseTakesTwo(t *testing.T) {
+	n := withDirectory(t, 1)
+	for _, id := range []string{"health", "finance", "tax"} {
+		p := want[admin.Proposal](t, n, 201, "POST", "/v1/proposals", addsAgency(id, "exchange", "ox", id+".example"))
+		want[admin.Proposal](t, n, 200, "POST", "/v1/proposals/"+p.ID+"/approve", approved(p), asCarla...)
+		want[admin.Started](t, n, 202, "POST", "/v1/proposals/"+p.ID+"/start", `{}`)
+	}
+	claimIn(t, n, "health", directoryID(1), "dora@health.example")
+	claimIn(t, n, "finance", directoryID(2), "dora@health.example")
+	if p := want[admin.Problem](t, n, 403, "POST", "/v1/names/release", `{"name":"dora@health.example","agency":"finance","reason":"alone"}`); !strings.Contains(p.Hint, "mailcutover mailbox release") {
+		t.Errorf("%+v", p)
+	}
+	for status, bad := range map[int]string{
+		400: `{"kind":"release-name","release":{"name":"dora@health.example"},"reason":"r"}`,
+		404: `{"kind":"release-name","release":{"name":"dora@health.example","agency":"nowhere"},"reason":"r"}`,
+		409: `{"kind":"release-name","release":{"name":"dora@health.example","fixed":true},"reason":"r"}`,
+	} {
+		want[admin.Problem](t, n, status, "POST", "/v1/proposals", bad)
+	}
+	propose := func(agency string) (admin.Proposal, string) {
+		t.Helper()
+		p := want[admin.Proposal](t, n, 201, "POST", "/v1/proposals", fmt.Sprintf(`{"kind":"release-name","release":{"name":"Dora@health.example","agency":%q},"reason":"imported twice"}`, agency))
+		return p, "/v1/proposals/" + p.ID
+	}
+	p, path := propose("finance")
+	if p.Missing != 1 || p.Release == nil || p.Release.Name != "dora@health.example" || p.Release.Agency != "finance" ||
+		!strings.Contains(p.Text, "mailbox "+directoryID(1)+" of agency health") || !strings.Contains(p.Text, "it goes as a whole") {
+		t.Fatalf("%+v", p)
+	}
+	want[admin.Problem](t, n, 403, "POST", path+"/start", `{}`)
+	want[admin.Problem](t, n, 403, "POST", path+"/approve", approved(p)) // her own
+	want[admin.Proposal](t, n, 200, "POST", path+"/approve", approved(p), asCarla...)
+
+	// A third one claims it too: that is not what was approved.
+	claimIn(t, n, "tax", directoryID(3), "other@tax.example", "dora@health.example")
+	want[admin.Problem](t, n, 409, "POST", path+"/start", `{}`)
+	if got := len(n.Replica.State().Claims("dora@health.example")); got != 3 {
+		t.Fatalf("%d claim it", got)
+	}
+	for i, agency := range []string{"finance", "tax"} {
+		q, path := propose(agency)
+		want[admin.Proposal](t, n, 200, "POST", path+"/approve", approved(q), asCarla...)
+		if s := want[admin.Started](t, n, 202, "POST", path+"/start", `{}`); !strings.Contains(s.Done, "dora@health.example belongs to") {
+			t.Errorf("%+v", s)
+		}
+		if got := len(n.Replica.State().Claims("dora@health.example")); got != 2-i {
+			t.Errorf("%d claim it after %s gave it up", got, agency)
+		}
+	}
+	if r := want[admin.Route](t, n, 200, "GET", "/v1/route?address=dora@health.example", ""); !r.Deliver || r.Agency != "health" {
+		t.Errorf("%+v", r)
+	}
+}
+
 // claimTwice writes a mailbox of agency finance into the table without any check.
 func claimTwice(t *testing.T, n *admintest.Node, id, address string) {
+	t.Helper()
+	claimIn(t, n, "finance", id, routing.Address(address))
+}
+
+// claimIn writes a mailbox of an agency into the table without any check.
+func claimIn(t *testing.T, n *admintest.Node, agency routing.AgencyID, id string, addresses ...routing.Address) {
 	t.Helper()
 	s := n.Replica.State()
 	mailbox, err := routing.ParseMailboxID(id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := []routing.Row{{Mailbox: mailbox, Kind: routing.KindUser, Addresses: []routing.Address{routing.Address(address)}}}
-	for r := range s.Mapping("finance").Rows() {
+	rows := []routing.Row{{Mailbox: mailbox, Kind: routing.KindUser, Addresses: addresses}}
+	for r := range s.Mapping(agency).Rows() {
 		rows = append(rows, r)
 	}
-	m, err := routing.NewMapping("finance", rows)
+	m, err := routing.NewMapping(agency, rows)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, _ := s.Agency("finance")
+	a, _ := s.Agency(agency)
 	a.Mapping = m.Digest()
 	if err := n.Table.PutMapping(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
 	pos, err := n.Table.Change(t.Context(), table.Change{
-		ID: "twice/" + id, Incarnation: s.Position().Incarnation, Term: s.Position().Term, Mapped: s.Position().Mapped, Agencies: []routing.Agency{a}, Who: "somebody", What: "elsewhere", Reason: "r",
+		ID: "twice/" + string(agency) + id, Incarnation: s.Position().Incarnation, Term: s.Position().Term, Mapped: s.Position().Mapped, Agencies: []routing.Agency{a}, Who: "somebody", What: "elsewhere", Reason: "r",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -64,10 +64,18 @@ func newMailboxRelease(c *connection) *cobra.Command {
 		Use: "release NAME", Short: "Take a name that two claim from one of them", Args: cobra.ExactArgs(1),
 		Long: "Take an address or a login that two claim from one of them: from an agency's mailbox, or\n" +
 			"with --fixed from the fixed address. Nobody gets mail under such a name, so nothing that\n" +
-			"works is lost. A mailbox of which others have every name goes as a whole.",
+			"works is lost. A mailbox of which others have every name goes as a whole. Unless in a lab, it\n" +
+			"is proposed, and another person approves it; the same command then does it.",
 		Example: "  mailcutover mailbox release dora@health.example --agency police --reason 'imported by mistake'",
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
 		r.Name = args[0]
+		alone, err := c.alone(cmd, client)
+		if err != nil {
+			return err
+		}
+		if !alone {
+			return c.propose(cmd, client, admin.NewProposal{Kind: "release-name", Release: &r.ReleasedName, Reason: r.Reason}, unasked)
+		}
 		done, err := client.Release(cmd.Context(), r)
 		if err != nil {
 			return err

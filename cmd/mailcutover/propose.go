@@ -241,7 +241,7 @@ func (c *connection) start(cmd *cobra.Command, client *admin.Client, id string) 
 func isFor(k *admin.Proposal, p *admin.NewProposal) bool {
 	about := k.Agency == p.Agency || p.Operation != "" || p.Add != nil // which of them the node knows
 	sameEpoch := p.ExpectedEpoch == "" || slices.Contains(k.Epochs, p.Agency+" "+p.ExpectedEpoch)
-	return k.Kind == p.Kind && about && sameEpoch && sameAgency(k.Add, p.Add) && strings.EqualFold(k.Domain, p.Domain) && k.Node == p.Node && p.Spool == nil &&
+	return k.Kind == p.Kind && about && sameEpoch && sameAgency(k.Add, p.Add) && strings.EqualFold(k.Domain, p.Domain) && sameRelease(k.Release, p.Release) && k.Node == p.Node && p.Spool == nil &&
 		k.About == p.Operation && k.Replica == p.Replica && k.Hook == p.Hook && slices.Equal(k.Without, slices.Sorted(slices.Values(p.Without)))
 }
 
@@ -260,6 +260,15 @@ func sameAgency(a, b *admin.AddedAgency) bool {
 		return a == b
 	}
 	return a.ID == b.ID && a.Source == b.Source && a.Target == b.Target && a.Parent == b.Parent && slices.Equal(slices.Sorted(slices.Values(a.Domains)), slices.Sorted(slices.Values(b.Domains)))
+}
+
+// sameRelease reports whether two releases take the same name from the same one. The node has the
+// name in canonical form, which is without case.
+func sameRelease(a, b *admin.ReleasedName) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return strings.EqualFold(a.Name, b.Name) && a.Agency == b.Agency && a.Fixed == b.Fixed
 }
 
 // propose does what a short form of a command is for, as far as one person may: it starts
