@@ -63,6 +63,7 @@ type Body struct {
 	crc    uint32
 	want   uint32
 	sealed *seal.Reader // over what is on the disk; nil: it isn't encrypted
+	path   string       // of the file that has an encrypted one
 	failed error
 }
 
@@ -102,13 +103,28 @@ func (s *Store) Open(transaction mail.TransactionID) (*Body, error) {
 }
 
 func (s *Store) openBody(m *message) (*Body, error) {
-	b := &Body{id: mail.TransactionIDOf(m.id), left: m.size, size: m.plainSize(), want: m.bodyCRC}
-	if m.sealed {
-		if s.o.Keys == nil {
-			return nil, fmt.Errorf("%w: the body is encrypted, and there are no keys", seal.ErrUnknownKey)
-		}
-		b.sealed = s.o.Keys.NewReader(stored{b}, bodyContext(m.id))
+	b, err := s.openStored(m)
+	if err != nil || !m.sealed {
+		return b, err
 	}
+	if b.path = s.segmentPath(m.body.segment); m.body == bodyInFile {
+		b.path = s.bodyPath(m.id)
+	}
+	if s.o.Keys != nil {
+		b.sealed = s.o.Keys.NewReader(stored{b}, bodyContext(m.id))
+		return b, nil
+	}
+	header := make([]byte, seal.HeaderBytes)
+	if _, err = b.file.ReadAt(header, b.at); err == nil {
+		key, _ := seal.KeyOf(header)
+		err = fmt.Errorf("%w: %s has a body for key %q, and there are no keys", seal.ErrUnknownKey, b.path, key)
+	}
+	return nil, errors.Join(err, b.file.Close())
+}
+
+// openStored opens a body as it is on the disk.
+func (s *Store) openStored(m *message) (*Body, error) {
+	b := &Body{id: mail.TransactionIDOf(m.id), left: m.size, size: m.plainSize(), want: m.bodyCRC}
 	var err error
 	if m.body == bodyInFile {
 		if b.file, err = s.disk.OpenAt(s.bodyPath(m.id)); err != nil {
@@ -173,9 +189,9 @@ func (b *Body) Read(p []byte) (int, error) {
 	}
 	n, err := b.sealed.Read(p)
 	if err != nil && err != io.EOF && b.failed == nil {
-		b.failed = fmt.Errorf("spool: read message %s: %w", b.id, err)
+		b.failed = fmt.Errorf("spool: read message %s in %s: %w", b.id, b.path, err)
 		if errors.Is(err, seal.ErrDamaged) {
-			b.failed = fmt.Errorf("spool: read message %s: %w: %w", b.id, ErrDamaged, err)
+			b.failed = fmt.Errorf("spool: read message %s in %s: %w: %w", b.id, b.path, ErrDamaged, err)
 		}
 	}
 	if b.failed != nil {

@@ -178,3 +178,70 @@ func TestSealedOnDisk(t *testing.T) {
 		}
 	}
 }
+
+// A start without a key that held mail was sealed with, or without any, loses nothing: the error of
+// each such message names its file and the key, other mail is delivered, compaction moves what it can't
+// read, and with the key back all is there.
+func TestAMissingKey(t *testing.T) {
+	one, two := seal.NewKey("one"), seal.NewKey("two")
+	o := Options{Dir: filepath.Join(t.TempDir(), "spool"), SegmentBytes: 100_000}
+	bodies := map[mail.TransactionID][]byte{}
+	sealedBy := map[mail.TransactionID]string{}
+	fill := func(key string, lines ...string) {
+		o.Keys = sealKeys(t, lines...)
+		s := openStore(t, o)
+		for i := range 30 {
+			body := strings.Repeat(fmt.Sprintf("%s %d\r\n", key, i), 100+i*i*10)
+			id, err := send(t, s, body, rcpt("anna", "health", StateHeld))
+			if err != nil {
+				t.Fatal(err)
+			}
+			bodies[id], sealedBy[id] = []byte(body), key
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill("one", one)
+	fill("two", two, one)
+	for _, keys := range []*seal.Keys{nil, sealKeys(t, two)} {
+		o.Keys = keys
+		s := openStore(t, o)
+		delivered := 0
+		for id, want := range bodies {
+			got, err := bodyOf(s, id)
+			key := sealedBy[id]
+			if key == "two" && keys != nil {
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("body whose key is there: %v", err)
+				}
+				if delivered++; delivered <= 20 {
+					if err := s.Set(Outcome{Transaction: id, State: StateDelivered}); err != nil {
+						t.Fatal(err)
+					}
+					delete(bodies, id)
+				}
+				continue
+			}
+			if !errors.Is(err, seal.ErrUnknownKey) || errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), o.Dir) {
+				t.Errorf("without key %s: %v; want ErrUnknownKey with the name of the key and the file", key, err)
+			}
+		}
+		if all, _ := s.Counts(); all.Messages != len(bodies) {
+			t.Errorf("%d messages are counted of %d", all.Messages, len(bodies))
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.Keys = sealKeys(t, two, one)
+	s := openStore(t, o)
+	for id, want := range bodies {
+		if got, err := bodyOf(s, id); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("with its key back: %d bytes of %d, %v", len(got), len(want), err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 
 	"mailcutover/internal/durable"
 	"mailcutover/internal/durable/memdisk"
+	"mailcutover/internal/seal"
 	"mailcutover/mail"
 	"mailcutover/routing"
 )
@@ -26,6 +27,8 @@ type world struct {
 	inMove  func() // done once in the middle of the next compaction
 	inSync  func() // done once in the middle of the next fsync of the journal
 	options Options
+	keys    []*seal.Keys // of each start in turn, and then the last; empty: nothing is sealed
+	starts  int
 
 	mend       func(error) error // what the operator does about an error; nil: nothing
 	compacting bool              // a segment is being compacted
@@ -60,6 +63,10 @@ func newWorld(t testing.TB, seed uint64, wrap func(durable.Disk) durable.Disk) *
 
 // open opens the store; an error is one of the crash.
 func (w *world) open() error {
+	if n := len(w.keys); n > 0 {
+		w.options.Keys = w.keys[min(w.starts, n-1)]
+		w.starts++
+	}
 	o := w.options
 	o.Disk = &syncing{Disk: w.disk, w: w}
 	if w.wrap != nil {
@@ -386,6 +393,9 @@ func (w *world) play(steps int) error {
 func (w *world) check(disk *memdisk.Disk, loss memdisk.Loss) (wrong []string) {
 	o := w.options
 	o.Disk = disk
+	if n := len(w.keys); n > 0 {
+		o.Keys = w.keys[n-1]
+	}
 	s, err := Open(o)
 	if err != nil {
 		return []string{fmt.Sprintf("open: %v", err)}
