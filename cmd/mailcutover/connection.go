@@ -73,6 +73,19 @@ func (c *connection) clientAt(base string) (*admin.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	transport, err := c.transport()
+	if err != nil {
+		return nil, err
+	}
+	client, err := admin.NewClient(base, token, transport)
+	if err != nil {
+		return nil, &usageError{err: err, command: "mailcutover"}
+	}
+	return client, nil
+}
+
+// transport is how the node's API is reached.
+func (c *connection) transport() (*http.Transport, error) {
 	transport := &http.Transport{
 		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext, TLSHandshakeTimeout: 10 * time.Second,
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
@@ -88,11 +101,7 @@ func (c *connection) clientAt(base string) (*admin.Client, error) {
 		}
 		transport.TLSClientConfig.RootCAs = pool
 	}
-	client, err := admin.NewClient(base, token, transport)
-	if err != nil {
-		return nil, &usageError{err: err, command: "mailcutover"}
-	}
-	return client, nil
+	return transport, nil
 }
 
 // token reads the token from where the caller says it is.

@@ -16,6 +16,7 @@ import (
 
 	"mailcutover/internal/config"
 	"mailcutover/internal/daemon"
+	"mailcutover/internal/systemd"
 	"mailcutover/routing/redistable"
 )
 
@@ -54,31 +55,57 @@ func serve(ctx context.Context, path string, stderr io.Writer) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
+	manager, err := systemd.New(os.LookupEnv, os.Getpid())
+	if err != nil {
+		logger.Warn("service manager is not told how the node is", "error", err)
+	}
+	defer manager.Close()
+	told := func(err error) {
+		if err != nil {
+			logger.Warn("service manager is not told how the node is", "error", err)
+		}
+	}
 	d, err := daemon.Start(ctx, cfg, daemon.Options{Logger: logger, Level: level, Environ: os.Environ(), Version: version()})
 	if err != nil {
 		return err
 	}
+	told(manager.Ready("the node runs; mailcutover health --ready says whether it takes mail"))
+	var alive <-chan time.Time // nil: nobody watches
+	if every := manager.Interval(); every > 0 {
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		alive = ticker.C
+	}
 	for running := true; running; {
 		select {
+		case <-alive:
+			told(manager.Alive())
 		case err = <-d.Failed():
 			running = false
 		case s := <-signals:
 			if s == syscall.SIGHUP {
+				told(manager.Reloading(systemd.Monotonic()))
+				status := "settings read again"
 				if _, err := d.Reload(ctx); err != nil {
 					logger.Error("configuration not reloaded", "error", err)
+					status = "settings not taken over: the log says why"
 				}
+				told(manager.Ready(status))
 				continue
 			}
 			logger.Info("signal received", "signal", s.String())
 			running = false
 		}
 	}
+	told(manager.Stopping("drains for up to " + drainGrace.String()))
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainGrace)
 	defer cancel()
 	var impatient sync.WaitGroup
 	impatient.Go(func() {
 		for {
 			select {
+			case <-alive: // the watchdog goes on until the end
+				told(manager.Alive())
 			case s := <-signals:
 				if s != syscall.SIGHUP {
 					cancel()
