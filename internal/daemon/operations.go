@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"mailcutover/admin"
 	"mailcutover/internal/config"
 	"mailcutover/internal/durable"
 	"mailcutover/rollback/control"
@@ -57,10 +56,10 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 		Checks: []operation.Checker{listsCheck{d}, forwardsCheck{d}, d.returns.desk, d.verification.desk, waveCheck{d}}, Documents: waveDocuments, Returns: d.returns.desk,
 		Prober: prober{d}, Canaries: canaries{d}, Sessions: d.sessionsOf,
 		Hooks: &hook.Operations{Find: d.hook, State: d.replica.State, Mover: d.mover, Forwards: forwards{d}},
+	})
 	if err := d.openWaves(); err != nil {
 		return nil, err
 	}
-	})
 	done := make(chan struct{})
 	d.parts.Go(func() { d.tendOperations(done) })
 	tender := d.control.Tender(cfg.Lease.SettleAfter)
