@@ -99,6 +99,7 @@ func (d *Daemon) startAdmin(cfg *config.Config) error {
 	}
 	d.peers = peer.New(peer.Options{Settings: d.peerSettings})
 	o.Recall, o.Verify, o.Plan, o.Mailboxes = d.returns.desk, d.verification.desk, d.waves.desk, d.mailboxes
+	o.Notices = d.notices.desk
 	o.Peers, o.PeerSecret = d.peers, func() string { return d.config.Load().Admin.Peer.Secret.Reveal() }
 	if d.loginProxy != nil {
 		o.Sessions, o.Login = loginSessions{d.loginProxy}, d.loginProxy.Decide

@@ -282,9 +282,10 @@ func TestTurns(t *testing.T) {
 	second.has(t, append([]notice.Type{notice.AlarmRaised}, locked...)...)
 	first.once(t)
 	second.once(t)
-	if s, err := d2.Status(); err != nil || len(s) != 1 || s[0].Teller != "mx2" || s[0].Waiting != 0 || s[0].Told != 3 {
-		t.Errorf("status %+v, %v", s, err)
-	}
+	eventually(t, "mx2 says that it has told all", func() bool {
+		s, err := d2.Status()
+		return err == nil && len(s) == 1 && s[0].Teller == "mx2" && s[0].Waiting == 0 && s[0].Told == 3
+	})
 }
 
 // A log that doesn't reach back, and more events than are kept, are said.
