@@ -3,6 +3,7 @@ package mailstore_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,12 +17,16 @@ import (
 	"mailcutover/rollback/mailstore"
 )
 
+const usualCaps = "IMAP4rev1 AUTH=PLAIN SASL-IR MOVE UIDPLUS LITERAL+ NAMESPACE"
+
 // script answers commands by what they begin with, behind the tag. A "%" in an answer is the
 // tag; an answer of "" is none. What it has no answer for is answered OK.
 type script struct {
 	t       *testing.T
 	l       net.Listener
 	answers func(command string, n int) (answer string, known bool)
+	caps    string
+	tls     *tls.Config // for STARTTLS, behind which capabilities are the usual ones; nil: none
 
 	mu    sync.Mutex
 	count map[string]int
@@ -40,7 +45,7 @@ func startScript(t *testing.T, answers func(command string, n int) (string, bool
 
 func startScriptOn(t *testing.T, l net.Listener, answers func(command string, n int) (string, bool)) *script {
 	t.Helper()
-	s := &script{t: t, l: l, answers: answers, count: make(map[string]int)}
+	s := &script{t: t, l: l, answers: answers, count: make(map[string]int), caps: usualCaps}
 	s.wg.Go(s.accept)
 	t.Cleanup(func() {
 		l.Close()
@@ -70,7 +75,8 @@ func (s *script) accept() {
 // serve speaks IMAP as far as the script goes.
 func (s *script) serve(c net.Conn) {
 	defer c.Close()
-	fmt.Fprint(c, "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR MOVE UIDPLUS LITERAL+ NAMESPACE] ready\r\n")
+	caps := s.caps
+	fmt.Fprintf(c, "* OK [CAPABILITY %s] ready\r\n", caps)
 	in := bufio.NewReader(c)
 	for {
 		line, err := in.ReadString('\n')
@@ -109,14 +115,21 @@ func (s *script) serve(c net.Conn) {
 			}
 		}
 		switch {
+		case command == "STARTTLS" && s.tls != nil:
+			fmt.Fprintf(c, "%s OK\r\n", tag)
+			c, caps = tls.Server(c, s.tls), usualCaps
+			in = bufio.NewReader(c)
 		case known && answer == "":
 			continue
 		case known:
 			fmt.Fprint(c, strings.ReplaceAll(answer, "%", tag))
+			if strings.HasPrefix(answer, "* BYE") {
+				return
+			}
 		case strings.HasPrefix(command, "NAMESPACE"):
 			fmt.Fprintf(c, "* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n%s OK\r\n", tag)
 		case strings.HasPrefix(command, "CAPABILITY"):
-			fmt.Fprintf(c, "* CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR MOVE UIDPLUS LITERAL+ NAMESPACE\r\n%s OK\r\n", tag)
+			fmt.Fprintf(c, "* CAPABILITY %s\r\n%s OK\r\n", caps, tag)
 		case strings.HasPrefix(command, "LOGOUT"):
 			fmt.Fprintf(c, "* BYE\r\n%s OK\r\n", tag)
 			return

@@ -52,10 +52,13 @@ func (a *Access) oauth(ctx context.Context, c *imapclient.Client, caps imap.CapS
 		if err != nil {
 			return fmt.Errorf("%w: get a token: %w", ErrAuth, err)
 		}
-		if caps.Has(imap.AuthCap("OAUTHBEARER")) {
-			err = c.Authenticate(sasl.NewOAuthBearerClient(&sasl.OAuthBearerOptions{Username: login, Token: token}))
-		} else {
+		switch {
+		case caps.Has(imap.AuthCap("OAUTHBEARER")):
+			err = c.Authenticate(&oauthbearer{login: login, token: token})
+		case caps.Has(imap.AuthCap("XOAUTH2")):
 			err = c.Authenticate(&xoauth2{login: login, token: token})
+		default:
+			return fmt.Errorf("%w: the platform has neither AUTH=OAUTHBEARER nor AUTH=XOAUTH2", ErrAuth)
 		}
 		if err == nil || refused != "" {
 			return err
@@ -63,6 +66,20 @@ func (a *Access) oauth(ctx context.Context, c *imapclient.Client, caps imap.CapS
 		refused = token
 	}
 }
+
+// oauthbearer is the mechanism of RFC 7628. go-sasl's client ends the exchange with an error where
+// the platform gives its reason, and then the platform waits for an answer.
+type oauthbearer struct{ login, token string }
+
+// Start implements sasl.Client. Comma and equals sign are escaped in names (RFC 5801 section 4).
+func (o *oauthbearer) Start() (mech string, ir []byte, err error) {
+	name := strings.NewReplacer("=", "=3D", ",", "=2C").Replace(o.login)
+	return "OAUTHBEARER", []byte("n,a=" + name + ",\x01auth=Bearer " + o.token + "\x01\x01"), nil
+}
+
+// Next implements sasl.Client: a challenge is a refusal with its reason; one byte ends it (RFC 7628
+// section 3.2.3), and the platform says NO.
+func (o *oauthbearer) Next([]byte) ([]byte, error) { return []byte{1}, nil }
 
 // xoauth2 is Google's and Microsoft's mechanism, as
 // https://developers.google.com/workspace/gmail/imap/xoauth2-protocol describes it.

@@ -93,6 +93,7 @@ func TestOAuth(t *testing.T) {
 		}
 		return "% OK [CAPABILITY IMAP4rev1] in\r\n", true
 	})
+	s.caps = "IMAP4rev1 AUTH=XOAUTH2 SASL-IR"
 	session, err := s.store(func(o *mailstore.Options) {
 		o.Access = mailstore.Access{Mode: mailstore.ModeOAuth, Token: credentials(tokens, "s3cret")}
 	}).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source)
