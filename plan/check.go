@@ -97,7 +97,7 @@ func GoNoGo(w *Wave, id routing.AgencyID, set Settings, f *Facts, now time.Time)
 	}
 	add(CheckRecord, record(w, id, f.State), "the agency's record is the one that was approved")
 	add(CheckStop, Refuses(f.State), "the plan is not stopped")
-	add(CheckEmergency, f.State.Unconfirmed(), "no emergency waits to be confirmed")
+	add(CheckEmergency, unconfirmed(f.State), "no emergency waits to be confirmed")
 	var frozen error
 	if z, ok := f.State.Frozen(id); ok {
 		frozen = fmt.Errorf("frozen since %s by %s: %s", z.Since.UTC().Format(time.RFC3339), z.Who, z.Reason)
@@ -117,6 +117,16 @@ func GoNoGo(w *Wave, id routing.AgencyID, set Settings, f *Facts, now time.Time)
 		all = append(all, w.answered(it, now))
 	}
 	return all
+}
+
+// unconfirmed returns why an emergency, of whatever agency or node, keeps waves from going on.
+func unconfirmed(s *routing.State) error {
+	for _, a := range s.Agencies() {
+		if a.Unconfirmed != "" {
+			return fmt.Errorf("agency %s: %w: %s", a.ID, routing.ErrUnconfirmed, a.Unconfirmed)
+		}
+	}
+	return s.Unconfirmed()
 }
 
 // record compares an agency's record with what was approved.
