@@ -54,8 +54,8 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 	d.gate = node.NewGate(d.replica, d.keeper, cfg.Routing.Separator)
 	d.keeper.Attach(d.gate)
 	d.metrics = metrics.New(d.version.Version, metrics.Sources{
-		State: d.replica.State, Status: d.replica.Status, Load: d.gate.Load, Alarms: d.alarms,
-		Spool: d.Spool, Lease: d.keeper.Status, Retained: d.copies, Recalls: d.recalls, Waves: d.waveCounts, Directories: d.directoryCounts,
+		State: d.replica.State, Status: d.replica.Status, Load: d.gate.Load, Alarms: d.alarms, Certificates: d.certificateEnds,
+		Spool: d.Spool, Lease: d.keeper.Status, Retained: d.copies, Recalls: d.recalls, Compared: d.comparisons, Waves: d.waveCounts, Directories: d.directoryCounts,
 	})
 	d.hold("replica", func() error {
 		d.initTable()

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"mailcutover/internal/config"
+	"mailcutover/internal/metrics"
 	"mailcutover/ledger"
 	"mailcutover/mail"
 	recalldesk "mailcutover/rollback/recall/desk"
@@ -33,6 +35,25 @@ func (d *Daemon) openVerification(cfg *config.Config) (err error) {
 		Cutover: recalldesk.LastCutover, Lock: d.lockCrossed, Delivered: d.deliveredTo, Logger: d.logger,
 	})
 	return err
+}
+
+// comparisons returns how comparisons stand, for metrics; zero before there is a desk.
+func (d *Daemon) comparisons() metrics.Comparisons {
+	if d.verification.desk == nil {
+		return metrics.Comparisons{}
+	}
+	c := d.verification.desk.Counts()
+	m := metrics.Comparisons{
+		Running: c.Running, Open: make(map[string]int), Ages: make(map[routing.AgencyID]time.Duration),
+		Compared: c.Compared, Unreadable: c.Unreadable, Done: c.Done, Failed: c.Failed,
+	}
+	for kind, n := range c.Open {
+		m.Open[string(kind)] = n
+	}
+	for _, r := range c.Results {
+		m.Ages[r.Agency] = r.Age
+	}
+	return m
 }
 
 // startVerification begins to compare what is to be compared. The API is there.
@@ -73,8 +94,8 @@ func (d *Daemon) lockCrossed(ctx context.Context, id routing.AgencyID, reason st
 	return d.admin.server.LockCrossed(ctx, id, reason)
 }
 
-// deliveredTo reports whether this node's ledger has a transaction as delivered to a mailbox.
-func (d *Daemon) deliveredTo(ctx context.Context, _ routing.AgencyID, mailbox routing.MailboxID, id mail.TransactionID) bool {
+// deliveredTo reports whether this node's ledger, or another's, has a transaction as delivered to a mailbox.
+func (d *Daemon) deliveredTo(ctx context.Context, agency routing.AgencyID, mailbox routing.MailboxID, id mail.TransactionID) bool {
 	for r, err := range d.ledger.Find(ctx, ledger.Query{Transaction: id}) {
 		if err != nil {
 			return false
@@ -85,5 +106,5 @@ func (d *Daemon) deliveredTo(ctx context.Context, _ routing.AgencyID, mailbox ro
 			}
 		}
 	}
-	return false
+	return d.returns.desk.DeliveredTo(ctx, agency, mailbox, id)
 }

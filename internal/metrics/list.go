@@ -71,6 +71,16 @@ var (
 		"Mailboxes of this node's shares that are still to be brought.", "Falls while a run is under way; standing still: see the alarm recall/RUN."}
 	recallLeft = Desc{"mailcutover_recall_left", Gauge, nil,
 		"Messages that are not back and mailboxes that were put aside, of runs that are done and that nobody has accepted.", "Above 0: recall status names each."}
+	verifyRunning = Desc{"mailcutover_verify_running", Gauge, nil,
+		"Agencies whose mailboxes are being compared, by any node.", "After a cutover 1; for hours: verify status."}
+	verifyRuns = Desc{"mailcutover_verify_runs_total", Counter, []string{"result"},
+		"Comparisons of mailboxes on this node, that came to their end (done) or not (failed).", "failed: it is tried again, five times; see verify status."}
+	verifyMailboxes = Desc{"mailcutover_verify_mailboxes_total", Counter, []string{"result"},
+		"Mailboxes that this node has compared, or could not read (unreadable).", "Its rate is mailboxes a second. unreadable: nothing is said of their content."}
+	verifyFindings = Desc{"mailcutover_verify_findings", Gauge, []string{"kind"},
+		"Findings that somebody has still to see to: found, or said to be removed and not confirmed.", "crossed, foreign or clash above 0: verify findings names each."}
+	verifyAge = Desc{"mailcutover_verify_age_seconds", Gauge, []string{"agency"},
+		"Age of the last comparison of an agency whose mailboxes can be read; -1: there was none.", "Above verify.max_age finalise is refused."}
 	retainedCopies = Desc{"mailcutover_retained_copies", Gauge, nil,
 		"Retained copies of mail that went to targets.", "They go when their agency is finalised."}
 	retainedBytes = Desc{"mailcutover_retained_bytes", Gauge, nil,
@@ -155,6 +165,12 @@ var (
 
 	alarms = Desc{"mailcutover_alarms", Gauge, nil,
 		"Alarms in the list.", "Above 0: somebody has to look."}
+	alarmsByKind = Desc{"mailcutover_alarms_by_kind", Gauge, []string{"kind"},
+		"Alarms that nobody has cleared, by their key up to its first slash or colon; a kind without any is absent.", "The alert rules tell by it what has to wake somebody."}
+	certificateExpiry = Desc{"mailcutover_certificate_expiry_timestamp_seconds", Gauge, []string{"listener"},
+		"When a listener's certificate ends, in seconds since 1970; admin api is the API's.", "A certificate that was renewed is read at a reload."}
+	clockSeconds = Desc{"mailcutover_clock_timestamp_seconds", Gauge, nil,
+		"The node's clock when it was asked, in seconds since 1970.", "Far from Prometheus' own: one of the two is wrong. Leases go by the table's clock, windows and logs by the node's."}
 	alarmsRaised = Desc{"mailcutover_alarms_raised_total", Counter, nil,
 		"How often an alarm was raised, new or not.", ""}
 )
@@ -169,12 +185,13 @@ func All() []Desc {
 		attempts, notices, quarantined, spoolRecipients, spoolMessages, spoolBytes,
 		waves, waveNext, planStopped,
 		recallRuns, recallMailboxes, recallLeft,
+		verifyRunning, verifyRuns, verifyMailboxes, verifyFindings, verifyAge,
 		retainedCopies, retainedBytes, retainedTotal, retainedRemoved, retainedDamaged,
 		platformConnections, platformDials, platformDialSeconds, platformWaits, platformWaitSeconds, platformAnswers, platformClosed,
 		logins, loginSeconds, loginSessions, loginSessionsEnded, loginSuspended, loginBytes,
 		inFlight, inDoubt,
 		tableRevision, tableAge, tableUsable, leaseSeconds, leaseRenewals, checksTotal, localLocks, mailboxes, agencies, agenciesLocked, agenciesArmed, agenciesUnusable,
 		directoryAge, directoryObjects, directoryProblems, directoryReadSeconds, directoryFailures, directoryDrift,
-		alarms, alarmsRaised,
+		alarms, alarmsByKind, alarmsRaised, certificateExpiry, clockSeconds,
 	}
 }

@@ -78,6 +78,12 @@ func busy(t *testing.T) *Metrics {
 				Read: []Directory{{Name: "ad", Age: 90 * time.Second, Took: 2 * time.Second, Objects: 4000, Problems: 3, Failures: 1}, {Name: "ucs", Age: -1}}, Drift: []Drift{{"health", 2, 5}},
 			}
 		},
+		Compared: func() Comparisons {
+			return Comparisons{Running: 1, Done: 4, Failed: 1, Compared: 200, Unreadable: 3, Open: map[string]int{"crossed": 2, "clash": 0}, Ages: map[routing.AgencyID]time.Duration{"health": time.Hour, "tax": -1}}
+		},
+		Waves: func() Waves {
+			return Waves{States: map[string]int{"planned": 2}, Next: time.Unix(1_800_000_000, 0), Stopped: true}
+		},
 		Recalls: func() Recalls { return Recalls{Running: 1, Mailboxes: 20, Left: 3} },
 		Retained: func() retained.Status {
 			one := retained.Agency{ID: "health"}
@@ -183,6 +189,18 @@ func TestWhatIsScraped(t *testing.T) {
 		`mailcutover_spool_recipients{state="waiting"} 0`,
 		`mailcutover_spool_messages 3`,
 		`mailcutover_spool_bytes 4096`,
+		`mailcutover_waves{state="planned"} 2`,
+		`mailcutover_wave_next_start_timestamp_seconds 1.8e+09`,
+		`mailcutover_plan_stopped 1`,
+		`mailcutover_verify_running 1`,
+		`mailcutover_verify_runs_total{result="done"} 4`,
+		`mailcutover_verify_runs_total{result="failed"} 1`,
+		`mailcutover_verify_mailboxes_total{result="compared"} 200`,
+		`mailcutover_verify_mailboxes_total{result="unreadable"} 3`,
+		`mailcutover_verify_findings{kind="crossed"} 2`,
+		`mailcutover_verify_findings{kind="clash"} 0`,
+		`mailcutover_verify_age_seconds{agency="health"} 3600`,
+		`mailcutover_verify_age_seconds{agency="tax"} -1`,
 		`mailcutover_retained_copies 11`,
 		`mailcutover_retained_bytes 5000`,
 		`mailcutover_retained_total{result="kept"} 12`,
@@ -235,6 +253,7 @@ func TestWhatIsScraped(t *testing.T) {
 		`mailcutover_agencies_unusable 1`,
 		`mailcutover_alarms 1`,
 		`mailcutover_alarms_raised_total 2`,
+		`mailcutover_alarms_by_kind{kind="`,
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			name, _, _ := strings.Cut(line, "{")

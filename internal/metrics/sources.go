@@ -24,9 +24,13 @@ type Sources struct {
 
 	Retained func() retained.Status // a Store's
 	Recalls  func() Recalls
+	Compared func() Comparisons
 	Waves    func() Waves
 
 	Directories func() Directories
+
+	// Certificates says when each listener's certificate ends; nil: there are none.
+	Certificates func() map[string]time.Time
 }
 
 // Directories are the figures of the directories of persons.
@@ -63,10 +67,23 @@ type Recalls struct {
 	Left      int // not back, or put aside, and not accepted yet
 }
 
+// Comparisons are figures of comparing mailboxes.
+type Comparisons struct {
+	Running int                                // agencies under way, of all nodes
+	Open    map[string]int                     // findings that somebody has to see to, by kind
+	Ages    map[routing.AgencyID]time.Duration // of the last result; -1: there was none
+
+	// Of this node, since its start.
+	Compared, Unreadable uint64 // mailboxes
+	Done, Failed         uint64 // runs
+}
+
 // AlarmSet is what is asked of an alarm.Set.
 type AlarmSet interface {
 	Len() int       // alarms in the list
 	Raised() uint64 // how often one was raised
+
+	Kinds() map[string]int // alarms in the list, by kind
 }
 
 // sourceCollector asks the sources.
@@ -108,6 +125,9 @@ func (c *sourceCollector) Collect(out chan<- prometheus.Metric) {
 	if c.from.Waves != nil {
 		collectWaves(c.from.Waves(), send)
 	}
+	if c.from.Compared != nil {
+		collectComparisons(c.from.Compared(), send)
+	}
 	if c.from.Retained != nil {
 		collectRetained(c.from.Retained(), send)
 	}
@@ -120,7 +140,16 @@ func (c *sourceCollector) Collect(out chan<- prometheus.Metric) {
 	if c.from.Alarms != nil {
 		send(alarms, float64(c.from.Alarms.Len()))
 		send(alarmsRaised, float64(c.from.Alarms.Raised()))
+		for kind, n := range c.from.Alarms.Kinds() {
+			send(alarmsByKind, float64(n), kind)
+		}
 	}
+	if c.from.Certificates != nil {
+		for listener, end := range c.from.Certificates() {
+			send(certificateExpiry, float64(end.Unix()), listener)
+		}
+	}
+	send(clockSeconds, float64(time.Now().UnixMilli())/1000)
 }
 
 type sendFunc func(d Desc, value float64, labels ...string)
@@ -172,6 +201,24 @@ func collectDirectories(all Directories, send sendFunc) {
 	for _, d := range all.Drift {
 		send(directoryDrift, float64(d.Blocks), string(d.Agency), "yes")
 		send(directoryDrift, float64(d.Other), string(d.Agency), "no")
+	}
+}
+
+func collectComparisons(c Comparisons, send sendFunc) {
+	send(verifyRunning, float64(c.Running))
+	send(verifyRuns, float64(c.Done), "done")
+	send(verifyRuns, float64(c.Failed), "failed")
+	send(verifyMailboxes, float64(c.Compared), "compared")
+	send(verifyMailboxes, float64(c.Unreadable), "unreadable")
+	for kind, n := range c.Open {
+		send(verifyFindings, float64(n), kind)
+	}
+	for agency, old := range c.Ages {
+		age := -1.0
+		if old >= 0 {
+			age = old.Seconds()
+		}
+		send(verifyAge, age, string(agency))
 	}
 }
 

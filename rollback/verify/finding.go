@@ -31,9 +31,12 @@ const (
 // where that is configured.
 func (k Kind) Alarms() bool { return k == Crossed || k == Foreign || k == Clash }
 
+// Kinds are all of them, the worst first.
+func Kinds() []Kind { return []Kind{Crossed, Foreign, Clash, Possible, Missing} }
+
 // rank is the order of kinds, the worst first.
 func (k Kind) rank() int {
-	for i, one := range []Kind{Crossed, Foreign, Clash, Possible, Missing} {
+	for i, one := range Kinds() {
 		if k == one {
 			return i
 		}

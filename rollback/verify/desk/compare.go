@@ -63,12 +63,14 @@ func (c *comparing) compare(ctx, node context.Context) {
 		if node.Err() != nil {
 			return // its next life goes on, or another node once this one is silent
 		}
+		c.d.failures.Add(1)
 		log.Warn("mailboxes were not compared", "agency", o.Agencies, "error", err)
 		if err := c.failed(node, err); err != nil {
 			log.Warn("the end of a comparison is not stored", "error", err)
 		}
 		return
 	}
+	c.d.runs.Add(1)
 	for {
 		err = c.store(node, report)
 		if err == nil || node.Err() != nil {
@@ -182,9 +184,11 @@ func (c *comparing) each(m *verify.Comparison) {
 		return
 	}
 	if m.Error != "" {
+		c.d.unreadable.Add(1)
 		out.Failed++
 		return
 	}
+	c.d.compared.Add(1)
 	out.Compared++
 	if !m.Counts.Same() {
 		out.Differ++

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -116,6 +117,8 @@ type Desk struct {
 	retry   map[routing.AgencyID]time.Time // when a lock or a run may be tried again
 	wake    chan struct{}
 	work    sync.WaitGroup
+
+	compared, unreadable, runs, failures atomic.Uint64 // see Counts
 }
 
 // New returns a desk that does nothing before Run. It makes its folder, and clears what an

@@ -320,6 +320,9 @@ func TestFromTheCutoverToTheLastFinding(t *testing.T) {
 		if r := b.record(); r.Last != nil || r.Running != nil {
 			t.Fatalf("compared without a cutover: %+v", r)
 		}
+		if c := b.desk.Counts(); len(c.Results) != 1 || c.Results[0].Age != -1 || c.Compared != 0 || len(c.Open) != len(verify.Kinds()) || c.Open[verify.Crossed] != 0 {
+			t.Errorf("figures before anything was compared: %+v", c)
+		}
 		b.change(func() { b.cutover = "op1" })
 		b.wait(time.Minute)
 		r := b.record()
@@ -327,6 +330,13 @@ func TestFromTheCutoverToTheLastFinding(t *testing.T) {
 			t.Fatalf("a minute after the cutover: %+v", r.Last)
 		}
 		b.states(map[desk.State]int{desk.Found: mailboxes})
+		c := b.desk.Counts()
+		if c.Open[verify.Crossed] != mailboxes || c.Open[verify.Missing] != 0 || c.Running != 0 || c.Done != 2 || c.Failed != 0 || c.Compared != uint64(3+mailboxes) || c.Unreadable != 0 {
+			t.Errorf("figures after a sample of 3 and all %d: %+v", mailboxes, c)
+		}
+		if age := c.Results[0].Age; age < 0 || age > time.Minute {
+			t.Errorf("the last result is %s old", age)
+		}
 		for _, f := range b.findings() {
 			var holder, owner int
 			fmt.Sscanf(string(f.Address), "user%d@", &holder)
