@@ -24,6 +24,8 @@ var functions = template.FuncMap{
 	"newkey":   newKey,
 	"bytes":    bytesText,
 	"subject":  subjectOf,
+	"zoned":    zoned,
+	"moved":    moved,
 	"duration": func(from *time.Time) string { return seconds(time.Since(*from).Seconds()) },
 }
 
@@ -40,6 +42,28 @@ func clock(at any) string {
 		}
 	}
 	return "–"
+}
+
+// zoned returns a time as the clocks of a zone show it.
+func zoned(at *time.Time, zone string) string {
+	if at == nil || at.IsZero() {
+		return "–"
+	}
+	place, err := time.LoadLocation(zone)
+	if err != nil {
+		return clock(at)
+	}
+	return at.In(place).Format("2006-01-02 15:04 MST")
+}
+
+// moved returns how many agencies of a wave are on their target by it.
+func moved(w admin.Wave) (n int) {
+	for _, a := range w.Agencies {
+		if a.State == "done" {
+			n++
+		}
+	}
+	return n
 }
 
 // ago returns how long ago a time was, roughly; it must not change each second, or the page

@@ -82,7 +82,17 @@ var german = map[string]string{
 	"holds the mailbox": "hält das Postfach", "another copy, that didn't come by this transaction": "eine andere Kopie, die nicht mit dieser Transaktion kam", "marked for deletion": "zum Löschen markiert",
 	"In none of %d folders.": "In keinem von %d Ordnern.", "%d folders could not be opened.": "%d Ordner ließen sich nicht öffnen.", "Not all messages could be compared.": "Nicht alle Nachrichten konnten verglichen werden.",
 
+	"Plan": "Plan", "Wave": "Welle", "Waves": "Wellen", "%d of %d agencies": "%d von %d Behörden", "%d of %d": "%d von %d", "next: %s": "als Nächste: %s", "Next": "Als Nächste", "Timetable": "Zeitplan",
+	"Stop the plan": "Plan anhalten", "No wave starts another agency until somebody with the role releaser lifts it. What is under way goes on; the way back stays open.": "Keine Welle beginnt mit einer weiteren Behörde, bis jemand mit der Rolle Entscheider es aufhebt. Was läuft, läuft weiter; der Rückweg bleibt offen.",
+	"Lift the stop": "Halt aufheben", "Why it may go on": "Warum es weitergehen darf", "The plan is stopped: no wave starts another agency.": "Der Plan ist angehalten: Keine Welle beginnt mit einer weiteren Behörde.", "The plan is stopped: %s": "Der Plan ist angehalten: %s", "Wave %s has paused itself: %s": "Welle %s hat sich selbst angehalten: %s",
+	"Asked about it": "Ansprechpartner", "pilot": "Pilot", "If nothing refuses and nobody pauses. Times are those of the wave's own zone.": "Wenn nichts dagegensteht und niemand anhält. Die Zeiten sind die der Zeitzone der Welle.", "Begins": "Beginn", "Ends": "Ende", "Rests on": "Beruht auf",
+	"Questions that people answer": "Fragen, die Menschen beantworten", "go": "ja", "no-go": "nein", "What was looked at": "Was wurde geprüft", "Let it go on": "Weiterlaufen lassen", "Pause": "Anhalten",
+	"Its next agency is started as soon as its window and its checks allow it.": "Mit der nächsten Behörde wird begonnen, sobald Zeitfenster und Prüfungen es erlauben.", "What is under way goes on; no further agency is started.": "Was läuft, läuft weiter; mit keiner weiteren Behörde wird begonnen.",
+	"End it": "Beenden", "For good: what is left of it needs a new wave and a new approval.": "Endgültig: Was übrig ist, braucht eine neue Welle und eine neue Freigabe.", "By itself": "Von selbst", "Windows": "Zeitfenster", "Pause after each": "Pause nach jeder", "Pause after the last": "Pause nach der letzten", "Proposal": "Vorschlag", "Remark": "Bemerkung",
+	"Go or no-go: %s": "Ja oder nein: %s", "What keeps it from starting now:": "Was dem Beginn jetzt entgegensteht:", "until": "bis",
+
 	// Words of the API.
+	"paused": "angehalten", "waiting": "wartet", "starting": "beginnt", "skipped": "übersprungen", "back": "zurückgerollt", "canary": "Probe", "verify": "Vergleich", "errors": "Fehler", "aborts": "Abbrüche", "drift": "Abweichung", "person": "Person",
 	"recall": "Rückholung", "sweep": "Nachlese", "running": "läuft", "elsewhere": "ruht", "crossed": "vertauscht", "possible": "möglich", "foreign": "fremd", "missing": "fehlt", "clash": "Nummern doppelt",
 	"inbox": "Posteingang", "sent": "Gesendet", "drafts": "Entwürfe", "trash": "Papierkorb", "junk": "Spam", "archive": "Archiv", "another folder": "ein anderer Ordner",
 	"cutover": "Umschaltung", "rollback": "Rückkehr", "remap": "Neuzuordnung", "unlock": "Entsperrung", "finalise": "Abschluss", "list": "Liste", "retire": "Stilllegung", "evict": "Ausschluss", "reconcile": "Abgleich", "publish": "Öffnen",

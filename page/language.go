@@ -73,7 +73,7 @@ func (l Language) Other() Language {
 var notices = map[string]string{
 	"locked": "The agency is locked.", "frozen": "No operation of the agency may begin.", "lifted": "Operations may begin again.",
 	"proposed": "Proposed. Somebody else has to approve it.", "approved": "Approved.", "withdrawn": "Withdrawn.", "aborting": "The operation is being aborted.",
-	"armed": "The agency is armed.", "settled": "The agency is settled.", "confirmed": "Confirmed.", "cleared": "The alarm is cleared.", "started": "Started.", "done": "Done.",
+	"armed": "The agency is armed.", "settled": "The agency is settled.", "confirmed": "Confirmed.", "cleared": "The alarm is cleared.", "started": "Started.", "done": "Done.", "noted": "Noted.",
 	"told": "Noted.",
 }
 

@@ -2,6 +2,7 @@ package page
 
 import (
 	"cmp"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -26,6 +27,7 @@ type overviewView struct {
 	Needs      []need
 	Agencies   []agencyRow
 	Phases     []phaseCount
+	Waves      []admin.Wave      // that are not over
 	Operations []admin.Operation // under way
 	Nodes      []admin.Node
 	Rejoining  string
@@ -41,6 +43,7 @@ type agencyRow struct {
 	Held    int // on this node and, as they last said, on all others
 	Waiting int
 	State   state
+	Wave    string // the last one that has it; empty: none
 }
 
 // phaseCount is how many agencies are in a state.
@@ -90,6 +93,9 @@ func overviewData(v *visit) (string, any, error) {
 		counts[row.State]++
 		o.Agencies = append(o.Agencies, row)
 	}
+	waves, err := api.Waves(ctx)
+	waves = gather(&o.Missing, waves, err)
+	o.byWave(waves.Waves)
 	for _, s := range states {
 		if counts[s] > 0 {
 			o.Phases = append(o.Phases, phaseCount{s, counts[s]})
@@ -101,9 +107,45 @@ func overviewData(v *visit) (string, any, error) {
 		}
 	}
 	slices.Reverse(o.Operations)
-	o.Needs = needs(v, alarms, o.Operations, open.Proposals, emergencies, nodes, o.Platforms)
+	o.Needs = append(planNeeds(v, &waves), needs(v, alarms, o.Operations, open.Proposals, emergencies, nodes, o.Platforms)...)
 	o.Charts = v.page.charts(v.lang, ops.Operations)
 	return "Overview", &o, nil
+}
+
+// byWave puts the agencies into the order of the plan: those of no wave are the last.
+func (o *overviewView) byWave(waves []admin.Wave) {
+	place := make(map[string]int) // by agency
+	for i, w := range waves {
+		for j, a := range w.Agencies {
+			place[a.Agency] = i*len(o.Agencies) + j - len(waves)*len(o.Agencies)
+			for k := range o.Agencies {
+				if o.Agencies[k].ID == a.Agency {
+					o.Agencies[k].Wave = w.Name
+				}
+			}
+		}
+		if w.State == "running" || w.State == "paused" || w.State == "proposed" {
+			o.Waves = append(o.Waves, w)
+		}
+	}
+	slices.SortStableFunc(o.Agencies, func(a, b agencyRow) int { return place[a.ID] - place[b.ID] })
+}
+
+// planNeeds is what of the plan a human has to see to.
+func planNeeds(v *visit, all *admin.Waves) (out []need) {
+	if all.Stop != nil {
+		var why []string
+		for _, f := range all.Stop.Findings {
+			why = append(why, f.Text)
+		}
+		out = append(out, need{Urgent: true, Text: v.lang.T("The plan is stopped: %s", strings.Join(why, "; ")), Since: all.Stop.Since, Link: "/plan", Act: v.lang.T("Plan")})
+	}
+	for _, w := range all.Waves {
+		if w.State == "paused" && w.Said != nil && w.Said.Itself {
+			out = append(out, need{Urgent: true, Text: v.lang.T("Wave %s has paused itself: %s", w.Name, w.Said.Reason), Since: w.Said.Time, Link: "/waves/" + url.PathEscape(w.Name), Act: v.lang.T("Wave")})
+		}
+	}
+	return out
 }
 
 // heldByAgency returns what this node's spool has, by agency.

@@ -63,10 +63,11 @@ type Page struct {
 	views    *views
 	files    http.Handler
 
-	watched   watching           // by who is signed in
-	strangers watching           // the progress pages: a thousand of an agency's staff keep no engineer from his
-	standings kept[progressView] // by agency
-	recalls   kept[admin.Recall] // by id: other nodes are asked for these
+	watched    watching           // by who is signed in
+	strangers  watching           // the progress pages: a thousand of an agency's staff keep no engineer from his
+	standings  kept[progressView] // by agency
+	recalls    kept[admin.Recall] // by id: other nodes are asked for these
+	timetables kept[admin.Timetable]
 
 	halted context.Context
 	halt   context.CancelFunc
@@ -87,7 +88,7 @@ func New(o Options) (*Page, error) {
 		Options: o, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), sessions: newSessions(time.Now),
 		history: new(history), views: v, files: http.StripPrefix("/static/", http.FileServerFS(static)),
 		watched: watching{most: 500, every: time.Second}, strangers: watching{most: 5000, every: 5 * time.Second},
-		standings: kept[progressView]{age: time.Second}, recalls: kept[admin.Recall]{age: 3 * time.Second},
+		standings: kept[progressView]{age: time.Second}, recalls: kept[admin.Recall]{age: 3 * time.Second}, timetables: kept[admin.Timetable]{age: 5 * time.Second},
 	}
 	p.halted, p.halt = context.WithCancel(context.Background())
 	p.http = &http.Server{
@@ -212,6 +213,10 @@ func (p *Page) register() {
 	p.view("/operations/{id}", operationView)
 	p.view("/proposals", proposals)
 	p.view("/proposals/{id}", proposal)
+	p.view("/plan", plan)
+	p.mux.HandleFunc("POST /plan/{act}", p.signedIn(p.actOnPlan))
+	p.view("/waves/{name}", wave)
+	p.mux.HandleFunc("POST /waves/{name}/{act}", p.signedIn(p.actOnWave))
 	p.view("/trace", trace)
 	p.mux.HandleFunc("POST /trace/locate", p.signedIn(p.locate))
 	p.registerActs()
