@@ -64,6 +64,7 @@ func newSetup(t *testing.T, root, bin string) *setup {
 
 // TestPages runs the commands of every page.
 func TestPages(t *testing.T) {
+	peers.Need(t, "curl", "jq", "openssl", "postfix", "python", "redis", "slapd", "smtp-sink")
 	root, err := peers.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +77,6 @@ func TestPages(t *testing.T) {
 			if !ok {
 				t.Fatalf("it needs %q, want <!-- run: NAME --> with one of the test's names", p.needs)
 			}
-			peers.Need(t, "curl", "postfix")
 			s := newSetup(t, root, bin)
 			prepare(t, s)
 			sh := newShell(t, p, *s)

@@ -40,6 +40,10 @@ var setups = map[string]func(t *testing.T, s *setup){
 		write(t, filepath.Join(s.home, "ad.password"), peers.SlapdPassword+"\n")
 	},
 
+	// A node between two Dovecots with mailboxes, one person, and a hook that works until a file
+	// named broken is there.
+	"mailboxes": writeDrill,
+
 	// That node, a lab, and a Postfix that has taken its mail to the source so far.
 	"postfix": func(t *testing.T, s *setup) {
 		source, _ := writeNode(t, s, true)
@@ -104,4 +108,55 @@ func write(t *testing.T, name, text string) {
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// master lets one account into all mailboxes of a Dovecot.
+const master = `
+auth_master_user_separator = *
+passdb {
+  driver = static
+  master = yes
+  args = password=master
+}`
+
+// writeDrill puts the settings of a lab for drills into the reader's directory.
+func writeDrill(t *testing.T, s *setup) {
+	t.Helper()
+	s.dir = s.home
+	var platforms strings.Builder
+	for _, id := range []string{"exchange", "ox"} {
+		d := peers.StartDovecot(t, peers.DovecotOptions{First: master})
+		fmt.Fprintf(&platforms, `  - id: %s
+    connection_limit: 5s
+    outside: {protocol: lmtp, hosts: ["%s"], tls: {policy: none}}
+    mailboxes: {hosts: ["%s"], tls: {policy: none}, auth: {user: admin, password_file: mailboxes.password}, retry: {first: 100ms, max: 1s}}
+    hooks:
+      close: {command: ["%s"], attempts: 2}
+      open: {command: ["%[4]s"], attempts: 2}
+`, id, d.LMTP, d.IMAP, filepath.Join(s.home, "hook"))
+		s.names["imap://"+id+".example.org"] = "imap://" + d.IMAP
+	}
+	write(t, filepath.Join(s.home, "mailboxes.password"), "master\n")
+	write(t, filepath.Join(s.home, "hook"), "#!/bin/sh\ntest ! -e "+filepath.Join(s.home, "broken")+" || { echo \"the hook is broken\" >&2; exit 1; }\n"+
+		`jq -c 'select(.mailbox) | {mailbox, ok: true}'`+"\n")
+	if err := os.Chmod(filepath.Join(s.home, "hook"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	token := "mc_me_0123456789abcdef0123456789abcdef"
+	write(t, filepath.Join(s.home, "me.token"), token+"\n")
+	s.env = append(s.env, "MAILCUTOVER_TOKEN_FILE="+filepath.Join(s.home, "me.token"))
+	write(t, filepath.Join(s.home, "node.yaml"), fmt.Sprintf(`node: mx1.example.org
+data: data
+lab: true
+approval: none
+listeners:
+  - {id: mx, address: "127.0.0.1:%d"}
+platforms:
+%srouting: {postmaster: dora@health.example}
+recall: {settle: 1s}
+operations: {mover: [cutover]}
+admin:
+  address: "127.0.0.1:%d"
+  tokens: [{name: me, person: Me Myself, sha256: "%x"}]
+`, s.port("2525"), platforms.String(), s.port("8025"), sha256.Sum256([]byte(token))))
 }

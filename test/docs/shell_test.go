@@ -106,7 +106,7 @@ func (sh *shell) once(b block) (printed string, err error) {
 	ctx, cancel := context.WithTimeout(sh.t.Context(), blockTime)
 	defer cancel()
 	script := ". " + quote(sh.state) + "\nset -aeo pipefail\n" + sh.real(b.script) +
-		"\n{ export -p; printf 'cd %q\\n' \"$PWD\"; } > " + quote(sh.state) + "\n"
+		"\n{ export -p; declare -f; printf 'cd %q\\n' \"$PWD\"; } > " + quote(sh.state) + "\n"
 	cmd := sh.command(ctx, script)
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
