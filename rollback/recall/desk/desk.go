@@ -119,6 +119,9 @@ type Desk struct {
 	absent map[ID]string // texts about nodes that have a share and are not there
 	wake   chan struct{} // somebody wants the runs looked at now
 
+	asking   sync.Mutex
+	evidence map[routing.AgencyID]*evidence
+
 	opening sync.Mutex
 	open    map[string]*recall.Journals // by directory
 }
@@ -146,7 +149,7 @@ func New(o Options) (*Desk, error) {
 	return &Desk{
 		o: o, files: files, now: o.Now, disk: disk,
 		works: make(map[ID]*work), raised: make(map[string]struct{}), wake: make(chan struct{}, 1),
-		open: make(map[string]*recall.Journals),
+		open: make(map[string]*recall.Journals), evidence: make(map[routing.AgencyID]*evidence),
 	}, nil
 }
 

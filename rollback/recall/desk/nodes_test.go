@@ -377,3 +377,24 @@ func TestCleanedWhenFinalised(t *testing.T) {
 		t.Errorf("told:\n%s", text)
 	}
 }
+
+// What any node's ledger has of a mailbox is evidence at each of them.
+func TestDeliveredTo(t *testing.T) {
+	w := newWorld(t, 2, "mx1", "mx2")
+	mine, theirs := delivered("ox", w.rows[0].Mailbox), delivered("exchange", w.rows[1].Mailbox)
+	w.ledger = records{mine}
+	n := w.network([]routing.NodeID{"mx1"}, nil)
+	w.ledger = records{theirs}
+	n.start("mx2", nil)
+	for _, c := range []struct {
+		id   mail.TransactionID
+		row  int
+		want bool
+	}{{mine.Transaction, 0, true}, {theirs.Transaction, 1, true}, {theirs.Transaction, 0, false}, {mail.NewTransactionID(), 0, false}} {
+		for node, d := range n.desks {
+			if got := d.DeliveredTo(t.Context(), "health", w.rows[c.row].Mailbox, c.id); got != c.want {
+				t.Errorf("%s says that %s is delivered to mailbox %d: %v, want %v", node, c.id, c.row, got, c.want)
+			}
+		}
+	}
+}
