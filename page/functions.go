@@ -26,6 +26,7 @@ var functions = template.FuncMap{
 	"subject":  subjectOf,
 	"zoned":    zoned,
 	"moved":    moved,
+	"next":     next,
 	"duration": func(from *time.Time) string { return seconds(time.Since(*from).Seconds()) },
 }
 
@@ -64,6 +65,16 @@ func moved(w admin.Wave) (n int) {
 		}
 	}
 	return n
+}
+
+// next returns the agency of a wave that comes next; empty: none waits.
+func next(w admin.Wave) string {
+	for _, a := range w.Agencies {
+		if a.State == "waiting" {
+			return a.Agency
+		}
+	}
+	return ""
 }
 
 // ago returns how long ago a time was, roughly; it must not change each second, or the page
