@@ -17,7 +17,6 @@ import (
 const (
 	changePatience = 15 * time.Second // for one change of the table
 	planPatience   = time.Minute      // for the plan of an operation, with its probes
-	measurePause   = 30 * time.Second
 )
 
 // as is in whose name the audit log and the table have what a wave does by itself.
@@ -36,11 +35,9 @@ func (d *Desk) look(ctx context.Context) {
 	if acts == nil || len(p.Waves) == 0 {
 		return
 	}
-	if p.Now.Sub(d.looked) >= watchPause {
-		d.measure(ctx)
-		d.watch(ctx, p)
-		d.looked = p.Now
-	}
+	// Before anything starts: what the last agency left behind is in the same documents that
+	// say that it is done.
+	d.watch(ctx, p)
 	for i := range p.Waves {
 		w := &p.Waves[i]
 		err := d.tend(ctx, acts, s, w)

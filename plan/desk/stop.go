@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	watchPause = 10 * time.Second // between two looks at what stops the plan
+	watchPause = 10 * time.Second // between two looks at what stops the plan and isn't in the table
 	rateSpan   = 5 * time.Minute  // over which refusals of platforms are counted
 	rateLeast  = 50               // recipients in it, below which their share says nothing
 	remembered = time.Hour        // for how long a canary that failed outside of an operation counts
@@ -103,8 +103,13 @@ func (d *Desk) watch(ctx context.Context, p *plan.Plan) {
 			}
 		}
 	}
-	refused, all := d.o.Knows.Answers()
-	d.rates.add(p.Now, refused, all)
+	rarely := p.Now.Sub(d.looked) >= watchPause
+	if rarely {
+		d.looked = p.Now
+		d.measure(ctx)
+		refused, all := d.o.Knows.Answers()
+		d.rates.add(p.Now, refused, all)
+	}
 	if !live {
 		return // nothing follows that could be kept from starting
 	}
@@ -112,14 +117,18 @@ func (d *Desk) watch(ctx context.Context, p *plan.Plan) {
 	s := p.Facts.State
 	d.trip(ctx, p, d.failedCanaries(p), set.Canaries)
 	d.trip(ctx, p, aborts(p), set.Aborts)
-	var crossed, drifted []plan.Finding
+	var crossed []plan.Finding
 	for _, id := range moved {
 		for _, one := range d.o.Knows.Crossed(s, id) {
 			crossed = append(crossed, plan.Finding{Cause: plan.ByVerify, Agency: id, Text: fmt.Sprintf("agency %s: a mailbox holds others' content: finding %s", id, one), Keys: []string{one}})
 		}
 	}
 	d.trip(ctx, p, crossed, set.Findings)
+	if !rarely {
+		return
+	}
 	if set.Drift > 0 && len(moved) > 0 {
+		var drifted []plan.Finding
 		for _, one := range d.o.Knows.Drifted(moved) {
 			for _, row := range one.Rows {
 				drifted = append(drifted, plan.Finding{Cause: plan.ByDrift, Agency: one.Agency, Text: fmt.Sprintf("agency %s: %s", one.Agency, row), Keys: []string{string(one.Agency) + "/" + row}})
@@ -128,7 +137,7 @@ func (d *Desk) watch(ctx context.Context, p *plan.Plan) {
 		d.trip(ctx, p, drifted, set.Drift)
 	}
 	if runs && set.ErrorRate > 0 {
-		lifted, _ := plan.LiftedOf(s)
+		lifted, _ := plan.LiftedOf(s) // one that can't be read: counted from the beginning
 		if f, ok := d.rates.over(set.ErrorRate, string(d.o.Node), lifted.Time); ok {
 			d.trip(ctx, p, []plan.Finding{f}, 1)
 		}

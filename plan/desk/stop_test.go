@@ -195,3 +195,22 @@ func TestAStopBetweenClaimAndBegin(t *testing.T) {
 		n.end()
 	})
 }
+
+// Nothing starts between the end of an agency whose canary failed and the stop: also without
+// any bake between.
+func TestTheStopComesBeforeTheNextStart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, "a", "b")
+		w.broken["a"] = "late"
+		nodes := []*node{w.node("mx1").begin(), w.node("mx2").begin(), w.node("mx3").begin()}
+		w.propose("one", plan.Definition{Agencies: []routing.AgencyID{"a", "b"}})
+		time.Sleep(2 * time.Minute)
+		w.want("order", w.order(), "a")
+		if s := w.stop(); s == nil || len(s.Findings) != 1 {
+			t.Errorf("%+v", s)
+		}
+		for _, n := range nodes {
+			n.end()
+		}
+	})
+}
