@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -108,4 +109,18 @@ func (s *Set) Raised() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.raised
+}
+
+// Kinds counts the alarms in the list by kind: their key up to its first slash or colon.
+func (s *Set) Kinds() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kinds := make(map[string]int)
+	for key := range s.alarms {
+		if i := strings.IndexAny(key, "/:"); i >= 0 {
+			key = key[:i]
+		}
+		kinds[key]++
+	}
+	return kinds
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"sync/atomic"
+	"time"
 )
 
 // certificate is a certificate and its key that can be read anew while connections
@@ -21,4 +22,15 @@ func (c *certificate) load(certFile, keyFile string) error {
 	}
 	c.config.Store(&tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})
 	return nil
+}
+
+// certificateEnds says when each listener's certificate ends, and the API's.
+func (d *Daemon) certificateEnds() map[string]time.Time {
+	ends := make(map[string]time.Time)
+	for id, c := range d.certificates {
+		if settings := c.config.Load(); settings != nil && settings.Certificates[0].Leaf != nil {
+			ends[id] = settings.Certificates[0].Leaf.NotAfter
+		}
+	}
+	return ends
 }

@@ -90,8 +90,9 @@ func busy(t *testing.T) *Metrics {
 			one.Removed.Copies = 3
 			return retained.Status{Copies: 11, Bytes: 5000, Kept: 12, Failed: 2, Damaged: 1, Agencies: []retained.Agency{one}}
 		},
-		Alarms: set,
-		Spool:  func() spool.Counts { return spool.Counts{Messages: 3, Bytes: 4096, Recipients: held(5)} },
+		Alarms:       set,
+		Certificates: func() map[string]time.Time { return map[string]time.Time{"mx": time.Unix(1893456000, 0)} },
+		Spool:        func() spool.Counts { return spool.Counts{Messages: 3, Bytes: 4096, Recipients: held(5)} },
 	})
 	l := m.Listener("mx")
 	l.ConnectionOpened()
@@ -253,7 +254,8 @@ func TestWhatIsScraped(t *testing.T) {
 		`mailcutover_agencies_unusable 1`,
 		`mailcutover_alarms 1`,
 		`mailcutover_alarms_raised_total 2`,
-		`mailcutover_alarms_by_kind{kind="`,
+		`mailcutover_certificate_expiry_timestamp_seconds{listener="mx"} 1.893456e+09`,
+		`mailcutover_alarms_by_kind{kind="a"} 1`,
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			name, _, _ := strings.Cut(line, "{")
