@@ -59,6 +59,7 @@ func (s *Server) register() {
 	s.registerRouteLogin(api)
 	s.registerRecall(api)
 	s.registerVerify(api)
+	s.registerRehearsals(api)
 	s.registerNotices(api)
 	s.registerWaves(api)
 

@@ -22,6 +22,7 @@ import (
 	"mailcutover/internal/config"
 	"mailcutover/internal/daemon"
 	"mailcutover/rollback/operation"
+	"mailcutover/rollback/rehearse"
 	"mailcutover/spool"
 )
 
@@ -104,6 +105,13 @@ type stage struct {
 	readers   *readers
 	began     time.Time
 	switches  []span
+	measured  []measured
+}
+
+// measured is a switch as a rehearsal records it.
+type measured struct {
+	kind operation.Kind
+	rehearse.Switch
 }
 
 // build starts the platforms and the node, and fills the table as an operator would.
@@ -226,8 +234,7 @@ func (s *stage) load(ctx context.Context, list io.Reader) error {
 func (s *stage) play(ctx context.Context) error {
 	stop := make(chan struct{})
 	var mail sync.WaitGroup
-	mail.Go(func() { s.mx.run(ctx, s.Rate, stop) })
-	mail.Go(func() { s.readers.run(ctx, stop) })
+	mail.Go(func() { s.flow(ctx, stop) })
 	err := s.act(ctx)
 	close(stop)
 	mail.Wait()
@@ -260,6 +267,14 @@ func (s *stage) play(ctx context.Context) error {
 		s.stay(ctx)
 	}
 	return nil
+}
+
+// flow has mail sent and read until stop is closed and all of it is delivered, or ctx ends.
+func (s *stage) flow(ctx context.Context, stop <-chan struct{}) {
+	var both sync.WaitGroup
+	both.Go(func() { s.mx.run(ctx, s.Rate, stop) })
+	both.Go(func() { s.readers.run(ctx, stop) })
+	both.Wait()
 }
 
 // act waits, cuts over, waits, rolls back, and waits.
@@ -360,6 +375,9 @@ func (s *stage) change(ctx context.Context, kind operation.Kind, from, to string
 		return n.Of(spool.StateHeld) == 0 && held2-held == replayed2-replayed
 	})
 	s.say("Meanwhile mail for %d recipients was held; %d were replayed in order.", held2-held, replayed2-replayed)
+	s.measured = append(s.measured, measured{kind, rehearse.Switch{
+		Done: true, Seconds: sp.end.Sub(sp.began).Seconds(), Closed: op.Opened.Sub(*op.Closed).Seconds(), Held: held2 - held, Replayed: replayed2 - replayed, PutOff: ours2 - ours,
+	}})
 	return err
 }
 

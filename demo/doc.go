@@ -14,6 +14,8 @@
 // Incident shows another thing: a list with one column sorted on its own, which the check
 // refuses, and what it would have done to 790 mailboxes.
 //
+// Rehearse switches an agency of a given shape instead, and returns what came of it as a record.
+//
 // It writes only into a temporary directory and listens only on loopback. The command
-// `mailcutover demo` calls Run or Incident once.
+// `mailcutover demo` calls Run or Incident once, `mailcutover rehearse` calls Rehearse.
 package demo
