@@ -400,6 +400,11 @@ func (s *Server) recall(ctx context.Context, id string, boxes bool) (Recall, err
 		view.Boxes = boxViews(one.Boxes, operates)
 		v.Nodes = append(v.Nodes, view)
 	}
+	for _, p := range r.Parts(state) { // copies are delivered by nodes without a share, too
+		if !slices.Contains(r.Nodes, p.Node) {
+			sum.Add(&p.Totals)
+		}
+	}
 	v.Totals, v.Text = RecallTotals(sum), sum.Text()
 	if known {
 		v.Left = &left

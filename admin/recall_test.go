@@ -32,6 +32,8 @@ func (stubborn) Result(routing.MailboxID) (recall.Result, bool, error) {
 
 func (stubborn) Accounted(routing.MailboxID) ([]msgkey.Key, error) { return nil, nil }
 
+func (stubborn) Mailboxes() ([]routing.MailboxID, error) { return nil, nil }
+
 func (stubborn) Export(routing.MailboxID) ([]byte, error) { return nil, nil }
 
 func (stubborn) Take(routing.MailboxID, routing.NodeID, []byte) error { return nil }

@@ -220,7 +220,8 @@ func (d *Desk) look(ctx context.Context) {
 			alarms["recall-not-back/"+string(r.ID)] = fmt.Sprintf("%s %s of agency %s ended with %s. mailcutover recall status %[2]s names each; once they are seen to: mailcutover recall accept %[2]s.", r.Kind, r.ID, r.Agency, t.left())
 		}
 		// Copies are delivered by every node that has some, whether or not it has a share.
-		wanted := stands == Running && (r.shares(d.o.Node) || r.Copies && d.o.Copies != nil) && !r.brought(s, d.o.Node)
+		copies := r.Copies && d.o.Copies != nil && r.Accepted == nil
+		wanted := (stands == Running && r.shares(d.o.Node) || (stands == Running || stands == Done) && copies) && !r.brought(s, d.o.Node)
 		switch {
 		case w != nil && (!wanted || !w.same(r)):
 			if !w.stopped() {
@@ -315,6 +316,7 @@ type Engine interface {
 type Journals interface {
 	Result(id routing.MailboxID) (recall.Result, bool, error)
 	Accounted(id routing.MailboxID) ([]msgkey.Key, error)
+	Mailboxes() ([]routing.MailboxID, error)
 	Export(id routing.MailboxID) ([]byte, error)
 	Take(id routing.MailboxID, node routing.NodeID, text []byte) error
 	Sent(id routing.MailboxID, messages ...mail.TransactionID) error

@@ -54,7 +54,7 @@ func (k *keeper) nodes(ctx context.Context) {
 	d := k.d
 	s := d.o.Replica.State()
 	runs, _ := Runs(s)
-	runs = slices.DeleteFunc(runs, func(r Run) bool { return r.Stands(s) != Running || !r.shares(d.o.Node) })
+	runs = slices.DeleteFunc(runs, func(r Run) bool { return r.Stands(s) != Running })
 	texts := make(map[ID]string)
 	defer func() {
 		d.mu.Lock()
@@ -79,14 +79,20 @@ func (k *keeper) nodes(ctx context.Context) {
 				continue
 			}
 			if slices.ContainsFunc(n.Members, func(m routing.Member) bool { return m.Node == node && m.Evicted }) {
-				d.inherit(ctx, r.ID, node)
+				if len(r.active()) == 1 {
+					texts[r.ID] = fmt.Sprintf("%s %s of agency %s is node %s's alone, which is evicted: nobody brings what is left. End it, and begin another: mailcutover recall end %[2]s --reason ..., mailcutover recall run --agency %[3]s --reason ...", r.Kind, r.ID, r.Agency, node)
+				} else {
+					d.inherit(ctx, r.ID, node)
+				}
 				continue
 			}
 			if since, ok := away[node]; ok && d.now().Sub(since) >= longTrouble {
 				lost = append(lost, string(node))
 			}
 		}
-		if lost != nil {
+		if lost != nil && len(r.active()) == 1 {
+			texts[r.ID] = fmt.Sprintf("%s %s of agency %s is node %s's alone, and it isn't there. Start it; if it is lost: mailcutover recall end %[2]s --reason ..., mailcutover recall run --agency %[3]s --reason ...", r.Kind, r.ID, r.Agency, lost[0])
+		} else if lost != nil {
 			texts[r.ID] = fmt.Sprintf("%s %s of agency %s: the share of %s is not brought, and it isn't there. Start it; if it is lost: mailcutover recall take-over %[2]s --without-node %[5]s --reason ...", r.Kind, r.ID, r.Agency, strings.Join(lost, ", "), lost[0])
 		}
 	}

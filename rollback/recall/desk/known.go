@@ -72,6 +72,11 @@ func (d *Desk) Known(ctx context.Context, id ID, v Version, node routing.NodeID,
 	if err != nil {
 		return k, err
 	}
+	here, err := journals.Mailboxes()
+	if err != nil {
+		return k, err
+	}
+	rows = slices.DeleteFunc(rows, func(row routing.Row) bool { return !slices.Contains(here, row.Mailbox) })
 	slices.SortFunc(rows, func(a, b routing.Row) int { return bytes.Compare(a.Mailbox[:], b.Mailbox[:]) })
 	first, size := routing.MailboxID{}, 0
 	if after != "" {
@@ -228,7 +233,7 @@ func former(s *routing.State, r *Run, id routing.MailboxID) []routing.NodeID {
 // learn asks all nodes, and takes what they say: mailboxes wait for what is to be known about them
 // first, and those that were done and of which more was delivered are looked at again.
 func (w *work) learn(ctx context.Context, journals Journals) error {
-	f, err := w.d.facts(ctx, Query{Agency: w.run.Agency, Platform: w.run.From, Since: w.run.Since})
+	f, err := w.d.facts(ctx, Query{Agency: w.run.Agency, Platform: w.run.From, Since: w.run.deliveredSince()})
 	if err != nil {
 		return err
 	}

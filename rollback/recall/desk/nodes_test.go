@@ -2,6 +2,7 @@ package desk_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -396,5 +397,45 @@ func TestDeliveredTo(t *testing.T) {
 				t.Errorf("%s says that %s is delivered to mailbox %d: %v, want %v", node, c.id, c.row, got, c.want)
 			}
 		}
+	}
+}
+
+// What one node's clock says holds at another's only as far as their clocks agree.
+func TestClocks(t *testing.T) {
+	w := newWorld(t, 1, "mx1")
+	var mu sync.Mutex
+	ahead := time.Minute
+	w.network([]routing.NodeID{"mx1"}, func(o *desk.Options) {
+		o.Now = func() time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			return time.Now().Add(ahead)
+		}
+	})
+	got := make(chan recall.Job, 1)
+	w.engine["mx1"].answer = func(job recall.Job, _ int) (recall.Result, error) {
+		select {
+		case got <- job:
+		default:
+		}
+		return recall.Result{Passes: 1, Done: true}, nil
+	}
+	// The run was set by a node whose clock is right: nothing arrives after 30 s.
+	begun := time.Now()
+	r := desk.Run{
+		ID: "health-1", Kind: desk.Recall, Agency: "health", From: "ox", To: "exchange", Operation: "op-1", Nodes: []routing.NodeID{"mx1"},
+		Begun: begun, After: begun.Add(30 * time.Second), Since: begun, Who: "anna", Reason: "test",
+	}
+	s := w.replica.State()
+	a, _ := s.Agency("health")
+	r.Mapping = a.Mapping
+	text, err := json.Marshal(&r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.change(table.Change{Documents: []routing.Document{{Key: "recall/health-1", Text: string(text)}}})
+	job := <-got
+	if left := job.After.Sub(begun.Add(ahead)); left < 30*time.Second {
+		t.Errorf("a mailbox could be done %v after the run was set", left)
 	}
 }

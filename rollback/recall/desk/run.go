@@ -225,6 +225,31 @@ type Version struct {
 // Version returns that of the run.
 func (r *Run) Version() Version { return Version{len(r.Without), r.Copies} }
 
+// skew is by how much the clocks of two nodes may differ.
+const skew = 2 * time.Minute
+
+// deliveredSince is from when on deliveries to From are accounted for. Each node's ledger has its own
+// node's time: those that stood behind the clock of the one that noted Since must not be missed. Nothing
+// else went to a target before its cutover.
+func (r *Run) deliveredSince() time.Time {
+	if r.Kind == Recall && !r.Since.IsZero() {
+		return r.Since.Add(-skew)
+	}
+	return r.Since
+}
+
+// after is from when on nothing can reach From any more, by the clock of a node that reads it at now:
+// After is another node's time.
+func (r *Run) after(now time.Time) time.Time {
+	if now.After(r.After.Add(skew)) {
+		return r.After
+	}
+	if own := now.Add(max(0, r.After.Sub(r.Begun))); own.After(r.After) {
+		return own
+	}
+	return r.After
+}
+
 // Direction returns the direction in which mail is brought.
 func (r *Run) Direction() recall.Direction {
 	d := recall.Direction{From: r.From, To: r.To, Side: mailstore.Source}

@@ -48,7 +48,7 @@ func (d *Desk) Share(ctx context.Context, id ID, boxes bool) (Share, error) {
 		return Share{Node: d.o.Node, Totals: p.Totals, Notes: p.Notes, Silent: p.Totals.Ledgers, Brought: true}, nil
 	}
 	if w == nil || w.run.Version() != r.Version() {
-		w = &work{d: d, run: r, boxes: make(map[routing.MailboxID]*box)}
+		w = &work{d: d, run: r, after: r.After, boxes: make(map[routing.MailboxID]*box)}
 		if err := w.load(ctx); err != nil {
 			return Share{}, err
 		}
@@ -94,7 +94,7 @@ func (w *work) left() time.Duration {
 			open++
 		}
 	}
-	until := max(0, w.run.After.Sub(now))
+	until := max(0, w.after.Sub(now))
 	switch {
 	case open == 0:
 		return until

@@ -41,6 +41,7 @@ type work struct {
 	mu       sync.Mutex
 	over     bool
 	began    time.Time
+	after    time.Time // from then on nothing can reach From any more, by this node's clock
 	loaded   bool
 	boxes    map[routing.MailboxID]*box
 	order    []*box
@@ -77,7 +78,7 @@ func (b *box) ended() bool { return b.done || b.aside }
 // begin brings a run's share in the background.
 func (d *Desk) begin(ctx context.Context, r *Run) *work {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &work{d: d, run: *r, cancel: cancel, began: d.now(), boxes: make(map[routing.MailboxID]*box)}
+	w := &work{d: d, run: *r, cancel: cancel, began: d.now(), after: r.after(d.now()), boxes: make(map[routing.MailboxID]*box)}
 	w.done.Go(func() {
 		defer cancel()
 		w.do(ctx)
@@ -340,7 +341,7 @@ func (w *work) job(b *box) recall.Job {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	j := recall.Job{
-		Agency: w.run.Agency, Operation: w.run.Operation, Direction: w.run.Direction(), Row: b.row, After: w.run.After,
+		Agency: w.run.Agency, Operation: w.run.Operation, Direction: w.run.Direction(), Row: b.row, After: w.after,
 		Since: w.set.Mailbox(w.run.From, b.row.Mailbox), There: w.set.Mailbox(w.run.To, b.row.Mailbox),
 	}
 	if w.facts != nil {
@@ -412,8 +413,8 @@ func (w *work) note(ctx context.Context, b *box, r recall.Result, err error, set
 	case err == nil:
 		b.tries, b.reason = 0, ""
 		b.next = now.Add(set.Settle)
-		if b.next.Before(w.run.After) {
-			b.next = w.run.After
+		if b.next.Before(w.after) {
+			b.next = w.after
 		}
 		w.goesOn()
 	case ctx.Err() != nil:
