@@ -170,7 +170,7 @@ func (s *Server) whoHas(ctx context.Context, rcpt string, known *Traces, out *Lo
 		}
 		switch {
 		case !ok && rcpt != "":
-			return nil, notFound("see mailcutover route explain --address", "no mailbox has the address %q", name)
+			return nil, notFound("see mailcutover route explain", "no mailbox has the address %q", name)
 		case !ok:
 			out.Notes = append(out.Notes, fmt.Sprintf("%s is no mailbox of the table now", name))
 			continue
