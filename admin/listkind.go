@@ -37,6 +37,9 @@ type listParameters struct {
 
 	// Changes is the digest of the answers that activating it changes; zero: it only adds.
 	Changes routing.Digest `json:"changes"`
+
+	// Told is the digest of what the platforms are told of its mailboxes.
+	Told routing.Digest `json:"told"`
 }
 
 // importBatch proposes a list.
@@ -126,10 +129,22 @@ func (s *Server) listContent(l *list.List, r *desk.Rechecked) (c approval.Conten
 	if err != nil {
 		return c, nil, refused(err, false)
 	}
-	with := listParameters{List: l.ID, Rows: len(l.Rows), Changes: changesDigest(remap)}
+	with := listParameters{List: l.ID, Rows: len(l.Rows), Changes: changesDigest(remap), Told: toldDigest(r.Mailboxes)}
 	c = approval.Content{Kind: listKindName, Agency: l.Agency, List: l.Digest(), Plan: r.Result.Sum()}
 	c.Parameters, err = parameters(c.Kind, with)
 	return c, remap, err
+}
+
+// toldDigest names how the platforms will know each mailbox, by address and login: what a directory
+// says of that after the approval is not what was approved.
+func toldDigest(l *mailboxlist.List) routing.Digest {
+	h := sha256.New()
+	for i := range l.Mailboxes {
+		row := &l.Mailboxes[i].Row
+		source, target := row.At(false), row.At(true)
+		fmt.Fprintf(h, "%s %q %q %q %q\n", row.Mailbox, source.Address, source.Login, target.Address, target.Login)
+	}
+	return routing.Digest(h.Sum(nil))
 }
 
 // changesDigest names the answers that a remap changes; zero: it only adds.

@@ -144,7 +144,7 @@ func search(t peers.TB, url string) time.Duration {
 	m := ldapdir.Presets()["ad"]
 	args := []string{"-x", "-LLL", "-o", "ldif-wrap=no", "-H", url, "-D", peers.SlapdAdmin, "-w", peers.SlapdPassword, "-b", identityBase,
 		"-E", "pr=500/noprompt", m.Filter, "objectClass", m.ID, m.Mail, m.UPN, m.Account, m.LegacyDN, m.Target, m.Forward, m.Redirect, m.Control, m.RecipientType, m.Groups}
-	args = append(append(args, m.Aliases...), m.Members...)
+	args = append(append(append(args, m.Aliases...), m.Members...), m.Forwards...)
 	began := time.Now()
 	cmd := exec.CommandContext(t.Context(), "ldapsearch", args...)
 	var complaint bytes.Buffer

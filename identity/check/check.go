@@ -17,8 +17,9 @@ type Input struct {
 	Source *Facts    // the source's directory; nil: no list is clean
 	Target *Facts    // the target's; nil: there is none
 	State  *routing.State
-	// Stored returns the row that activating the list would store for a mailbox, with what the
-	// platforms are told of it; ok is false if none can be made. nil: that isn't compared.
+	// Stored returns the row that activating the list would store for a mailbox, with its other
+	// names and what the platforms are told of it; ok is false if none can be made. nil: that isn't
+	// compared.
 	Stored func(routing.MailboxID) (row routing.Row, ok bool)
 
 	// Earlier are the agency's lists that were approved before, the newest first.
@@ -104,6 +105,7 @@ func (in *Input) compare(v *Verdict, earlier *pairs) {
 		add(Finding{Code: CodeUnknown})
 	} else {
 		in.compareSource(row, add)
+		in.compareStored(row, add)
 	}
 	if in.Target != nil {
 		in.compareTarget(row, add)
@@ -122,7 +124,7 @@ func (in *Input) compare(v *Verdict, earlier *pairs) {
 
 // rank orders findings: the one that explains most first.
 func rank(c Code) int {
-	order := [...]Code{CodeOtherMailbox, CodeOtherAccount, CodeTarget, CodeOtherAgency, CodeNoID, CodeNoAddress, CodeNoAccount,
+	order := [...]Code{CodeOtherMailbox, CodeOtherAccount, CodeOtherName, CodeTarget, CodeOtherAgency, CodeNoID, CodeNoAddress, CodeNoAccount,
 		CodeTwice, CodeNotMailbox, CodeDigest, CodeUnknown, CodeTable, CodeEarlier, CodeDisabled, CodeNotOnTarget, CodeAlias}
 	return slices.Index(order[:], c)
 }
@@ -180,6 +182,51 @@ func (in *Input) compareSource(row *list.Row, add func(Finding)) {
 	// Shared mailboxes and rooms are disabled accounts in Active Directory.
 	if has.kind == directory.KindUser && !has.enabled {
 		add(Finding{Code: CodeDisabled, Source: f.Name})
+	}
+}
+
+// compareStored looks whether another name that the mailbox would get, or one that the source is
+// told of it, is another's in the source's directory, or two objects have it: a list says one
+// address of a mailbox, and brings all of them into force.
+func (in *Input) compareStored(row *list.Row, add func(Finding)) {
+	if in.Stored == nil {
+		return
+	}
+	stored, ok := in.Stored(row.ID)
+	if !ok {
+		return
+	}
+	f := in.Source
+	for _, a := range stored.Addresses {
+		if a == row.Address {
+			continue
+		}
+		if owner, known := f.address(a); known == foundMany {
+			add(Finding{Code: CodeOtherName, Source: f.Name, Name: string(a)})
+		} else if known == foundOne && owner.id != row.ID {
+			add(Finding{Code: CodeOtherName, Source: f.Name, Name: string(a), Owner: owner.id, Of: owner.primary})
+		}
+	}
+	names := make([]string, 0, len(stored.Logins)+2)
+	for _, l := range stored.Logins {
+		names = append(names, string(l))
+	}
+	told := stored.At(false) // how the target calls mailboxes, its own directory says
+	names = append(names, string(told.Address), told.Login)
+	seen := make(map[string]bool, len(names))
+	for _, name := range names {
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		if owner, known := f.User(name); known && owner != row.ID {
+			of, _ := f.id(owner)
+			found := Finding{Code: CodeOtherName, Source: f.Name, Name: name, Owner: owner}
+			if of != nil {
+				found.Of = of.primary
+			}
+			add(found)
+		}
 	}
 }
 

@@ -98,6 +98,17 @@ func (f *Facts) Shared(a routing.Address) bool {
 	return ok && n == ambiguous
 }
 
+// Free reports whether a name, an address or a login, may become a mailbox's: no other object has it.
+func (f *Facts) Free(name string, id routing.MailboxID) bool {
+	if a, err := routing.ParseAddress(name); err == nil {
+		if owner, found := f.address(a); found == foundMany || found == foundOne && owner.id != id {
+			return false
+		}
+	}
+	owner, known := f.User(name)
+	return !known || owner == id
+}
+
 // Owner returns whose an address is; ok is false if it is nobody's, or two objects have it.
 func (f *Facts) Owner(a routing.Address) (id routing.MailboxID, ok bool) {
 	one, found := f.address(a)

@@ -45,3 +45,44 @@ func TestWhatTheTargetIsTold(t *testing.T) {
 		})
 	}
 }
+
+// A row says one address of a mailbox, and brings all of its names into force: one that is another
+// mailbox's too, or that another one is called by on the source, is wrong, though address and id are
+// right.
+func TestWhatElseWouldComeIntoForce(t *testing.T) {
+	anna, bert := routing.MailboxID{1}, routing.MailboxID{2}
+	source := NewFacts("ad", time.Now())
+	source.Add(&directory.Object{ID: anna, Kind: directory.KindUser, Enabled: true, Account: "anna", Addresses: []routing.Address{"a@health.example", "info@health.example"}}, "health")
+	source.Add(&directory.Object{ID: bert, Kind: directory.KindUser, Enabled: true, Account: "a.berg", Addresses: []routing.Address{"b@health.example", "info@health.example", "a.tmp@health.example"}}, "tax")
+	for name, c := range map[string]struct {
+		stored routing.Row
+		owner  routing.MailboxID
+		name   string
+	}{
+		"its own":              {stored: routing.Row{Addresses: []routing.Address{"a@health.example"}, Logins: []routing.Login{"anna", "anna@corp.example"}}},
+		"nobody's":             {stored: routing.Row{Addresses: []routing.Address{"a@health.example", "a.moved@health.example"}}},
+		"an alias of two":      {stored: routing.Row{Addresses: []routing.Address{"a@health.example", "info@health.example"}}, name: "info@health.example"},
+		"another's address":    {stored: routing.Row{Addresses: []routing.Address{"a@health.example", "a.tmp@health.example"}}, owner: bert, name: "a.tmp@health.example"},
+		"another's as a login": {stored: routing.Row{Addresses: []routing.Address{"a@health.example"}, Logins: []routing.Login{"b@health.example"}}, owner: bert, name: "b@health.example"},
+		"another's account":    {stored: routing.Row{Addresses: []routing.Address{"a@health.example"}, Source: routing.Place{Login: `CORP\A.Berg`}}, owner: bert, name: `CORP\A.Berg`},
+		"told another's":       {stored: routing.Row{Addresses: []routing.Address{"a@health.example"}, Source: routing.Place{Address: "b@health.example"}}, owner: bert, name: "b@health.example"},
+		"the target's own way": {stored: routing.Row{Addresses: []routing.Address{"a@health.example"}, Target: routing.Place{Login: "a.berg"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := Check(Input{
+				List:   &list.List{ID: "health-0001", Agency: "health", Rows: []list.Row{{Address: "a@health.example", ID: anna, Agency: "health"}}},
+				Source: source,
+				Stored: func(id routing.MailboxID) (routing.Row, bool) {
+					c.stored.Mailbox, c.stored.Kind = id, routing.KindUser
+					return c.stored, true
+				},
+			})
+			if r.Clean() == (c.name != "") {
+				t.Fatalf("clean %v: %+v", r.Clean(), r.Rows)
+			}
+			if f := r.Rows[0].Findings[0]; c.name != "" && (f.Code != CodeOtherName || f.Owner != c.owner || f.Name != c.name) {
+				t.Errorf("%+v, want %q of %s", r.Rows[0].Findings, c.name, c.owner)
+			}
+		})
+	}
+}

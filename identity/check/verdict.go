@@ -26,10 +26,11 @@ const (
 	CodeTable                    // the table routes the address or the id elsewhere today: the list would change an answer
 	CodeEarlier                  // an earlier list of the agency had the address or the id in another pair
 	CodeDigest                   // the row's keyed digest is wrong: a cell was changed since it was generated
+	CodeOtherName                // the mailbox would get a name, or a platform be told one, that is another mailbox's too
 )
 
 var codeNames = [...]string{"unknown", "right", "other-mailbox", "other-account", "other-agency", "no-address", "no-id",
-	"no-account", "twice", "not-mailbox", "disabled", "alias", "target", "not-on-target", "table", "earlier", "digest"}
+	"no-account", "twice", "not-mailbox", "disabled", "alias", "target", "not-on-target", "table", "earlier", "digest", "other-name"}
 
 // String returns the word used in CSV and JSON.
 func (c Code) String() string {
@@ -72,6 +73,7 @@ type Finding struct {
 	Of      routing.Address   `json:"of,omitempty"`      // Owner's primary address, where that is known
 	Address routing.Address   `json:"address,omitempty"` // whose mailbox the row's id really is
 	Agency  routing.AgencyID  `json:"agency,omitempty"`  // that the mailbox belongs to there
+	Name    string            `json:"name,omitempty"`    // of CodeOtherName: which; without an Owner two objects have it
 }
 
 // Verdict is all that was found of a row; the worst first. A row that is right has one

@@ -112,15 +112,15 @@ func (d *Desk) compareWith(source, target *watch.View, l *list.List, key *list.K
 	in := check.Input{List: l, Key: key, Source: source.Facts, State: state}
 	if target != nil {
 		in.Target = target.Facts
-		in.Stored = func(id routing.MailboxID) (row routing.Row, ok bool) {
-			record, known := state.Agency(l.Agency)
-			o, _, found := source.Mailbox(id)
-			if !known || !found {
-				return row, false
-			}
-			row, err := d.o.Model.Row(o, &record)
-			return row, err == nil
+	}
+	in.Stored = func(id routing.MailboxID) (row routing.Row, ok bool) {
+		record, known := state.Agency(l.Agency)
+		o, _, found := source.Mailbox(id)
+		if !known || !found {
+			return row, false
 		}
+		row, err := d.o.Model.Row(o, &record)
+		return row, err == nil
 	}
 	entries, unreadable := register.Lists(state, l.Agency)
 	if err := errors.Join(unreadable...); err != nil {

@@ -7,7 +7,8 @@
 //
 // It promises that Read returns no error only if the server said for the last page that all
 // was well; that a search which was cut by a limit of the server's, by a deadline or by the
-// end of its context is an error; and that the objects of one Read are one server's. It
+// end of its context is an error; that so is an answer with a reference to another server; and that
+// the objects of one Read are one server's. It
 // refuses an empty password, which many servers take for an anonymous bind (RFC 4513 section
 // 5.1.2), and a password or a client certificate over a connection that isn't encrypted,
 // except to this host.

@@ -303,3 +303,30 @@ func TestFindIDs(t *testing.T) {
 		}
 	}
 }
+
+// A server that refers to another one for a part of the directory has not said what is in it, though
+// the search ends well. Those parts of a forest count for nothing in which there are no mailboxes.
+func TestAReferenceIsNoWholeAnswer(t *testing.T) {
+	entry, id := user(1)
+	for ref, whole := range map[string]bool{
+		"ldap://dc.child.example.org/ou=child,dc=example,dc=org":                       false,
+		"ldap://ForestDnsZones.example.org/DC=ForestDnsZones,DC=example,DC=org":        true,
+		"ldap://DomainDnsZones.example.org/DC=DomainDnsZones,DC=example,DC=org??base":  true,
+		"ldap://example.org/CN=Configuration,DC=example,DC=org":                        true,
+		"ldap://other.example.org/OU=CN=Configuration,DC=child,DC=example,DC=org??sub": false,
+	} {
+		s := peers.StartSlapd(t, peers.SlapdOptions{LDIF: people + entry + "dn: ou=child,dc=example,dc=org\nobjectClass: referral\nobjectClass: extensibleObject\nou: child\nref: " + ref + "\n\n"})
+		c := newClient(t, options("ldap://"+s.Addr))
+		all, _, err := readAll(t.Context(), c)
+		if whole && (err != nil || len(all) != 1) || !whole && !errors.Is(err, directory.ErrIncomplete) {
+			t.Errorf("%s: %d objects, %v", ref, len(all), err)
+		}
+		found, err := c.Find(t.Context(), directory.Query{Address: "nobody@agency.example"})
+		if (err == nil) != whole || len(found) > 0 {
+			t.Errorf("%s: nobody is %v, %v", ref, found, err)
+		}
+		if found, err := c.FindIDs(t.Context(), []routing.MailboxID{id}); (err == nil) != whole || whole && len(found) != 1 {
+			t.Errorf("%s: %d objects by id, %v", ref, len(found), err)
+		}
+	}
+}

@@ -31,7 +31,7 @@ func (c *Client) FindIDs(ctx context.Context, ids []routing.MailboxID) ([]direct
 		}
 		request := c.request(c.o.Base, ldap.ScopeWholeSubtree, "(|"+strings.Join(terms, "")+")")
 		err := c.on(ctx, asking, func(conn *connection) error {
-			found, err := c.find(ctx, conn, request)
+			found, err := c.findAll(ctx, conn, request)
 			objects = append(objects, found...)
 			return err
 		})

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,6 +39,9 @@ func (c *Client) Read(ctx context.Context, each func(*directory.Object) error) (
 		if err == nil {
 			err = ctx.Err() // the library may return what it had when it was cut
 		}
+		if err == nil {
+			err = elsewhere(result)
+		}
 		if err != nil {
 			c.failedServer(conn.server, err)
 			return snapshot, fmt.Errorf("read directory %s from %s, after %d objects: %w: %w", c.o.Name, conn.server, snapshot.Objects, directory.ErrIncomplete, err)
@@ -65,6 +70,29 @@ func (c *Client) Read(ctx context.Context, each func(*directory.Object) error) (
 		}
 		cookie = answer.Cookie
 	}
+}
+
+// without are the parts of a forest to which every domain controller refers who reads its whole
+// domain: there are no mailboxes in them.
+var without = [...]string{"dc=domaindnszones,", "dc=forestdnszones,", "cn=configuration,", "cn=schema,"}
+
+// errElsewhere is for an answer that leaves a part of the directory out.
+var errElsewhere = errors.New("the server refers to another one for a part of what is below the base: ask one that has all of it, such as a Global Catalog, or set a base without that part")
+
+// elsewhere returns an error if a server has not looked through all that is below the base, though it
+// says that all is well (RFC 4511 section 4.5.3): nobody knows what is in the rest.
+func elsewhere(r *ldap.SearchResult) error {
+	for _, ref := range r.Referrals {
+		u, err := url.Parse(ref)
+		name := ""
+		if err == nil {
+			name = lower(strings.TrimPrefix(u.Path, "/"))
+		}
+		if !slices.ContainsFunc(without[:], func(part string) bool { return strings.HasPrefix(name, part) }) {
+			return fmt.Errorf("%w: %s", errElsewhere, ref)
+		}
+	}
+	return nil
 }
 
 // request returns a search for everything that the map needs.
@@ -134,7 +162,7 @@ func (c *Client) Find(ctx context.Context, q directory.Query) ([]directory.Objec
 	}
 	var objects []directory.Object
 	err := c.on(ctx, asking, func(conn *connection) (err error) {
-		objects, err = c.find(ctx, conn, c.request(base, scope, filter))
+		objects, err = c.findAll(ctx, conn, c.request(base, scope, filter))
 		return err
 	})
 	return objects, err
@@ -160,26 +188,39 @@ func (c *Client) on(ctx context.Context, of purpose, f func(*connection) error) 
 	}
 }
 
-func (c *Client) find(ctx context.Context, conn *connection, request *ldap.SearchRequest) ([]directory.Object, error) {
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	result, err := conn.Search(request)
-	if !stop() {
-		return nil, context.Cause(ctx) // it may have been cut: nothing is known
-	}
-	if ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject) && request.Scope == ldap.ScopeBaseObject {
-		return nil, nil
+// findAll is find where it counts that there is nothing else.
+func (c *Client) findAll(ctx context.Context, conn *connection, request *ldap.SearchRequest) ([]directory.Object, error) {
+	objects, unseen, err := c.find(ctx, conn, request)
+	if err == nil {
+		err = unseen
 	}
 	if err != nil {
 		return nil, err
 	}
-	objects := make([]directory.Object, 0, len(result.Entries))
+	return objects, nil
+}
+
+// find returns what a search brings; unseen is why there may be more.
+func (c *Client) find(ctx context.Context, conn *connection, request *ldap.SearchRequest) (objects []directory.Object, unseen, err error) {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	result, err := conn.Search(request)
+	if !stop() {
+		return nil, nil, context.Cause(ctx) // it may have been cut: nothing is known
+	}
+	if ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject) && request.Scope == ldap.ScopeBaseObject {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	objects = make([]directory.Object, 0, len(result.Entries))
 	for _, e := range result.Entries {
 		if err := c.ranges(conn, e); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		objects = append(objects, *c.object(e))
 	}
-	return objects, nil
+	return objects, elsewhere(result), nil
 }
 
 // errQuery is for a query that asks by nothing, or by what this directory doesn't have.

@@ -91,7 +91,7 @@ func (c *Client) nameOf(ctx context.Context, id routing.MailboxID) (string, erro
 	request.Attributes = []string{"1.1"} // none (RFC 4511 section 4.5.1.8)
 	var objects []directory.Object
 	err = c.on(ctx, asking, func(conn *connection) (err error) {
-		objects, err = c.find(ctx, conn, request)
+		objects, _, err = c.find(ctx, conn, request) // one with this id is enough
 		return err
 	})
 	switch {

@@ -269,6 +269,20 @@ func (w *workbook) readSheet(name string) (*sheet, error) {
 			}
 			continue
 		}
+		if ok && start.Name.Local == "sheetFormatPr" {
+			var usual struct {
+				Hidden bool     `xml:"zeroHeight,attr"`
+				Height *float64 `xml:"defaultRowHeight,attr"`
+				Width  *float64 `xml:"defaultColWidth,attr"`
+			}
+			if err := d.DecodeElement(&usual, &start); err != nil {
+				return nil, refused("workbook's %s: %v", "der Teil %s der Arbeitsmappe ist nicht lesbar: %v", name, err)
+			}
+			if usual.Hidden || usual.Height != nil && *usual.Height == 0 || usual.Width != nil && *usual.Width == 0 {
+				return nil, refused("the sheet hides rows or columns unless they say otherwise: show all of them, and save again", "das Blatt blendet Zeilen oder Spalten von vornherein aus: bitte alle einblenden und neu speichern")
+			}
+			continue
+		}
 		if !ok || start.Name.Local != "row" {
 			continue
 		}

@@ -101,6 +101,11 @@ func (l Language) finding(f *check.Finding, row *list.Row) string {
 		return l.say("routed elsewhere today: %s; the list would change that", "heute anders geroutet: %s; die Liste würde das ändern", l.other(f))
 	case check.CodeEarlier:
 		return l.say("the earlier list %s has another pair: %s", "die frühere Liste %s hat ein anderes Paar: %s", f.Source, l.other(f))
+	case check.CodeOtherName:
+		if f.Owner.IsZero() {
+			return l.say("two objects of %s have %s, which the mailbox would get", "zwei Objekte von %s haben %s, was das Postfach bekäme", f.Source, f.Name)
+		}
+		return l.say("%s, which the mailbox would get or be called by, is the mailbox %s", "%s, was das Postfach bekäme oder wie es genannt würde, ist das Postfach %s", f.Name, owner(f))
 	case check.CodeDigest:
 		return l.Pick("its digest is wrong: the row was changed since it was generated", "die Prüfsumme ist falsch: die Zeile wurde seit der Erzeugung geändert")
 	}

@@ -111,7 +111,7 @@ func Compare(v, target *View, m *model.Model, s *routing.State, agency routing.A
 				add(Drift{Kind: LostName, Mailbox: row.Mailbox, Address: a})
 			}
 		}
-		if text := renamed(&row, &wanted); text != "" {
+		if text := renamed(v, &row, &wanted); text != "" {
 			add(Drift{Kind: Renamed, Mailbox: row.Mailbox, Address: row.Addresses[0], Text: text})
 		}
 		if target != nil {
@@ -135,9 +135,15 @@ func Compare(v, target *View, m *model.Model, s *routing.State, agency routing.A
 	return out
 }
 
-// renamed says what the platforms are told of a mailbox that is none of its names any more: it
-// may be somebody else's there by now. Empty: nothing.
-func renamed(row, wanted *routing.Row) string {
+// renamed says what the platforms are told of a mailbox that is none of its names any more, or is
+// somebody else's: mail or logins would go there. Empty: nothing.
+func renamed(v *View, row, wanted *routing.Row) string {
+	told := row.At(false)
+	for _, name := range []string{string(told.Address), told.Login} {
+		if owner, known := v.Facts.User(name); known && owner != row.Mailbox {
+			return fmt.Sprintf("the source is told %s of the mailbox, which by the directory is mailbox %s", name, owner)
+		}
+	}
 	for _, target := range []bool{false, true} {
 		platform := map[bool]string{false: "source", true: "target"}[target]
 		is, should := row.At(target), wanted.At(target)
@@ -189,6 +195,9 @@ func Additions(v *View, m *model.Model, s *routing.State, agency routing.AgencyI
 	}
 	mapping := s.Mapping(agency)
 	free := func(name string, id routing.MailboxID) bool {
+		if !v.Facts.Free(name, id) {
+			return false
+		}
 		for _, c := range s.Claims(name) {
 			if c.Mailbox != id || c.Agency != agency {
 				return false
@@ -217,7 +226,7 @@ func Additions(v *View, m *model.Model, s *routing.State, agency routing.AgencyI
 		before := len(now.Addresses) + len(now.Logins)
 		now.Addresses, now.Logins = slices.Clone(now.Addresses), slices.Clone(now.Logins)
 		for _, a := range wanted.Addresses {
-			if !slices.Contains(now.Addresses, a) && !v.Facts.Shared(a) && free(string(a), o.object.ID) {
+			if !slices.Contains(now.Addresses, a) && free(string(a), o.object.ID) {
 				now.Addresses = append(now.Addresses, a)
 			}
 		}

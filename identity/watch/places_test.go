@@ -93,3 +93,66 @@ func TestDriftOfWhatPlatformsAreTold(t *testing.T) {
 		})
 	}
 }
+
+// What the directory has as another mailbox's, in whichever agency, isn't added to a mailbox, as an
+// address, as a coexistence address or as a login; and what the source is told of a mailbox mustn't be
+// somebody else's.
+func TestNamesOfOthersDoNotEnter(t *testing.T) {
+	m, err := model.New(model.Options{
+		Rules:       []model.Rule{{Agency: "health", Base: "ou=health,dc=x"}},
+		Places:      []model.Place{{Platform: "exchange", Login: "{local}"}},
+		Coexistence: []model.Coexistence{{Pattern: "{local}.tmp@{domain}"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	agency, err := routing.NewAgency("health", "exchange", "ox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	anna := mailbox(1, "a@health.example")
+	row, err := m.Row(&anna, &agency)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row.Addresses, row.Logins = row.Addresses[:1], nil // the coexistence address is new
+	mapping, err := routing.NewMapping("health", []routing.Row{row})
+	if err != nil {
+		t.Fatal(err)
+	}
+	agency.Mapping = mapping.Digest()
+	state, err := routing.NewState(routing.Position{Incarnation: "i", Revision: 1}).Apply(routing.Update{
+		Agencies: []routing.Agency{agency}, Mappings: []*routing.Mapping{mapping}, Domains: []routing.Domain{{Name: "health.example"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := func(account string, addresses ...routing.Address) directory.Object {
+		o := mailbox(2, addresses...)
+		o.DN, o.Account = "cn=other,ou=tax,dc=x", account
+		return o
+	}
+	for name, c := range map[string]struct {
+		upn     string
+		other   directory.Object
+		enters  string
+		renamed bool
+	}{
+		"nobody's":              {upn: "a@corp.example", other: other("o", "o@tax.example"), enters: "[a@health.example a.tmp@health.example] [a@corp.example]"},
+		"coexistence address":   {upn: "a@corp.example", other: other("o", "a.tmp@health.example"), enters: "[a@health.example] [a@corp.example]"},
+		"login":                 {upn: "a@corp.example", other: other("o", "a@corp.example"), enters: "[a@health.example a.tmp@health.example] []"},
+		"what the source knows": {other: other("A", "o@tax.example"), enters: "[a@health.example a.tmp@health.example] []", renamed: true},
+	} {
+		o := anna
+		o.UPN = c.upn
+		v := viewOf(t, m, o, c.other)
+		rows, refused := Additions(v, m, state, "health")
+		if len(refused) > 0 || len(rows) != 1 || fmt.Sprint(rows[0].Addresses, " ", rows[0].Logins) != c.enters {
+			t.Errorf("%s: %+v, %v; want %s", name, rows, refused, c.enters)
+		}
+		renamed := slices.ContainsFunc(Compare(v, nil, m, state, "health", nil), func(d Drift) bool { return d.Kind == Renamed })
+		if renamed != c.renamed {
+			t.Errorf("%s: renamed %v", name, renamed)
+		}
+	}
+}

@@ -130,7 +130,7 @@ func TestListsAreActivatedAsApproved(t *testing.T) {
 		ldif += person(n, "health")
 	}
 	slapd := peers.StartSlapd(t, peers.SlapdOptions{LDIF: ldif})
-	b, who := newIdentityBench(t, slapd, "")
+	b, who := newIdentityBench(t, slapd, "  places:\n    - {platform: exchange, login: \"{account}\"}\n")
 	ctx := t.Context()
 	b.agency(who, "health")
 	made, err := who.planner.Generate(ctx, admin.NewLists{Agency: "health", Refresh: true})
@@ -186,6 +186,27 @@ func TestListsAreActivatedAsApproved(t *testing.T) {
 	exchange(1, 2)
 	_, err = who.operator.StartProposal(ctx, p.ID) // void stays void, though all is as it was
 	b.problem(err, http.StatusConflict, "void")
+
+	// So do two their accounts, of which the list says nothing: but a platform is told them.
+	p = propose()
+	if _, err := who.approver.ApproveTyped(ctx, p.ID, p.Digest, "4", ""); err != nil {
+		t.Fatal(err)
+	}
+	accounts := func(a, b string) {
+		t.Helper()
+		for n, account := range map[int]string{3: a, 4: b} {
+			m := ldap.NewModifyRequest(fmt.Sprintf("cn=person %d,ou=health,dc=example,dc=org", n), nil)
+			m.Replace("sAMAccountName", []string{account})
+			write(t, slapd, func(c *ldap.Conn) error { return c.Modify(m) })
+		}
+		if _, err := who.operator.Directories(ctx, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	accounts("p0004", "p0003")
+	_, err = who.operator.StartProposal(ctx, p.ID)
+	b.problem(err, http.StatusConflict, "void")
+	accounts("p0003", "p0004")
 
 	b.activate(who, file)
 	list := made.Lists[0].ID
