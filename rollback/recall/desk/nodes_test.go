@@ -439,3 +439,23 @@ func TestClocks(t *testing.T) {
 		t.Errorf("a mailbox could be done %v after the run was set", left)
 	}
 }
+
+// The watermarks of an agency that was cut over lie on all nodes soon, so that they outlive the one
+// that took them.
+func TestSecondCopyOfWatermarks(t *testing.T) {
+	w := newWorld(t, 1, "mx1", "mx2")
+	n := w.network([]routing.NodeID{"mx1", "mx2"}, nil)
+	files, err := watermark.Open(w.dir + "/mx1/watermarks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := files.Put(&watermark.Set{Agency: "health", Operation: "op-1", Taken: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.change(table.Change{Documents: []routing.Document{{Key: "watermarks/health", Text: fmt.Sprintf(`{"operation":"op-1","watermarks":%q,"since":"2026-03-01T08:00:00Z"}`, digest)}}})
+	w.until("the other node has them", func(*routing.State) bool {
+		_, err := n.desks["mx2"].WatermarkBytes(digest)
+		return err == nil
+	})
+}
