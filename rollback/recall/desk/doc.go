@@ -14,10 +14,13 @@
 // known to be back is not counted as back. It refuses a run of an agency that is not on the
 // run's winning platform, and stands still while the agency is elsewhere.
 //
-// A node that is gone keeps its share until people say that the others take it. Their journals
-// don't know what it had brought: what a user has deleted since may come back once.
+// A node that is gone keeps its share until it is evicted, or people say that the others take it. Who
+// brings a mailbox that another node brought before fetches what that one knows; where it can't be
+// asked, or its disk is lost, the share says that what a user has deleted since may come back once.
+// No share is said to be brought before the ledgers of all nodes that share the run were asked; those
+// that nobody can ask stand with the numbers. What no run needs any more is removed, after it was told.
 //
 // All methods of a [Desk] are safe for concurrent use. Run is called once, and owns the
-// goroutines: one for each run with a share of this node, and as many for mailboxes as Workers
-// says.
+// goroutines: one for each run with a share of this node, as many for mailboxes as Workers says, and
+// one that looks after nodes that are gone, watermarks, and what can go.
 package desk
