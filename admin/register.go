@@ -42,6 +42,7 @@ func (s *Server) register() {
 	s.registerNodes(api)
 	s.registerBootstrap(api)
 	s.registerBackup(api)
+	s.registerSupport(api)
 	s.registerRestore(api)
 	s.registerAudit(api)
 	s.registerMailboxes(api)

@@ -103,7 +103,7 @@ var rights = map[string]right{
 
 	"reload-config": mayAdminister, "adopt-spool": mayAdminister, "drain-node": mayAdminister,
 	"propose-bootstrap": mayAdminister, "approve-bootstrap": mayApprove,
-	"backup-table": mayRead, "show-restore": mayRead, "propose-restore": mayAdminister, "approve-restore": mayApprove,
+	"backup-table": mayRead, "show-restore": mayRead, "propose-restore": mayAdminister, "show-goroutines": mayAdminister, "approve-restore": mayApprove,
 }
 
 // has reports whether a caller has a right, on whatever agency.

@@ -33,7 +33,7 @@ var may = map[string]string{
 	"stop-plan": "operator", "lift-plan": "releaser",
 	"test-notice":   "admin",
 	"reload-config": "admin", "adopt-spool": "admin", "drain-node": "admin",
-	"propose-bootstrap": "admin", "approve-bootstrap": "approver", "propose-restore": "admin", "approve-restore": "approver",
+	"propose-bootstrap": "admin", "approve-bootstrap": "approver", "propose-restore": "admin", "show-goroutines": "admin", "approve-restore": "approver",
 }
 
 // documented is a call as the document has it.
