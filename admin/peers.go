@@ -16,7 +16,7 @@ import (
 
 // peerCalls are those that nodes make to each other. With the nodes' secret nothing else can
 // be called.
-var peerCalls = []string{"list-sessions", "close-sessions", "trace", "list-ledger", "retained-status", "list-retained", "show-operation", "show-share", "list-deliveries", "list-back", "list-known", "fetch-watermarks"}
+var peerCalls = []string{"list-sessions", "close-sessions", "trace", "list-ledger", "retained-status", "list-retained", "show-operation", "show-share", "list-deliveries", "list-back", "list-known", "fetch-watermarks", "incident-records"}
 
 // Missing is a node that did not answer. What it would have said is not in the answer.
 type Missing struct {

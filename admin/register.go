@@ -62,6 +62,7 @@ func (s *Server) register() {
 	s.registerVerify(api)
 	s.registerRehearsals(api)
 	s.registerNotices(api)
+	s.registerIncident(api)
 	s.registerWaves(api)
 
 	delete(config.Components.Schemas.Map(), "ErrorModel") // huma's own, which unify replaces

@@ -95,7 +95,7 @@ var rights = map[string]right{
 
 	"lift-freeze": mayLift,
 
-	"list-notices": mayRead, "test-notice": mayAdminister,
+	"list-notices": mayRead, "test-notice": mayAdminister, "incident-records": mayDisclose,
 
 	"list-waves": mayRead, "show-wave": mayRead, "show-timetable": mayRead, "propose-wave": mayList, "answer-wave": mayCheck,
 	"start-wave": mayOperate, "pause-wave": mayOperate, "resume-wave": mayOperate, "skip-wave": mayOperate, "end-wave": mayOperate,
