@@ -29,7 +29,7 @@ var setups = map[string]func(t *testing.T, s *setup){
 	"empty": func(_ *testing.T, s *setup) { s.dir = s.home },
 
 	// The settings of a node that doesn't run yet, with two platforms that take any mail.
-	"node": func(t *testing.T, s *setup) { writeNode(t, s, true) },
+	"node": func(t *testing.T, s *setup) { s.names["relay.example.org:25"], _ = writeNode(t, s, true) },
 
 	// That node, no lab, and a directory service with two users.
 	"directory": func(t *testing.T, s *setup) {
