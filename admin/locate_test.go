@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"mailcutover/admin"
 	"mailcutover/admin/admintest"
+	"mailcutover/audit"
 	"mailcutover/ledger"
 	"mailcutover/mail"
 	"mailcutover/rollback/mailstore"
@@ -51,7 +53,10 @@ func (filed) Close() error { return nil }
 // Where a message lies is for the help desk, the folder's name isn't; and the audit log has
 // whose mailbox was looked into, and why, first.
 func TestLocate(t *testing.T) {
+	var broken atomic.Bool
+	var opened atomic.Int32
 	n := admintest.Start(t, func(o *admin.Options) {
+		o.Audit = brokenAudit{o.Audit.(*audit.Log), &broken}
 		tokens := o.Tokens
 		withTokens(o)
 		roles := o.Tokens
@@ -60,6 +65,7 @@ func TestLocate(t *testing.T) {
 			if id == admintest.Target {
 				return nil
 			}
+			opened.Add(1)
 			return filed{}
 		}
 	})
@@ -116,5 +122,10 @@ func TestLocate(t *testing.T) {
 		if got, _, text := call(t, n, "POST", "/v1/locate", body, "Authorization", "Bearer viewer"); got != status {
 			t.Errorf("%s: %d, want %d: %s", body, got, status, text)
 		}
+	}
+	broken.Store(true)
+	before := opened.Load()
+	if got, _, text := call(t, n, "POST", "/v1/locate", `{"message_id":"sought@out.example","reason":"r"}`, "Authorization", "Bearer viewer"); got != 503 || opened.Load() != before {
+		t.Errorf("without a record: %d %s; %d mailboxes opened", got, text, opened.Load()-before)
 	}
 }
