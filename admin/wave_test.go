@@ -10,39 +10,15 @@ import (
 
 	"mailcutover/admin"
 	"mailcutover/admin/admintest"
-	"mailcutover/internal/alarm"
 	"mailcutover/plan"
-	plandesk "mailcutover/plan/desk"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
 )
 
-// nothingKnown is a node that knows nothing against any agency.
-type nothingKnown struct{}
-
-func (nothingKnown) Lists(routing.AgencyID) plan.Fact { return plan.Fact{OK: true, Text: "well"} }
-func (nothingKnown) Rehearsed(*routing.State, routing.AgencyID) (plan.Rehearsal, bool) {
-	return plan.Rehearsal{}, false
-}
-func (nothingKnown) Compared(*routing.State, routing.AgencyID) plan.Comparison {
-	return plan.Comparison{}
-}
-func (nothingKnown) Crossed(*routing.State, routing.AgencyID) []string { return nil }
-func (nothingKnown) Drifted([]routing.AgencyID) []plandesk.Drift       { return nil }
-func (nothingKnown) Answers() (refused, all uint64)                    { return 0, 0 }
-
-// withPlan gives a node a part in the plan, which nobody carries out.
+// withPlan is a lab in which operations need approval, and a node with a part in the plan.
 func withPlan(t *testing.T, o *admin.Options) {
 	required(o)
-	d, err := plandesk.New(plandesk.Options{
-		Node: admintest.Name, Instance: "test", Table: o.Table, Replica: o.Replica, Runner: o.Runner, Knows: nothingKnown{}, Alarms: o.Alarms.(*alarm.Set),
-		Acts: func() plandesk.Acts { return nil }, Needed: func() int { return 1 }, Fallback: func() time.Duration { return time.Minute },
-		Settings: func() plan.Settings { return plan.Settings{AtOnce: 1, BackupAge: time.Hour} },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Plan = d
+	admintest.Plan(t, o)
 }
 
 func newWave(agencies, more string) string {

@@ -46,6 +46,9 @@ func TestCommands(t *testing.T) {
 				if strings.Contains(env.WorkDir, "lists") {
 					admintest.Directory(env.T().(testing.TB), 3, o.Replica.State, o)
 				}
+				if strings.Contains(env.WorkDir, "wave") {
+					admintest.Plan(env.T().(testing.TB), o)
+				}
 				o.Lab = strings.Contains(env.WorkDir, "lab")
 				if strings.Contains(env.WorkDir, "audit") {
 					o.Checkpoints = signing(env, o)
