@@ -122,6 +122,7 @@ var knownErrors = []struct {
 	{approval.ErrUnreadable, http.StatusConflict, "it was made by another version of the program: use that one, or propose it again"},
 	{errReturning, http.StatusConflict, "see mailcutover recall list and mailcutover verify findings"},
 	{desk.ErrNoRun, http.StatusNotFound, "see mailcutover recall list"},
+	{desk.ErrNotYet, http.StatusConflict, "ask again: it follows the table"},
 	{desk.ErrOpen, http.StatusConflict, "see mailcutover recall status"},
 	{desk.ErrNotOpen, http.StatusConflict, "see mailcutover recall status"},
 	{desk.ErrNotOver, http.StatusConflict, "see mailcutover recall status"},
