@@ -21,5 +21,7 @@ COPY --from=build --chown=65532:65532 --chmod=0700 /out/data /var/lib/mailcutove
 USER 65532:65532
 VOLUME /var/lib/mailcutover
 EXPOSE 2525 8025 8026
+# Whether the process answers; whether it takes mail, health --ready says.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["/usr/bin/mailcutover", "health"]
 ENTRYPOINT ["/usr/bin/mailcutover"]
 CMD ["serve", "--config", "/etc/mailcutover/mailcutover.yaml"]

@@ -31,14 +31,32 @@ type service struct {
 	Ports       []string
 	Volumes     []string
 	DependsOn   []string `yaml:"depends_on"`
+
+	Build           string
+	User            string
+	ReadOnly        bool     `yaml:"read_only"`
+	CapDrop         []string `yaml:"cap_drop"`
+	SecurityOpt     []string `yaml:"security_opt"`
+	Sysctls         map[string]string
+	StopGracePeriod string `yaml:"stop_grace_period"`
+	Healthcheck     struct {
+		Test              []string
+		Interval, Timeout string
+		StartPeriod       string `yaml:"start_period"`
+	}
 }
 
 // settings are what the test reads of configs/compose.yaml.
 type settings struct {
+	Data  string
 	Table struct {
 		Redis struct {
 			URL         string
 			PasswordEnv string `yaml:"password_env"`
+			Sentinel    struct {
+				Master    string
+				Addresses []string
+			}
 		}
 	}
 	Listeners []struct{ ID, Address, Protocol string }
@@ -163,6 +181,7 @@ func TestPeersAreThoseOfTheTests(t *testing.T) {
 		{"redis", "redis", peers.StartRedis(t, peers.RedisOptions{}).Process},
 		{"postfix", "postfix", peers.StartMX(t, peers.MXOptions{NextHop: source.Addr}).Process},
 		{"source", "postfix", source.Process},
+		{"redis-replica", "redis", peers.StartRedis(t, peers.RedisOptions{}).Process},
 		{"dovecot", "dovecot", peers.StartDovecot(t, peers.DovecotOptions{}).Process},
 	} {
 		t.Run(test.service, func(t *testing.T) {
@@ -223,33 +242,90 @@ func TestPeersAreThoseOfTheTests(t *testing.T) {
 	}
 }
 
-func TestMailcutoverService(t *testing.T) {
+// The nodes are alike but for their names, ports and volumes, run what the image has, as nobody,
+// and write nothing but their data.
+func TestMailcutoverServices(t *testing.T) {
 	f, config := load(t)
-	s := f.Services["mailcutover"]
-	const mounted = "/etc/mailcutover/mailcutover.yaml"
-	if got := s.mounts()[mounted]; got != "configs/compose.yaml" {
-		t.Errorf("%s is %q", mounted, got)
-	}
-	if got, want := strings.Join(s.program(), " "), "mailcutover serve --config "+mounted; got != want {
-		t.Errorf("runs %q, want %q", got, want)
-	}
-	if script := s.Command[len(s.Command)-1]; !strings.Contains(script, "go build -o /usr/local/bin/mailcutover ./cmd/mailcutover\n") {
-		t.Errorf("%q does not build the program", script)
-	}
-	version := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindSubmatch(read(t, "go.mod"))
-	if want := fmt.Sprintf("golang:%s-bookworm", version[1]); s.Image != want {
-		t.Errorf("image %s, want %s as in go.mod", s.Image, want)
-	}
 	want := []string{port(t, config.Admin.Address)}
 	for _, l := range config.Listeners {
 		want = append(want, port(t, l.Address))
 	}
 	slices.Sort(want)
-	if got := s.containerPorts(t); !slices.Equal(got, want) {
-		t.Errorf("publishes %v, configs/compose.yaml listens at %v", got, want)
+	dockerfile := string(read(t, "Dockerfile"))
+	version := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindSubmatch(read(t, "go.mod"))
+	if from := fmt.Sprintf("FROM golang:%s-bookworm AS build\n", version[1]); !strings.Contains(dockerfile, from) || !strings.Contains(dockerfile, "\nFROM scratch\n") {
+		t.Errorf("Dockerfile: want %q as in go.mod, and FROM scratch", from)
 	}
-	if got, want := s.Environment[config.Table.Redis.PasswordEnv], requirepass(t); got == "" || got != want {
-		t.Errorf("%s is %q, redis.conf has %q", config.Table.Redis.PasswordEnv, got, want)
+	for _, line := range []string{`ENTRYPOINT ["/usr/bin/mailcutover"]`, "USER 65532:65532", `CMD ["/usr/bin/mailcutover", "health"]`} {
+		if !strings.Contains(dockerfile, line+"\n") {
+			t.Errorf("Dockerfile has no %s", line)
+		}
+	}
+	names := make(map[string]bool)
+	volumes := make(map[string]bool)
+	for _, id := range []string{"mailcutover", "mailcutover-2"} {
+		s, ok := f.Services[id]
+		if !ok {
+			t.Fatalf("no service %s", id)
+		}
+		const mounted = "/etc/mailcutover/mailcutover.yaml"
+		if got := s.mounts()[mounted]; got != "configs/compose.yaml" {
+			t.Errorf("%s: %s is %q", id, mounted, got)
+		}
+		if got, want := strings.Join(s.Command, " "), "serve --config "+mounted; got != want || s.Build != "." {
+			t.Errorf("%s: runs %q of the image from %q, want %q", id, got, s.Build, want)
+		}
+		if s.User != "65532:65532" || !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) {
+			t.Errorf("%s: user %q, read only %t, without %v", id, s.User, s.ReadOnly, s.CapDrop)
+		}
+		if got := strings.Join(s.Healthcheck.Test, " "); got != "CMD /usr/bin/mailcutover health" {
+			t.Errorf("%s: health is asked by %q", id, got)
+		}
+		if got := s.containerPorts(t); !slices.Equal(got, want) {
+			t.Errorf("%s: publishes %v, configs/compose.yaml listens at %v", id, got, want)
+		}
+		if got, want := s.Environment[config.Table.Redis.PasswordEnv], requirepass(t); got == "" || got != want {
+			t.Errorf("%s: %s is %q, redis.conf has %q", id, config.Table.Redis.PasswordEnv, got, want)
+		}
+		names[s.Environment["MAILCUTOVER_NODE"]] = true
+		for _, v := range s.Volumes {
+			if source, inside, _ := strings.Cut(v, ":"); inside == config.Data {
+				volumes[source] = true
+			}
+		}
+	}
+	if len(names) != 2 || names[""] || len(volumes) != 2 {
+		t.Errorf("names %v, volumes of their data %v: want two of each", names, volumes)
+	}
+}
+
+// Sentinels watch the primary by its service's name and Redis' password, and the replica follows it.
+func TestRedisServices(t *testing.T) {
+	f, config := load(t)
+	password := requirepass(t)
+	for _, address := range config.Table.Redis.Sentinel.Addresses {
+		host, p, err := net.SplitHostPort(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script := strings.Join(f.Services[host].Command, "\n")
+		for _, part := range []string{"'sentinel monitor " + config.Table.Redis.Sentinel.Master + " redis 6379 2'", "'sentinel auth-pass " + config.Table.Redis.Sentinel.Master + " " + password + "'", "exec redis-server /data/sentinel.conf --sentinel"} {
+			if !strings.Contains(script, part) {
+				t.Errorf("%s: no %s", host, part)
+			}
+		}
+		if f.Services[host].mounts()["/etc/redis/sentinel.conf"] != "configs/peers/sentinel.conf" || !regexp.MustCompile(`(?m)^port `+p+`$`).Match(read(t, "configs/peers/sentinel.conf")) {
+			t.Errorf("%s: mounts %v, port %s", host, f.Services[host].mounts(), p)
+		}
+	}
+	if n := len(config.Table.Redis.Sentinel.Addresses); n != 3 {
+		t.Errorf("%d Sentinels", n)
+	}
+	for _, id := range []string{"redis", "redis-replica"} {
+		command := strings.Join(f.Services[id].Command, " ")
+		if !strings.Contains(command, "--masterauth "+password) || !strings.Contains(command, "--replica-announce-ip "+id) || (id == "redis-replica") != strings.HasSuffix(command, " --replicaof redis 6379") {
+			t.Errorf("%s runs %q", id, command)
+		}
 	}
 }
 
@@ -343,11 +419,10 @@ func TestFileAsAWhole(t *testing.T) {
 	known.KnownFields(true)
 	var strict struct {
 		Name     string
-		Services map[string]struct {
-			service    `yaml:",inline"`
-			WorkingDir string `yaml:"working_dir"`
-		}
-		Volumes map[string]any
+		Node     service `yaml:"x-node"`
+		Sentinel service `yaml:"x-sentinel"`
+		Services map[string]service
+		Volumes  map[string]any
 	}
 	if err := known.Decode(&strict); err != nil {
 		t.Errorf("docker-compose.yml: %v", err)
