@@ -12,7 +12,7 @@
 //
 //	make bench                      # about a quarter of an hour
 //	go run ./bench -quick           # five minutes: fewer and shorter rounds
-//	go run ./bench -only throughput # one part: throughput, idle, table, spool, identity, switch, logins, recall or verify
+//	go run ./bench -only throughput # one part: throughput, idle, table, spool, identity, switch, logins, recall, verify or retained
 //	go run ./bench -json
 //	go run ./bench -profile DIR     # profiles of mailcutover under the load, nothing compared
 package main
@@ -69,6 +69,7 @@ type options struct {
 	switches  int           // of the agency of 10,000; others a fifth of it
 	changes   int           // whose way to three nodes is measured
 	locks     int
+	large     int    // messages of the large mailbox that a recall looks through
 	against   string // another mailcutover, whose throughput, spool and logins are measured too; empty: none
 	progress  io.Writer
 }
@@ -104,7 +105,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o := options{entries: 40_000, held: []int{100_000}, starts: 100_000, sizes: []int{100, 10_000, 100_000}, changes: 300, locks: 20, nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
 	quick := flags.Bool("quick", false, "fewer and shorter rounds: figures are rougher")
 	asJSON := flags.Bool("json", false, "print JSON")
-	only := flags.String("only", "", "one part: throughput, idle, table, spool, identity, switch, logins, recall or verify")
+	only := flags.String("only", "", "one part: throughput, idle, table, spool, identity, switch, logins, recall, verify or retained")
 	profiles := flags.String("profile", "", "write profiles of mailcutover under the load into this directory, and compare nothing")
 	flags.IntVar(&o.rounds, "rounds", 9, "rounds, each with one turn of each contender")
 	flags.DurationVar(&o.turn, "turn", 4*time.Second, "length of a turn")
@@ -112,6 +113,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&o.agencies, "agencies", 200, "agencies of the large table")
 	flags.IntVar(&o.mailboxes, "mailboxes", 5000, "mailboxes of each agency")
 	flags.IntVar(&o.switches, "switches", 50, "cutovers and rollbacks of the agency of 10,000 mailboxes")
+	flags.IntVar(&o.large, "large", 20_000, "messages of the large mailbox that a recall looks through")
 	flags.StringVar(&o.against, "against", "", "another build of mailcutover, whose throughput, spool and logins are measured beside this one's")
 	million := flags.Bool("million", false, "measure the memory of 1,000,000 held messages too (2 GB of disk)")
 	if err := flags.Parse(args); err != nil {
@@ -127,8 +129,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if *million {
 		o.held = append(o.held, 1_000_000)
 	}
-	if o.rounds < 1 || o.turn <= 0 || o.idle < 1 || o.agencies < 1 || o.mailboxes < 1 || o.switches < 1 {
-		return errors.New("rounds, turn, idle, agencies, mailboxes and switches must be positive")
+	if o.rounds < 1 || o.turn <= 0 || o.idle < 1 || o.agencies < 1 || o.mailboxes < 1 || o.switches < 1 || o.large < 1 {
+		return errors.New("rounds, turn, idle, agencies, mailboxes, switches and large must be positive")
 	}
 	return measure(ctx, o, *only, *profiles, *asJSON, stdout, stderr)
 }

@@ -16,7 +16,7 @@ import (
 
 // small is a run that shows that everything can be measured, not what comes of it.
 func small(t *testing.T) options {
-	return options{rounds: 1, turn: 50 * time.Millisecond, warmUp: 40, idle: 40, nodes: 1, settle: 200 * time.Millisecond, entries: 400, agencies: 2, mailboxes: 50, held: []int{500}, starts: 500, progress: t.Output()}
+	return options{rounds: 1, turn: 50 * time.Millisecond, warmUp: 40, idle: 40, nodes: 1, settle: 200 * time.Millisecond, entries: 400, agencies: 2, mailboxes: 50, held: []int{500}, starts: 500, large: 1000, progress: t.Output()}
 }
 
 // Every part runs on this machine, through the real programs.
@@ -28,7 +28,7 @@ func TestParts(t *testing.T) {
 		"table":      {"decision for a random address"},
 		"identity":   {"read and check", "ldapsearch, reading the same", "peak memory, VmHWM"},
 		"spool":      {"mailcutover, accepted into the spool", "mailcutover, replay", "start with 500 held messages, until the queue sends", "memory of a held message, of 500, VmRSS"},
-		"recall":     {"brought", "looked through again", "memory, large messages"},
+		"recall":     {"brought", "looked through again", "memory, large messages", "memory, many messages"},
 		"logins":     {"nginx, logins, plain", "Dovecot, CPU per login, TLS", "mailcutover, FETCH, TLS", "HAProxy, idle session, plain", "mailcutover, idle session, TLS"},
 	} {
 		t.Run(only, func(t *testing.T) {

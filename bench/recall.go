@@ -69,35 +69,63 @@ func recalled(t peers.TB, o options) figure.Part {
 		again = append(again, float64(recallAtOnce*each)/idle.Seconds())
 		fmt.Fprintf(o.progress, "round %d of %d: %.0f messages a second\n", i+1, o.rounds, rates[i])
 	}
-	large := benchRow(t, n+1)
-	m := &mailboxes.Mailbox{Address: string(large.Addresses[0]), Folders: []mailboxes.Folder{{Name: mailboxes.Inbox}}}
-	size := 60 << 20
+	size, many := 100<<20, o.large
 	if o.turn < time.Second { // a try-out
-		size = 4 << 20
+		size, many = 4<<20, min(many, 1000)
 	}
 	line := append(bytes.Repeat([]byte("0123456789"), 7), "\r\n"...)
-	for i := range 3 {
-		msg := mailboxes.Text(fmt.Sprintf("large-%d", i), "a@out.example", m.Address, time.Now(), string(bytes.Repeat(line, size/len(line))))
-		m.Folders[0].Messages = append(m.Folders[0].Messages, msg)
+	big := benchRow(t, n+1)
+	inbox(t, target, big, func(i int) (mailboxes.Message, bool) {
+		address := string(big.Addresses[0])
+		return mailboxes.Text(fmt.Sprintf("large-%d", i), "a@out.example", address, time.Now(), string(bytes.Repeat(line, size/len(line)))), i < 2
+	})
+	_, _, largest := recallAll(t, e, []routing.Row{big})
+	full := benchRow(t, n+2)
+	const fresh = 500
+	begin := time.Now().Add(-time.Duration(many+fresh) * time.Minute)
+	one := func(most int) func(int) (mailboxes.Message, bool) {
+		return func(i int) (mailboxes.Message, bool) {
+			address := string(full.Addresses[0])
+			return mailboxes.Text(fmt.Sprintf("many-%d", i), "a@out.example", address, begin.Add(time.Duration(i)*time.Minute), "Guten Tag"), i < most
+		}
 	}
-	if err := m.WriteMaildir(filepath.Join(target.Dir(), m.Address)); err != nil {
-		t.Fatalf("%v", err)
+	inbox(t, target, full, one(many+fresh))
+	inbox(t, source, full, one(many))
+	took, brought, most := recallAll(t, e, []routing.Row{full})
+	if brought != fresh {
+		t.Fatalf("%d messages brought of %d, from a mailbox with %d others", brought, fresh, many)
 	}
-	m = nil
-	runtime.GC()
-	_, _, largest := recallAll(t, e, []routing.Row{large})
+	fmt.Fprintf(o.progress, "a mailbox with %d messages on both sides and %d more on one: %s\n", many, fresh, took.Round(time.Second))
 	return figure.Part{
 		Name: fmt.Sprintf("Recall of %d mailboxes at once between two Dovecots", recallAtOnce),
 		Notes: []string{
 			fmt.Sprintf("A round has %d new mailboxes with %d messages each (6 KB on average, with attachments, in eight folders), none of which is on the other side: listed, compared, brought with flags and dates, found again, journal fsynced. Then all of it once more, where nothing is to be done.", recallAtOnce, each),
-			fmt.Sprintf("Memory: what the Go runtime has of the system, least before and most during a round, by difference; the large mailbox has three messages of %d MiB. Ratio: to the bar.", size>>20),
+			fmt.Sprintf("Memory: what the Go runtime has of the system, least before and most during a round, by difference. Two messages of %d MiB in one mailbox; then one with %d messages that both sides have, and %d that one side has, without a watermark. Ratio: to the bar.", size>>20, many, fresh),
 		},
 		Figures: []figure.Figure{
 			figure.New("brought", "messages/s", rates...).EachAtLeast(200),
 			figure.New("looked through again", "messages/s", again...),
 			figure.New("memory", "MiB", peaks...).AtMost(200),
 			figure.New("memory, large messages", "MiB", largest).AtMost(200),
+			figure.New("memory, many messages", "MiB", most).AtMost(200),
+			figure.New("time, many messages", "s", took.Seconds()),
 		},
+	}
+}
+
+// inbox writes a mailbox with the messages that make returns, one folder of them, until it says no.
+func inbox(t peers.TB, d *peers.Dovecot, row routing.Row, make func(i int) (mailboxes.Message, bool)) {
+	t.Helper()
+	m := &mailboxes.Mailbox{Address: string(row.Addresses[0]), Folders: []mailboxes.Folder{{Name: mailboxes.Inbox}}}
+	for i := 0; ; i++ {
+		msg, ok := make(i)
+		if !ok {
+			break
+		}
+		m.Folders[0].Messages = append(m.Folders[0].Messages, msg)
+	}
+	if err := m.WriteMaildir(filepath.Join(d.Dir(), m.Address)); err != nil {
+		t.Fatalf("%v", err)
 	}
 }
 
