@@ -50,7 +50,7 @@ func newIncidentExport(c *connection) *cobra.Command {
 			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", oneLine(text))
 		}
 		return c.show(cmd, m, func(w io.Writer) {
-			fmt.Fprintf(w, "%s, %s in %s\n", firstOf(count(m.Deliveries.Rows, "delivery"), "no deliveries"), count(len(m.Files)+1, "file"), printable(out))
+			fmt.Fprintf(w, "%s of the ledgers, %s in %s\n", firstOf(count(m.Deliveries.Rows, "row"), "no rows"), count(len(m.Files)+1, "file"), printable(out))
 			fmt.Fprintf(w, "read summary.en.html or summary.de.html first; %s says what each file is\n", incident.ManifestName)
 			if !m.Complete {
 				fmt.Fprintln(w, "NOT COMPLETE: see the warnings, which are in the summaries too")
