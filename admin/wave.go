@@ -149,7 +149,11 @@ func mayPlan(state *routing.State, name plan.Name, d *plan.Definition) error {
 		there[w.Name] = true
 		for _, id := range d.Agencies {
 			if r := w.Run(id); r != nil && !w.Standing.Over() && (!r.Place.Over() || r.Place == plan.Aborted) {
-				return problem(http.StatusConflict, "skip it there: mailcutover wave skip "+string(w.Name)+" "+string(id), "agency %s is in wave %s, which is %s", id, w.Name, w.Standing)
+				hint := "skip it there: mailcutover wave skip " + string(w.Name) + " " + string(id)
+				if w.Standing == plan.Proposed {
+					hint = "end that one: mailcutover wave end " + string(w.Name)
+				}
+				return problem(http.StatusConflict, hint, "agency %s is in wave %s, which is %s", id, w.Name, w.Standing)
 			}
 		}
 	}

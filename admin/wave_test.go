@@ -43,6 +43,9 @@ func TestWaveByTwoPeople(t *testing.T) {
 	if p.Kind != "wave" || p.Missing != 1 || !strings.Contains(p.Text, "WAVE one: 1 agencies") || !strings.Contains(p.Text, "covers no rollback") || !strings.Contains(p.Text, "health, epoch 1.1") {
 		t.Fatalf("%+v", p)
 	}
+	if all := want[admin.Waves](t, n, 200, "GET", path, ""); len(all.Waves) != 1 || all.Waves[0].Approval != "open" {
+		t.Errorf("%+v", all)
+	}
 	approve := "/v1/proposals/" + p.ID + "/approve"
 	want[admin.Problem](t, n, 403, "POST", path+"/one/start", `{}`, asBen...) // nobody has approved it
 	want[admin.Problem](t, n, 403, "POST", approve, approved(p), asBen...)    // his own
@@ -60,6 +63,9 @@ func TestWaveByTwoPeople(t *testing.T) {
 	// Something happens to an agency: void.
 	want[admin.Acted](t, n, 200, "POST", "/v1/agencies/health/lock", `{"reason":"r"}`)
 	want[admin.Problem](t, n, 409, "POST", path+"/one/start", `{}`, asBen...)
+	if w := want[admin.Wave](t, n, 200, "GET", path+"/one", ""); w.State != "proposed" || w.Approval != "void" {
+		t.Errorf("%+v", w)
+	}
 	third := want[admin.Proposal](t, n, 201, "POST", path, newWave(`"health"`, ""), asBen...)
 	want[admin.Proposal](t, n, 200, "POST", "/v1/proposals/"+third.ID+"/approve", approved(third), asCarla...)
 	started := want[admin.Started](t, n, 202, "POST", path+"/one/start", `{}`, asBen...)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"mailcutover/approval"
 	"mailcutover/plan"
 	plandesk "mailcutover/plan/desk"
 	"mailcutover/routing"
@@ -207,7 +208,9 @@ func (s *Server) waves() Waves {
 	all, unreadable := plan.Waves(state)
 	v := Waves{Waves: []Wave{}}
 	for i := range all {
-		v.Waves = append(v.Waves, waveView(&all[i]))
+		one := waveView(&all[i])
+		one.Approval = s.approvalOf(state, &all[i])
+		v.Waves = append(v.Waves, one)
 	}
 	stop, err := plan.StopOf(state)
 	if err != nil {
@@ -220,12 +223,26 @@ func (s *Server) waves() Waves {
 	return v
 }
 
+// approvalOf is how far the proposal of a wave is that was not started; empty: it was.
+func (s *Server) approvalOf(state *routing.State, w *plan.Wave) string {
+	if w.Standing != plan.Proposed {
+		return ""
+	}
+	p, ok, err := approval.Find(state, w.Proposal)
+	if err != nil || !ok {
+		return string(approval.Void)
+	}
+	return standing(state, &p, s.needed()).State
+}
+
 func (s *Server) wave(name string) (v Wave, err error) {
-	w, err := plan.Find(s.Replica.State(), plan.Name(name))
+	state := s.Replica.State()
+	w, err := plan.Find(state, plan.Name(name))
 	if err != nil {
 		return v, err
 	}
 	v = waveView(&w)
+	v.Approval = s.approvalOf(state, &w)
 	d, err := s.waveDesk()
 	if err != nil {
 		return v, nil // the rest isn't known here

@@ -58,6 +58,7 @@ type Wave struct {
 	State      string         `json:"state" enum:"proposed,running,paused,done,ended"`
 	Definition WaveDefinition `json:"definition"`
 	Proposal   string         `json:"proposal"`
+	Approval   string         `json:"approval,omitempty" enum:"open,approved,used,withdrawn,expired,void" doc:"State of the proposal, until the wave is started; void, expired or withdrawn: propose it again, or end it"`
 	Person     string         `json:"person" doc:"Who proposed it"`
 	Reason     string         `json:"reason"`
 	Proposed   time.Time      `json:"proposed"`

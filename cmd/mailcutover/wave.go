@@ -50,6 +50,9 @@ func printWaves(w io.Writer, all *admin.Waves) {
 		if v.Said != nil && v.State != "running" {
 			why = v.Said.Reason
 		}
+		if v.Approval != "" {
+			why = "its proposal is " + v.Approval
+		}
 		rows = append(rows, []string{v.Name, v.State, v.Definition.Owner, strconv.Itoa(len(v.Agencies)), strconv.Itoa(places["done"]), strconv.Itoa(places["starting"] + places["running"]), strconv.Itoa(places["waiting"]), why})
 	}
 	table(w, []string{"WAVE", "STATE", "OWNER", "AGENCIES", "DONE", "UNDER WAY", "WAITING", "WHY"}, rows)
@@ -99,7 +102,7 @@ func printWave(w io.Writer, v *admin.Wave) {
 		pilot = "yes: other waves wait for it"
 	}
 	pairs(w, [2]string{"wave", v.Name}, [2]string{"state", v.State}, [2]string{"said last", said}, [2]string{"owner", d.Owner}, [2]string{"pilot", pilot}, [2]string{"after", strings.Join(d.After, ", ")},
-		[2]string{"proposed by", fmt.Sprintf("%s, %s: %s", v.Person, local(&v.Proposed), v.Reason)}, [2]string{"proposal", v.Proposal}, [2]string{"approved by", strings.Join(v.Approvers, ", ")}, [2]string{"started by", started},
+		[2]string{"proposed by", fmt.Sprintf("%s, %s: %s", v.Person, local(&v.Proposed), v.Reason)}, [2]string{"proposal", strings.TrimSpace(v.Proposal + " " + v.Approval)}, [2]string{"approved by", strings.Join(v.Approvers, ", ")}, [2]string{"started by", started},
 		[2]string{"windows", strings.Join(windows, "; ") + ", clocks of " + d.Zone}, [2]string{"holidays", strings.TrimSpace(d.State + " " + strings.Join(d.Holidays, ", "))}, [2]string{"never", strings.Join(d.Never, ", ")},
 		[2]string{"not before", d.NotBefore}, [2]string{"not after", d.NotAfter},
 		[2]string{"at once", strconv.Itoa(max(1, d.AtOnce))}, [2]string{"bake", d.Bake}, [2]string{"rest", d.Rest})
