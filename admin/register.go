@@ -61,6 +61,7 @@ func (s *Server) register() {
 	s.registerRecall(api)
 	s.registerVerify(api)
 	s.registerRehearsals(api)
+	s.registerCanaries(api)
 	s.registerNotices(api)
 	s.registerIncident(api)
 	s.registerWaves(api)

@@ -71,7 +71,7 @@ var rights = map[string]right{
 	"list-sessions": mayRead, "show-session": mayRead, "route-login": mayRead,
 	"retained-status": mayRead, "list-retained": mayRead, "export-ledger": mayDisclose, "fetch-retained": mayDisclose,
 	"audit-head": mayRead, "audit-heads": mayRead, "list-checkpoints": mayRead, "sign-audit": mayCheck,
-	"list-rehearsals": mayRead, "store-rehearsal": mayOperate, "export-audit": mayRead, "who-am-i": mayRead,
+	"list-rehearsals": mayRead, "list-canaries": mayRead, "store-rehearsal": mayOperate, "export-audit": mayRead, "who-am-i": mayRead,
 
 	"list-lists": mayRead, "show-list": mayRead, "show-directory": mayRead, "find-in-directory": mayRead, "list-crossings": mayRead, "list-drift": mayRead, "list-members": mayRead, "list-forwards": mayRead,
 	"check-list": mayCheck, "check-directory": mayCheck,

@@ -78,7 +78,7 @@ func newRootCommand() *cobra.Command {
 	c := newConnection(root)
 	root.AddCommand(newServeCommand(), newDemoCommand(c),
 		newAgencyCommand(c), newMailboxCommand(c), newListCommand(c), newDirectoryCommand(c), newRouteCommand(c), newSessionCommand(c), newOperationCommand(c),
-		newWaveCommand(c), newRecallCommand(c), newRehearseCommand(c), newVerifyCommand(c), newEmergencyCommand(c), newNodeCommand(c), newAuditCommand(c),
+		newWaveCommand(c), newRecallCommand(c), newRehearseCommand(c), newCanaryCommand(c), newVerifyCommand(c), newEmergencyCommand(c), newNodeCommand(c), newAuditCommand(c),
 		newAlarmCommand(c), newTableCommand(c), newBackupCommand(c), newRestoreCommand(c), newSpoolCommand(c), newTraceCommand(c), newLedgerCommand(c), newRetainedCommand(c), newNoticeCommand(c), newIncidentCommand(c),
 		newConfigCommand(c), newTokenCommand(c), newHealthCommand(c), newSupportCommand(c), newVersionCommand(c), newManCommand(root))
 	return root

@@ -49,8 +49,25 @@ func (c canaries) Canary(agency routing.AgencyID) string {
 	}
 }
 
-// Try implements operation.Canaries.
+// TakesBack implements operation.Canaries.
+func (c canaries) TakesBack(agency routing.AgencyID) bool {
+	return c.of(agency) != nil && c.d.config.Load().Operations.CanaryReact == config.CanaryRollback
+}
+
+// Try implements operation.Canaries: the runner's, after a switch. What it finds is for all nodes to
+// see.
 func (c canaries) Try(ctx context.Context, agency routing.AgencyID, platform routing.PlatformID) canary.Result {
+	r := c.try(ctx, agency, platform)
+	if ctx.Err() == nil || r.OK {
+		if err := c.d.canaries.desk.Note(ctx, &r, platform); err != nil {
+			c.d.logger.Warn("what a canary found isn't in the table", "agency", agency, "error", err)
+		}
+	}
+	return r
+}
+
+// try sends the message, and logs in.
+func (c canaries) try(ctx context.Context, agency routing.AgencyID, platform routing.PlatformID) canary.Result {
 	one := c.of(agency)
 	if one == nil { // since a moment
 		return canary.Result{Agency: agency, Mail: "no canary is configured any more", Ended: time.Now()}

@@ -92,6 +92,7 @@ type Daemon struct {
 	issuer         *signon.Issuer    // nil: none
 	returns        returns
 	verification   verification
+	canaries       trying
 	waves          waves
 	notices        notices
 	signing        atomic.Pointer[checkpoint.Key] // nil: the audit log isn't signed
@@ -219,6 +220,7 @@ func (d *Daemon) start(ctx context.Context, cfg *config.Config) error {
 	}
 	d.startReturns()
 	d.startVerification()
+	d.startCanaries()
 	d.startWaves()
 	if err := d.startIdentity(cfg); err != nil {
 		return err
@@ -366,6 +368,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 	d.cancel()
 	errs := drained
 	d.stopWaves()
+	d.stopCanaries()
 	d.stopVerification()
 	d.stopReturns()
 	d.stopIdentity()

@@ -53,10 +53,11 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 		Leases: operation.Leases{Short: cfg.Lease.Armed, Long: cfg.Lease.Settled, Margin: cfg.Lease.Margin},
 		Limit:  func(id routing.PlatformID) time.Duration { return limits[id] },
 		Logins: d.logins, Puts: func(id routing.AgencyID) bool { _, off := putsOff[id]; return off },
-		Checks: []operation.Checker{listsCheck{d}, forwardsCheck{d}, d.returns.desk, d.verification.desk, waveCheck{d}}, Documents: waveDocuments, Returns: d.returns.desk,
+		Checks: []operation.Checker{listsCheck{d}, forwardsCheck{d}, d.returns.desk, d.verification.desk, waveCheck{d}}, Documents: followDocuments, Returns: d.returns.desk,
 		Prober: prober{d}, Canaries: canaries{d}, Sessions: d.sessionsOf,
 		Hooks: &hook.Operations{Find: d.hook, State: d.replica.State, Mover: d.mover, Forwards: forwards{d}},
 	})
+	d.openCanaries()
 	if err := d.openWaves(); err != nil {
 		return nil, err
 	}

@@ -52,6 +52,14 @@ type Result struct {
 	Ended  time.Time        `json:"ended"`
 }
 
+// Text is what came of it, in one line.
+func (r *Result) Text() string {
+	if r.Mail == "" || r.Login == "" {
+		return r.Mail + r.Login
+	}
+	return "mail: " + r.Mail + "; login: " + r.Login
+}
+
 // lookPause is the time between two looks at where the message went.
 const lookPause = 100 * time.Millisecond
 

@@ -15,6 +15,10 @@ type Canaries interface {
 	// Canary says what Try would do for an agency, for people; empty: nothing.
 	Canary(agency routing.AgencyID) string
 
+	// TakesBack reports whether an agency is rolled back by itself if its canary fails after a
+	// cutover: it stands in the plan, and counts only if that was approved.
+	TakesBack(agency routing.AgencyID) bool
+
 	// Try sends a message to the agency's canary and logs in to it, to see that both end on
 	// this platform. It must end soon after ctx, and bounds itself.
 	Try(ctx context.Context, agency routing.AgencyID, platform routing.PlatformID) canary.Result
@@ -49,10 +53,10 @@ func (u *run) canary() {
 			r = canary.Result{Agency: id, Mail: err.Error(), Ended: time.Now()}
 			u.Logger.Warn("canary is not tried", "operation", u.op.ID, "agency", id, "error", err)
 		case r.OK:
-			u.Logger.Info("canary is well", "operation", u.op.ID, "agency", id, "reason", said(&r))
+			u.Logger.Info("canary is well", "operation", u.op.ID, "agency", id, "reason", r.Text())
 			u.Alarms.Clear(canaryAlarm(id))
 		default:
-			u.Alarms.Raise(canaryAlarm(id), fmt.Sprintf("The canary of agency %s says that something is wrong since operation %s (%s): %s", id, u.op.ID, u.op.Kind, said(&r)))
+			u.Alarms.Raise(canaryAlarm(id), fmt.Sprintf("The canary of agency %s says that something is wrong since operation %s (%s): %s", id, u.op.ID, u.op.Kind, r.Text()))
 		}
 		u.op.Canaries = append(u.op.Canaries, r)
 	}
@@ -72,14 +76,6 @@ func (u *run) try(ctx context.Context, id routing.AgencyID) (canary.Result, erro
 		return r, fmt.Errorf("%w: the node stopped meanwhile", errUntried)
 	}
 	return r, nil
-}
-
-// said is what is wrong, in one line.
-func said(r *canary.Result) string {
-	if r.Mail == "" || r.Login == "" {
-		return r.Mail + r.Login
-	}
-	return "mail: " + r.Mail + "; login: " + r.Login
 }
 
 func canaryAlarm(id routing.AgencyID) string { return "canary/" + string(id) }

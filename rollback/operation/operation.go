@@ -58,6 +58,10 @@ type Operation struct {
 	Emergency  bool `json:"emergency,omitempty"`
 	TargetDead bool `json:"target_dead,omitempty"`
 
+	// TakesBack says of a cutover that the agency is rolled back by itself, as an emergency, if
+	// its canary fails: where Plan was approved with it.
+	TakesBack bool `json:"takes_back,omitempty"`
+
 	// Mappings are the mappings that a remap brings into force.
 	Mappings map[routing.AgencyID]routing.Digest `json:"mappings,omitempty"`
 

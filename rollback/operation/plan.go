@@ -23,6 +23,7 @@ type Plan struct {
 
 	Emergency  bool     `json:"emergency,omitempty"`
 	TargetDead bool     `json:"target_dead,omitempty"`
+	TakesBack  bool     `json:"takes_back,omitempty"` // the agency is rolled back by itself if its canary fails
 	Without    []string `json:"without,omitempty"`
 
 	Made     time.Time        `json:"made"`
@@ -129,7 +130,7 @@ func (r *Runner) plan(ctx context.Context, req Request) (Plan, prepared, error) 
 	}
 	op := &d.op
 	p := Plan{
-		Kind: op.Kind, Agency: op.Agency, Who: op.Who, Reason: op.Reason, Emergency: op.Emergency, TargetDead: op.TargetDead,
+		Kind: op.Kind, Agency: op.Agency, Who: op.Who, Reason: op.Reason, Emergency: op.Emergency, TargetDead: op.TargetDead, TakesBack: op.TakesBack,
 		Without: slices.Sorted(slices.Values(req.Without)), Made: time.Now().UTC().Truncate(time.Second), Position: state.Position(), asked: req.Deadline,
 		OutOfScope: outOfScope(), Back: back(op),
 	}
@@ -405,10 +406,11 @@ func (p *Plan) Digest() routing.Digest {
 		Kind                  Kind
 		Agency                routing.AgencyID
 		Emergency, TargetDead bool
+		TakesBack             bool `json:",omitempty"`
 		Deadline              time.Duration
 		Agencies              []agency
 		Hooks                 []hook
-	}{Format: 1, Incarnation: p.Position.Incarnation, Kind: p.Kind, Agency: p.Agency, Emergency: p.Emergency, TargetDead: p.TargetDead, Deadline: p.asked}
+	}{Format: 1, Incarnation: p.Position.Incarnation, Kind: p.Kind, Agency: p.Agency, Emergency: p.Emergency, TargetDead: p.TargetDead, TakesBack: p.TakesBack, Deadline: p.asked}
 	for i := range p.Agencies {
 		a := &p.Agencies[i]
 		content.Agencies = append(content.Agencies, agency{a.ID, a.Epoch, a.Losing, a.Winning, a.Mapping, a.Next})

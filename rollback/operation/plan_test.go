@@ -43,6 +43,8 @@ func (c canaries) Canary(id routing.AgencyID) string {
 	return "a message to canary@" + string(id) + ".example"
 }
 
+func (c canaries) TakesBack(id routing.AgencyID) bool { return id == "firefighters" }
+
 func (c canaries) Try(ctx context.Context, id routing.AgencyID, platform routing.PlatformID) canary.Result {
 	r := c[id](ctx, platform)
 	r.Agency, r.Ended = id, time.Now()

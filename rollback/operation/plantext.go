@@ -21,6 +21,9 @@ func (p *Plan) Text() string {
 	if p.Emergency {
 		line("  EMERGENCY on one person's word; a second one has to confirm it afterwards")
 	}
+	if p.TakesBack {
+		line("  IF ITS CANARY FAILS afterwards, the agency is rolled back by itself; a person has to confirm that as an emergency")
+	}
 	if p.TargetDead {
 		line("  TARGET DEAD: what is under way there is listed, not awaited")
 	}

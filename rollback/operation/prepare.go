@@ -87,7 +87,8 @@ func (r *Runner) draft(ctx context.Context, req Request, state *routing.State) (
 	p.op = Operation{
 		ID: cmp.Or(req.ID, routing.OperationID(uuid.NewString())), Kind: req.Kind, Agency: req.Agency,
 		Agencies: concerned(req, state), Nonce: newNonce(), Plan: req.Plan, Emergency: req.Emergency, TargetDead: req.TargetDead,
-		Mappings: maps.Clone(req.Mappings), List: req.List, Wave: req.Wave, Runner: r.Node, Instance: r.Instance,
+		TakesBack: req.Kind == Cutover && r.Canaries != nil && r.Canaries.TakesBack(req.Agency),
+		Mappings:  maps.Clone(req.Mappings), List: req.List, Wave: req.Wave, Runner: r.Node, Instance: r.Instance,
 		Who: req.Who, Reason: req.Reason, Started: time.Now(),
 	}
 	p.deadline = DefaultDeadline

@@ -1,0 +1,341 @@
+package desk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"mailcutover/rollback/canary"
+	"mailcutover/routing"
+	"mailcutover/routing/table"
+)
+
+// Table is what a desk changes; a table.Table is one.
+type Table interface {
+	Change(ctx context.Context, c table.Change) (routing.Position, error)
+}
+
+// Replica is this node's copy of the table.
+type Replica interface {
+	State() *routing.State
+	Wait(ctx context.Context, pos routing.Position) error
+}
+
+// Alarms takes what a human has to see; *alarm.Set is one.
+type Alarms interface {
+	Raise(key, text string)
+	Clear(key string) bool
+}
+
+// Settings may change while the node runs.
+type Settings struct {
+	Every    time.Duration // between two tries; 0: only after a switch
+	Failures int           // in a row on one node, before a reaction
+	React    React
+}
+
+// Options are what a desk works with. Failed, Logger and Now may be nil.
+type Options struct {
+	Node     routing.NodeID
+	Table    Table
+	Replica  Replica
+	Alarms   Alarms
+	Settings func() Settings
+
+	// Configured reports whether this node has a canary of an agency; Try tries it. Ready is why this
+	// node couldn't now, whatever the platform does; nil: it could.
+	Configured func(agency routing.AgencyID) bool
+	Try        func(ctx context.Context, agency routing.AgencyID, platform routing.PlatformID) canary.Result
+	Ready      func() error
+
+	// Freeze keeps operations of an agency from beginning, RollBack brings it back as an
+	// emergency. Neither may fail because it is so already.
+	Freeze, RollBack func(ctx context.Context, agency routing.AgencyID, reason string) error
+
+	// Failed is told of a canary that failed as often as configured, once.
+	Failed func(ctx context.Context, agency routing.AgencyID, reason string)
+
+	Logger *slog.Logger
+	Now    func() time.Time
+}
+
+// Desk tries canaries. Use [New].
+type Desk struct {
+	o      Options
+	next   map[routing.AgencyID]time.Time // of Run alone, as the following
+	raised map[routing.AgencyID]string
+}
+
+// New returns a desk that does nothing before Run.
+func New(o Options) *Desk {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Failed == nil {
+		o.Failed = func(context.Context, routing.AgencyID, string) {}
+	}
+	return &Desk{o: o, next: make(map[routing.AgencyID]time.Time), raised: make(map[routing.AgencyID]string)}
+}
+
+const (
+	// lookPause is the time between two looks at the table.
+	lookPause = 2 * time.Second
+	// silence is after how long another node carries a reaction out that has no end.
+	silence = time.Minute
+	// runnerPatience is how long the runner's own node waits for what the runner tries.
+	runnerPatience = 10 * time.Minute
+	// retryPause is the time after which a canary that failed is tried again, if that is sooner.
+	retryPause = time.Minute
+	// changePatience bounds one change of the table, and actPatience a reaction.
+	changePatience = 10 * time.Second
+	actPatience    = 30 * time.Second
+)
+
+// Run tries canaries, one after the other, and keeps the alarms of all nodes' until ctx ends.
+func (d *Desk) Run(ctx context.Context) {
+	tick := time.NewTicker(lookPause)
+	defer tick.Stop()
+	for {
+		s := d.o.Replica.State()
+		for _, a := range s.Agencies() {
+			d.look(ctx, &a)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// look does what is due for one agency.
+func (d *Desk) look(ctx context.Context, a *routing.Agency) {
+	r, err := RecordOf(d.o.Replica.State(), a.ID)
+	if err != nil {
+		d.o.Logger.Warn("canary can't be looked at", "agency", a.ID, "error", err)
+		return
+	}
+	if d.due(a, &r) {
+		d.try(ctx, a)
+		if r, err = RecordOf(d.o.Replica.State(), a.ID); err != nil {
+			return
+		}
+	}
+	d.react(ctx, &r)
+	d.alarm(&r)
+}
+
+// due reports whether this node has to try an agency's canary now.
+func (d *Desk) due(a *routing.Agency, r *Record) bool {
+	if !d.o.Configured(a.ID) || !steady(a) || d.o.Ready() != nil {
+		return false
+	}
+	now := d.o.Now()
+	mine, tried := r.Nodes[d.o.Node]
+	set := d.o.Settings()
+	switch next, ok := d.next[a.ID]; {
+	case r.Operation != "" && (!tried || mine.Operation != r.Operation):
+		if r.Runner == d.o.Node { // the runner has tried it, or does so now
+			if !ok {
+				d.next[a.ID] = now.Add(runnerPatience)
+			}
+			return ok && !now.Before(next)
+		}
+		return !ok || !now.Before(next)
+	case mine.Failures > 0 && tried:
+		return !ok || !now.Before(next)
+	case set.Every == 0:
+		return false
+	case !ok: // as after a start: spread, so that nodes that start together don't try together
+		d.next[a.ID] = now.Add(rand.N(set.Every))
+		return false
+	default:
+		return !now.Before(next)
+	}
+}
+
+// steady reports whether mail and logins of an agency are to work now.
+func steady(a *routing.Agency) bool { return a.Open() && a.Operation == "" }
+
+// schedule says when the next try is due.
+func (d *Desk) schedule(id routing.AgencyID, ok bool) {
+	every := d.o.Settings().Every
+	if !ok && (every == 0 || every > retryPause) {
+		every = retryPause
+	}
+	if every == 0 {
+		delete(d.next, id)
+		return
+	}
+	d.next[id] = d.o.Now().Add(every*9/10 + rand.N(every/5+1))
+}
+
+// try tries a canary, and notes what came of it unless that says nothing.
+func (d *Desk) try(ctx context.Context, a *routing.Agency) {
+	began := d.o.Replica.State()
+	result := d.o.Try(ctx, a.ID, a.Platform())
+	d.schedule(a.ID, result.OK)
+	now, _ := d.o.Replica.State().Agency(a.ID)
+	was, _ := began.Agency(a.ID)
+	if !result.OK && (ctx.Err() != nil || d.o.Ready() != nil || !steady(&now) || now.Epoch != was.Epoch) {
+		d.o.Logger.Info("canary says nothing: this node or the agency changed meanwhile", "agency", a.ID)
+		return
+	}
+	if err := d.Note(ctx, &result, a.Platform()); err != nil && ctx.Err() == nil {
+		d.o.Logger.Warn("what a canary found isn't in the table", "agency", a.ID, "error", err)
+	}
+}
+
+// Note stores what this node's canary found on a platform.
+func (d *Desk) Note(ctx context.Context, result *canary.Result, platform routing.PlatformID) error {
+	return d.store(ctx, result.Agency, "canary of agency "+string(result.Agency), func(r *Record) bool {
+		one := Tried{Time: d.o.Now().UTC(), Platform: platform, Operation: r.Operation, OK: result.OK, Text: result.Text()}
+		if !one.OK {
+			one.Failures = r.Nodes[d.o.Node].Failures + 1
+		}
+		if r.Nodes = maps.Clone(r.Nodes); r.Nodes == nil {
+			r.Nodes = make(map[routing.NodeID]Tried)
+		}
+		r.Nodes[d.o.Node] = one
+		if _, worst := r.failing(); worst.Failures == 0 {
+			r.Reaction = nil
+		} else if set := d.o.Settings(); r.Reaction == nil && worst.Failures >= max(set.Failures, 1) {
+			r.Reaction = &Reaction{Kind: r.kind(set), Node: d.o.Node, Began: one.Time, Reason: r.text()}
+		}
+		return true
+	})
+}
+
+// kind is what follows: an agency that may not be rolled back is frozen.
+func (r *Record) kind(set Settings) React {
+	if set.React != Rollback {
+		return set.React
+	}
+	_, worst := r.failing()
+	well := slices.ContainsFunc(slices.Collect(maps.Values(r.Nodes)), func(t Tried) bool { return t.OK && t.Platform == worst.Platform })
+	if !r.Rollback || well {
+		return Freeze
+	}
+	return Rollback
+}
+
+// text says what is wrong, node by node.
+func (r *Record) text() string {
+	var all string
+	for _, id := range slices.Sorted(maps.Keys(r.Nodes)) {
+		t := r.Nodes[id]
+		if t.Failures == 0 {
+			continue
+		}
+		if all != "" {
+			all += "; "
+		}
+		all += fmt.Sprintf("on node %s %d times in a row, last at %s on platform %s: %s", id, t.Failures, t.Time.UTC().Format(time.RFC3339), t.Platform, t.Text)
+	}
+	return all
+}
+
+// react carries out what is to follow, if that is this node's to do.
+func (d *Desk) react(ctx context.Context, r *Record) {
+	k := r.Reaction
+	if k == nil || !k.Ended.IsZero() || k.Node != d.o.Node && d.o.Now().Sub(k.Began) < silence {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, actPatience)
+	defer cancel()
+	reason := "its canary failed " + k.Reason
+	if len(reason) > 900 {
+		reason = reason[:900] + "..."
+	}
+	var err error
+	switch k.Kind {
+	case Freeze:
+		err = d.o.Freeze(ctx, r.Agency, reason)
+	case Rollback:
+		err = d.o.RollBack(ctx, r.Agency, reason)
+	}
+	if err != nil {
+		d.o.Logger.Error("what follows from a canary is not done yet", "agency", r.Agency, "reason", k.Kind, "error", err)
+		d.o.Alarms.Raise(key(r.Agency)+"/reaction", fmt.Sprintf("The canary of agency %s failed, and %s doesn't succeed: %v. Do it by hand, or end its cause.", r.Agency, k.Kind, err))
+		return
+	}
+	d.o.Alarms.Clear(key(r.Agency) + "/reaction")
+	d.o.Failed(ctx, r.Agency, reason)
+	if err := d.store(ctx, r.Agency, fmt.Sprintf("canary of agency %s: %s", r.Agency, k.Kind), func(now *Record) bool {
+		if now.Reaction == nil || now.Reaction.Began != k.Began {
+			return false
+		}
+		done := *now.Reaction
+		done.Ended = d.o.Now().UTC()
+		now.Reaction = &done
+		return true
+	}); err != nil {
+		d.o.Logger.Warn("that a canary led to something isn't in the table", "agency", r.Agency, "error", err)
+	}
+}
+
+func key(agency routing.AgencyID) string { return "canary/" + string(agency) }
+
+// alarm raises or clears an agency's alarm on this node, whichever node found it.
+func (d *Desk) alarm(r *Record) {
+	text := ""
+	if _, worst := r.failing(); worst.Failures > 0 {
+		text = fmt.Sprintf("The canary of agency %s says that something is wrong %s. See mailcutover canary list.", r.Agency, r.text())
+		if k := r.Reaction; k != nil && k.Kind != Alarm && !k.Ended.IsZero() {
+			text += fmt.Sprintf(" What followed: %s, by node %s.", k.Kind, k.Node)
+		}
+	}
+	switch was, ok := d.raised[r.Agency]; {
+	case text == "" && (was != "" || !ok && len(r.Nodes) > 0):
+		d.o.Alarms.Clear(key(r.Agency))
+		d.raised[r.Agency] = ""
+	case text != was && text != "":
+		d.o.Alarms.Raise(key(r.Agency), text)
+		d.raised[r.Agency] = text
+	}
+}
+
+// store changes an agency's record; change is called again if another node was faster.
+func (d *Desk) store(ctx context.Context, id routing.AgencyID, what string, change func(*Record) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, changePatience)
+	defer cancel()
+	base := "canary/" + uuid.NewString()
+	for try := 0; ; try++ {
+		s := d.o.Replica.State()
+		r, err := RecordOf(s, id)
+		if err != nil {
+			return err
+		}
+		if !change(&r) {
+			return nil
+		}
+		doc, err := r.document()
+		if err != nil {
+			return err
+		}
+		pos, err := d.o.Table.Change(ctx, table.Change{
+			ID: fmt.Sprintf("%s/%d", base, try), Incarnation: s.Position().Incarnation, Term: s.Position().Term, Documents: []routing.Document{doc}, Who: string(d.o.Node), What: what,
+		})
+		if err == nil {
+			return d.o.Replica.Wait(ctx, pos)
+		}
+		if !errors.Is(err, table.ErrStale) && !errors.Is(err, table.ErrTerm) {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, errors.Join(err, ctx.Err()))
+		}
+	}
+}
