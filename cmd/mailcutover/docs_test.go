@@ -332,7 +332,6 @@ var ranElsewhere = map[string]struct{ test, words string }{
 	"verify mark":          {"test/e2e/verify_test.go", `"verify", "mark"`},
 	"verify messages":      {"test/e2e/verify_test.go", `"verify", "messages"`},
 	"verify stop":          {"admin/verify_test.go", "/v1/verify/stop"},
-	"wave end":             {"plan/wave_test.go", ".End("},
 }
 
 // TestEveryCommandIsRun asks of each command that a page which is run, a script in testdata
