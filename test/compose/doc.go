@@ -1,4 +1,5 @@
-// Package compose has no code, only the test that docker-compose.yml starts the same
-// programs, from the same configurations, as the tests with real peers do, and that its
-// services find each other.
+// Package compose has no code, only the tests that docker-compose.yml starts the same programs,
+// from the same configurations, as the tests with real peers do, that its services find each
+// other, and that they work together: as processes, with the commands, environments and mounted
+// files that it names, through a cutover, a failover of Redis and a rollback.
 package compose

@@ -1,0 +1,230 @@
+package compose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/textproto"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mailcutover/test/peers"
+)
+
+// programDir is where the program is while the tests run.
+var programDir string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "mc-compose-")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		programDir = dir
+		return m.Run()
+	}())
+}
+
+// build builds the program, once in a test process.
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := peers.Root()
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(programDir, "mailcutover")
+	cmd := exec.Command("go", "build", "-o", file, "./cmd/mailcutover")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build mailcutover: %w\n%s", err, out)
+	}
+	return file, nil
+})
+
+// container is a service of docker-compose.yml as a process.
+type container struct {
+	*peers.Process
+	api, smtp string
+	env       []string
+}
+
+// command runs a command of the program towards this node.
+func (c *container) command(ctx context.Context, program string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = c.env
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// start starts a service of the program with its command, environment and mounted file; places
+// says where, on this machine, what the file names is.
+func start(t *testing.T, program, name string, s service, places map[string]string) *container {
+	t.Helper()
+	const mounted = "/etc/mailcutover/mailcutover.yaml"
+	dir := t.TempDir()
+	at := func() string { return fmt.Sprintf("127.0.0.1:%d", peers.Port(t)) }
+	c := &container{smtp: at()}
+	api := at()
+	c.api = "http://" + api
+	pairs := []string{`address: ":25"`, `address: "` + c.smtp + `"`, `address: ":24"`, `address: "` + at() + `"`, `address: ":8025"`, `address: "` + api + `"`,
+		"/var/lib/mailcutover", filepath.Join(dir, "data"), "172.16.0.0/12", "127.0.0.0/8"}
+	for from, to := range places {
+		pairs = append(pairs, from, to)
+	}
+	text := string(read(t, s.mounts()[mounted]))
+	for i := 0; i < len(pairs); i += 2 {
+		if !strings.Contains(text, pairs[i]) {
+			t.Fatalf("%s names no %s", s.mounts()[mounted], pairs[i])
+		}
+	}
+	file := filepath.Join(dir, "mailcutover.yaml")
+	if err := os.WriteFile(file, []byte(strings.NewReplacer(pairs...).Replace(text)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.env = append(os.Environ(), "MAILCUTOVER_API="+c.api, "MAILCUTOVER_TOKEN=try-out")
+	env := os.Environ()
+	for key, value := range s.Environment {
+		env = append(env, key+"="+value)
+	}
+	args := strings.Split(strings.ReplaceAll(strings.Join(s.Command, "\n"), mounted, file), "\n")
+	health := append(s.Healthcheck.Test[2:], "--ready") // behind CMD and the program
+	c.Process = peers.StartProgram(t, peers.Program{
+		Name: name,
+		Make: func() *exec.Cmd {
+			cmd := exec.Command(program, args...)
+			cmd.Env = env
+			return cmd
+		},
+		Ready: func(ctx context.Context) error {
+			out, err := c.command(ctx, program, health...)
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		},
+	})
+	return c
+}
+
+const patience = 60 * time.Second
+
+// The services as processes, from the same files: two nodes that share a Redis with a replica
+// and three Sentinels, behind Postfix, before two platforms. An agency is cut over through one
+// node; the primary dies; the other node brings the agency back.
+func TestRun(t *testing.T) {
+	peers.Need(t, "redis", "postfix", "dovecot")
+	program, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, config := load(t)
+	primary := peers.StartRedis(t, peers.RedisOptions{Password: requirepass(t), Settings: map[string]string{"masterauth": requirepass(t)}})
+	peers.StartReplica(t, primary, peers.RedisOptions{})
+	source := peers.StartPostfixPlatform(t, peers.PostfixPlatformOptions{})
+	target := peers.StartDovecot(t, peers.DovecotOptions{})
+	places := map[string]string{`"source:25"`: `"` + source.Addr + `"`, `"dovecot:24"`: `"` + target.LMTP + `"`}
+	for i, s := range peers.StartSentinels(t, 3, primary, "") {
+		places[config.Table.Redis.Sentinel.Addresses[i]] = s.Addr
+	}
+	one := start(t, program, "mailcutover", f.Services["mailcutover"], places)
+	two := start(t, program, "mailcutover-2", f.Services["mailcutover-2"], places)
+	mx := peers.StartMX(t, peers.MXOptions{NextHop: one.smtp})
+
+	must := func(c *container, args ...string) string {
+		t.Helper()
+		out, err := c.command(t.Context(), program, args...)
+		if err != nil {
+			t.Fatalf("mailcutover %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return out
+	}
+	// until repeats a command that may be too early.
+	until := func(what string, met func() error) {
+		t.Helper()
+		var err error
+		for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+			if err = met(); err == nil {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+	}
+	send := func(to string) error {
+		c, err := textproto.Dial("tcp", to)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		// Not by net/smtp: it says SMTPUTF8 for every message, and Dovecot 2.3 has none.
+		for _, step := range []struct {
+			line string
+			code int
+		}{
+			{"", 220}, {"HELO client.example", 250}, {"MAIL FROM:<you@example.com>", 250}, {"RCPT TO:<anna@health.example>", 250}, {"DATA", 354},
+			{"Subject: test\r\n\r\nbody\r\n.", 250}, {"QUIT", 221},
+		} {
+			if step.line != "" {
+				if err := c.PrintfLine("%s", step.line); err != nil {
+					return err
+				}
+			}
+			if _, _, err := c.ReadResponse(step.code); err != nil {
+				return fmt.Errorf("%s: %w", step.line, err)
+			}
+		}
+		return nil
+	}
+	list := filepath.Join(t.TempDir(), "list.csv")
+	rows := "address,directory_id,agency,kind,aliases,logins,source_address,source_login,target_address,target_login,platform\n" +
+		"anna@health.example,6b1f2ad0-3c4e-4f5a-8b6c-7d8e9fa0b1c2,health,user,,,,,,,\n"
+	if err := os.WriteFile(list, []byte(rows), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	must(one, "agency", "add", "health", "--source", "source", "--target", "target", "--domain", "health.example", "--reason", "test")
+	must(one, "mailbox", "import", list, "--reason", "test")
+	until("the second node's copy", func() error {
+		if out, err := two.command(t.Context(), program, "route", "explain", "anna@health.example"); err != nil || !strings.Contains(out, "source") {
+			return fmt.Errorf("%w: %s", errors.Join(err, io.EOF), out)
+		}
+		return nil
+	})
+	if err := send(mx.Addr); err != nil {
+		t.Fatal(err)
+	}
+	source.WaitMessages(t, "anna@health.example", 1)
+
+	must(one, "agency", "arm", "health", "--reason", "wave 1")
+	must(one, "agency", "cutover", "health", "--reason", "wave 1", "--yes")
+	if err := send(mx.Addr); err != nil {
+		t.Fatal(err)
+	}
+	target.WaitMessages(t, "anna@health.example", 1)
+
+	// The primary dies: Sentinels promote the replica, and the nodes rejoin by themselves.
+	primary.Kill()
+	until("a rollback after the failover", func() error {
+		if out, err := two.command(t.Context(), program, "agency", "rollback", "health", "--reason", "test", "--yes"); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	if err := send(two.smtp); err != nil {
+		t.Fatal(err)
+	}
+	source.WaitMessages(t, "anna@health.example", 2)
+	if n := len(target.Messages(t, "anna@health.example")); n != 1 {
+		t.Errorf("the target has %d messages, want 1", n)
+	}
+	// A container that is stopped ends in order.
+	for _, c := range []*container{one, two} {
+		c.Stop()
+	}
+}
