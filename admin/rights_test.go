@@ -177,9 +177,9 @@ func TestRightsOfKinds(t *testing.T) {
 				switch {
 				case f == "spool":
 					body[f] = map[string]any{"agency": "nowhere", "reason": "r"}
-				case f == "add":
 				case f == "release":
 					body[f] = map[string]any{"name": "a@b.example", "agency": "nowhere"}
+				case f == "add":
 					body[f] = map[string]any{"id": "Not!", "source": "exchange", "target": "ox"}
 				case !strings.HasPrefix(f, "["):
 					body[f] = "nowhere"

@@ -98,9 +98,9 @@ type Options struct {
 	Verify     *verifydesk.Desk                            // who compares mailboxes; nil: nobody
 	Plan       *plandesk.Desk                              // this node's part in the waves; nil: it has none
 	Mailboxes  func(routing.PlatformID) mailstore.Store    // of a platform; nil, or returns nil: they can't be read
+	Notices    Notices                                     // who tells of events; nil: nobody
 	Peers      *peer.Group                                 // the other nodes; nil: none is called
 	PeerSecret func() string                               // that the nodes share; nil or empty: no node may call this one
-	Notices    Notices                                     // who tells of events; nil: nobody
 
 	// Bearer returns who has a token that isn't one of Tokens; nil: nobody. Certificate returns whose
 	// client certificate this is, which was verified; nil: nobody's.

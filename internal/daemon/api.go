@@ -283,13 +283,13 @@ func (d *Daemon) takeOver(next *config.Config) error {
 		return err
 	}
 	d.peerRoots.Store(roots)
+	d.signing.Store(signing)
 	for key, cert := range fresh {
 		d.certificates[key].config.Store(cert.config.Load())
 	}
 	d.sender.Configure(d.senderOptions(pools))
 	d.transfer.Configure(settings)
 	d.platforms.Store(pools)
-	d.signing.Store(signing)
 	d.takeOverIdentity(d.config.Load(), next, directories)
 	d.config.Store(next)
 	d.takeOverReturns(stores)

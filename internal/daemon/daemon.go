@@ -374,10 +374,10 @@ func (d *Daemon) stop(ctx context.Context) error {
 	d.stopIdentity()
 	d.parts.Wait()
 	d.giveUp()
+	errs = append(errs, d.closeNotices())
 	if d.loginProxy != nil {
 		d.loginProxy.Close()
 	}
-	errs = append(errs, d.closeNotices())
 	if d.peers != nil {
 		d.peers.Close()
 	}
