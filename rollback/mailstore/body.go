@@ -24,20 +24,34 @@ func (s *session) Bodies(ctx context.Context, uids []uint32, each func(uid uint3
 		return err
 	}
 	var failed error
-	err := s.guarded(ctx, 0, func() error {
-		return s.fetch(uidSet(uids), wholeBody(), func(msg *imapclient.FetchMessageData) error {
-			uid, literal := bodyOf(msg)
-			if literal == nil || uid == 0 {
-				return nil
-			}
-			body := &stream{r: literal, left: literal.Size()}
-			failed = each(uid, literal.Size(), body)
-			if failed == nil && body.err != nil {
-				failed = body.err
-			}
-			return failed
+	given := make(map[uint32]bool)
+	read := func(uids []uint32) (bare []uint32, err error) {
+		err = s.guarded(ctx, 0, func() error {
+			return s.fetch(uidSet(uids), wholeBody(), func(msg *imapclient.FetchMessageData) error {
+				uid, literal := bodyOf(msg)
+				switch {
+				case uid == 0 || given[uid]:
+					return nil
+				case literal == nil:
+					bare = append(bare, uid)
+					return nil
+				}
+				given[uid] = true
+				body := &stream{r: literal, left: literal.Size()}
+				failed = each(uid, literal.Size(), body)
+				if failed == nil && body.err != nil {
+					failed = body.err
+				}
+				return failed
+			})
 		})
-	})
+		return bare, err
+	}
+	bare, err := read(uids)
+	if err == nil && len(bare) > 0 {
+		// New flags that were told in between may have been taken for the answer: see fetchList.
+		_, err = read(bare)
+	}
 	if failed != nil && !errors.Is(failed, errCutOff) {
 		s.end(fmt.Errorf("read messages: given up: %w", failed))
 		return failed

@@ -61,27 +61,75 @@ func (s *session) ListSince(ctx context.Context, since time.Time, each func(Mess
 	return nil
 }
 
+// listTries is how often a message is asked for of which the platform told a part only.
+const listTries = 3
+
 // fetchList lists messages. It can't be repeated once each was called, so a platform that asks for time within it
 // is given it between the chunks only.
+//
+// A platform may tell a message's new flags at any time (RFC 9051 section 7.5.2, FETCH), also before it gives what was asked of
+// that message, and go-imap takes the first for the answer. Such a message, and what comes behind it, is
+// asked for again: a message without its header and its date isn't what it seems to be.
 func (s *session) fetchList(ctx context.Context, set imap.UIDSet, each func(Message) error) error {
+	if s.folder == "" {
+		return fmt.Errorf("list messages: %w", errNoFolder)
+	}
+	var first, last uint32 // UIDs: from where on it lists, and for which each was called
+	for try := 1; ; {
+		before := last
+		again, err := s.fetchListOnce(ctx, set, first, &last, each)
+		if err != nil || again == 0 {
+			return err
+		}
+		if last > before {
+			try = 1
+		}
+		if try++; try > listTries || last > again {
+			err := fmt.Errorf("%w: message %d without what was asked of it", ErrProtocol, again)
+			s.end(err)
+			return fmt.Errorf("list messages in mailbox %s on %s: %w", s.mailbox, s.p.o.Platform, err)
+		}
+		first, set = again, from(set, imap.UID(again))
+	}
+}
+
+// from is the part of a set that begins with a UID.
+func from(set imap.UIDSet, first imap.UID) imap.UIDSet {
+	var rest imap.UIDSet
+	for _, r := range set {
+		if r.Stop != 0 && r.Stop < first { // 0 is "*"
+			continue
+		}
+		r.Start = max(r.Start, first)
+		rest = append(rest, r)
+	}
+	return rest
+}
+
+// fetchListOnce lists messages up to the first that wasn't told as a whole, which it returns; 0: all were.
+// "n:*" may bring what is below first.
+func (s *session) fetchListOnce(ctx context.Context, set imap.UIDSet, first uint32, last *uint32, each func(Message) error) (again uint32, err error) {
 	var failed error
 	began := false
 	list := func() error {
 		return s.fetch(set, listItems(), func(msg *imapclient.FetchMessageData) error {
-			m, err := s.message(msg)
-			if err == nil && m.UID != 0 {
-				began = true
-				failed = each(m)
-				err = failed
+			m, whole, err := s.message(msg)
+			switch {
+			case err != nil || m.UID == 0 || m.UID < first:
+				return err
+			case !whole && (again == 0 || m.UID < again):
+				again = m.UID
 			}
-			return err
+			if again == 0 || m.UID < again {
+				began, *last = true, max(*last, m.UID)
+				failed = each(m)
+			}
+			return failed
 		})
 	}
-	if s.folder == "" {
-		return fmt.Errorf("list messages: %w", errNoFolder)
-	}
 	var asked error
-	err := s.call(ctx, "list messages", func() error {
+	err = s.call(ctx, "list messages", func() error {
+		again = 0
 		err := list()
 		if err != nil && began && failed == nil {
 			asked = err
@@ -91,13 +139,13 @@ func (s *session) fetchList(ctx context.Context, set imap.UIDSet, each func(Mess
 	})
 	switch {
 	case failed != nil:
-		return failed
+		return 0, failed
 	case asked != nil:
 		err = s.kind(asked)
 		s.end(err)
-		return fmt.Errorf("list messages in mailbox %s on %s: %w", s.mailbox, s.p.o.Platform, err)
+		return 0, fmt.Errorf("list messages in mailbox %s on %s: %w", s.mailbox, s.p.o.Platform, err)
 	}
-	return err
+	return again, err
 }
 
 // fetch calls each for what a FETCH brings. After an error of each the connection is closed,
@@ -114,10 +162,10 @@ func (s *session) fetch(set imap.UIDSet, items *imap.FetchOptions, each func(*im
 	return cmd.Close()
 }
 
-// message reads what listItems asked for.
-func (s *session) message(msg *imapclient.FetchMessageData) (Message, error) {
-	var m Message
+// message reads what listItems asked for. whole: date and header were told, if only as NIL.
+func (s *session) message(msg *imapclient.FetchMessageData) (m Message, whole bool, err error) {
 	var header []byte
+	var dated, headed bool
 	for item := msg.Next(); item != nil; item = msg.Next() {
 		switch item := item.(type) {
 		case imapclient.FetchItemDataUID:
@@ -125,23 +173,23 @@ func (s *session) message(msg *imapclient.FetchMessageData) (Message, error) {
 		case imapclient.FetchItemDataFlags:
 			m.Flags = flagsOf(item.Flags)
 		case imapclient.FetchItemDataInternalDate:
-			m.Internal = item.Time
+			m.Internal, dated = item.Time, true
 		case imapclient.FetchItemDataRFC822Size:
 			m.Size = item.Size
 		case imapclient.FetchItemDataBodySection:
+			headed = true
 			if item.Literal == nil {
 				continue
 			}
-			var err error
 			if header, err = io.ReadAll(io.LimitReader(item.Literal, maxHeader)); err != nil {
-				return m, err
+				return m, false, err
 			}
 		}
 	}
 	m.Facts = msgkey.Parse(header, s.p.o.Installation)
 	m.Facts.Size, m.Facts.Internal = m.Size, m.Internal
 	m.Receipt = hasField(string(header), receiptField)
-	return m, nil
+	return m, dated && headed, nil
 }
 
 // hasField reports whether a header has a field.
