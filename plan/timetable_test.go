@@ -142,7 +142,7 @@ func TestTheTimetableComesTrue(t *testing.T) {
 		foretold[r.Agency] = r.Start
 	}
 	started := make(map[routing.AgencyID]time.Time)
-	for now := base; now.Before(base.Add(11 * 24 * time.Hour)); now = now.Add(10 * time.Minute) {
+	for now := base; now.Before(base.Add(11 * 24 * time.Hour)); now = now.Add(30 * time.Minute) {
 		for _, name := range []Name{"pilot", "one", "two"} {
 			for i := range o.wave(name).Runs {
 				w := o.wave(name)

@@ -249,12 +249,13 @@ func (n *node) Plan(_ context.Context, req operation.Request) (operation.Plan, e
 
 // step stores a step of an operation with its documents.
 func (n *node) step(op *operation.Operation, next func(routing.Agency) (routing.Agency, error)) error {
+	expected := op.Begun[op.Agency]
 	return n.stored(func(s *routing.State) (c table.Change, err error) {
 		if n.isDead() {
 			return c, errDead
 		}
 		a, _ := s.Agency(op.Agency)
-		if op.Step == operation.StepDrain && a.Epoch != op.Begun[op.Agency] {
+		if op.Step == operation.StepDrain && a.Epoch != expected {
 			return c, operation.ErrEpoch
 		}
 		done := *op

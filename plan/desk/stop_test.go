@@ -159,13 +159,13 @@ func TestBelowTheThreshold(t *testing.T) {
 func TestAbortsStopThePlan(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, "a", "b", "c")
-		w.pause = time.Minute
+		w.pause = 5 * time.Minute
 		n := w.node("mx1").begin()
 		w.fail["a"], w.fail["b"] = "not drained", "not drained"
 		w.propose("one", plan.Definition{Agencies: []routing.AgencyID{"a"}})
 		w.propose("two", plan.Definition{Agencies: []routing.AgencyID{"b"}})
-		w.propose("three", plan.Definition{Agencies: []routing.AgencyID{"c"}, NotBefore: plan.Day{Year: 2000, Month: 1, Day: 3}})
-		time.Sleep(72 * time.Hour)
+		w.propose("three", plan.Definition{Agencies: []routing.AgencyID{"c"}, NotBefore: plan.Day{Year: 2000, Month: 1, Day: 2}})
+		time.Sleep(26 * time.Hour)
 		if s := w.stop(); s == nil || s.Findings[0].Cause != plan.ByAborts {
 			t.Errorf("%+v", s)
 		}
