@@ -128,8 +128,9 @@ func removeOlder(pattern string, keep int) error {
 	}
 	var old []string
 	for _, e := range entries {
-		moment, ok := strings.CutPrefix(e.Name(), before)
-		if moment, ok = strings.CutSuffix(moment, after); !ok || !e.Type().IsRegular() || !strings.HasPrefix(e.Name(), before) {
+		moment, begins := strings.CutPrefix(e.Name(), before)
+		moment, ends := strings.CutSuffix(moment, after)
+		if !begins || !ends || !e.Type().IsRegular() {
 			continue
 		}
 		if _, err := time.Parse(backupMoment, moment); err == nil {
