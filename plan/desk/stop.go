@@ -28,45 +28,78 @@ var ErrNotYet = errors.New("the node has just started")
 // lifted, by the finding's keys, doesn't stop it again; then, and if it is stopped for it
 // already, nothing happens.
 func (d *Desk) Stop(ctx context.Context, f plan.Finding) error {
+	return d.stop(ctx, []plan.Finding{f}, 1)
+}
+
+// stop stops the plan if so many of the findings are new to releasers, by the newest copy of
+// the table.
+func (d *Desk) stop(ctx context.Context, all []plan.Finding, threshold int) error {
 	acts := d.o.Acts()
 	if acts == nil {
 		return fmt.Errorf("stop the plan: %w", ErrNotYet)
 	}
-	f.Node = string(d.o.Node)
-	if f.Time.IsZero() {
-		f.Time = d.now()
-	}
 	ctx, cancel := context.WithTimeout(ctx, changePatience)
 	defer cancel()
-	tripped := false
+	var tripped *plan.Finding
 	err := acts.ChangePlan(ctx, "node "+string(d.o.Node), func(s *routing.State) (c table.Change, err error) {
-		tripped = false
-		lifted, err := plan.LiftedOf(s)
-		if err != nil {
-			lifted = plan.Lifted{} // better stopped twice
+		tripped = nil
+		f, enough := d.sum(s, all, threshold)
+		if !enough {
+			return c, nil
 		}
 		stop, err := plan.StopOf(s)
 		if err != nil {
 			return c, nil // it is stopped
 		}
-		fresh, is := lifted.New(f, stop)
+		fresh, is := new(plan.Lifted).New(f, stop)
 		if !is {
 			return c, nil
 		}
 		// Also while the table rejoins: it only closes.
 		c = table.Change{What: "stop the plan", Reason: clipped(fresh.Text), Guard: table.Guard{Rejoining: true}}
 		c.Documents, err = plan.Trip(s, fresh, "")
-		tripped = len(c.Documents) > 0
+		if len(c.Documents) > 0 {
+			tripped = &fresh
+		}
 		return c, err
 	})
 	if err != nil {
 		return fmt.Errorf("stop the plan: %w", err)
 	}
-	if tripped {
-		d.o.Logger.Error("the plan is stopped", "agency", f.Agency, "reason", f.Text)
+	if tripped != nil {
+		d.o.Logger.Error("the plan is stopped", "agency", tripped.Agency, "reason", tripped.Text)
 		d.Look()
 	}
 	return nil
+}
+
+// sum makes one finding of those that releasers haven't seen; false: they are fewer than the
+// threshold.
+func (d *Desk) sum(s *routing.State, all []plan.Finding, threshold int) (plan.Finding, bool) {
+	lifted, err := plan.LiftedOf(s)
+	if err != nil {
+		lifted = plan.Lifted{} // better stopped twice
+	}
+	var fresh []plan.Finding
+	for _, f := range all {
+		if one, ok := lifted.New(f, nil); ok {
+			fresh = append(fresh, one)
+		}
+	}
+	if len(fresh) < threshold || len(fresh) == 0 {
+		return plan.Finding{}, false
+	}
+	sum := plan.Finding{Cause: fresh[0].Cause, Agency: fresh[0].Agency, Text: fresh[0].Text, Time: d.now(), Node: string(d.o.Node)}
+	for _, f := range fresh {
+		sum.Keys = append(sum.Keys, f.Keys...)
+		if f.Agency != sum.Agency {
+			sum.Agency = ""
+		}
+	}
+	if n := len(fresh); n > 1 {
+		sum.Text = fmt.Sprintf("%d findings, the first: %s", n, fresh[0].Text)
+	}
+	return sum, true
 }
 
 // CanaryFailed notes that an agency's canary failed outside of an operation, and stops the plan if
@@ -149,32 +182,13 @@ func (d *Desk) trip(ctx context.Context, p *plan.Plan, all []plan.Finding, thres
 	if threshold <= 0 || len(all) < threshold {
 		return
 	}
-	lifted, err := plan.LiftedOf(p.Facts.State)
-	if err != nil {
-		lifted = plan.Lifted{}
-	}
-	var fresh []plan.Finding
-	for _, f := range all {
-		if one, ok := lifted.New(f, nil); ok {
-			fresh = append(fresh, one)
-		}
-	}
-	if len(fresh) < threshold {
+	f, enough := d.sum(p.Facts.State, all, threshold)
+	if !enough {
 		return
 	}
-	sum := plan.Finding{Cause: fresh[0].Cause, Agency: fresh[0].Agency, Text: fresh[0].Text}
-	for _, f := range fresh {
-		sum.Keys = append(sum.Keys, f.Keys...)
-		if f.Agency != sum.Agency {
-			sum.Agency = ""
-		}
-	}
-	if n := len(fresh); n > 1 {
-		sum.Text = fmt.Sprintf("%d findings, the first: %s", n, fresh[0].Text)
-	}
-	if err := d.Stop(ctx, sum); err != nil && ctx.Err() == nil {
-		d.o.Logger.Error("the plan can't be stopped, though it should be", "reason", sum.Text, "error", err)
-		d.o.Alarms.Raise(stopFailedAlarm, "The plan should be stopped, and that can't be stored: "+sum.Text+". Pause the waves: mailcutover wave stop --reason ...")
+	if err := d.stop(ctx, all, threshold); err != nil && ctx.Err() == nil {
+		d.o.Logger.Error("the plan can't be stopped, though it should be", "reason", f.Text, "error", err)
+		d.o.Alarms.Raise(stopFailedAlarm, "The plan should be stopped, and that can't be stored: "+f.Text+". Pause the waves: mailcutover wave pause.")
 		return
 	}
 	d.o.Alarms.Clear(stopFailedAlarm)
