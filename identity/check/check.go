@@ -219,13 +219,13 @@ func (in *Input) compareStored(row *list.Row, add func(Finding)) {
 			continue
 		}
 		seen[name] = true
-		if owner, known := f.User(name); known && owner != row.ID {
-			of, _ := f.id(owner)
-			found := Finding{Code: CodeOtherName, Source: f.Name, Name: name, Owner: owner}
-			if of != nil {
-				found.Of = of.primary
-			}
-			add(found)
+		switch owner, known := f.user(name); {
+		case known == foundMany && (name == told.Login || name == string(told.Address)) && name != string(row.Address):
+			// Of the listed address it is said already; a login that no platform is told may be two accounts'
+			// of two domains, and a password says whose.
+			add(Finding{Code: CodeOtherName, Source: f.Name, Name: name})
+		case known == foundOne && owner.id != row.ID:
+			add(Finding{Code: CodeOtherName, Source: f.Name, Name: name, Owner: owner.id, Of: owner.primary})
 		}
 	}
 }
@@ -263,6 +263,10 @@ func (in *Input) comparePlace(row *list.Row, add func(Finding)) {
 		return
 	}
 	told := stored.At(true)
+	if in.Target.Shared(told.Address) || in.Target.TwoHave(told.Login) {
+		add(Finding{Code: CodeTwice, Source: in.Target.Name})
+		return
+	}
 	if owner, known := in.Target.Owner(told.Address); known && owner != row.ID {
 		add(Finding{Code: CodeTarget, Source: in.Target.Name, Owner: owner})
 		return

@@ -105,8 +105,8 @@ func (f *Facts) Free(name string, id routing.MailboxID) bool {
 			return false
 		}
 	}
-	owner, known := f.User(name)
-	return !known || owner == id
+	owner, found := f.user(name)
+	return found == foundNone || found == foundOne && owner.id == id
 }
 
 // Owner returns whose an address is; ok is false if it is nobody's, or two objects have it.
@@ -121,16 +121,27 @@ func (f *Facts) Owner(a routing.Address) (id routing.MailboxID, ok bool) {
 // User returns who logs in with a name, an address or an account; ok is false if it is nobody,
 // or two objects have it.
 func (f *Facts) User(login string) (id routing.MailboxID, ok bool) {
-	if a, err := routing.ParseAddress(login); err == nil {
-		if id, ok := f.Owner(a); ok {
-			return id, true
-		}
-	}
-	one, found := f.account(login)
+	one, found := f.user(login)
 	if found != foundOne {
 		return id, false
 	}
 	return one.id, true
+}
+
+// TwoHave reports whether two objects have a login, so that a platform may take it for either.
+func (f *Facts) TwoHave(login string) bool {
+	_, found := f.user(login)
+	return found == foundMany
+}
+
+// user is whose a login is, an address or an account.
+func (f *Facts) user(login string) (*fact, found) {
+	if a, err := routing.ParseAddress(login); err == nil {
+		if one, found := f.address(a); found != foundNone {
+			return one, found
+		}
+	}
+	return f.account(login)
 }
 
 // Has reports whether an object has a directory id.

@@ -227,6 +227,9 @@ func Say(d watch.Drift) string {
 	case watch.Unreadable, watch.Renamed:
 		return name + ": " + d.Text
 	case watch.Target:
+		if d.Owner.IsZero() {
+			return name + ": in the target's directory two objects have what the target is told of it"
+		}
 		return name + ": in the target's directory it is the mailbox " + d.Owner.String()
 	case watch.NotThere:
 		return name + ": the target's directory doesn't know the mailbox yet"
@@ -323,6 +326,9 @@ func (d *Desk) Ready(id routing.AgencyID) (read time.Time, err error) {
 		return read, err
 	}
 	state := d.o.State()
+	if state.Mapping(id) == nil {
+		return read, fmt.Errorf("agency %s: its mapping is not on this node", id)
+	}
 	entries, unreadable := register.Lists(state, id)
 	if err := errors.Join(unreadable...); err != nil {
 		return read, err

@@ -39,7 +39,7 @@ type Drift struct {
 	Agency  routing.AgencyID  `json:"agency"`
 	Mailbox routing.MailboxID `json:"mailbox"`
 	Address routing.Address   `json:"address,omitempty"` // concerned
-	Owner   routing.MailboxID `json:"owner,omitzero"`    // of Repaired and Target: whose it is now
+	Owner   routing.MailboxID `json:"owner,omitzero"`    // of Repaired and Target: whose it is now; zero: two objects have it
 	To      routing.AgencyID  `json:"to,omitempty"`      // of Moved
 	Text    string            `json:"text,omitempty"`    // of Unreadable; of Renamed, what is told and what is right
 }
@@ -140,6 +140,9 @@ func Compare(v, target *View, m *model.Model, s *routing.State, agency routing.A
 func renamed(v *View, row, wanted *routing.Row) string {
 	told := row.At(false)
 	for _, name := range []string{string(told.Address), told.Login} {
+		if v.Facts.TwoHave(name) {
+			return fmt.Sprintf("the source is told %s of the mailbox, which two objects of the directory have", name)
+		}
 		if owner, known := v.Facts.User(name); known && owner != row.Mailbox {
 			return fmt.Sprintf("the source is told %s of the mailbox, which by the directory is mailbox %s", name, owner)
 		}
@@ -167,6 +170,9 @@ func hasLogin(row *routing.Row, name string) bool {
 func onTarget(target *View, row *routing.Row) (d Drift, differs bool) {
 	told := row.At(true)
 	d = Drift{Kind: Target, Mailbox: row.Mailbox, Address: row.Addresses[0]}
+	if target.Facts.Shared(told.Address) || target.Facts.TwoHave(told.Login) {
+		return d, true
+	}
 	var known bool
 	if d.Owner, known = target.Facts.Owner(told.Address); known && d.Owner != row.Mailbox {
 		return d, true

@@ -64,6 +64,8 @@ func TestDriftOfWhatPlatformsAreTold(t *testing.T) {
 		"accounts exchanged on the target":   {source: []directory.Object{a, b}, target: []directory.Object{there(1, "bert", "a@health.example"), there(2, "anna", "b@health.example")}, want: []string{"target a", "target b"}},
 		"logins exchanged on the target":     {source: []directory.Object{a, b}, target: []directory.Object{with(1, "bert", "a@health.example"), with(2, "anna", "b@health.example")}, want: []string{"target a", "target b"}},
 		"an address of another's there":      {source: []directory.Object{a, b}, target: []directory.Object{there(1, "anna"), there(2, "bert", "b@health.example", "a@health.example")}, want: []string{"target a"}},
+		"accounts of two":                    {source: []directory.Object{a, b, with(3, "anna", "c@labour.example")}, want: []string{"renamed a"}},
+		"a login of two on the target":       {source: []directory.Object{a, b}, target: []directory.Object{there(1, "anna", "a@health.example"), there(2, "bert", "b@health.example"), with(3, "bert", "c@labour.example")}, want: []string{"target b"}},
 		"not there yet":                      {source: []directory.Object{a, b}, target: []directory.Object{there(1, "anna", "a@health.example")}, want: []string{"not-there b"}},
 		"a further name that is another's":   {source: []directory.Object{a, alias(b, "boss@health.example")}, more: []routing.Address{"boss@health.example"}, want: []string{"new-name boss", "repaired boss"}},
 		"a further name that nobody has now": {source: []directory.Object{a, b}, more: []routing.Address{"boss@health.example"}, want: []string{"lost-name boss"}},
