@@ -33,8 +33,20 @@ func (c *Client) object(e *ldap.Entry) *directory.Object {
 	}
 	problem := func(format string, args ...any) { o.Problems = append(o.Problems, fmt.Sprintf(format, args...)) }
 	c.identify(o, e, problem)
-	if s := one(m.Mail); s != "" {
-		addAddress(o, m.Mail, s, true, problem)
+	if all := values[lower(m.Mail)]; m.Mail != "" && len(all) > 0 {
+		addAddress(o, m.Mail, all[0], true, problem)
+		if len(all) > 1 {
+			// A server returns them in any order (RFC 4511 section 4.1.7), and another one in another.
+			problem("it has %d values of %s: nothing says which one is the primary address", len(all), m.Mail)
+			for _, s := range all[1:] {
+				addAddress(o, m.Mail, s, false, problem)
+			}
+		}
+	}
+	for _, name := range []string{m.UPN, m.Account} {
+		if n := len(values[lower(name)]); name != "" && n > 1 {
+			problem("it has %d values of %s: only one of them is used", n, name)
+		}
 	}
 	for _, name := range m.Aliases {
 		for _, s := range values[lower(name)] {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-ldap/ldap/v3"
+
 	"mailcutover/identity/directory"
 	"mailcutover/routing"
 	"mailcutover/test/peers"
@@ -327,6 +329,25 @@ func TestAReferenceIsNoWholeAnswer(t *testing.T) {
 		}
 		if found, err := c.FindIDs(t.Context(), []routing.MailboxID{id}); (err == nil) != whole || whole && len(found) != 1 {
 			t.Errorf("%s: %d objects by id, %v", ref, len(found), err)
+		}
+	}
+}
+
+// OpenLDAP's mail may have several values, in any order: all are the object's, and somebody is told
+// that none of them is the primary one by right.
+func TestSeveralAddressesInOneAttribute(t *testing.T) {
+	c := newClient(t, Options{Name: "ldap", Servers: []string{"ldap://127.0.0.1:1"}, Base: "dc=example,dc=org", Map: Presets()["openldap"]})
+	o := c.object(ldap.NewEntry("uid=a,dc=example,dc=org", map[string][]string{
+		"objectClass": {"inetOrgPerson"}, "entryUUID": {"6b1f2ad0-3c4e-4f5a-8b6c-7d8e9fa0b1c2"},
+		"mail": {"a@health.example", "a.berg@health.example", "no address"}, "uid": {"a", "berg"},
+	}))
+	if want := []routing.Address{"a@health.example", "a.berg@health.example"}; !slices.Equal(o.Addresses, want) {
+		t.Errorf("addresses %q, want %q", o.Addresses, want)
+	}
+	text := strings.Join(o.Problems, "; ")
+	for _, want := range []string{"3 values of mail", "2 values of uid", "no address"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("problems %q, want %q among them", text, want)
 		}
 	}
 }

@@ -54,9 +54,12 @@ func (b *builder) add(o *directory.Object) error {
 	agency := b.model.Agency(o)
 	v.Facts.Add(o, agency)
 	problem := func(text string) { v.Problems = append(v.Problems, Problem{DN: o.DN, Agency: agency, Text: text}) }
-	if o.Kind.Mailbox() && agency != "" {
+	if (o.Kind.Mailbox() || o.Kind == directory.KindUnknown) && agency != "" {
 		for _, p := range o.Problems {
 			problem(p)
+		}
+		if o.Kind == directory.KindUnknown && len(o.Addresses) > 0 {
+			problem("the directory doesn't say what it is, so it is in no list and doesn't move")
 		}
 	}
 	if o.ID.IsZero() {

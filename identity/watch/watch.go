@@ -158,6 +158,13 @@ func (w *Watch) Refresh(ctx context.Context) error {
 // read reads both directories and takes both over, or neither.
 func (w *Watch) read(ctx context.Context) error {
 	source, err := w.view(ctx, w.o.Source)
+	if err == nil && source.Snapshot.Objects == 0 {
+		w.mu.Lock()
+		w.failures[source.Snapshot.Directory]++
+		w.mu.Unlock()
+		// Rights that were taken from our account, or a server that has just been installed, look like this.
+		err = fmt.Errorf("read directory %s from %s: %w: it shows no object at all", source.Snapshot.Directory, source.Snapshot.Server, directory.ErrIncomplete)
+	}
 	var target *View
 	if err == nil && w.o.Target != nil {
 		target, err = w.view(ctx, w.o.Target)

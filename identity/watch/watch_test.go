@@ -290,3 +290,47 @@ func TestCrossings(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// A server that has just been installed, and rights that were taken away, look like an empty
+// directory: the reading before stays, and nothing is proven by that one.
+func TestAnEmptyDirectoryIsNoReading(t *testing.T) {
+	f := &fake{objects: []directory.Object{mailbox(1, "a@health.example")}}
+	w, err := New(Options{Source: f, Model: testModel(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := w.Views()
+	f.change(func() { f.objects = nil })
+	if err := w.read(t.Context()); !errors.Is(err, directory.ErrIncomplete) {
+		t.Errorf("%v, want that it isn't whole", err)
+	}
+	if now, _ := w.Views(); now != before {
+		t.Error("nothing was taken for the directory")
+	}
+	if n := w.Failures("ad"); n != 1 {
+		t.Errorf("%d failures, want 1", n)
+	}
+}
+
+// An object of an agency that nobody can tell is a mailbox or not is in no list: somebody has to
+// be told.
+func TestAnObjectOfNoKnownKindIsAProblem(t *testing.T) {
+	m := testModel(t)
+	odd, said, group, elsewhere := mailbox(1, "a@health.example"), mailbox(2, "b@health.example"), mailbox(3, "c@health.example"), mailbox(4, "d@x.example")
+	odd.Kind, said.Kind, group.Kind, elsewhere.Kind = directory.KindUnknown, directory.KindUnknown, directory.KindGroup, directory.KindUnknown
+	said.Problems = []string{"msExchRecipientTypeDetails 3 isn't known"}
+	group.Problems = []string{"it has no objectGUID"}
+	elsewhere.DN = "cn=4,dc=x"
+	var got []string
+	for _, p := range viewOf(t, m, odd, said, group, elsewhere, mailbox(5, "e@health.example")).Problems {
+		got = append(got, p.DN+": "+p.Text)
+	}
+	const unknown = "the directory doesn't say what it is, so it is in no list and doesn't move"
+	want := []string{"cn=1,ou=health,dc=x: " + unknown, "cn=2,ou=health,dc=x: msExchRecipientTypeDetails 3 isn't known", "cn=2,ou=health,dc=x: " + unknown}
+	if !slices.Equal(got, want) {
+		t.Errorf("problems %q, want %q", got, want)
+	}
+}
