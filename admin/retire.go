@@ -10,6 +10,7 @@ import (
 
 	"mailcutover/approval"
 	"mailcutover/identity/desk"
+	"mailcutover/identity/directory"
 	"mailcutover/identity/watch"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
@@ -28,7 +29,8 @@ type retireParameters struct {
 }
 
 // retireKind takes the mailboxes out of an agency's mapping that the directory doesn't know
-// any more: no list does, since a list removes nothing that it doesn't name.
+// any more, or only as an object without an address, as an account is whose mailbox was taken away:
+// no list does, since a list removes nothing that it doesn't name.
 func retireKind() *kind {
 	return &kind{
 		name: retireKindName, right: mayOperate, needs: []string{"agency", "expected_epoch"},
@@ -42,7 +44,7 @@ func retireKind() *kind {
 			if err != nil {
 				return c, nil, err
 			}
-			text = []string{fmt.Sprintf("retire %d mailboxes of agency %s, which has %d then: the directory, read lately and asked now, doesn't know them", len(gone), a.ID, next.Len()),
+			text = []string{fmt.Sprintf("retire %d mailboxes of agency %s, which has %d then: the directory, read lately and asked now, doesn't know them, or knows an object without an address", len(gone), a.ID, next.Len()),
 				"their addresses and logins go to nobody; mail that is held for them stays in the spool"}
 			for _, row := range gone {
 				text = append(text, fmt.Sprintf("  %s, mailbox %s", row.Addresses[0], row.Mailbox))
@@ -98,6 +100,10 @@ func (s *Server) retirement(ctx context.Context, state *routing.State, id routin
 	if err != nil {
 		return c, nil, nil, deskProblem(err)
 	}
+	source := d.Status().Source
+	if source == nil || !slices.ContainsFunc(source.Objects(id), func(o *directory.Object) bool { return o.Kind.Mailbox() }) {
+		return c, nil, nil, problem(http.StatusConflict, "see that the account by which the directory is read has its rights, and identity.agencies: mailcutover directory show", "agency %s: the directory shows none of its mailboxes, so it proves nothing of any", id)
+	}
 	with := retireParameters{Was: m.Digest()}
 	without := make(map[routing.MailboxID]bool)
 	for _, one := range drift {
@@ -108,7 +114,7 @@ func (s *Server) retirement(ctx context.Context, state *routing.State, id routin
 		if err != nil {
 			return c, nil, nil, problem(http.StatusConflict, "try again when the directories answer", "agency %s: %s", id, err)
 		}
-		found = slices.DeleteFunc(found, func(f desk.Found) bool { return f.Directory != d.Status().Source.Snapshot.Directory })
+		found = slices.DeleteFunc(found, func(f desk.Found) bool { return f.Directory != source.Snapshot.Directory || !f.HasMailbox() })
 		if row, ok := m.Mailbox(one.Mailbox); ok && len(found) == 0 && len(gone) < mostRetired {
 			without[one.Mailbox] = true
 			gone = append(gone, row)

@@ -23,6 +23,11 @@ type Found struct {
 	Agency    routing.AgencyID // that the model counts it to; empty: none
 }
 
+// HasMailbox reports whether the object has a mailbox, as far as an address shows it: an object
+// whose mailbox was taken away stays in the directory without one. What couldn't be read in it may
+// be one.
+func (f *Found) HasMailbox() bool { return len(f.Object.Addresses) > 0 || len(f.Object.Problems) > 0 }
+
 // Find asks all directories for an address, a directory id, a login, a DN or an X.500 name.
 // What a directory that couldn't be asked has, the error leaves open.
 func (d *Desk) Find(ctx context.Context, name string) ([]Found, error) {

@@ -505,8 +505,12 @@ func TestRetire(t *testing.T) {
 	retire := admin.NewProposal{Kind: "retire", Agency: "health", ExpectedEpoch: a.Epoch, Reason: "left"}
 	_, err = who.operator.Propose(ctx, retire)
 	b.problem(err, http.StatusConflict, "the directory knows all of its mailboxes")
+	// One is deleted; of another only the mailbox is taken away, as by Disable-Mailbox.
 	write(t, slapd, func(c *ldap.Conn) error {
-		return c.Del(ldap.NewDelRequest("cn=person 2,ou=health,dc=example,dc=org", nil))
+		without := ldap.NewModifyRequest("cn=person 3,ou=health,dc=example,dc=org", nil)
+		without.Replace("mail", nil)
+		without.Replace("proxyAddresses", nil)
+		return errors.Join(c.Modify(without), c.Del(ldap.NewDelRequest("cn=person 2,ou=health,dc=example,dc=org", nil)))
 	})
 	if _, err := who.operator.Directories(ctx, true); err != nil {
 		t.Fatal(err)
@@ -515,7 +519,7 @@ func TestRetire(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	p, err := who.operator.Propose(ctx, retire)
-	if err != nil || !strings.Contains(p.Text, "p0002@health.example, mailbox "+mailboxID(2).String()) {
+	if err != nil || !strings.Contains(p.Text, "p0002@health.example, mailbox "+mailboxID(2).String()) || !strings.Contains(p.Text, "p0003@health.example, mailbox ") {
 		t.Fatalf("%+v, %v", p, err)
 	}
 	if _, err := who.approver.Approve(ctx, p.ID, p.Digest, ""); err != nil {
