@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"mailcutover/admin"
 	"mailcutover/admin/admintest"
+	"mailcutover/audit"
 	"mailcutover/plan"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
@@ -153,4 +155,45 @@ func TestStopOfThePlan(t *testing.T) {
 	if status, _, _ := call(t, n, http.MethodGet, "/v1/timetable", ""); status != 200 {
 		t.Errorf("the timetable while the plan is stopped: %d", status)
 	}
+}
+
+// Every call about waves writes a record first: without one it changes nothing.
+func TestNoWaveWithoutRecord(t *testing.T) {
+	var broken atomic.Bool
+	n := admintest.Start(t, func(o *admin.Options) {
+		admintest.Plan(t, o)
+		o.Audit = brokenAudit{o.Audit.(*audit.Log), &broken}
+	})
+	for _, id := range []string{"a", "b", "c"} {
+		want[admin.Agency](t, n, 201, "POST", "/v1/agencies", fmt.Sprintf(`{"id":%q,"source":"exchange","target":"ox","reason":"r"}`, id))
+		wave := strings.Replace(newWave(`"`+id+`"`, ""), `"name":"one"`, fmt.Sprintf(`"name":%q`, id), 1)
+		want[admin.Proposal](t, n, 201, "POST", "/v1/waves", wave)
+	}
+	for _, id := range []string{"b", "c"} {
+		want[admin.Started](t, n, 202, "POST", "/v1/waves/"+id+"/start", `{}`)
+	}
+	want[admin.Wave](t, n, 200, "POST", "/v1/waves/c/pause", `{"reason":"r"}`)
+	before := n.Replica.State().Position().Revision
+	refused := func(path, body string) {
+		t.Helper()
+		if p := want[admin.Problem](t, n, http.StatusServiceUnavailable, "POST", path, body); !strings.Contains(p.Detail, "audit record can't be written") {
+			t.Errorf("%s: %+v", path, p)
+		}
+	}
+	broken.Store(true)
+	refused("/v1/waves", strings.Replace(newWave(`"a"`, ""), `"name":"one"`, `"name":"a"`, 1))
+	refused("/v1/waves/a/start", `{}`)
+	refused("/v1/waves/b/pause", `{"reason":"r"}`)
+	refused("/v1/waves/b/skip", `{"agency":"b","reason":"r"}`)
+	refused("/v1/waves/b/end", `{"reason":"r"}`)
+	refused("/v1/waves/b/answers", `{"item":"backup","ok":true}`)
+	refused("/v1/waves/c/resume", `{"reason":"r"}`)
+	refused("/v1/plan-stop", `{"reason":"r"}`)
+	broken.Store(false)
+	if now := n.Replica.State().Position().Revision; now != before {
+		t.Errorf("something happened: revision %d, was %d", now, before)
+	}
+	want[admin.Waves](t, n, 200, "POST", "/v1/plan-stop", `{"reason":"r"}`)
+	broken.Store(true)
+	refused("/v1/plan-stop/lift", `{"reason":"r"}`)
 }
