@@ -169,7 +169,7 @@ func listText(state *routing.State, l *list.List, r *check.Result, remap *mailbo
 		text = append(text, fmt.Sprintf("WARNING: it was not generated here, so its rows have no digests; it came as %q", l.Source))
 	}
 	if r.Warnings > 0 {
-		text = append(text, fmt.Sprintf("WARNINGS: %d rows", r.Warnings))
+		text = append(text, fmt.Sprintf("WARNINGS: %d rows: %s", r.Warnings, report.Tally(r, check.Warning)))
 		for _, one := range report.Rows(r, check.Warning, report.English, samples) {
 			text = append(text, "  "+one)
 		}
@@ -211,15 +211,24 @@ func sinceEarlier(state *routing.State, l *list.List) []string {
 		return []string{"it is the agency's first list"}
 	}
 	counts := make(map[list.Change]int)
-	var shown []string
+	var repaired, shown []string // addresses that change hands are shown first
 	for _, d := range list.Diff(earlier, l) {
 		if d.Change == list.Gone {
 			continue // other lists name them
 		}
 		counts[d.Change]++
-		if d.Change != list.Added && len(shown) < 10 {
-			shown = append(shown, fmt.Sprintf("  %s: %s", d.Change, d.Address))
+		switch one := fmt.Sprintf("  %s: %s", d.Change, d.Address); d.Change {
+		case list.Added:
+		case list.Repaired:
+			repaired = append(repaired, one)
+		default:
+			shown = append(shown, one)
 		}
+	}
+	shown = append(repaired, shown...)
+	const samples = 10
+	if more := len(shown) - samples; more > 0 {
+		shown = append(shown[:samples], fmt.Sprintf("  and %d more", more))
 	}
 	text := fmt.Sprintf("compared with the agency's %d lists in force: %d mailboxes are new, %d have another address, %d addresses were another mailbox's", lists, counts[list.Added], counts[list.Readdressed], counts[list.Repaired])
 	return append([]string{text}, shown...)

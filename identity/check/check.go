@@ -119,14 +119,7 @@ func (in *Input) compare(v *Verdict, earlier *pairs) {
 	if len(v.Findings) == 0 {
 		add(Finding{Code: CodeRight})
 	}
-	slices.SortStableFunc(v.Findings, func(a, b Finding) int { return cmp.Compare(rank(a.Code), rank(b.Code)) })
-}
-
-// rank orders findings: the one that explains most first.
-func rank(c Code) int {
-	order := [...]Code{CodeOtherMailbox, CodeOtherAccount, CodeOtherName, CodeTarget, CodeOtherAgency, CodeNoID, CodeNoAddress, CodeNoAccount,
-		CodeTwice, CodeNotMailbox, CodeDigest, CodeUnknown, CodeTable, CodeEarlier, CodeDisabled, CodeNotOnTarget, CodeAlias}
-	return slices.Index(order[:], c)
+	slices.SortStableFunc(v.Findings, func(a, b Finding) int { return cmp.Compare(a.Code.Rank(), b.Code.Rank()) })
 }
 
 // compareSource compares a row with the directory that is the truth.

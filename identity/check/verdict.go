@@ -1,6 +1,8 @@
 package check
 
 import (
+	"slices"
+
 	"mailcutover/identity/list"
 	"mailcutover/routing"
 )
@@ -62,6 +64,13 @@ func (c Code) Severity() Severity {
 	default:
 		return Wrong
 	}
+}
+
+// Rank orders findings: from 0, the one that explains most first.
+func (c Code) Rank() int {
+	order := [...]Code{CodeOtherMailbox, CodeOtherAccount, CodeOtherName, CodeTarget, CodeOtherAgency, CodeNoID, CodeNoAddress, CodeNoAccount,
+		CodeTwice, CodeNotMailbox, CodeDigest, CodeUnknown, CodeTable, CodeEarlier, CodeDisabled, CodeNotOnTarget, CodeAlias, CodeRight}
+	return slices.Index(order[:], c)
 }
 
 // Finding is one thing that was found of a row. What a code doesn't need is empty.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -168,23 +169,62 @@ func newSection(r *check.Result, o Options, severity check.Severity, title strin
 	if most == 0 {
 		most = defaultRows
 	}
-	total := 0
-	for i := range r.Rows {
-		v := &r.Rows[i]
-		if v.Severity() != severity {
-			continue
-		}
-		total++
-		if most >= 0 && len(s.Rows) >= most {
-			continue
-		}
-		s.Rows = append(s.Rows, newRow(i, v, l))
+	shown, total := telling(r, severity, most)
+	for _, i := range shown {
+		s.Rows = append(s.Rows, newRow(i, &r.Rows[i], l))
 	}
 	s.Title = fmt.Sprintf("%s (%d)", title, total)
 	if more := total - len(s.Rows); more > 0 {
 		s.More = l.say("and %d more", "und %d weitere", more)
 	}
 	return s
+}
+
+// telling returns the numbers of the rows of a severity, in the list's order: where there are more
+// than most, those whose findings explain most, so that a few that matter aren't lost among many that
+// are all alike. Less than 0: all.
+func telling(r *check.Result, severity check.Severity, most int) (shown []int, total int) {
+	for i := range r.Rows {
+		if r.Rows[i].Severity() == severity {
+			shown = append(shown, i)
+		}
+	}
+	total = len(shown)
+	if most < 0 || total <= most {
+		return shown, total
+	}
+	slices.SortStableFunc(shown, func(a, b int) int {
+		return cmp.Compare(r.Rows[a].Code().Rank(), r.Rows[b].Code().Rank())
+	})
+	shown = shown[:most]
+	slices.Sort(shown)
+	return shown, total
+}
+
+// Tally counts the rows of a severity by what was found of them, in words of [check.Code], what
+// explains most first: "table 3, not-on-target 197". A row of which several things were found counts for
+// each.
+func Tally(r *check.Result, severity check.Severity) string {
+	counts := make(map[check.Code]int)
+	for i := range r.Rows {
+		v := &r.Rows[i]
+		if v.Severity() != severity {
+			continue
+		}
+		var seen []check.Code
+		for j := range v.Findings {
+			if c := v.Findings[j].Code; c.Severity() == severity && !slices.Contains(seen, c) {
+				seen = append(seen, c)
+				counts[c]++
+			}
+		}
+	}
+	codes := slices.SortedFunc(maps.Keys(counts), func(a, b check.Code) int { return cmp.Compare(a.Rank(), b.Rank()) })
+	words := make([]string, len(codes))
+	for i, c := range codes {
+		words[i] = fmt.Sprintf("%s %d", c, counts[c])
+	}
+	return strings.Join(words, ", ")
 }
 
 func newRow(i int, v *check.Verdict, l Language) row {
@@ -321,18 +361,13 @@ func JSON(w io.Writer, r *check.Result, o Options) error {
 	}{r, o.Problems})
 }
 
-// Rows returns the rows of a severity in one line each, at most so many; less than 0: all.
+// Rows returns the rows of a severity in one line each, at most so many, those whose findings explain
+// most; less than 0: all.
 func Rows(r *check.Result, severity check.Severity, l Language, most int) []string {
 	var out []string
-	for i := range r.Rows {
-		v := &r.Rows[i]
-		if v.Severity() != severity {
-			continue
-		}
-		if most >= 0 && len(out) == most {
-			break
-		}
-		one := newRow(i, v, l)
+	shown, _ := telling(r, severity, most)
+	for _, i := range shown {
+		one := newRow(i, &r.Rows[i], l)
 		out = append(out, fmt.Sprintf("%s %s: %s", l.say("row %d", "Zeile %d", one.Line), one.Address, strings.Join(one.Texts, "; ")))
 	}
 	return out

@@ -189,3 +189,37 @@ func TestEveryCodeHasATextInBothLanguages(t *testing.T) {
 		seen[en] = c
 	}
 }
+
+// One row that is another mailbox's by an earlier list isn't lost among two hundred that the target
+// doesn't know yet.
+func TestWhatMattersIsShownFirst(t *testing.T) {
+	source := check.NewFacts("ad", time.Unix(1e9, 0))
+	l, earlier := &list.List{ID: "health-0002", Agency: "health"}, &list.List{ID: "health-0001", Agency: "health"}
+	for i := range 200 {
+		o := &directory.Object{ID: routing.MailboxID{byte(i), 1}, Kind: directory.KindUser, Enabled: i != 190, Addresses: []routing.Address{routing.Address(fmt.Sprintf("p%03d@health.example", i))}}
+		source.Add(o, "health")
+		l.Rows = append(l.Rows, list.Row{Address: o.Primary(), ID: o.ID, Agency: "health"})
+	}
+	earlier.Rows = []list.Row{{Address: "p170@health.example", ID: routing.MailboxID{99, 2}, Agency: "health"}}
+	r := check.Check(check.Input{List: l, Source: source, Target: check.NewFacts("ucs", time.Unix(1e9, 0)), Earlier: []*list.List{earlier}})
+	if !r.Clean() {
+		t.Fatalf("%+v", r)
+	}
+	if got := Tally(r, check.Warning); got != "earlier 1, disabled 1, not-on-target 200" {
+		t.Errorf("tally %q", got)
+	}
+	rows := strings.Join(Rows(r, check.Warning, English, 10), "\n")
+	var b strings.Builder
+	if err := Text(&b, r, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{rows, b.String()} {
+		first, second := strings.Index(text, "p170@health.example"), strings.Index(text, "p190@health.example")
+		if first < 0 || second < first || !strings.Contains(text, "p000@health.example") || strings.Contains(text, "p060@health.example") {
+			t.Errorf("not the rows that matter, in the list's order:\n%s", text)
+		}
+	}
+	if n := len(Rows(r, check.Warning, English, -1)); n != 200 {
+		t.Errorf("all are %d, want 200", n)
+	}
+}
