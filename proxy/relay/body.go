@@ -14,13 +14,17 @@ type body struct {
 	cr        bool // the last byte was a CR
 	sent      bool // something of the body went to the connection or is held back
 	size      int64
+
+	pastHeader bool // the empty line was seen; only kept where the header must be ASCII
+	line       int  // bytes of the line so far; likewise
 }
 
 // Write sends body bytes with CRLF line ends, cut anywhere; it stuffs dots (RFC 5321
 // section 4.5.2) and keeps at most 32 KiB. It must follow Data. An error ends the transaction: it
 // is a [ConnectionError], which wraps [ErrBareLineEnd] if the content was the reason, or
 // a [PlatformReply] if the platform refused the message before its end, or it wraps
-// [ErrTooLarge] for a message beyond Endpoint.MaxSize, whatever size was declared.
+// [ErrTooLarge] for a message beyond Endpoint.MaxSize, whatever size was declared, or
+// [ErrLacksSMTPUTF8] for a header beyond ASCII that the platform doesn't take.
 func (t *Transaction) Write(p []byte) (int, error) {
 	if t.stage != stageBody {
 		return 0, t.outOfOrder("body")
@@ -38,6 +42,9 @@ func (t *Transaction) Write(p []byte) (int, error) {
 		}
 		if !b.wellFormed(line) {
 			return 0, t.fail(ErrBareLineEnd)
+		}
+		if t.ascii && !b.pastHeader && !b.asciiHeader(line) {
+			return 0, t.unfit(fmt.Errorf("its header is beyond ASCII: %w", ErrLacksSMTPUTF8))
 		}
 		if b.lineStart && line[0] == '.' {
 			if err := t.collect([]byte(".")); err != nil {
@@ -58,11 +65,33 @@ func (t *Transaction) Write(p []byte) (int, error) {
 
 // tooLarge ends the transaction in the middle of a body that is longer than is configured.
 func (t *Transaction) tooLarge() error {
+	return t.unfit(fmt.Errorf("more than %d octets: %w", t.pool.ep.MaxSize, ErrTooLarge))
+}
+
+// unfit ends the transaction in the middle of a body that the platform doesn't take. Nothing
+// of it is stored there: the dot is never sent.
+func (t *Transaction) unfit(why error) error {
 	c := t.conn
-	t.failure = fmt.Errorf("platform %s at %s: more than %d octets: %w", t.pool.ep.Platform, t.host, t.pool.ep.MaxSize, ErrTooLarge)
+	t.failure = fmt.Errorf("platform %s at %s: %w", t.pool.ep.Platform, t.host, why)
 	t.end()
 	t.pool.discard(c, "abort")
 	return t.failure
+}
+
+// asciiHeader reports whether line, a line of the header or a part of one, is ASCII, and
+// notes the header's end.
+func (b *body) asciiHeader(line []byte) bool {
+	b.line += len(line)
+	if line[len(line)-1] == '\n' {
+		b.pastHeader = b.line == len("\r\n")
+		b.line = 0
+	}
+	for _, c := range line {
+		if c >= 0x80 {
+			return false
+		}
+	}
+	return true
 }
 
 // wellFormed reports whether line, a line or a part of one, has no CR without LF and no

@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	gosmtp "github.com/emersion/go-smtp"
@@ -24,7 +25,7 @@ func (t *Transaction) needs() error {
 	switch {
 	case o.Body == gosmtp.BodyBinaryMIME, o.Body == gosmtp.Body8BitMIME && !caps.EightBitMIME:
 		err = ErrLacks8BitMIME
-	case (o.UTF8 || !t.from.IsASCII()) && !caps.SMTPUTF8:
+	case !t.from.IsASCII() && !caps.SMTPUTF8:
 		err = ErrLacksSMTPUTF8
 	case o.RequireTLS && !(caps.RequireTLS && t.conn.verified): // RFC 8689 section 4.2.1
 		err = ErrLacksRequireTLS
@@ -43,6 +44,8 @@ func (t *Transaction) needsRcpt(r Recipient) error {
 	switch {
 	case r.To.IsNull():
 		return t.pool.connectionError(t.conn.host, "RCPT", errors.New("null path as a recipient"))
+	case t.ascii && !(r.To.IsASCII() && isXtext(r.Options.OriginalRecipient)):
+		return fmt.Errorf("platform %s at %s: %w", t.pool.ep.Platform, t.host, ErrLacksSMTPUTF8)
 	case !isXtext(r.Options.OriginalRecipient) && !t.utf8:
 		return t.pool.connectionError(t.conn.host, "RCPT", fmt.Errorf("ORCPT: %w", errBadParameter))
 	case r.To.IsASCII() || t.utf8:
@@ -50,26 +53,21 @@ func (t *Transaction) needsRcpt(r Recipient) error {
 	case t.conn.caps.SMTPUTF8:
 		return fmt.Errorf("platform %s at %s: %w", t.pool.ep.Platform, t.host, errLateUTF8)
 	default:
-		// The message was not declared SMTPUTF8, else needs had refused it: so the client
-		// gave a path in ASCII, and the address that the platform can't take is the table's.
+		// The message was not declared SMTPUTF8: so the client gave a path in ASCII, and the address that the platform can't take is the table's.
 		return fmt.Errorf("platform %s at %s: recipient %s: %w: %w", t.pool.ep.Platform, t.host, r.To, ErrNeedsOperator, errTableUTF8)
 	}
 }
 
-// wantsUTF8 reports whether MAIL gets SMTPUTF8: if it came with it, or if the table's
-// address of a recipient needs it.
+// wantsUTF8 reports whether MAIL gets SMTPUTF8: if it came with it, or if an address needs it,
+// and the platform has it.
+//
+// Many programs declare it for every message. One that has nothing beyond ASCII in its
+// envelope and header needs it nowhere (RFC 6531 section 3.2), and goes without it.
 func (t *Transaction) wantsUTF8(rcpts []Recipient) bool {
-	if t.opts.UTF8 || !t.from.IsASCII() {
-		return true
+	if !t.conn.caps.SMTPUTF8 {
+		return false // needs lets nothing beyond ASCII through
 	}
-	if t.conn.caps.SMTPUTF8 {
-		for _, r := range rcpts {
-			if !r.To.IsASCII() {
-				return true
-			}
-		}
-	}
-	return false
+	return t.opts.UTF8 || !t.from.IsASCII() || slices.ContainsFunc(rcpts, func(r Recipient) bool { return !r.To.IsASCII() })
 }
 
 // appendMail appends the MAIL command with what the platform announced.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,7 +47,9 @@ func TestParameters(t *testing.T) {
 		{name: "too large", ehlo: all, from: "a@x.example", mail: gosmtp.MailOptions{Size: 1001}, to: "b@y.example", err: ErrTooLarge},
 		{name: "no 8BITMIME", ehlo: []string{"SIZE"}, from: "a@x.example", mail: gosmtp.MailOptions{Body: gosmtp.Body8BitMIME}, to: "b@y.example", err: ErrLacks8BitMIME},
 		{name: "BINARYMIME", ehlo: all, from: "a@x.example", mail: gosmtp.MailOptions{Body: gosmtp.BodyBinaryMIME}, to: "b@y.example", err: ErrLacks8BitMIME},
-		{name: "no SMTPUTF8", ehlo: []string{"SIZE"}, from: "a@x.example", mail: gosmtp.MailOptions{UTF8: true}, to: "b@y.example", err: ErrLacksSMTPUTF8},
+		{name: "SMTPUTF8 for nothing", ehlo: []string{"SIZE"}, from: "a@x.example", mail: gosmtp.MailOptions{UTF8: true}, to: "b@y.example", want: "MAIL FROM:<a@x.example>;RCPT TO:<b@y.example>"},
+		{name: "no SMTPUTF8, and an ORCPT that needs it", ehlo: []string{"SIZE"}, from: "a@x.example", mail: gosmtp.MailOptions{UTF8: true}, to: "b@y.example",
+			rcpt: gosmtp.RcptOptions{OriginalRecipientType: gosmtp.DSNAddressTypeUTF8, OriginalRecipient: "ö@y.example"}, err: ErrLacksSMTPUTF8},
 		{name: "sender needs SMTPUTF8", ehlo: []string{"SIZE"}, from: "ä@x.example", to: "b@y.example", err: ErrLacksSMTPUTF8},
 		{name: "recipient needs SMTPUTF8, and so does the message", ehlo: []string{"SIZE"}, from: "a@x.example", mail: gosmtp.MailOptions{UTF8: true}, to: "ö@y.example", err: ErrLacksSMTPUTF8},
 		{name: "only the table's address needs SMTPUTF8", ehlo: []string{"SIZE"}, from: "a@x.example", to: "ö@y.example", err: errTableUTF8},
@@ -291,5 +294,56 @@ func TestMaxSize(t *testing.T) {
 	ep.MaxSize = -1
 	if err := ep.Validate(); err == nil || !strings.Contains(err.Error(), "size -1") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A message that was declared SMTPUTF8 and needs it nowhere goes to a platform without it; one
+// whose header needs it is refused for good, before the dot, however it is cut.
+func TestASCIIHeader(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		taken      bool
+	}{
+		{"nothing beyond ASCII", "Subject: x\r\n\r\nhello\r\n", true},
+		{"the body is", "Subject: x\r\n\r\ngrüße\r\n", true},
+		{"no header", "\r\ngrüße\r\n", true},
+		{"no body", "Subject: x\r\n", true},
+		{"the header is", "Subject: grüße\r\n\r\nhello\r\n", false},
+		{"its last line is", "Subject: x\r\nX: ü\r\n\r\nhello\r\n", false},
+		{"a header and no body", "Subject: ü\r\n", false},
+	} {
+		for cut := 1; cut <= 3; cut++ {
+			peer := startPeer(t, &peer{ehlo: []string{"8BITMIME"}})
+			p := newPool(t, endpoint(peer.addr), Options{})
+			ctx := testContext(t)
+			tx, err := p.Open(ctx, mail.Client{}, path(t, "a@x.example"), &gosmtp.MailOptions{UTF8: true, Body: gosmtp.Body8BitMIME})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := tx.Rcpts(ctx, []Recipient{{To: path(t, "b@y.example")}})[0]; err != nil {
+				t.Fatal(err)
+			}
+			if err := tx.Data(ctx); err != nil {
+				t.Fatal(err)
+			}
+			for part := range slices.Chunk([]byte(c.text), cut) {
+				if _, err = tx.Write(part); err != nil {
+					break
+				}
+			}
+			if err == nil {
+				err = tx.Flush(ctx)
+			}
+			if err == nil {
+				err = tx.Dot(ctx)[0]
+			}
+			switch {
+			case c.taken && (err != nil || len(peer.bodies()) != 1):
+				t.Errorf("%s, in pieces of %d: %v", c.name, cut, err)
+			case !c.taken && (!errors.Is(err, ErrLacksSMTPUTF8) || mail.AsReply(err).Code != 550 || len(peer.bodies()) != 0):
+				t.Errorf("%s, in pieces of %d: %v, %d stored", c.name, cut, err, len(peer.bodies()))
+			}
+			tx.Abort()
+		}
 	}
 }

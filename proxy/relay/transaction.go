@@ -56,6 +56,7 @@ type Transaction struct {
 	from     mail.Path
 	opts     *gosmtp.MailOptions
 	utf8     bool // MAIL was sent with SMTPUTF8
+	ascii    bool // it came with SMTPUTF8 and was sent without: envelope and header must be ASCII
 	stage    stage
 	refusal  error // of MAIL
 	accepted int
@@ -220,6 +221,7 @@ func (t *Transaction) send(ctx context.Context, rcpts []Recipient, errs []error)
 			return false, nil
 		}
 		t.utf8 = t.wantsUTF8(rcpts)
+		t.ascii = t.opts.UTF8 && !t.utf8
 	}
 	for len(rcpts) > 0 || first {
 		n, forwards := 0, 0
