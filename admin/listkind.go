@@ -434,7 +434,9 @@ func (s *Server) remapList(ctx context.Context, p *approval.Proposal, list strin
 		return nil, err
 	}
 	next := make(map[routing.AgencyID]routing.Digest)
+	var made routing.Revision // what enters these agencies from here on has a later one
 	for _, a := range remap.Agencies {
+		made = max(made, a.Record.Revision)
 		if err := s.persist(ctx, func() error { return s.Table.PutMapping(ctx, a.Mapping) }); err != nil {
 			return nil, err
 		}
@@ -442,7 +444,7 @@ func (s *Server) remapList(ctx context.Context, p *approval.Proposal, list strin
 	}
 	first := remap.Agencies[0].Record
 	op, running, err := s.begin(ctx, operation.Request{
-		Kind: operation.Remap, Agency: first.ID, Reason: p.Reason, Expected: first.Epoch, Mappings: next, List: list,
+		Kind: operation.Remap, Agency: first.ID, Reason: p.Reason, Expected: first.Epoch, Mappings: next, Made: made, List: list,
 	}, p.ID)
 	if err != nil {
 		return nil, err

@@ -60,7 +60,8 @@ func retireKind() *kind {
 			if err := json.Unmarshal(p.Parameters, &with); err != nil {
 				return nil, fmt.Errorf("proposal %s: %w: %w", p.ID, approval.ErrUnreadable, err)
 			}
-			_, next, _, err := s.retirement(ctx, s.Replica.State(), p.Agency)
+			state := s.Replica.State()
+			_, next, _, err := s.retirement(ctx, state, p.Agency)
 			if err == nil && next.Digest() != with.Next {
 				err = fmt.Errorf("retire mailboxes of agency %s: %w", p.Agency, approval.ErrVoid)
 			}
@@ -72,6 +73,7 @@ func retireKind() *kind {
 			}
 			op, running, err := s.begin(ctx, operation.Request{
 				Kind: operation.Remap, Agency: p.Agency, Reason: p.Reason, Expected: p.Epochs[p.Agency], Mappings: map[routing.AgencyID]routing.Digest{p.Agency: with.Next},
+				Made: state.Position().Revision,
 			}, p.ID)
 			if err != nil {
 				return nil, err

@@ -103,6 +103,9 @@ func (r *Runner) draft(ctx context.Context, req Request, state *routing.State) (
 			errs = append(errs, err)
 		}
 		rec, _ := state.Agency(id)
+		if req.Made != 0 && rec.Revision > req.Made {
+			errs = append(errs, fmt.Errorf("begin %s: %w: its record was changed in revision %d, the mappings were made of %d", id, ErrPlan, rec.Revision, req.Made))
+		}
 		p.op.Base = max(p.op.Base, rec.Revision)
 	}
 	p.hooks = r.hooksOf(req.Kind, a)

@@ -163,3 +163,27 @@ func TestRemapLosesNoImport(t *testing.T) {
 		t.Errorf("mapping %s, want that of the import", got)
 	}
 }
+
+// The same for what came before this node looked, but after the mappings were made.
+func TestRemapOfAnOlderTable(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, openLocal(t), 1, nil)
+	a := c.nodes[0]
+	c.lists()
+	made := a.replica.State().Position().Revision
+	next := map[routing.AgencyID]routing.Digest{"police": c.mapped("police", "dora@gov.example")}
+	request := Request{Kind: Remap, Who: "tester", Reason: "test", Mappings: next, Made: made}
+	police := a.agency("police")
+	police.Mapping = c.mapped("police", "carl@gov.example", "emil@gov.example")
+	c.store(table.Change{Mapped: made, Agencies: []routing.Agency{police}})
+	if op, err := a.Run(t.Context(), request); !errors.Is(err, ErrPlan) || op.ID != "" {
+		t.Errorf("%+v, %v", op, err)
+	}
+	if got := a.agency("police").Mapping; got != police.Mapping {
+		t.Errorf("mapping %s, want that of the import", got)
+	}
+	request.Made = a.replica.State().Position().Revision
+	if _, err := a.Run(t.Context(), request); err != nil {
+		t.Errorf("made of this table: %v", err)
+	}
+}

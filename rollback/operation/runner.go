@@ -254,7 +254,10 @@ type Request struct {
 	// Mappings are, for a remap, the mappings that shall be in force: all whose agency is
 	// concerned. They are in the table.
 	Mappings map[routing.AgencyID]routing.Digest
-	List     string // that the mappings come from, for Options.Documents; empty: none
+	// Made is the table's revision that they were made of: ErrPlan if a record concerned was changed
+	// since, as what was added to it would be lost. 0: not looked at before the request.
+	Made routing.Revision
+	List string // that the mappings come from, for Options.Documents; empty: none
 
 	Wave     string   // on whose approval it rests, for Options.Documents; empty: on none's
 	Without  []string // hooks that are left out; part of the plan
