@@ -72,6 +72,7 @@ type Proposal struct {
 
 	Add    *AddedAgency `json:"add,omitempty" doc:"Agency that it adds"`
 	Domain string       `json:"domain,omitempty" doc:"That it calls complete"`
+	Wave   string       `json:"wave,omitempty" doc:"That it lets run"`
 
 	Release *ReleasedName `json:"release,omitempty" doc:"Name that it takes from one of two"`
 }
@@ -228,7 +229,7 @@ func proposalView(p *approval.Proposal, needed int) Proposal {
 	}
 	v.About, v.Replica, v.Hook, v.Without = with(p)
 	v.Add, v.Domain = added(p)
-	v.Release = released(p)
+	v.Release, v.Wave = released(p), waveOf(p)
 	for _, a := range p.Approvals {
 		v.Approvals = append(v.Approvals, Approval{a.Person, a.Time, a.Note})
 	}

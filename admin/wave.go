@@ -63,6 +63,18 @@ func waveKind() *kind {
 	}
 }
 
+// waveOf returns the wave that a proposal is for; empty: none.
+func waveOf(p *approval.Proposal) string {
+	if p.Kind != plandesk.Kind {
+		return ""
+	}
+	with, err := waveParametersOf(p)
+	if err != nil {
+		return "" // its text says more
+	}
+	return string(with.Wave)
+}
+
 // proposeWave stores a wave with its proposal, in the place of one of its name that doesn't run.
 func (s *Server) proposeWave(ctx context.Context, in *NewWave) (*reply[Proposal], error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)

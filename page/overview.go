@@ -220,7 +220,7 @@ func orUnknown(l Language, s string) string {
 // subjectOf says in a few words what a proposal is about.
 func subjectOf(l Language, p *admin.Proposal) string {
 	text := l.T(p.Kind)
-	for _, s := range []string{p.Agency, p.Node} {
+	for _, s := range []string{p.Agency, p.Node, p.Wave} {
 		if s != "" {
 			text += " " + s
 		}

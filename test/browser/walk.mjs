@@ -193,7 +193,7 @@ await step('mail is brought over, and the help desk asks where a message lies', 
 
 await step('a wave is approved, started, answered, paused; the plan is stopped', async () => {
   await ada.goto(BASE + '/proposals');
-  await ada.click('main a:has-text("wave")');
+  await ada.click('main a:has-text("wave first")');
   await ada.waitForSelector('h2:has-text("What is to be done")');
   const wants = await ada.locator('form[action$="/approve"] input[name=typed]').count();
   if (wants) await ada.fill('form[action$="/approve"] input[name=typed]', 'first');
