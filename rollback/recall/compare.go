@@ -3,7 +3,6 @@ package recall
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -44,19 +43,14 @@ func (r *run) compare(ctx context.Context, all []candidate, complete bool) (map[
 		known = known || r.journal.byKey[all[i].key] > 0
 	}
 	since := oldest(all)
-	err := each(ctx, r.to, r.match.to, since, content, func(folder int, uid uint32, k msgkey.Key) {
-		if g := groups[k]; g != nil {
-			g.there = append(g.there, instance{folder, uid})
-			known = true
-		}
-	})
-	if err != nil || !known || complete {
+	found, err := r.find(ctx, all, groups, since, content)
+	if known = known || found; err != nil || !known || complete {
 		return groups, err
 	}
 	r.opened = ""
 	err = each(ctx, r.from, r.folders, since, content, func(folder int, uid uint32, k msgkey.Key) {
 		g := groups[k]
-		if g == nil || find(all, folder, uid) {
+		if g == nil || isCandidate(all, folder, uid) {
 			return
 		}
 		g.others = append(g.others, folder)
@@ -68,8 +62,101 @@ func (r *run) compare(ctx context.Context, all []candidate, complete bool) (map[
 	return groups, err
 }
 
-// find reports whether a message is a candidate. They are sorted by folder and UID.
-func find(all []candidate, folder int, uid uint32) bool {
+// find notes where messages with the groups' keys are on To. found: there are any.
+//
+// What was begun and never heard of again (the process was killed, or the platform was too slow) may be on its way still:
+// a platform works off what it has of a connection that is gone. So To is looked through until within Settle
+// nothing more has come.
+func (r *run) find(ctx context.Context, all []candidate, groups map[msgkey.Key]*group, since time.Time, content bool) (found bool, err error) {
+	begun := slices.ContainsFunc(all, func(c candidate) bool {
+		_, ok := r.journal.intents[r.origin(&c)]
+		return ok
+	})
+	for before := -1; ; {
+		if err := r.lookThrough(ctx, groups, since, content); err != nil {
+			return false, err
+		}
+		n := 0
+		for _, g := range groups {
+			n += len(g.there)
+		}
+		if !begun || n <= before {
+			return n > 0, nil
+		}
+		before = n
+		timer := time.NewTimer(r.e.o.Settle)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return false, context.Cause(ctx)
+		}
+		now, err := r.to.Folders(ctx)
+		if err != nil {
+			return false, err
+		}
+		r.match = newMatcher(r.folders, now)
+	}
+}
+
+// lookTries is how often To is looked through whose user moves messages meanwhile.
+const lookTries = 3
+
+// lookThrough looks for the groups' messages on To once. Its user may work: what was
+// moved from a folder that wasn't looked at yet into one that was would be missing, and come twice. So if
+// something was moved meanwhile it looks again; after lookTries it believes what it saw.
+func (r *run) lookThrough(ctx context.Context, groups map[msgkey.Key]*group, since time.Time, content bool) error {
+	for try := 1; ; try++ {
+		for _, g := range groups {
+			g.there = nil
+		}
+		err := each(ctx, r.to, r.match.to, since, content, func(folder int, uid uint32, k msgkey.Key) {
+			if g := groups[k]; g != nil {
+				g.there = append(g.there, instance{folder, uid})
+			}
+		})
+		if err != nil {
+			return err
+		}
+		now, err := r.to.Folders(ctx)
+		if err != nil {
+			return err
+		}
+		if try == lookTries || !moved(r.match.to, now) {
+			return nil
+		}
+		r.match = newMatcher(r.folders, now)
+	}
+}
+
+// moved reports whether messages may have been moved between two looks at a mailbox: a folder got
+// some, or a name, and one has lost some, or its name.
+func moved(before, now []mailstore.Folder) bool {
+	was := make(map[string]*mailstore.Folder, len(before))
+	for i := range before {
+		was[before[i].Name] = &before[i]
+	}
+	got, lost := false, false
+	for i := range now {
+		f, old := &now[i], was[now[i].Name]
+		if old == nil || old.UIDValidity != f.UIDValidity {
+			got = got || f.Messages > 0
+			lost = lost || old != nil && old.Messages > 0
+		} else {
+			came := int64(f.UIDNext) - int64(old.UIDNext)
+			got = got || came > 0
+			lost = lost || int64(f.Messages) < int64(old.Messages)+came
+		}
+		delete(was, f.Name)
+	}
+	for _, old := range was {
+		lost = lost || old.Messages > 0
+	}
+	return got && lost
+}
+
+// isCandidate reports whether a message is a candidate. They are sorted by folder and UID.
+func isCandidate(all []candidate, folder int, uid uint32) bool {
 	_, ok := slices.BinarySearchFunc(all, uid, func(c candidate, uid uint32) int {
 		return cmp.Or(cmp.Compare(c.folder, folder), cmp.Compare(c.uid, uid))
 	})
@@ -83,14 +170,7 @@ func each(ctx context.Context, s mailstore.Session, folders []mailstore.Folder, 
 		if folders[i].NoSelect || folders[i].Messages == 0 {
 			continue
 		}
-		state, err := s.Select(ctx, folders[i].Name, false)
-		if errors.Is(err, mailstore.ErrNoFolder) {
-			continue
-		}
-		if err == nil {
-			err = same(&folders[i], &state)
-		}
-		if err != nil {
+		if err := listed(ctx, s, &folders[i]); err != nil {
 			return err
 		}
 		var bare []uint32
@@ -102,6 +182,7 @@ func each(ctx context.Context, s mailstore.Session, folders []mailstore.Folder, 
 			}
 			return nil
 		}
+		var err error
 		if since.IsZero() {
 			err = s.List(ctx, 1, 0, note)
 		} else {

@@ -36,6 +36,7 @@ func TestCrashes(t *testing.T) {
 	t.Parallel()
 	const each = 12
 	w := newWorld(t, 2)
+	w.settle = 50 * time.Millisecond // To has answered what it got
 	d := w.seedAndMark(60, each).live(60, each, 10)
 	w.parallel(func(i int, row routing.Row) error {
 		disk, losses := memdisk.New(), memdisk.Losses()
@@ -105,7 +106,7 @@ func runErrand(path string) error {
 			return err
 		}
 	}
-	engine, err := recall.New(recall.Options{From: stores[0], To: stores[1], Journals: journals})
+	engine, err := recall.New(recall.Options{From: stores[0], To: stores[1], Journals: journals, Settle: 300 * time.Millisecond})
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@
 //	"intent" is written, and fsynced      To is asked: not there, so it is brought
 //	the message is sent, in part          To drops half a message with its connection
 //	To has it, no answer was seen         it is found on To, and counts as back because of the intent
+//	To works it off only now              To is looked through until within Settle nothing more has come
 //	"appended" is written                 the same; if its user deletes it before the next run, a second copy comes
 //	it is found, "back" is written        the same, until the fsync, which comes with the next batch's
 //	"back" is fsynced                     it is never brought again

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -137,9 +138,7 @@ func (r *run) look(ctx context.Context) (all []candidate, complete bool, err err
 		if len(all) >= candidatesAtOnce {
 			return all, false, nil // the next pass goes on
 		}
-		if err := r.open(ctx, i); errors.Is(err, mailstore.ErrNoFolder) {
-			continue
-		} else if err != nil {
+		if err := r.open(ctx, i); err != nil {
 			return nil, false, err
 		}
 		err := r.from.List(ctx, from, 0, func(m mailstore.Message) error {
@@ -175,9 +174,7 @@ func (r *run) lookFor(ctx context.Context, wanted map[msgkey.Key]bool) (all []ca
 		if f.NoSelect || f.Messages == 0 {
 			continue
 		}
-		if err := r.open(ctx, i); errors.Is(err, mailstore.ErrNoFolder) {
-			continue
-		} else if err != nil {
+		if err := r.open(ctx, i); err != nil {
 			return nil, err
 		}
 		err := r.from.List(ctx, 1, 0, func(m mailstore.Message) error {
@@ -194,9 +191,14 @@ func (r *run) lookFor(ctx context.Context, wanted map[msgkey.Key]bool) (all []ca
 	return all, nil
 }
 
-// errReplaced is about a folder that was made anew while a pass looked at it: its UIDs name other
-// messages now. The mailbox is looked at again.
-var errReplaced = errors.New("the folder was replaced meanwhile: its UIDVALIDITY is another one")
+// What becomes of folders while a pass looks at them; the mailbox is looked at again.
+var (
+	// errReplaced: it was made anew, and its UIDs name other messages now.
+	errReplaced = errors.New("the folder was replaced meanwhile: its UIDVALIDITY is another one")
+	// errVanished: it was listed with messages and can't be opened. Whoever renamed it has them under another
+	// name, that a look without them would pass over.
+	errVanished = errors.New("the folder was listed and isn't there: it was renamed or removed meanwhile")
+)
 
 // open selects a folder of From, by its number, unless it is. Its UIDs mean what they did when
 // the pass began.
@@ -206,14 +208,23 @@ func (r *run) open(ctx context.Context, folder int) error {
 		return nil
 	}
 	r.opened = ""
-	state, err := r.from.Select(ctx, f.Name, false)
-	if err == nil {
-		err = same(f, &state)
-	}
+	err := listed(ctx, r.from, f)
 	if err == nil {
 		r.opened = f.Name
 	}
 	return err
+}
+
+// listed selects a folder for reading, which has to be the one that was listed.
+func listed(ctx context.Context, s mailstore.Session, f *mailstore.Folder) error {
+	state, err := s.Select(ctx, f.Name, false)
+	if errors.Is(err, mailstore.ErrNoFolder) {
+		return fmt.Errorf("%w: %w", errVanished, err)
+	}
+	if err != nil {
+		return err
+	}
+	return same(f, &state)
 }
 
 // same reports with an error that a folder isn't the one any more that was listed.

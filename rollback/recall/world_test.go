@@ -2,6 +2,7 @@ package recall_test
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -81,6 +82,7 @@ func nameOnSource(name string) string {
 
 // world is two platforms with the mailboxes of an agency.
 type world struct {
+	settle         time.Duration // of engines; 0: a second
 	t              *testing.T
 	source, target *peers.Dovecot
 	from, to       mailstore.Store // the engine's
@@ -374,7 +376,7 @@ func (w *world) job(row routing.Row) recall.Job {
 
 func (w *world) engine(j *recall.Journals) *recall.Engine {
 	w.t.Helper()
-	e, err := recall.New(recall.Options{From: w.from, To: w.to, Journals: j, Settle: time.Second, Logger: slog.New(slog.NewTextHandler(&testWriter{w.t}, nil))})
+	e, err := recall.New(recall.Options{From: w.from, To: w.to, Journals: j, Settle: cmp.Or(w.settle, time.Second), Logger: slog.New(slog.NewTextHandler(&testWriter{w.t}, nil))})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -467,8 +467,31 @@ func TestPlatformAway(t *testing.T) {
 	if open := desk.Open(w.replica.State(), "health"); len(open) != 1 || !strings.Contains(open[0], "under way") {
 		t.Errorf("open: %q", open)
 	}
+	// Ended by people it is open still, until they accept it or another run brings the rest.
+	_, docs, err := desk.End(w.replica.State(), r.ID, desk.Word{Who: "berta", Reason: "it hangs", Time: time.Now()})
+	w.store(docs, err)
+	if open := desk.Open(w.replica.State(), "health"); len(open) != 1 || !strings.Contains(open[0], "before it was done") {
+		t.Errorf("open after it was ended: %q", open)
+	}
+	_, docs, err = desk.Accept(w.replica.State(), r.ID, desk.Word{Who: "berta", Reason: "nothing is there", Time: time.Now()})
+	if err == nil {
+		w.store(docs, nil)
+	}
+	if open := desk.Open(w.replica.State(), "health"); err != nil || open != nil {
+		t.Errorf("open after it was accepted: %q, %v", open, err)
+	}
+	for n := range 2 { // of two more, neither accepted, the second is let through
+		if n == 1 {
+			_, docs, err := desk.End(w.replica.State(), r.ID, desk.Word{Who: "berta", Reason: "once more", Time: time.Now()})
+			w.store(docs, err)
+		}
+		r = w.begin(d)
+	}
 	away.Delete("away")
 	r = w.ends(r.ID)
+	if open := desk.Open(w.replica.State(), "health"); open != nil {
+		t.Errorf("open after another run: %q", open)
+	}
 	if got := r.Totals(w.replica.State()); got.Done != 20 || got.Aside != 0 {
 		t.Errorf("totals %+v", got)
 	}

@@ -355,7 +355,8 @@ func (t *Totals) left() string {
 }
 
 // Open returns, in words, why an agency's way back can't be ended: runs that are under way,
-// and runs that ended with messages that aren't back, which nobody has accepted.
+// runs that ended with messages that aren't back, and the last run towards where the agency is, if it was ended
+// before it was done. What people have accepted isn't open.
 func Open(s *routing.State, id routing.AgencyID) []string {
 	var all []string
 	runs, err := Runs(s)
@@ -374,6 +375,11 @@ func Open(s *routing.State, id routing.AgencyID) []string {
 			if t := r.Totals(s); t.left() != "" {
 				all = append(all, fmt.Sprintf("%s %s ended with %s: mailcutover recall status %[2]s, then mailcutover recall accept %[2]s", r.Kind, r.ID, t.left()))
 			}
+		case Ended:
+			if a, _ := s.Agency(id); a.Platform() != r.To || slices.ContainsFunc(runs[i+1:], func(later Run) bool { return later.Agency == id && later.To == r.To }) {
+				continue // what it left is on the side where the agency is, or a later run's to bring
+			}
+			all = append(all, fmt.Sprintf("%s %s was ended before it was done, so mail may be on %s alone: mailcutover recall run --agency %s, or mailcutover recall accept %[2]s", r.Kind, r.ID, r.From, id))
 		}
 	}
 	return all
