@@ -113,7 +113,7 @@ func printProposal(w io.Writer, p admin.Proposal) {
 	if p.Ended != nil {
 		ended = p.Ended.Person + ", " + local(&p.Ended.Time)
 	}
-	pairs(w, [2]string{"proposal", p.ID}, [2]string{"kind", p.Kind}, [2]string{"agency", p.Agency}, [2]string{"node", p.Node},
+	pairs(w, [2]string{"proposal", p.ID}, [2]string{"kind", p.Kind}, [2]string{"agency", p.Agency}, [2]string{"node", p.Node}, [2]string{"wave", p.Wave},
 		[2]string{"state", p.State}, [2]string{"why", p.Why}, [2]string{"by", ended}, [2]string{"operation", p.Operation},
 		[2]string{"person", p.Person}, [2]string{"reason", p.Reason}, [2]string{"proposed", local(&p.Created)}, [2]string{"until", local(&p.Expires)},
 		[2]string{"approved by", strings.Join(approvals, ", ")}, [2]string{"missing", strconv.Itoa(p.Missing)}, [2]string{"digest", p.Digest})
@@ -131,7 +131,7 @@ func ofAgency(all []admin.Proposal, agency string) []admin.Proposal {
 func printProposals(w io.Writer, all []admin.Proposal) {
 	var rows [][]string
 	for _, p := range all {
-		rows = append(rows, []string{p.ID, p.Kind, firstOf(p.Agency, p.Node), p.State, local(&p.Expires), strconv.Itoa(p.Missing), p.Person, p.Reason})
+		rows = append(rows, []string{p.ID, p.Kind, firstOf(p.Agency, p.Node, p.Wave), p.State, local(&p.Expires), strconv.Itoa(p.Missing), p.Person, p.Reason})
 	}
 	if len(rows) > 0 {
 		fmt.Fprintln(w)
@@ -155,7 +155,7 @@ func newApprove(c *connection) *cobra.Command {
 					"read mailcutover operation show "+p.ID+", then say --digest with what it prints")}
 			}
 			printProposal(cmd.ErrOrStderr(), p)
-			if err := typed(cmd.InOrStdin(), cmd.ErrOrStderr(), firstOf(p.Agency, p.Node, p.Domain, p.Kind)); err != nil {
+			if err := typed(cmd.InOrStdin(), cmd.ErrOrStderr(), firstOf(p.Agency, p.Node, p.Domain, p.Wave, p.Kind)); err != nil {
 				return err
 			}
 			digest = p.Digest
@@ -164,7 +164,7 @@ func newApprove(c *connection) *cobra.Command {
 			return err
 		}
 		return c.show(cmd, p, func(w io.Writer) {
-			fmt.Fprintf(w, "%s of %s, proposed by %s, is approved by you; missing: %d\n", p.Kind, firstOf(p.Agency, p.Node, p.Domain, "the table"), printable(p.Person), p.Missing)
+			fmt.Fprintf(w, "%s of %s, proposed by %s, is approved by you; missing: %d\n", p.Kind, firstOf(p.Agency, p.Node, p.Domain, p.Wave, "the table"), printable(p.Person), p.Missing)
 			if p.Missing == 0 {
 				fmt.Fprintf(w, "next: mailcutover operation start %s\n", p.ID)
 			}
