@@ -46,7 +46,7 @@ func (s *Server) registerRelease(api huma.API) {
 		OperationID: releaseName, Method: http.MethodPost, Path: releasePath, Tags: []string{"mailboxes"},
 		Summary: "Take a name that two claim from one of them",
 		Description: "Name an agency, or say fixed. Nobody gets mail or logs in under such a name, so no answer is lost; what else a mailbox has, it keeps. " +
-			"A mailbox of which others have every name goes as a whole. A name that one has alone is never released: that is a switch. " +
+			"A mailbox of which others have every name goes as a whole. A name that one has alone is never released, since that is a switch; but a fixed address is that is a mailbox's by the directory. " +
 			"From then on the other one gets the name's mail: unless in a lab it is proposed, with the kind release-name.",
 	}, func(ctx context.Context, in *struct {
 		Mutation
@@ -85,11 +85,29 @@ func (r *ReleasedName) String() string {
 	return fmt.Sprintf("release %s of agency %s", r.Name, r.Agency)
 }
 
+// holder returns the mailbox that has an address by the directory; ok is false if none has.
+type holder func(routing.Address) (id routing.MailboxID, ok bool, err error)
+
+// holder asks the last reading of the directory; without one no mailbox has any.
+func (s *Server) holder(a routing.Address) (id routing.MailboxID, ok bool, err error) {
+	if s.Desk == nil {
+		return id, false, nil
+	}
+	d := s.Desk()
+	if d == nil {
+		return id, false, nil
+	}
+	if id, ok, err = d.Holder(a); err != nil {
+		err = deskProblem(err)
+	}
+	return id, ok, err
+}
+
 // change returns what a release stores.
-func (r *ReleasedName) change(state *routing.State) (c table.Change, mapping *routing.Mapping, err error) {
+func (r *ReleasedName) change(state *routing.State, of holder) (c table.Change, mapping *routing.Mapping, err error) {
 	c = table.Change{Mapped: state.Position().Mapped, What: r.String()}
 	if r.Fixed {
-		c.Fixed, err = releaseFixed(state, routing.Address(r.Name))
+		c.Fixed, err = releaseFixed(state, routing.Address(r.Name), of)
 		return c, nil, err
 	}
 	a, ok := state.Agency(routing.AgencyID(r.Agency))
@@ -115,7 +133,7 @@ func (s *Server) release(ctx context.Context, in ReleasedName, reason, proposal 
 	}
 	entry := audit.Entry{Proposal: proposal}
 	state, err := s.changeAs(ctx, &entry, func(state *routing.State) (c table.Change, mappings []*routing.Mapping, err error) {
-		c, m, err := r.change(state)
+		c, m, err := r.change(state, s.holder)
 		c.Reason = reason
 		if m != nil {
 			mappings = append(mappings, m)
@@ -144,19 +162,27 @@ type releaseParameters struct {
 	ReleasedName
 	Claims []string `json:"claims"`
 	Whole  bool     `json:"whole,omitempty"` // its mailbox goes with the name
+
+	// Mailbox has the fixed address by the directory, where nobody else claims it.
+	Mailbox routing.MailboxID `json:"mailbox,omitzero"`
 }
 
 // releasing returns what a release would do now.
-func releasing(state *routing.State, in ReleasedName) (c approval.Content, with releaseParameters, err error) {
+func releasing(state *routing.State, in ReleasedName, of holder) (c approval.Content, with releaseParameters, err error) {
 	r, err := in.canonical()
 	if err != nil {
 		return c, with, err
 	}
-	_, m, err := r.change(state)
+	_, m, err := r.change(state, of)
 	if err != nil {
 		return c, with, err
 	}
 	with = releaseParameters{ReleasedName: r, Claims: claimsOf(state, r.Name)}
+	if r.Fixed && len(with.Claims) == 1 {
+		if with.Mailbox, _, err = of(routing.Address(r.Name)); err != nil {
+			return c, with, err
+		}
+	}
 	if m != nil {
 		with.Whole = m.Len() < state.Mapping(routing.AgencyID(r.Agency)).Len()
 	}
@@ -179,10 +205,14 @@ func releaseKind() *kind {
 	return &kind{
 		name: releaseName, right: mayList, needs: []string{"release"},
 		about: "take a name that two claim from one of them, so that the other gets its mail: mailcutover mailbox release",
-		content: func(_ *Server, _ context.Context, state *routing.State, in *NewProposal) (approval.Content, []string, error) {
-			c, with, err := releasing(state, *in.Release)
+		content: func(s *Server, _ context.Context, state *routing.State, in *NewProposal) (approval.Content, []string, error) {
+			c, with, err := releasing(state, *in.Release, s.holder)
 			if err != nil {
 				return c, nil, err
+			}
+			if !with.Mailbox.IsZero() {
+				return c, []string{with.String(), fmt.Sprintf("by the directory it is an address of the mailbox %s now, whose list can't come into force while it is fixed", with.Mailbox),
+					"from then on nobody has it: mail to it is put off until that mailbox is in the table with it, so have the list at hand"}, nil
 			}
 			text := []string{with.String(), "nobody gets mail or logs in under it now, since these claim it:"}
 			for _, one := range with.Claims {
@@ -193,12 +223,12 @@ func releaseKind() *kind {
 			}
 			return c, append(text, "from then on the other one gets its mail: look at both in the directory before you approve it"), nil
 		},
-		now: func(_ *Server, _ context.Context, state *routing.State, p *approval.Proposal) (approval.Content, error) {
+		now: func(s *Server, _ context.Context, state *routing.State, p *approval.Proposal) (approval.Content, error) {
 			r := released(p)
 			if r == nil {
 				return p.Content, fmt.Errorf("proposal %s: %w", p.ID, approval.ErrUnreadable)
 			}
-			c, _, err := releasing(state, *r)
+			c, _, err := releasing(state, *r, s.holder)
 			return c, err
 		},
 		use: func(s *Server, ctx context.Context, p *approval.Proposal) (*Started, error) {
@@ -210,6 +240,9 @@ func releaseKind() *kind {
 			if err != nil {
 				return nil, err
 			}
+			if len(done.Body.Claims) == 0 {
+				return &Started{Done: fmt.Sprintf("%s belongs to nobody, in revision %d; mail to it is put off until a list brings it", done.Body.Name, done.Body.Revision)}, nil
+			}
 			return &Started{Done: fmt.Sprintf("%s belongs to %s, in revision %d", done.Body.Name, strings.Join(done.Body.Claims, ", and "), done.Body.Revision)}, nil
 		},
 		refusal: func(err error) bool {
@@ -218,13 +251,22 @@ func releaseKind() *kind {
 	}
 }
 
-// releaseFixed returns the removal of a fixed address that a mailbox claims too.
-func releaseFixed(state *routing.State, name routing.Address) ([]routing.Fixed, error) {
+// releaseFixed returns the removal of a fixed address that a mailbox claims too, or has by the
+// directory: a group's address that was given to a mailbox, say.
+func releaseFixed(state *routing.State, name routing.Address, of holder) ([]routing.Fixed, error) {
 	for f := range state.FixedAddresses() {
-		if f.Address == name && len(state.Claims(string(name))) > 1 {
-			f.Removed = true
-			return []routing.Fixed{f}, nil
+		if f.Address != name {
+			continue
 		}
+		if len(state.Claims(string(name))) < 2 {
+			if _, is, err := of(name); err != nil {
+				return nil, err
+			} else if !is {
+				break
+			}
+		}
+		f.Removed = true
+		return []routing.Fixed{f}, nil
 	}
-	return nil, fmt.Errorf("fixed address %s: %w: only a name that two claim is released", name, routing.ErrNotReleased)
+	return nil, fmt.Errorf("fixed address %s: %w: only one that a mailbox claims too, or has by the directory, is released", name, routing.ErrNotReleased)
 }

@@ -123,6 +123,21 @@ func (d *Desk) Encapsulated(a routing.Address) (primary routing.Address, ok bool
 	return primary, primary != ""
 }
 
+// Holder returns the mailbox that has an address by the directory's last reading; ok is false if it is
+// nobody's, two objects', or that of something that is no mailbox. The error says that the reading is
+// too old.
+func (d *Desk) Holder(a routing.Address) (id routing.MailboxID, ok bool, err error) {
+	source, _, err := d.fresh()
+	if err != nil {
+		return id, false, err
+	}
+	if id, ok = source.Facts.Owner(a); !ok {
+		return id, false, nil
+	}
+	o, _, ok := source.Mailbox(id)
+	return id, ok && o.Kind.Mailbox(), nil
+}
+
 // Missing returns the addresses of a domain that the directory's last reading has and the table
 // doesn't know, in order, and when it was read.
 func (d *Desk) Missing(domain string) (missing []routing.Address, read time.Time, err error) {
