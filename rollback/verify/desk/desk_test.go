@@ -402,6 +402,32 @@ func TestFromTheCutoverToTheLastFinding(t *testing.T) {
 	})
 }
 
+// TestComparedSinceTheCutover: what was compared before, or couldn't be read, doesn't end the way back.
+func TestComparedSinceTheCutover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.change(func() { b.cutover = "op1" })
+		b.start("one")
+		defer func() { b.stop() }()
+		b.wait(time.Minute)
+		if open := b.desk.Open("health"); open != nil {
+			t.Errorf("compared: %v", open)
+		}
+		b.change(func() { b.cutover, b.set.AfterCutover = "op2", false })
+		if open := b.desk.Open("health"); len(open) != 1 || !strings.Contains(open[0], "before the last cutover") {
+			t.Errorf("cut over again: %v", open)
+		}
+		b.change(func() { b.target.fail, b.set.AfterCutover = mailstore.ErrNoMailbox, true })
+		b.wait(time.Minute)
+		if open := b.desk.Open("health"); len(open) != 1 || !strings.Contains(open[0], "none of 3 mailboxes could be read") {
+			t.Errorf("nothing could be read: %v", open)
+		}
+		if all := b.desk.Check(t.Context(), &operation.Plan{Kind: operation.Cutover, Agencies: []operation.PlanAgency{{ID: "health"}}}); len(all) != 1 || !all[0].Informs {
+			t.Errorf("nothing could be read: %+v", all)
+		}
+	})
+}
+
 // TestDismissed: what is as it should be alarms no more, until it grows.
 func TestDismissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

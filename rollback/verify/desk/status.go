@@ -41,6 +41,9 @@ func (d *Desk) Open(id routing.AgencyID) []string {
 		all = append(all, fmt.Sprintf("mailboxes are being compared by node %s since %s", r.Running.Node, r.Running.Began.Format(time.RFC3339)))
 	case d.old(&r, set) != "":
 		all = append(all, d.old(&r, set)+": mailcutover verify --agency "+string(id))
+	case r.Last.Operation != d.o.Cutover(s, id):
+		// What was compared before says nothing of what the mover, and a switch, did since.
+		all = append(all, fmt.Sprintf("mailboxes were last compared at %s, before the last cutover: mailcutover verify --agency %s", r.Last.Ended.Format(time.RFC3339), id))
 	}
 	return all
 }
@@ -50,6 +53,8 @@ func (d *Desk) old(r *Record, set Settings) string {
 	switch age := set.MaxAge; {
 	case r.Last == nil:
 		return "mailboxes were never compared"
+	case r.Last.Compared == 0 && r.Last.Failed > 0:
+		return fmt.Sprintf("none of %d mailboxes could be read at %s", r.Last.Failed, r.Last.Ended.Format(time.RFC3339))
 	case age > 0 && d.o.Now().Sub(r.Last.Ended) > age:
 		return fmt.Sprintf("mailboxes were last compared at %s, longer ago than %s", r.Last.Ended.Format(time.RFC3339), age)
 	}
