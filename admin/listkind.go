@@ -73,7 +73,7 @@ func (s *Server) importBatch(ctx context.Context, in *ListUpload, why string) (*
 	if !result.Clean() { // a reading ended meanwhile
 		return nil, refusedList(&desk.Checked{List: l, Result: result})
 	}
-	content, remap, err := s.listContent(l, &again)
+	content, remap, err := s.listContent(ctx, l, &again)
 	if err != nil {
 		return nil, err
 	}
@@ -123,11 +123,17 @@ func numberOf(l *list.List) int {
 }
 
 // listContent makes what an approval of a clean list is bound to. remap is what activating it
-// changes.
-func (s *Server) listContent(l *list.List, r *desk.Rechecked) (c approval.Content, remap *mailboxlist.Remap, err error) {
+// changes. Who asks has to be somebody for all agencies whose mappings it changes: a mailbox that comes
+// from another agency is that one's too.
+func (s *Server) listContent(ctx context.Context, l *list.List, r *desk.Rechecked) (c approval.Content, remap *mailboxlist.Remap, err error) {
 	remap, err = r.Mailboxes.Remap(s.Replica.State(), s.platformIDs(), s.Separator)
 	if err != nil {
 		return c, nil, refused(err, false)
+	}
+	for _, a := range remap.Agencies {
+		if err := s.within(ctx, []routing.AgencyID{a.Record.ID}); err != nil {
+			return c, nil, err
+		}
 	}
 	with := listParameters{List: l.ID, Rows: len(l.Rows), Changes: changesDigest(remap), Told: toldDigest(r.Mailboxes)}
 	c = approval.Content{Kind: listKindName, Agency: l.Agency, List: l.Digest(), Plan: r.Result.Sum()}
@@ -270,7 +276,7 @@ func listKind() *kind {
 				c.Plan = r.Result.Sum()
 				return c, nil
 			}
-			c, _, err := s.listContent(e.List, &r)
+			c, _, err := s.listContent(ctx, e.List, &r)
 			return c, err
 		},
 		typed: func(p *approval.Proposal) []string {
@@ -320,7 +326,7 @@ func useList(s *Server, ctx context.Context, p *approval.Proposal) (*Started, er
 	if !r.Result.Clean() {
 		return nil, fmt.Errorf("activate list %s: %w: %d of its rows are wrong now", e.List.ID, approval.ErrVoid, r.Result.Wrong)
 	}
-	content, remap, err := s.listContent(e.List, &r)
+	content, remap, err := s.listContent(ctx, e.List, &r)
 	if err != nil {
 		return nil, err
 	}

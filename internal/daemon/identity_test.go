@@ -120,6 +120,10 @@ func (b *bench) writeDirectories(directories, more string) {
 	}
 	hash := config.HashToken("second") // of a person who has another one
 	fmt.Fprintf(&tokens, "    - {name: second, person: the  Planner, sha256: \"%x\", roles: [approver]}\n", hash[:])
+	for _, role := range []string{"planner", "approver"} { // for one agency
+		hash := config.HashToken("health " + role)
+		fmt.Fprintf(&tokens, "    - {name: health-%s, person: Health's %s, sha256: \"%x\", roles: [%s], agencies: [health]}\n", role, role, hash[:], role)
+	}
 	node := "mx1.example"
 	if strings.Contains(more, "# mx2") {
 		node = "mx2.example"

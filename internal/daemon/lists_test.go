@@ -243,3 +243,46 @@ func (b *bench) agreed(who people, what admin.NewProposal) {
 		b.t.Fatal(err)
 	}
 }
+
+// A list that brings a mailbox from another agency is that one's too: who is there for the list's
+// agency alone neither proposes nor approves it.
+func TestListThatTakesFromAnotherAgency(t *testing.T) {
+	slapd := peers.StartSlapd(t, peers.SlapdOptions{LDIF: unit("health") + unit("tax") + person(1, "health") + person(2, "tax") + person(3, "tax")})
+	b, who := newIdentityBench(t, slapd, "")
+	ctx := t.Context()
+	as := func(token string) *admin.Client {
+		c, err := admin.NewClient("http://"+b.AdminAddr().String(), token, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	planner, approver := as("health planner"), as("health approver")
+	generate := func(agency string) admin.ListFile {
+		t.Helper()
+		made, err := who.planner.Generate(ctx, admin.NewLists{Agency: agency, Refresh: true, AcceptChanges: true})
+		if err != nil || len(made.Lists) != 1 {
+			t.Fatalf("%+v, %v", made, err)
+		}
+		return admin.ListFile{Agency: agency, Name: made.Lists[0].ID, Content: []byte(made.Lists[0].CSV)}
+	}
+	for _, agency := range []string{"health", "tax"} {
+		b.agency(who, agency)
+		b.activate(who, generate(agency))
+	}
+	write(t, slapd, func(c *ldap.Conn) error {
+		return c.ModifyDN(ldap.NewModifyDNRequest("cn=person 2,ou=tax,dc=example,dc=org", "cn=person 2", false, "ou=health,dc=example,dc=org"))
+	})
+	taking := generate("health")
+	_, err := planner.ImportList(ctx, taking, "moved")
+	b.problem(err, http.StatusForbidden, `is not for agency "tax"`)
+	p, err := who.planner.ImportList(ctx, taking, "moved")
+	if err != nil || !strings.Contains(p.Text, "ACTIVATING IT CHANGES ROUTES") {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	_, err = approver.ApproveTyped(ctx, p.ID, p.Digest, "health", "")
+	b.problem(err, http.StatusForbidden, `is not for agency "tax"`)
+	if p, err = who.approver.ApproveTyped(ctx, p.ID, p.Digest, "health", ""); err != nil || p.State != "approved" {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
