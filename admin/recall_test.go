@@ -56,7 +56,10 @@ func withRecall(t *testing.T, change func(*admin.Options)) (n *admintest.Node, r
 		d, err = desk.New(desk.Options{
 			Node: admintest.Name, Table: o.Table, Replica: o.Replica, Dir: t.TempDir(), Ledger: o.Ledger, Alarms: o.Alarms.(desk.Alarms),
 			Settings: func() desk.Settings {
-				return desk.Settings{Mailboxes: func(routing.PlatformID) mailstore.Store { return stubborn{} }, Settle: time.Millisecond}
+				return desk.Settings{
+					Mailboxes: func(routing.PlatformID) mailstore.Store { return stubborn{} }, Settle: time.Millisecond,
+					Limit: func(routing.PlatformID) time.Duration { return time.Millisecond },
+				}
 			},
 			Engine: func(*desk.Run) (desk.Engine, desk.Journals, error) { return stubborn{}, stubborn{}, nil },
 		})

@@ -442,6 +442,26 @@ func (w *world) alarmed(want bool, key string) {
 	})
 }
 
+// A run that people begin, where the switch could begin none, waits as long as one of the switch's.
+func TestFirstRunByPeople(t *testing.T) {
+	w := newWorld(t, 1, "mx1")
+	d, _ := w.desk("mx1", func(o *desk.Options) {
+		o.Settings = func() desk.Settings {
+			return desk.Settings{Mailboxes: func(routing.PlatformID) mailstore.Store { return noStore{} }, Limit: func(routing.PlatformID) time.Duration { return time.Hour }}
+		}
+	})
+	r, docs, err := d.New(w.replica.State(), desk.Order{Agency: "health", Who: "anna", Reason: "readable now"})
+	if err != nil || r.After.Sub(r.Begun) != time.Hour {
+		t.Fatalf("after %s, begun %s, %v", r.After, r.Begun, err)
+	}
+	w.store(docs, nil)
+	_, docs, err = desk.End(w.replica.State(), r.ID, desk.Word{Who: "anna", Reason: "again", Time: time.Now()})
+	w.store(docs, err)
+	if again, _, err := d.New(w.replica.State(), desk.Order{Agency: "health", Who: "anna", Reason: "again"}); err != nil || !again.After.Equal(r.After) {
+		t.Errorf("the second waits until %s, the first %s, %v", again.After, r.After, err)
+	}
+}
+
 // A platform that doesn't answer is no mailbox's fault: nothing is put aside, and it goes on
 // when the platform is back.
 func TestPlatformAway(t *testing.T) {

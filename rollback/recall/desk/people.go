@@ -69,11 +69,13 @@ func (d *Desk) New(s *routing.State, o Order) (Run, []routing.Document, error) {
 	r := Run{
 		Kind: Sweep, Agency: a.ID, From: a.Source, To: a.Target, Mapping: a.Mapping,
 		Operation: k.Operation, Watermarks: k.Watermarks, Since: k.Since, Copies: o.Copies,
-		Who: o.Who, Reason: o.Reason, Begun: d.now().UTC(), After: d.now().UTC(),
+		Who: o.Who, Reason: o.Reason, Begun: d.now().UTC(),
 	}
 	if !a.Phase.OnTarget() {
 		r.Kind, r.From, r.To = Recall, a.Target, a.Source
 	}
+	// The switch may be a moment ago, and have begun none: its platforms could not be read then.
+	r.After = r.Begun.Add(d.limit(r.From))
 	for i := range runs {
 		old := &runs[i]
 		if old.Agency != a.ID {

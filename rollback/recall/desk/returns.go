@@ -192,15 +192,19 @@ func (d *Desk) Documents(s *routing.State, op *operation.Operation) ([]routing.D
 		if d.readable(&r) != nil {
 			continue // the plan said so
 		}
-		if set := d.settings(); set.Limit != nil {
-			r.After = now.Add(set.Limit(r.From))
-		} else {
-			r.After = now.Add(operation.DefaultLimit)
-		}
+		r.After = now.Add(d.limit(r.From))
 		r.Nodes, r.ID = d.nodes(s), freeID(s, id, op.ID)
 		add(r.document())
 	}
 	return docs, errors.Join(errs...)
+}
+
+// limit is for how long after a switch a platform may still get something.
+func (d *Desk) limit(p routing.PlatformID) time.Duration {
+	if set := d.settings(); set.Limit != nil {
+		return set.Limit(p)
+	}
+	return operation.DefaultLimit
 }
 
 // Check implements operation.Checker: no cutover begins while mail of the way back is still
