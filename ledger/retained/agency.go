@@ -21,9 +21,9 @@ import (
 // writing are the writer's alone.
 type agency struct {
 	id       routing.AgencyID
-	segments []*segment // the oldest first
-	secrets  map[keyID][]byte
-	key      keyID // that new segments have; zero: none yet
+	segments []*segment       // the oldest first
+	secrets  map[keyID][]byte // nil: its file is there and can't be opened
+	key      keyID            // that new segments have; zero: none yet
 
 	next    uint64   // number of the next segment
 	writing *writing // that new messages go to; nil: one has to be begun
@@ -161,6 +161,7 @@ func (s *Store) putKey(a *agency, id keyID, secret []byte) error {
 
 // getKey reads a data key, and seals it again if the operator's first key is another one by now.
 func (s *Store) getKey(a *agency, id keyID) error {
+	a.secrets[id] = nil // whatever comes, its file goes with the copies
 	if s.o.Keys == nil {
 		return errors.New("no keys are configured")
 	}

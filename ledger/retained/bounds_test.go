@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -227,4 +228,18 @@ func TestKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	both(3, one, two)
+	// Whoever has the keys no more still removes the data keys for good: who has them reads nothing later.
+	for _, k := range []*seal.Keys{keys(t, seal.NewKey("three")), nil} {
+		s := open(t, Options{Dir: dir, Keys: k, Uncompressed: true})
+		if _, err := s.Erase("health", ReasonFinalised); err != nil {
+			t.Fatal(err)
+		}
+		if left := slices.DeleteFunc(fileNames(t, s), func(name string) bool { return name == removalsName }); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+		put(s, body, to("health", "dora")...)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
