@@ -272,7 +272,7 @@ func TestExampleCommentedOut(t *testing.T) {
 	text := regexp.MustCompile(`(?m)^(\s*)#(\S)`).ReplaceAllString(string(b), "$1$2")
 	text = regexp.MustCompile(`(?m)^\s*(password|hash_key|secret|former_secret|progress_key|client_secret)_file:.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^(\s*)(ca|cert|key)_file:.*\n`).ReplaceAllString(text, "")
-	text = regexp.MustCompile(`(?m)^\s*token_(file|env):.*\n`).ReplaceAllString(text, "") // a token goes with a URL
+	text = regexp.MustCompile(`(?m)^\s*token_(file|env):.*\n`).ReplaceAllString(text, "")        // a token goes with a URL
 	text = regexp.MustCompile(`(?m)^\s*relay: relay.example.org.*\n`).ReplaceAllString(text, "") // there is a platform
 	text = regexp.MustCompile(`/etc/mailcutover/hooks/\w+`).ReplaceAllString(text, "/bin/true")
 	text = strings.Replace(text, "mechanism: none", "mechanism: plain", 1)
