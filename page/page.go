@@ -93,8 +93,9 @@ func New(o Options) (*Page, error) {
 	p.halted, p.halt = context.WithCancel(context.Background())
 	p.http = &http.Server{
 		Handler: p, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		ErrorLog:    slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
-		BaseContext: func(net.Listener) context.Context { return p.halted },
+		WriteTimeout: 5 * time.Minute, // the longest call, a look into mailboxes, has to fit in; live updates set their own
+		ErrorLog:     slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		BaseContext:  func(net.Listener) context.Context { return p.halted },
 	}
 	p.register()
 	return p, nil

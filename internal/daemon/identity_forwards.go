@@ -99,7 +99,7 @@ func (c forwardsCheck) Check(ctx context.Context, p *operation.Plan) []operation
 // asked.
 func (c forwardsCheck) one(ctx context.Context, agency routing.AgencyID, platform routing.PlatformID) operation.Check {
 	const name = "forwards"
-	if _, err := (forwards{c.Daemon}).By(agency, platform); err != nil {
+	if _, err := forwards(c).By(agency, platform); err != nil {
 		return operation.Check{Name: name, Informs: true, Text: fmt.Sprintf("agency %s: forwards on %s are not read back: %v", agency, platform, err)}
 	}
 	k := c.desk()

@@ -138,7 +138,7 @@ func (k waveKnows) Lists(id routing.AgencyID) plan.Fact {
 	if !cfg.Identity.Configured() && cfg.Lab {
 		return plan.Fact{OK: true, Informs: true, Text: "no directories are configured: the mailboxes were compared with nothing, which only a lab may do"}
 	}
-	read, err := listsCheck{k.Daemon}.ready(cfg, id)
+	read, err := listsCheck(k).ready(cfg, id)
 	if err != nil {
 		return plan.Fact{Text: err.Error()}
 	}
