@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"mailcutover/approval"
+	canary "mailcutover/rollback/canary/desk"
 	"mailcutover/routing"
 	"mailcutover/routing/backup"
 	"mailcutover/routing/table"
@@ -100,7 +101,9 @@ func (c *Control) Restoration(b *backup.Copy) (Restoration, error) {
 // everywhere, until they are reconciled, and none is opened by what the backup says alone. Two
 // things are other than with a node's copy: names may have been added since, so nobody is told
 // that a name is nobody's before people say that they are complete; and proposals are left out,
-// since one that was carried out after the backup would stand there as approved.
+// since one that was carried out after the backup would stand there as approved. So is what canaries
+// found, since it says which approved plan lets them bring an agency back: another switch may have
+// been approved since, without that.
 //
 // ErrOlder if this node has seen more, unless older says that this is known. ErrFounded, if the
 // table is not empty. That two people agreed the caller has checked.
@@ -128,7 +131,7 @@ func (c *Control) Restore(ctx context.Context, act Act, b *backup.Copy, older bo
 		f.Agencies[i].Epoch, f.Agencies[i].Locked = f.Agencies[i].Epoch.Next(), true
 	}
 	f.Documents = slices.DeleteFunc(slices.Clone(f.Documents), func(d routing.Document) bool {
-		return strings.HasPrefix(d.Key, approval.Prefix) || d.Key == routing.NamesLost
+		return strings.HasPrefix(d.Key, approval.Prefix) || strings.HasPrefix(d.Key, canary.Prefix) || d.Key == routing.NamesLost
 	})
 	f.Documents = append(f.Documents, routing.RestoredDocument(b.Header.Made))
 	var pos routing.Position
