@@ -330,6 +330,29 @@ func TestRotation(t *testing.T) {
 	if err != nil || len(r.Keys) != 2 || r.Keys[1] != second.ID() {
 		t.Fatalf("%+v, %v", r, err)
 	}
+	behind := len(e.Checkpoints)
+	n.key.Store(newKey(t, first)) // by who has found the old key
+	n.write(1)
+	n.sign()
+	found := Evidence{Keys: e.Keys, Checkpoints: n.evidence().Checkpoints}
+	if _, err := held(found, n.export()); !errors.Is(err, ErrBadCheckpoint) || !strings.Contains(err.Error(), "isn't among those that are trusted") {
+		t.Errorf("a key that one which was followed hands over to, in checkpoint %d: %v", behind+1, err)
+	}
+}
+
+// A key without a word of the one before is trusted by itself only, and one that was followed
+// not even then.
+func TestRotationWithoutHandover(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "mx1.example", t.TempDir())
+	first := n.key.Load()
+	n.write(5)
+	n.sign()
+	n.key.Store(newKey(t, first))
+	n.write(5)
+	n.sign()
+	e := n.evidence()
+	e.Keys = []ed25519.PublicKey{first.Public()}
 	n.key.Store(newKey(t, nil)) // without a word of the one before
 	n.write(1)
 	n.sign()

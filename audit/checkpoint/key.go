@@ -146,14 +146,16 @@ func ParsePublic(text []byte) ([]ed25519.PublicKey, error) {
 	return all, nil
 }
 
-// handed returns the public key that a handover is for, if one of the trusted keys signed it.
-func handed(handover []byte, trusted map[KeyID]ed25519.PublicKey) (ed25519.PublicKey, KeyID, bool) {
+// handed returns the public key that a handover is for, if one of the trusted keys signed it. The
+// word of one that another has followed counts no more: whoever finds an old key would go on with
+// one of their own.
+func handed(handover []byte, trusted map[KeyID]ed25519.PublicKey, retired map[KeyID]bool) (ed25519.PublicKey, KeyID, bool) {
 	if len(handover) != ed25519.PublicKeySize+ed25519.SignatureSize {
 		return nil, "", false
 	}
 	next, signature := ed25519.PublicKey(handover[:ed25519.PublicKeySize]), handover[ed25519.PublicKeySize:]
 	for id, public := range trusted {
-		if ed25519.Verify(public, append([]byte(handoverText), next...), signature) {
+		if !retired[id] && ed25519.Verify(public, append([]byte(handoverText), next...), signature) {
 			return next, id, true
 		}
 	}

@@ -155,7 +155,7 @@ func (e *Evidence) believe() ([]Checkpoint, error) {
 		if first {
 			retired = make(map[KeyID]bool)
 		}
-		if next, by, ok := handed(c.Handover, trusted); ok {
+		if next, by, ok := handed(c.Handover, trusted, retired); ok {
 			trusted[IDOf(next)] = next
 			if by != c.Key {
 				retired[by] = true
