@@ -37,6 +37,7 @@ func (s *session) Bodies(ctx context.Context, uids []uint32, each func(uid uint3
 					return nil
 				}
 				given[uid] = true
+				s.g.allow(literal.Size())
 				body := &stream{r: literal, left: literal.Size()}
 				failed = each(uid, literal.Size(), body)
 				if failed == nil && body.err != nil {
@@ -118,6 +119,7 @@ func (s *session) Body(ctx context.Context, uid uint32) (io.ReadCloser, int64, e
 	b.cmd = s.c.Fetch(imap.UIDSetNum(imap.UID(uid)), wholeBody())
 	for msg := b.cmd.Next(); msg != nil; msg = b.cmd.Next() {
 		if _, literal := bodyOf(msg); literal != nil {
+			s.g.allow(literal.Size())
 			b.stream = stream{r: literal, left: literal.Size()}
 			return b, literal.Size(), nil
 		}

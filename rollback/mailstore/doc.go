@@ -9,7 +9,7 @@
 // It promises that no command takes for ever: each may be waited for as long as the
 // platform's limit says, and for as much longer as the bytes that move justify. After that the
 // connection is closed, and the error wraps [ErrTimeout]. Memory doesn't grow with a mailbox
-// or a message. A platform that asks for time is given it, by growing pauses, before the
+// or a message; an answer of more than 16 MiB without one ends the connection with [ErrProtocol]. A platform that asks for time is given it, by growing pauses, before the
 // error wraps [ErrThrottled].
 //
 // It refuses to take anything away: nothing here deletes or expunges. A message is moved by

@@ -27,6 +27,7 @@ type script struct {
 	answers func(command string, n int) (answer string, known bool)
 	caps    string
 	tls     *tls.Config // for STARTTLS, behind which capabilities are the usual ones; nil: none
+	begin   func()      // the fields above don't change any more
 
 	mu    sync.Mutex
 	count map[string]int
@@ -46,7 +47,7 @@ func startScript(t *testing.T, answers func(command string, n int) (string, bool
 func startScriptOn(t *testing.T, l net.Listener, answers func(command string, n int) (string, bool)) *script {
 	t.Helper()
 	s := &script{t: t, l: l, answers: answers, count: make(map[string]int), caps: usualCaps}
-	s.wg.Go(s.accept)
+	s.begin = sync.OnceFunc(func() { s.wg.Go(s.accept) })
 	t.Cleanup(func() {
 		l.Close()
 		s.mu.Lock()
@@ -143,6 +144,7 @@ func (s *script) serve(c net.Conn) {
 
 func (s *script) store(change func(*mailstore.Options)) *mailstore.IMAP {
 	s.t.Helper()
+	s.begin()
 	o := mailstore.Options{
 		Platform: "ox", Hosts: []string{s.l.Addr().String()}, Command: 300 * time.Millisecond, RetryFirst: 10 * time.Millisecond, RetryMax: 200 * time.Millisecond,
 		Access: mailstore.Access{Mode: mailstore.ModeMaster, User: "admin", Password: "master"},

@@ -1,6 +1,7 @@
 package mailstore
 
 import (
+	"errors"
 	"net"
 	"os"
 	"sync"
@@ -12,6 +13,13 @@ import (
 // creditRate is how many bytes buy a command another second: a line that is slower than
 // this isn't worth waiting for.
 const creditRate = 16 << 10
+
+// maxAnswer is how many bytes a platform may send before what it sent is used, in bytes: go-imap keeps all of a
+// line, and of a listing, in memory. It is some 50,000 folders, or the UIDs of two million messages.
+const maxAnswer = 16 << 20
+
+// errFlood is what a connection ends with whose other side sends more than anything asked for has.
+var errFlood = errors.New("the answer doesn't end")
 
 // guard is a connection with a time limit for what is asked over it. While it is armed, the
 // other side has until the deadline; bytes that move put it off, and time in which this side
@@ -25,6 +33,8 @@ type guard struct {
 	once    sync.Once // closes it
 
 	mu       sync.Mutex
+	room     int64 // bytes that may come
+	flooded  bool  // more came
 	armed    bool
 	expired  bool
 	deadline time.Time
@@ -46,6 +56,7 @@ func (g *guard) arm(limit time.Duration) {
 	if limit == 0 {
 		limit = g.limit
 	}
+	g.room = maxAnswer
 	g.armed, g.deadline = true, time.Now().Add(limit)
 	g.idle = time.Now()
 	g.tell(true)
@@ -66,6 +77,31 @@ func (g *guard) late() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.expired
+}
+
+// allow is called when a message has come that is used and not kept, before its n bytes that come as a stream.
+func (g *guard) allow(n int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.room = maxAnswer + max(0, n)
+}
+
+// take counts bytes that came.
+func (g *guard) take(n int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.room -= int64(n); g.room >= 0 {
+		return nil
+	}
+	g.flooded = true
+	return errFlood
+}
+
+// flood reports whether more came than anything that was asked for has.
+func (g *guard) flood() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.flooded
 }
 
 // tell sets the connection's deadline if it has moved by much. mu is held.
@@ -113,6 +149,10 @@ func (g *guard) Read(p []byte) (int, error) {
 	g.enter()
 	n, err := g.Conn.Read(p)
 	g.leave(n, err)
+	if err := g.take(n); err != nil {
+		_ = g.Close() // what is asked ends with errFlood
+		return 0, err
+	}
 	g.spend(n)
 	return n, err
 }

@@ -153,6 +153,7 @@ func (s *session) fetchListOnce(ctx context.Context, set imap.UIDSet, first uint
 func (s *session) fetch(set imap.UIDSet, items *imap.FetchOptions, each func(*imapclient.FetchMessageData) error) error {
 	cmd := s.c.Fetch(set, items)
 	for msg := cmd.Next(); msg != nil; msg = cmd.Next() {
+		s.g.allow(0)
 		if err := each(msg); err != nil {
 			_ = s.g.Close() // so that what follows isn't waited for
 			_ = cmd.Close() // gives up go-imap's goroutine; err counts

@@ -108,6 +108,8 @@ func (s *session) kind(err error) error {
 	switch {
 	case err == nil, isKind(err):
 		return err
+	case s.g.flood():
+		return fmt.Errorf("%w: %w: more than %d bytes", ErrProtocol, errFlood, maxAnswer)
 	case s.g.late():
 		return fmt.Errorf("%w: %w", ErrTimeout, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

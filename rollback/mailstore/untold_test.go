@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"mailcutover/rollback/mailstore"
 )
@@ -22,7 +23,7 @@ func flags(uid int) string { return fmt.Sprintf("* %d FETCH (UID %[1]d FLAGS (\\
 
 func opened(t *testing.T, s *script) mailstore.Session {
 	t.Helper()
-	session, err := s.store(nil).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source)
+	session, err := s.store(func(o *mailstore.Options) { o.Command = 20 * time.Second }).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source)
 	if err == nil {
 		t.Cleanup(func() { session.Close() })
 		_, err = session.Select(t.Context(), "INBOX", false)
@@ -85,4 +86,51 @@ func TestFlagsInBetweenBodies(t *testing.T) {
 	if slices.Sort(all); err != nil || !slices.Equal(all, []string{"1one", "2two"}) {
 		t.Errorf("%v, %v", all, err)
 	}
+}
+
+// An answer without an end costs this mailbox, and neither memory nor the others; what is long because
+// there is much of it is read.
+func TestEndless(t *testing.T) {
+	const much = 17 << 20
+	t.Run("one line", func(t *testing.T) {
+		answer := "* LIST () \"/\" \"" + strings.Repeat("a", much)
+		s := startScript(t, func(c string, _ int) (string, bool) { return answer, strings.HasPrefix(c, "LIST") })
+		session := opened(t, s)
+		if _, err := session.Folders(t.Context()); !errors.Is(err, mailstore.ErrProtocol) || mailstore.Platform(err) {
+			t.Errorf("%v", err)
+		}
+		if _, err := session.Folders(t.Context()); err == nil {
+			t.Error("the session goes on")
+		}
+	})
+	t.Run("many messages", func(t *testing.T) {
+		var all strings.Builder
+		n := 0
+		for ; all.Len() < much; n++ {
+			fmt.Fprintf(&all, "* %d FETCH (UID %[1]d FLAGS () INTERNALDATE \"02-Mar-2026 10:00:00 +0100\" RFC822.SIZE 300 BODY[HEADER.FIELDS (TO)] {%d}\r\n%s)\r\n", n+1, 64<<10, strings.Repeat("x", 64<<10))
+		}
+		s := startScript(t, func(c string, _ int) (string, bool) {
+			return all.String() + "% OK\r\n", strings.HasPrefix(c, "UID FETCH")
+		})
+		listed := 0
+		if err := opened(t, s).List(t.Context(), 1, 0, func(mailstore.Message) error { listed++; return nil }); err != nil || listed != n {
+			t.Errorf("%d of %d, %v", listed, n, err)
+		}
+	})
+	t.Run("a long message", func(t *testing.T) {
+		s := startScript(t, func(c string, _ int) (string, bool) {
+			return fmt.Sprintf("* 1 FETCH (UID 1 BODY[] {%d}\r\n%s)\r\n%% OK\r\n", much, strings.Repeat("x", much)), strings.HasPrefix(c, "UID FETCH")
+		})
+		session := opened(t, s)
+		err := session.Bodies(t.Context(), []uint32{1}, func(_ uint32, size int64, body io.Reader) error {
+			n, err := io.Copy(io.Discard, body)
+			if n != much || size != much {
+				t.Errorf("%d of %d bytes", n, size)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
 }
