@@ -15,6 +15,11 @@ type alone struct {
 	node *Node
 }
 
+// Found fills the table anew.
+func (a *alone) Found(ctx context.Context, f table.Foundation) (routing.Position, error) {
+	return a.node.Table.Found(ctx, f)
+}
+
 // Nodes returns the one member that there is.
 func (a *alone) Nodes(ctx context.Context) (table.Nodes, error) {
 	pos, err := a.Position(ctx)
