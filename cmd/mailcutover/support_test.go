@@ -52,6 +52,10 @@ level=INFO msg=login user=aberg session=7
 Authorization: Bearer planted-token-1
 {"url":"rediss://nodes:planted-password-2@redis.example:6379/0","password":"planted-password-3"}
 requirepass planted-4 password = 'planted-password-5'
+bind_password: planted-8
+client_secret="planted 9, and planted-10" MAILCUTOVER_TOKEN=planted-11-planted-11-planted-11-planted-11
+{"level":"WARN","msg":"said","error":"master_password=\"planted 12\" is wrong","passphrase":"planted \"13\", planted-14"}
+AUTH PLAIN planted15planted= {"line":"a1 AUTHENTICATE PLAIN planted16"} Authorization: Basic planted17
 -----BEGIN PRIVATE KEY-----
 planted-key-6
 -----END PRIVATE KEY-----
@@ -96,7 +100,7 @@ func TestSupportBundle(t *testing.T) {
 			}
 		}
 		for name, text := range files {
-			for _, never := range []string{"planted-", "abcdef01"} {
+			for _, never := range []string{"planted", "abcdef01"} {
 				if i := strings.Index(text, never); i >= 0 {
 					t.Errorf("%s has a secret: %.60q", name, text[i:])
 				}
