@@ -336,7 +336,8 @@ func (s *Server) stopPlan(ctx context.Context, why string) (*reply[Waves], error
 	return &reply[Waves]{Body: s.waves()}, err
 }
 
-func (s *Server) liftPlan(ctx context.Context, why string) (*reply[Waves], error) {
+// liftPlan lifts the stop, if it is the one that was looked at; seen 0: whatever it is.
+func (s *Server) liftPlan(ctx context.Context, seen routing.Revision, why string) (*reply[Waves], error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	reason, err := checkReason(why)
@@ -345,6 +346,9 @@ func (s *Server) liftPlan(ctx context.Context, why string) (*reply[Waves], error
 	}
 	entry := audit.Entry{Subject: "the plan", After: "not stopped"}
 	_, err = s.changeAs(ctx, &entry, func(state *routing.State) (c table.Change, _ []*routing.Mapping, err error) {
+		if now, _ := plan.StopOf(state); now != nil && seen != 0 && now.Revision != seen {
+			return c, nil, problem(http.StatusConflict, "look at each: mailcutover wave list", "the stop has changed since it was looked at: it has %d findings now", len(now.Findings))
+		}
 		docs, stop, err := plan.Lift(state, callerOf(ctx).person, reason, time.Now())
 		if err == nil {
 			entry.Before = clip("stopped since " + stop.Since.UTC().Format(time.RFC3339) + ": " + stop.Why())

@@ -100,6 +100,12 @@ func TestWaveByTwoPeople(t *testing.T) {
 	if len(table.Rows) != 1 || table.Rows[0].Start == nil || !strings.Contains(table.Rows[0].Rests, "no cutover was measured") || len(table.Rows[0].Refuses) != 2 {
 		t.Errorf("%+v", table)
 	}
+	// A pause that wasn't looked at isn't lifted.
+	first := want[admin.Wave](t, n, 200, "POST", path+"/one/pause", `{"reason":"first"}`, asBen...).Said.Time.Format(time.RFC3339Nano)
+	if p := want[admin.Problem](t, n, 409, "POST", path+"/one/resume", `{"reason":"r","said":"2020-01-01T00:00:00Z"}`, asBen...); !strings.Contains(p.Detail, "first") {
+		t.Errorf("%+v", p)
+	}
+	want[admin.Wave](t, n, 200, "POST", path+"/one/resume", `{"reason":"r","said":"`+first+`"}`, asBen...)
 	// What is said about it.
 	for _, act := range []struct{ act, state string }{{"pause", "paused"}, {"resume", "running"}} {
 		if w := want[admin.Wave](t, n, 200, "POST", path+"/one/"+act.act, `{"reason":"r"}`, asBen...); w.State != act.state || w.Said.Person != "Ben Roth" {
@@ -144,6 +150,17 @@ func TestStopOfThePlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	if v := want[admin.Waves](t, n, 200, "GET", "/v1/waves", ""); v.Stop == nil || v.Stop.Person != "" {
+		t.Errorf("%+v", v)
+	}
+	// A finding that comes while the releaser writes why is none that he has looked at.
+	seen := want[admin.Waves](t, n, 200, "GET", "/v1/waves", "").Stop.Revision
+	want[admin.Waves](t, n, 200, "POST", path, `{"reason":"another thing"}`, asBen...)
+	lift := func() string { return fmt.Sprintf(`{"reason":"looked","revision":%d}`, seen) }
+	if p := want[admin.Problem](t, n, 409, "POST", path+"/lift", lift()); !strings.Contains(p.Detail, "2 findings now") {
+		t.Errorf("%+v", p)
+	}
+	seen = want[admin.Waves](t, n, 200, "GET", "/v1/waves", "").Stop.Revision
+	if v := want[admin.Waves](t, n, 200, "POST", path+"/lift", lift()); v.Stop != nil {
 		t.Errorf("%+v", v)
 	}
 	if _, _, log := call(t, n, "GET", "/v1/audit/export", ""); !strings.Contains(log, `"node mx"`) || !strings.Contains(log, "stop the plan") {

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"net/url"
+	"time"
 )
 
 // Waves returns all waves, and whether the plan is stopped.
@@ -35,9 +36,13 @@ func (c *Client) PauseWave(ctx context.Context, name, reason string) (Wave, erro
 	return post[Wave](ctx, c, wavePath(name, "/pause"), map[string]string{"reason": reason})
 }
 
-// ResumeWave lets a paused wave go on; retry names agencies that were aborted and are tried again.
-func (c *Client) ResumeWave(ctx context.Context, name string, retry []string, reason string) (Wave, error) {
+// ResumeWave lets a paused wave go on, if it is paused since said; zero: whenever it was. retry
+// names agencies that were aborted and are tried again.
+func (c *Client) ResumeWave(ctx context.Context, name string, retry []string, said time.Time, reason string) (Wave, error) {
 	body := map[string]any{"reason": reason}
+	if !said.IsZero() {
+		body["said"] = said
+	}
 	if len(retry) > 0 {
 		body["retry"] = retry
 	}
@@ -64,9 +69,13 @@ func (c *Client) StopPlan(ctx context.Context, reason string) (Waves, error) {
 	return post[Waves](ctx, c, stopPath, map[string]string{"reason": reason})
 }
 
-// LiftPlan lifts the stop.
-func (c *Client) LiftPlan(ctx context.Context, reason string) (Waves, error) {
-	return post[Waves](ctx, c, stopPath+"/lift", map[string]string{"reason": reason})
+// LiftPlan lifts the stop that has this revision; 0: whichever it is.
+func (c *Client) LiftPlan(ctx context.Context, revision uint64, reason string) (Waves, error) {
+	in := map[string]any{"reason": reason}
+	if revision != 0 {
+		in["revision"] = revision
+	}
+	return post[Waves](ctx, c, stopPath+"/lift", in)
 }
 
 func wavePath(name, act string) string { return wavesPath + "/" + url.PathEscape(name) + act }

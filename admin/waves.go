@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -61,8 +62,9 @@ type resumeWave struct {
 	Mutation
 	WaveName
 	Body struct {
-		Retry  []string `json:"retry,omitempty" maxItems:"60" doc:"Agencies whose operation was aborted, and that are tried again"`
-		Reason string   `json:"reason" minLength:"1" maxLength:"1000"`
+		Retry  []string  `json:"retry,omitempty" maxItems:"60" doc:"Agencies whose operation was aborted, and that are tried again"`
+		Said   time.Time `json:"said,omitzero" doc:"Time of what is said of the wave, as it was looked at: if it was paused for something else since, it stays so. Absent: it isn't compared"`
+		Reason string    `json:"reason" minLength:"1" maxLength:"1000"`
 	}
 }
 
@@ -90,6 +92,14 @@ type stopPlan struct {
 	Mutation
 	Body struct {
 		Reason string `json:"reason" minLength:"1" maxLength:"1000"`
+	}
+}
+
+type liftPlan struct {
+	Mutation
+	Body struct {
+		Revision uint64 `json:"revision,omitempty" doc:"Of the stop that was looked at: if something was found since, nothing is lifted. Absent: it isn't compared"`
+		Reason   string `json:"reason" minLength:"1" maxLength:"1000"`
 	}
 }
 
@@ -146,6 +156,9 @@ func (s *Server) registerWaves(api huma.API) {
 		Summary: "Let a paused wave go on", Description: "An agency whose operation was aborted is tried again only if it is named, and if nothing else has happened to it.",
 	}, func(ctx context.Context, in *resumeWave) (*reply[Wave], error) {
 		return s.changeWave(ctx, in.Name, "resume", in.Body.Reason, func(w plan.Wave, by plan.Word) (plan.Wave, error) {
+			if seen := in.Body.Said; !seen.IsZero() && !seen.Equal(w.Said.Time) {
+				return w, problem(http.StatusConflict, "see mailcutover wave show", "resume wave %s: it is %s for something else since it was looked at: %s", w.Name, w.Standing, w.Said.Reason)
+			}
 			var retry []routing.AgencyID
 			for _, id := range in.Body.Retry {
 				retry = append(retry, routing.AgencyID(id))
@@ -189,8 +202,8 @@ func (s *Server) registerWaves(api huma.API) {
 	handle(s, api, huma.Operation{
 		OperationID: "lift-plan", Method: http.MethodPost, Path: stopPath + "/lift", Tags: tags,
 		Summary: "Lift the stop", Description: "What it rested on doesn't stop the plan again; anything new does.",
-	}, func(ctx context.Context, in *stopPlan) (*reply[Waves], error) {
-		return s.liftPlan(ctx, in.Body.Reason)
+	}, func(ctx context.Context, in *liftPlan) (*reply[Waves], error) {
+		return s.liftPlan(ctx, routing.Revision(in.Body.Revision), in.Body.Reason)
 	})
 }
 

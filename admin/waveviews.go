@@ -129,6 +129,7 @@ type PlanStop struct {
 	Since    time.Time     `json:"since"`
 	Person   string        `json:"person,omitempty" doc:"Who stopped the plan; absent: the program"`
 	Findings []PlanFinding `json:"findings"`
+	Revision uint64        `json:"revision" doc:"Names it as it is, to who lifts it"`
 }
 
 // PlanFinding is why.
@@ -294,7 +295,7 @@ func stopView(s *plan.Stop) *PlanStop {
 	if s == nil {
 		return nil
 	}
-	v := &PlanStop{Since: s.Since, Person: s.Person, Findings: []PlanFinding{}}
+	v := &PlanStop{Since: s.Since, Person: s.Person, Findings: []PlanFinding{}, Revision: uint64(s.Revision)}
 	for _, f := range s.Findings {
 		v.Findings = append(v.Findings, PlanFinding{string(f.Cause), string(f.Agency), f.Text, f.Time, f.Node})
 	}

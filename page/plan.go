@@ -3,9 +3,12 @@ package page
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
+	"time"
 
 	"mailcutover/admin"
 )
@@ -86,7 +89,10 @@ type question struct {
 	Answer   *admin.WaveAnswer
 }
 
-var errNoWaveAct = errors.New("there is no such act of a wave")
+var (
+	errNoWaveAct = errors.New("there is no such act of a wave")
+	errUnseen    = fmt.Errorf("%w: it doesn't say what was looked at", errForm)
+)
 
 // actOnWave does one of pause, resume, end and answer.
 func (p *Page) actOnWave(w http.ResponseWriter, r *http.Request, v *visit) {
@@ -99,7 +105,11 @@ func (p *Page) actOnWave(w http.ResponseWriter, r *http.Request, v *visit) {
 		case "pause":
 			_, err = v.api.PauseWave(ctx, name, reason)
 		case "resume":
-			_, err = v.api.ResumeWave(ctx, name, nil, reason)
+			var said time.Time
+			if said, err = time.Parse(time.RFC3339Nano, r.PostFormValue("said")); err != nil {
+				return errUnseen
+			}
+			_, err = v.api.ResumeWave(ctx, name, nil, said, reason)
 		case "end":
 			_, err = v.api.EndWave(ctx, name, reason)
 		case "answer":
@@ -111,16 +121,24 @@ func (p *Page) actOnWave(w http.ResponseWriter, r *http.Request, v *visit) {
 	})
 }
 
-// actOnPlan stops the plan, or lifts the stop.
+// actOnPlan stops the plan, or lifts the stop that was shown: what is found while somebody writes why
+// is nothing that he has looked at.
 func (p *Page) actOnPlan(w http.ResponseWriter, r *http.Request, v *visit) {
 	reason := strings.TrimSpace(r.PostFormValue("reason"))
 	p.planAct(w, r, v, "/plan", func(ctx context.Context) (err error) {
-		if r.PathValue("act") == "lift" {
-			_, err = v.api.LiftPlan(ctx, reason)
-		} else {
+		switch r.PathValue("act") {
+		case "lift":
+			seen, err := strconv.ParseUint(r.PostFormValue("revision"), 10, 64)
+			if err != nil || seen == 0 {
+				return errUnseen
+			}
+			_, err = v.api.LiftPlan(ctx, seen, reason)
+			return err
+		case "stop":
 			_, err = v.api.StopPlan(ctx, reason)
+			return err
 		}
-		return err
+		return errNoWaveAct
 	})
 }
 
@@ -132,7 +150,11 @@ func (p *Page) planAct(w http.ResponseWriter, r *http.Request, v *visit, back st
 		return
 	}
 	if err := do(ctx); err != nil {
-		p.refuse(w, r, v, 0, err)
+		code := 0
+		if errors.Is(err, errUnseen) || errors.Is(err, errNoWaveAct) {
+			code = http.StatusUnprocessableEntity
+		}
+		p.refuse(w, r, v, code, err)
 		return
 	}
 	http.Redirect(w, r, back+"?done=noted", http.StatusSeeOther)

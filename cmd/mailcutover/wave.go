@@ -340,7 +340,7 @@ func newWaveResume(c *connection) *cobra.Command {
 	var retry []string
 	cmd := newWaveAct(c, &cobra.Command{Use: "resume WAVE", Short: "Let a paused wave go on", Args: cobra.ExactArgs(1)}, "pause",
 		func(cmd *cobra.Command, client *admin.Client, args []string, reason string) (admin.Wave, error) {
-			return client.ResumeWave(cmd.Context(), args[0], retry, reason)
+			return client.ResumeWave(cmd.Context(), args[0], retry, time.Time{}, reason)
 		})
 	cmd.Flags().StringSliceVar(&retry, "retry", nil, "agency whose operation was aborted, and that is tried again; may be repeated")
 	return cmd
@@ -392,7 +392,15 @@ func newWaveLift(c *connection) *cobra.Command {
 		Use: "lift", Short: "Lift the stop of the plan, once you have looked at each finding", Args: cobra.NoArgs,
 		Long: "Lift the stop of the plan. What it rested on doesn't stop the plan again; anything new does. Running\nwaves go on at once.",
 	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error {
-		all, err := client.LiftPlan(cmd.Context(), reason)
+		before, err := client.Waves(cmd.Context())
+		if err != nil {
+			return err
+		}
+		var revision uint64
+		if before.Stop != nil {
+			revision = before.Stop.Revision
+		}
+		all, err := client.LiftPlan(cmd.Context(), revision, reason)
 		if err != nil {
 			return err
 		}
@@ -400,6 +408,11 @@ func newWaveLift(c *connection) *cobra.Command {
 			return errors.New("something new has stopped the plan meanwhile: mailcutover wave list")
 		}
 		return c.show(cmd, all, func(w io.Writer) {
+			if before.Stop != nil {
+				for _, f := range before.Stop.Findings {
+					fmt.Fprintf(w, "lifted: %s  %s: %s\n", local(&f.Time), f.Cause, oneLine(f.Text))
+				}
+			}
 			fmt.Fprintln(w, "the plan is not stopped any more; running waves go on\nundo: mailcutover wave stop --reason ...")
 		})
 	})

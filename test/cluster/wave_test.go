@@ -79,7 +79,7 @@ operations: {mover: [cutover], canary_wait: 1s, canaries: [{agency: roads, addre
 	if _, err := c.Nodes[1].API.Start(ctx, "cutover", "parks", a.Epoch, "past the stop"); err == nil || !strings.Contains(err.Error(), "the plan is stopped") {
 		t.Errorf("a cutover by hand while the plan is stopped: %v", err)
 	}
-	if _, err := c.Nodes[1].API.LiftPlan(ctx, "the canary's address was wrong"); err != nil {
+	if _, err := c.Nodes[1].API.LiftPlan(ctx, 0, "the canary's address was wrong"); err != nil {
 		t.Fatal(err)
 	}
 	third := c.underWay(t, 2)
