@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -253,9 +254,13 @@ func (d *Desk) react(ctx context.Context, r *Record) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, actPatience)
 	defer cancel()
+	if a, ok := d.o.Replica.State().Agency(r.Agency); k.Kind == Rollback && ok && !steady(&a) {
+		d.forgo(ctx, r)
+		return
+	}
 	reason := "its canary failed " + k.Reason
 	if len(reason) > 900 {
-		reason = reason[:900] + "..."
+		reason = strings.ToValidUTF8(reason[:900], "") + "..."
 	}
 	var err error
 	switch k.Kind {
@@ -281,6 +286,23 @@ func (d *Desk) react(ctx context.Context, r *Record) {
 		return true
 	}); err != nil {
 		d.o.Logger.Warn("that a canary led to something isn't in the table", "agency", r.Agency, "error", err)
+	}
+}
+
+// forgo takes a rollback back that hasn't begun, of an agency that people have locked or are switching: they
+// are at it, and an emergency would end what they do. What fails once the agency is open again leads to
+// another one.
+func (d *Desk) forgo(ctx context.Context, r *Record) {
+	d.o.Alarms.Clear(key(r.Agency) + "/reaction")
+	what := fmt.Sprintf("canary of agency %s: no rollback, as it is locked, closed or being switched", r.Agency)
+	if err := d.store(ctx, r.Agency, what, func(now *Record) bool {
+		if now.Reaction == nil || now.Reaction.Began != r.Reaction.Began || !now.Reaction.Ended.IsZero() {
+			return false
+		}
+		now.Reaction = nil
+		return true
+	}); err != nil {
+		d.o.Logger.Warn("that a canary leads to no rollback isn't in the table", "agency", r.Agency, "error", err)
 	}
 }
 

@@ -255,6 +255,50 @@ func TestAfterASwitch(t *testing.T) {
 	}
 }
 
+// An agency that people have locked, or are switching, is not rolled back under their hands, nor the moment
+// they let go of it: only for what fails then.
+func TestPeopleAreAtIt(t *testing.T) {
+	for name, held := range map[string]func(*routing.Agency){
+		"locked":    func(a *routing.Agency) { a.Locked = true },
+		"operation": func(a *routing.Agency) { a.Operation = "op-2" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newShelf(t)
+				n := newNode(s, "mx1", Settings{Failures: 1, React: Rollback})
+				doc, err := Switched(s.State(), "health", "op-1", "mx1", true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.Change(t.Context(), table.Change{Documents: []routing.Document{doc}}); err != nil {
+					t.Fatal(err)
+				}
+				n.set(false, true)
+				if err := n.Note(t.Context(), &canary.Result{Agency: "health", Mail: "put off"}, "ox"); err != nil {
+					t.Fatal(err)
+				}
+				open, _ := s.State().Agency("health")
+				a := open
+				held(&a)
+				a.Epoch = a.Epoch.Next()
+				s.agency(a)
+				run(t, n)
+				time.Sleep(10 * time.Minute)
+				if _, _, back, _ := n.counts(); back != 0 || n.alarmed() == "" {
+					t.Errorf("%d rollbacks, alarm %q", back, n.alarmed())
+				}
+				n.set(true, true)
+				open.Epoch = a.Epoch.Next()
+				s.agency(open)
+				time.Sleep(5 * time.Minute)
+				if _, _, back, _ := n.counts(); back != 0 || n.alarmed() != "" {
+					t.Errorf("well again: %d rollbacks, alarm %q", back, n.alarmed())
+				}
+			})
+		})
+	}
+}
+
 // A node that died before it did what follows is stood in for.
 func TestAnotherNodeReacts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
