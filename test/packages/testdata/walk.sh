@@ -36,7 +36,8 @@ check "the user reads the settings" $(as_user) test -r /etc/mailcutover/mailcuto
 check "the user changes none" sh -c "! $(as_user) test -w /etc/mailcutover/mailcutover.yaml"
 check "settings are right" $(as_user) mailcutover config check /etc/mailcutover/mailcutover.yaml
 check "files are as shipped" dpkg --verify mailcutover
-is "configuration files" " /etc/mailcutover/mailcutover.yaml" sh -c "dpkg-query -W -f '\${Conffiles}\n' mailcutover | sed 's/ [0-9a-f]*\$//' | grep ."
+is "configuration files" " /etc/mailcutover/mailcutover.yaml
+ /etc/needrestart/conf.d/mailcutover.conf" sh -c "dpkg-query -W -f '\${Conffiles}\n' mailcutover | sed 's/ [0-9a-f]*\$//' | grep ."
 check "copyright" test -s /usr/share/doc/mailcutover/copyright
 for f in configs/prometheus/alerts.yaml configs/grafana/mailcutover.json configs/hooks/dovecot-close configs/exchange/README.md docs/operations/backup.md mailcutover.example.yaml; do
 	check "$f" test -s "/usr/share/doc/mailcutover/$f"
@@ -45,6 +46,7 @@ check "no world-writable file" sh -c '! find $(dpkg -L mailcutover) -maxdepth 0 
 is "units" "" sh -c "cd /usr/lib/systemd/system && systemd-analyze verify --man=no mailcutover.service mailcutover-backup.service mailcutover-backup.timer"
 check "units are strict" sh -c "cd /usr/lib/systemd/system && systemd-analyze security --offline=true --threshold=20 mailcutover.service mailcutover-backup.service"
 is "not enabled by itself" "disabled" systemctl --root=/ is-enabled mailcutover.service
+check "nothing else restarts it" perl -e 'our %nrconf; do "/etc/needrestart/conf.d/mailcutover.conf"; my ($p, $v) = %{$nrconf{override_rc}}; "mailcutover.service" =~ $p && !$v or die "restarts"'
 check "bash completes" bash -n /usr/share/bash-completion/completions/mailcutover
 check "zsh completes" grep -q '^#compdef mailcutover' /usr/share/zsh/vendor-completions/_mailcutover
 check "fish completes" grep -q '^complete -c mailcutover' /usr/share/fish/vendor_completions.d/mailcutover.fish
@@ -59,12 +61,14 @@ is "our settings stay" "# ours" tail -n 1 /etc/mailcutover/mailcutover.yaml
 is "and whose they are" "root" stat -c %G /etc/mailcutover/mailcutover.yaml
 is "no other copy of them" "/etc/mailcutover/mailcutover.yaml" sh -c 'ls /etc/mailcutover/mailcutover.yaml*'
 
+check "is enabled" systemctl --root=/ enable mailcutover.service mailcutover-backup.timer
 check "is removed" dpkg --remove mailcutover
 check "the program is gone" test ! -e /usr/bin/mailcutover
 is "settings stay" "# ours" tail -n 1 /etc/mailcutover/mailcutover.yaml
 check "comes back" dpkg --force-unsafe-io --install "$new"
 is "with them" "# ours" tail -n 1 /etc/mailcutover/mailcutover.yaml
 check "is purged" dpkg --purge mailcutover
+is "and not enabled when it comes back" "" sh -c 'find /etc/systemd/system -name "mailcutover*"'
 check "settings are gone" test ! -e /etc/mailcutover/mailcutover.yaml
 is "secrets that people put there stay" "s" cat /etc/mailcutover/secrets/redis
 is "mail stays" "mail" cat /var/lib/mailcutover/held
