@@ -42,7 +42,7 @@ func TestWaveByTwoPeople(t *testing.T) {
 	want[admin.Problem](t, n, 403, "POST", path, newWave(`"health"`, ""), asCarla...) // no planner
 	want[admin.Problem](t, n, 400, "POST", "/v1/proposals", `{"kind":"wave","reason":"r"}`, asBen...)
 	p := want[admin.Proposal](t, n, 201, "POST", path, newWave(`"health"`, ""), asBen...)
-	if p.Kind != "wave" || p.Missing != 1 || !strings.Contains(p.Text, "WAVE one: 1 agencies") || !strings.Contains(p.Text, "covers no rollback") || !strings.Contains(p.Text, "health, epoch 1.1") {
+	if p.Kind != "wave" || p.Missing != 1 || !strings.Contains(p.Text, "WAVE one: 1 agencies") || !strings.Contains(p.Text, "covers no rollback") || !strings.Contains(p.Text, "not tried again by itself") || !strings.Contains(p.Text, "health, epoch 1.1") {
 		t.Fatalf("%+v", p)
 	}
 	if all := want[admin.Waves](t, n, 200, "GET", path, ""); len(all.Waves) != 1 || all.Waves[0].Approval != "open" {

@@ -156,6 +156,9 @@ func (k waveKnows) Rehearsed(s *routing.State, id routing.AgencyID) (plan.Rehear
 		return plan.Rehearsal{Text: err.Error()}, true
 	}
 	text := fmt.Sprintf("%d of %d mailboxes", r.Mailboxes, r.Of)
+	if a, ok := s.Agency(id); ok && a.Mapping != r.Mapping {
+		text += ", of a list that is not in force any more"
+	}
 	if len(r.Problems) > 0 {
 		text = r.Problems[0]
 	}
