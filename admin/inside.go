@@ -20,6 +20,7 @@ type Identity struct {
 	By       string             // what it was made sure of by: the token's name, or the kind of sign-on
 	Roles    []Role             // none: everything in a lab, else nothing
 	Agencies []routing.AgencyID // that it may act on; none: all
+	Subject  string             // what the issuer said; empty: not by its word
 }
 
 func (s *Server) callerBy(id *Identity) caller {

@@ -131,13 +131,31 @@ func (i *Issuer) person(id *oidc.IDToken) (admin.Identity, error) {
 	if verified, _ := claims["email_verified"].(bool); i.Claim == "email" && !verified {
 		return admin.Identity{}, fmt.Errorf("token of %s: the address isn't verified: %w", i.Issuer, ErrNobody)
 	}
-	p, err := find(i.People(), func(p *Person) bool {
-		return slices.ContainsFunc(p.Subjects, func(s string) bool { return s != "" && strings.EqualFold(s, name) })
-	})
+	p, err := find(i.People(), func(p *Person) bool { return i.knows(p, name) })
 	if err != nil {
 		return admin.Identity{}, fmt.Errorf("%s %q of %s: %w", i.Claim, name, i.Issuer, err)
 	}
-	return i.granted(p, i.SecondFactor.Claim == "" || i.SecondFactor.in(claims[i.SecondFactor.Claim])), nil
+	return i.granted(p, name, i.SecondFactor.Claim == "" || i.SecondFactor.in(claims[i.SecondFactor.Claim])), nil
+}
+
+// knows reports whether the issuer's word is for a person, as it is configured. A sub is compared as
+// it is (OpenID Connect Core 1.0 section 2: case sensitive); other claims without the case of
+// ASCII's letters alone: Unicode folds a Kelvin sign to a k, and whoever may choose his name at
+// the issuer would be somebody else here.
+func (i *Issuer) knows(p *Person, said string) bool {
+	return slices.ContainsFunc(p.Subjects, func(s string) bool {
+		return s != "" && (s == said || i.Claim != "sub" && lower(s) == lower(said))
+	})
+}
+
+// lower returns s with the capital letters of ASCII made small.
+func lower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, s)
 }
 
 // What an identity is made sure of by.
@@ -146,13 +164,16 @@ const (
 	byOne    = "sign-on without a second factor"
 )
 
-// granted returns a person with the roles that the configuration gives; factor says that there
-// was a second factor, or that none is wanted.
-func (i *Issuer) granted(p *Person, factor bool) admin.Identity {
+// granted returns a person with the roles that the configuration gives; said is the issuer's word,
+// and factor says that there was a second factor, or that none is wanted.
+func (i *Issuer) granted(p *Person, said string, factor bool) admin.Identity {
 	if factor {
-		return p.identity(bySignOn)
+		who := p.identity(bySignOn)
+		who.Subject = said
+		return who
 	}
 	who := p.identity(byOne)
+	who.Subject = said
 	who.Roles = slices.DeleteFunc(who.Roles, func(r admin.Role) bool { return slices.Contains(i.SecondFactor.Roles, r) })
 	if len(who.Roles) == 0 { // none at all would be everything, in a lab
 		who.Roles = []admin.Role{admin.RoleViewer}
@@ -161,13 +182,13 @@ func (i *Issuer) granted(p *Person, factor bool) admin.Identity {
 }
 
 // Again implements page.SignOn: it returns who was signed on, with the rights that the
-// configuration in force gives; false if it no longer names the person.
+// configuration in force gives; false if it no longer names the person by what the issuer said.
 func (i *Issuer) Again(id admin.Identity) (admin.Identity, bool) {
-	p, err := find(i.People(), func(p *Person) bool { return p.Name == id.Person && len(p.Subjects) > 0 })
+	p, err := find(i.People(), func(p *Person) bool { return p.Name == id.Person && i.knows(p, id.Subject) })
 	if err != nil {
 		return admin.Identity{}, false
 	}
-	return i.granted(p, id.By == bySignOn), true
+	return i.granted(p, id.Subject, id.By == bySignOn), true
 }
 
 // in reports whether a claim tells of a second factor: a word, or a list of them.

@@ -17,7 +17,7 @@ var ErrNobody = errors.New("nobody here is known by that")
 // Person is somebody who may sign in.
 type Person struct {
 	Name         string   // as in the tokens and in all logs
-	Subjects     []string // what the issuer says in the configured claim; compared without case
+	Subjects     []string // what the issuer says in the configured claim; compared without the case of ASCII letters, but for sub
 	Certificates []string // of client certificates: an e-mail address among their alternative names, or the whole subject as RFC 2253 has it
 	Roles        []admin.Role
 	Agencies     []routing.AgencyID // that it may act on; none: all

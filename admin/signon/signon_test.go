@@ -36,6 +36,7 @@ type world struct {
 var people = []signon.Person{
 	{Name: "Anna Berg", Subjects: []string{"anna@example.org"}, Roles: []admin.Role{admin.RoleOperator, admin.RoleViewer}},
 	{Name: "Ben Kurz", Subjects: []string{"Ben@Example.org"}, Roles: []admin.Role{admin.RoleApprover}},
+	{Name: "Kim Kern", Subjects: []string{"kim@example.org"}, Roles: []admin.Role{admin.RoleApprover}}, // the first letter has a Unicode twin
 	{Name: "Twin One", Subjects: []string{"twin@example.org"}}, {Name: "Twin Two", Subjects: []string{"twin@example.org"}},
 }
 
@@ -96,7 +97,7 @@ func TestSignOn(t *testing.T) {
 	if _, id := w.signOn("BEN@example.ORG", true); id == nil || id.Person != "Ben Kurz" {
 		t.Errorf("signed on as %+v, want Ben Kurz", id)
 	}
-	for email, verified := range map[string]bool{"stranger@example.org": true, "anna@example.org": false, "twin@example.org": true, "": true} {
+	for email, verified := range map[string]bool{"\u212aim@example.org": true, "stranger@example.org": true, "anna@example.org": false, "twin@example.org": true, "": true} {
 		res, id := w.signOn(email, verified)
 		if id != nil || res.StatusCode != http.StatusForbidden {
 			t.Errorf("%q signed on as %+v with %s, want 403", email, id, res.Status)
@@ -233,8 +234,11 @@ func TestIssuerIsAway(t *testing.T) {
 	if _, _, err := w.issuer.Bearer(context.Background(), "a.b.c"); !errors.Is(err, signon.ErrIssuer) {
 		t.Errorf("error is %v, want ErrIssuer", err)
 	}
-	if again, ok := w.issuer.Again(admin.Identity{Person: "Ben Kurz", By: "sign-on"}); !ok || again.Person != "Ben Kurz" {
+	if again, ok := w.issuer.Again(admin.Identity{Person: "Ben Kurz", By: "sign-on", Subject: "ben@example.org"}); !ok || again.Person != "Ben Kurz" || again.Subject != "ben@example.org" {
 		t.Errorf("who has signed on is %+v, %v", again, ok) // without the issuer's help
+	}
+	if again, ok := w.issuer.Again(admin.Identity{Person: "Ben Kurz", By: "sign-on", Subject: "taken-away@example.org"}); ok {
+		t.Errorf("who has signed on by what was taken out of the configuration is %+v", again)
 	}
 	if again, ok := w.issuer.Again(admin.Identity{Person: "Nobody", By: "sign-on"}); ok {
 		t.Errorf("nobody is %+v", again)

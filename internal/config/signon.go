@@ -38,7 +38,7 @@ type SecondFactor struct {
 // Person is somebody who may sign in.
 type Person struct {
 	Person       string             `config:"person"`       // as in the tokens: a person is known by one name
-	Subjects     []string           `config:"subjects"`     // what the issuer says in the claim
+	Subjects     []string           `config:"subjects"`     // what the issuer says in the claim; but for sub, without the case of ASCII letters
 	Certificates []string           `config:"certificates"` // subjects of certificates, or their e-mail addresses
 	Roles        []Role             `config:"roles"`
 	Agencies     []routing.AgencyID `config:"agencies"` // that it may act on; empty: all
