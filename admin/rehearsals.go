@@ -122,6 +122,12 @@ func (s *Server) storeRehearsal(ctx context.Context, in *NewRehearsal) (rehearse
 	entry := audit.Entry{Subject: "agency " + string(r.Agency), Reason: reason, After: fmt.Sprintf("rehearsal %s of %d of %d mailboxes: %s", r.ID, r.Mailboxes, r.Of, result), Digests: []string{r.Mapping.String()}}
 	_, err = s.changeAs(ctx, &entry, func(state *routing.State) (table.Change, []*routing.Mapping, error) {
 		was, _ := state.Document(rehearse.Key(r.Agency))
+		// One that can't be read is nobody's evidence. A later one, as one that failed, is not hidden again.
+		if last, err := rehearse.ParseRecord(was.Text); err == nil && last.ID != r.ID && !r.Ended.After(last.Ended) {
+			return table.Change{}, nil, problem(http.StatusConflict, again, "a later rehearsal of agency %s is kept, of %s", a.ID, last.Ended.UTC().Format(time.RFC3339))
+		} else if err == nil && last.ID == r.ID && last.Passed != r.Passed {
+			return table.Change{}, nil, problem(http.StatusConflict, again, "rehearsal %s is kept already, and says another thing", r.ID)
+		}
 		doc := routing.Document{Key: rehearse.Key(r.Agency), Text: text, Revision: was.Revision}
 		return table.Change{Documents: []routing.Document{doc}, What: "rehearsal of agency " + string(r.Agency), Reason: reason}, nil, nil
 	})

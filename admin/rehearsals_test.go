@@ -93,4 +93,23 @@ func TestRehearsals(t *testing.T) {
 	if again, err := rehearse.ParseRecord(d.Text); !ok || err != nil || again.ID != r.ID || again.Who != stored.Who {
 		t.Errorf("the table has %q, %v", d.Text, err)
 	}
+
+	// One that failed is not replaced by the one that passed before it, nor told otherwise.
+	failed := rehearsed("health", mapping)
+	failed.ID, failed.Passed, failed.Mail.Lost = "7f3b", false, 1
+	for range 2 { // once more, as after a lost answer
+		if _, err := client.StoreRehearsal(t.Context(), admin.NewRehearsal{Record: failed, Reason: "test"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mended := failed
+	mended.Passed, mended.Mail.Lost = true, 0
+	for what, old := range map[string]rehearse.Record{"the one before": r, "another result": mended} {
+		if _, err := client.StoreRehearsal(t.Context(), admin.NewRehearsal{Record: old, Reason: "test"}); answered(err) != http.StatusConflict {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if all, err := client.Rehearsals(t.Context(), "health"); err != nil || len(all) != 1 || all[0].Passed {
+		t.Errorf("%+v, %v", all, err)
+	}
 }
