@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -261,13 +262,17 @@ func (s *Server) lookIn(ctx context.Context, box *sought, at *LocatedAt, w locat
 		return
 	}
 	defer func() { _ = session.Close() }() // nothing was changed
-	found, err := locate.Find(ctx, session, w)
-	if err != nil {
-		at.Error = err.Error()
-	}
-	at.Folders, at.Skipped, at.Cut = found.Folders, found.Skipped, found.Cut
 	who := callerOf(ctx)
 	names := who.has(mayOperate)
+	found, err := locate.Find(ctx, session, w)
+	switch {
+	case err == nil:
+	case names:
+		at.Error = err.Error()
+	default:
+		at.Error = "look for a message: " + locateFailure(err).Error()
+	}
+	at.Folders, at.Skipped, at.Cut = found.Folders, found.Skipped, found.Cut
 	for _, p := range found.Places {
 		v := LocatedPlace{Where: p.Role.String(), Arrived: p.Arrived, Deleted: p.Deleted, Ours: p.Ours}
 		if p.Role == mailstore.RoleNone {
@@ -278,6 +283,20 @@ func (s *Server) lookIn(ctx context.Context, box *sought, at *LocatedAt, w locat
 		}
 		at.Places = append(at.Places, v)
 	}
+}
+
+// errLocate is about a search that failed for a reason which only operators are told.
+var errLocate = errors.New("not all could be looked at; an operator sees why")
+
+// locateFailure is what a search failed by, without the platform's own words: they may have the name
+// of a folder.
+func locateFailure(err error) error {
+	for _, kind := range []error{mailstore.ErrThrottled, mailstore.ErrTimeout, mailstore.ErrUnavailable, mailstore.ErrAuth, mailstore.ErrNoMailbox, mailstore.ErrProtocol} {
+		if errors.Is(err, kind) {
+			return kind
+		}
+	}
+	return errLocate
 }
 
 // LocateQuery names a message by one of Transaction and MessageID.

@@ -3,6 +3,7 @@ package admin_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,6 +37,9 @@ func (filed) Select(context.Context, string, bool) (mailstore.Folder, error) {
 }
 
 func (filed) Find(_ context.Context, id string) ([]uint32, error) {
+	if id == "busy@out.example" {
+		return nil, &mailstore.ThrottledError{Err: errors.New("Private/Doctor is busy")}
+	}
 	if id != "sought@out.example" {
 		return nil, nil
 	}
@@ -107,6 +111,13 @@ func TestLocate(t *testing.T) {
 			if last := lines[len(lines)-1]; !strings.Contains(last, "ticket 4711") || !strings.Contains(last, box.Mailbox) || !strings.Contains(last, "locate-message") {
 				t.Error(last)
 			}
+		}
+	}
+	// What a platform says of a folder is its name too.
+	for role, told := range map[string]bool{"viewer": false, "operator": true} {
+		got := want[admin.Located](t, n, 200, "POST", "/v1/locate", `{"reason":"r","rcpt":"dora@health.example","message_id":"busy@out.example"}`, "Authorization", "Bearer "+role)
+		if failed := got.Mailboxes[0].Platforms[0].Error; strings.Contains(failed, "Doctor") != told || !strings.Contains(failed, "platform asks for time") {
+			t.Errorf("%s: %q", role, failed)
 		}
 	}
 	for body, status := range map[string]int{
