@@ -128,7 +128,7 @@ func TestMinimalIsTenLines(t *testing.T) {
 }
 
 func TestComposeLoads(t *testing.T) {
-	cfg := mustLoad(t, filepath.Join(configs, "compose.yaml"), "REDIS_PASSWORD=hunter2")
+	cfg := mustLoad(t, filepath.Join(configs, "compose.yaml"), "REDIS_PASSWORD=hunter2", "MAILBOXES_PASSWORD=hunter3", "LIST_KEY=a key for the lists")
 	r := cfg.Table.Redis
 	if r == nil || r.URL != "redis://redis:6379/0" || r.Password.Reveal() != "hunter2" || r.Timeout != 250*time.Millisecond {
 		t.Errorf("redis is %+v", r)
@@ -136,8 +136,8 @@ func TestComposeLoads(t *testing.T) {
 	if cfg.Admin.Tokens[0].SHA256 != HashToken("try-out") {
 		t.Error("the token is not the one that the comment says")
 	}
-	if len(cfg.Warnings) != 0 {
-		t.Errorf("warnings %v, want none", cfg.Warnings)
+	if w := cfg.Warnings; len(w) != 2 || w[0].Key != "platforms[source].mailboxes.tls.policy" || w[1].Key != "platforms[target].mailboxes.tls.policy" {
+		t.Errorf("warnings %v, want two about certificates that are made up", w)
 	}
 }
 

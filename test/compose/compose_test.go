@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"mailcutover/internal/platformtest"
 	"mailcutover/test/peers"
 )
 
@@ -61,8 +62,11 @@ type settings struct {
 	}
 	Listeners []struct{ ID, Address, Protocol string }
 	Platforms []struct {
-		ID              string
-		Outside, Inside struct{ Hosts []string }
+		ID                         string
+		Outside, Inside, Mailboxes struct{ Hosts []string }
+	}
+	Identity struct {
+		Directories []struct{ Servers []string }
 	}
 	Admin struct{ Address string }
 }
@@ -156,11 +160,13 @@ func configuredPorts(t *testing.T, examples []string) []string {
 }
 
 // comparable writes a command line without the directories that differ: the program's
-// own, and the one of its configuration.
+// own, and the one of its configuration. Of an address only the protocol counts.
 func comparable(args []string) []string {
 	c := []string{path.Base(args[0])}
 	for _, a := range args[1:] {
 		switch {
+		case strings.HasPrefix(a, "ldap://"):
+			a = "URL"
 		case strings.HasSuffix(a, ".conf"):
 			a = "CONFIG/" + path.Base(a)
 		case strings.HasPrefix(a, "/"): // a directory with main.cf
@@ -171,18 +177,36 @@ func comparable(args []string) []string {
 	return c
 }
 
+// dovecots starts the two platforms.
+func dovecots(t *testing.T) (source, target *peers.Dovecot) {
+	t.Helper()
+	ca, err := platformtest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, _, err := ca.WriteFiles(peers.TempDir(t, "tls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func(dressed string) *peers.Dovecot {
+		return peers.StartDovecot(t, peers.DovecotOptions{Dressed: dressed, CertFile: cert, KeyFile: key})
+	}
+	return start("dovecot-source.conf"), start("dovecot-target.conf")
+}
+
 func TestPeersAreThoseOfTheTests(t *testing.T) {
 	f, _ := load(t)
-	source := peers.StartPostfixPlatform(t, peers.PostfixPlatformOptions{})
+	source, target := dovecots(t)
 	for _, test := range []struct {
 		service, peer string
 		process       *peers.Process
 	}{
 		{"redis", "redis", peers.StartRedis(t, peers.RedisOptions{}).Process},
-		{"postfix", "postfix", peers.StartMX(t, peers.MXOptions{NextHop: source.Addr}).Process},
-		{"source", "postfix", source.Process},
+		{"postfix", "postfix", peers.StartMX(t, peers.MXOptions{NextHop: source.LMTP}).Process},
+		{"source", "dovecot", source.Process},
+		{"target", "dovecot", target.Process},
+		{"directory", "slapd", peers.StartSlapd(t, peers.SlapdOptions{Example: true}).Process},
 		{"redis-replica", "redis", peers.StartRedis(t, peers.RedisOptions{}).Process},
-		{"dovecot", "dovecot", peers.StartDovecot(t, peers.DovecotOptions{}).Process},
 	} {
 		t.Run(test.service, func(t *testing.T) {
 			s, ok := f.Services[test.service]
@@ -220,6 +244,11 @@ func TestPeersAreThoseOfTheTests(t *testing.T) {
 		t.Run(test.service+" ports", func(t *testing.T) {
 			s := f.Services[test.service]
 			got, want := s.containerPorts(t), configuredPorts(t, test.process.Examples())
+			for _, arg := range s.program() { // slapd's are no setting
+				if u, err := url.Parse(arg); err == nil && u.Scheme == "ldap" {
+					want = append(want, u.Port())
+				}
+			}
 			if len(want) == 0 || !slices.Equal(got, want) {
 				t.Errorf("publishes %v, its configuration listens at %v", got, want)
 			}
@@ -262,7 +291,7 @@ func TestMailcutoverServices(t *testing.T) {
 		}
 	}
 	names := make(map[string]bool)
-	volumes := make(map[string]bool)
+	keys, volumes := make(map[string]bool), make(map[string]bool)
 	for _, id := range []string{"mailcutover", "mailcutover-2"} {
 		s, ok := f.Services[id]
 		if !ok {
@@ -287,6 +316,11 @@ func TestMailcutoverServices(t *testing.T) {
 		if got, want := s.Environment[config.Table.Redis.PasswordEnv], requirepass(t); got == "" || got != want {
 			t.Errorf("%s: %s is %q, redis.conf has %q", id, config.Table.Redis.PasswordEnv, got, want)
 		}
+		if got := "password=" + s.Environment["MAILBOXES_PASSWORD"]; !strings.Contains(string(read(t, "configs/peers/dovecot-source.conf")), got+"\n") ||
+			!strings.Contains(string(read(t, "configs/peers/dovecot-target.conf")), got+"\n") {
+			t.Errorf("%s: the master user's %s is not that of both Dovecots", id, got)
+		}
+		keys[s.Environment["LIST_KEY"]] = true
 		names[s.Environment["MAILCUTOVER_NODE"]] = true
 		for _, v := range s.Volumes {
 			if source, inside, _ := strings.Cut(v, ":"); inside == config.Data {
@@ -296,6 +330,9 @@ func TestMailcutoverServices(t *testing.T) {
 	}
 	if len(names) != 2 || names[""] || len(volumes) != 2 {
 		t.Errorf("names %v, volumes of their data %v: want two of each", names, volumes)
+	}
+	if len(keys) != 1 {
+		t.Errorf("keys of lists %v: want one for both nodes", keys)
 	}
 }
 
@@ -360,6 +397,12 @@ func TestServicesFindEachOther(t *testing.T) {
 	for _, p := range config.Platforms {
 		hops = append(hops, p.Outside.Hosts...)
 		hops = append(hops, p.Inside.Hosts...)
+		hops = append(hops, p.Mailboxes.Hosts...)
+	}
+	for _, d := range config.Identity.Directories {
+		for _, server := range d.Servers {
+			hops = append(hops, strings.TrimPrefix(server, "ldap://"))
+		}
 	}
 	// The next hops of the MX, the one in the comment too.
 	next := regexp.MustCompile(`relay_transport = \w+:(?:inet:)?\[(\w+)\]:(\d+)`).FindAllSubmatch(read(t, "configs/peers/postfix-mx.cf"), -1)
@@ -369,7 +412,7 @@ func TestServicesFindEachOther(t *testing.T) {
 	for _, m := range next {
 		hops = append(hops, string(m[1])+":"+string(m[2]))
 	}
-	if len(config.Platforms) != 2 || len(hops) < 5 {
+	if len(config.Platforms) != 2 || len(hops) < 9 {
 		t.Errorf("%d platforms, hops %v", len(config.Platforms), hops)
 	}
 	for _, hop := range hops {

@@ -2,9 +2,7 @@ package compose
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net/textproto"
 	"os"
 	"os/exec"
@@ -115,10 +113,12 @@ func start(t *testing.T, program, name string, s service, places map[string]stri
 const patience = 60 * time.Second
 
 // The services as processes, from the same files: two nodes that share a Redis with a replica
-// and three Sentinels, behind Postfix, before two platforms. An agency is cut over through one
-// node; the primary dies; the other node brings the agency back.
+// and three Sentinels, behind Postfix, between two Dovecots whose mailboxes they read, with
+// directories. A list made from the directory comes into force; its agency is cut over through
+// one node, late mail is swept, and the mailboxes are compared; the primary dies; the other node
+// brings the agency back, with the mail that is on the target alone.
 func TestRun(t *testing.T) {
-	peers.Need(t, "redis", "postfix", "dovecot")
+	peers.Need(t, "redis", "postfix", "dovecot", "slapd")
 	program, err := build()
 	if err != nil {
 		t.Fatal(err)
@@ -126,9 +126,13 @@ func TestRun(t *testing.T) {
 	f, config := load(t)
 	primary := peers.StartRedis(t, peers.RedisOptions{Password: requirepass(t), Settings: map[string]string{"masterauth": requirepass(t)}})
 	peers.StartReplica(t, primary, peers.RedisOptions{})
-	source := peers.StartPostfixPlatform(t, peers.PostfixPlatformOptions{})
-	target := peers.StartDovecot(t, peers.DovecotOptions{})
-	places := map[string]string{`"source:25"`: `"` + source.Addr + `"`, `"dovecot:24"`: `"` + target.LMTP + `"`}
+	source, target := dovecots(t)
+	directory := peers.StartSlapd(t, peers.SlapdOptions{Example: true})
+	places := map[string]string{
+		`"source:24"`: `"` + source.LMTP + `"`, `"source:143"`: `"` + source.IMAP + `"`,
+		`"target:24"`: `"` + target.LMTP + `"`, `"target:143"`: `"` + target.IMAP + `"`,
+		"ldap://directory:389": "ldap://" + directory.Addr,
+	}
 	for i, s := range peers.StartSentinels(t, 3, primary, "") {
 		places[config.Table.Redis.Sentinel.Addresses[i]] = s.Addr
 	}
@@ -144,87 +148,107 @@ func TestRun(t *testing.T) {
 		}
 		return out
 	}
-	// until repeats a command that may be too early.
-	until := func(what string, met func() error) {
+	// until repeats a command until it says this: it may be too early.
+	until := func(c *container, says string, args ...string) {
 		t.Helper()
+		var out string
 		var err error
 		for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-			if err = met(); err == nil {
+			if out, err = c.command(t.Context(), program, args...); err == nil && strings.Contains(out, says) {
 				return
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("%s: %v", what, err)
+				t.Fatalf("mailcutover %s doesn't say %q: %v\n%s", strings.Join(args, " "), says, err, out)
 			}
 		}
 	}
-	send := func(to string) error {
-		c, err := textproto.Dial("tcp", to)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		// Not by net/smtp: it says SMTPUTF8 for every message, and Dovecot 2.3 has none.
-		for _, step := range []struct {
-			line string
-			code int
-		}{
-			{"", 220}, {"HELO client.example", 250}, {"MAIL FROM:<you@example.com>", 250}, {"RCPT TO:<anna@health.example>", 250}, {"DATA", 354},
-			{"Subject: test\r\n\r\nbody\r\n.", 250}, {"QUIT", 221},
-		} {
-			if step.line != "" {
-				if err := c.PrintfLine("%s", step.line); err != nil {
-					return err
-				}
-			}
-			if _, _, err := c.ReadResponse(step.code); err != nil {
-				return fmt.Errorf("%s: %w", step.line, err)
-			}
-		}
-		return nil
-	}
-	list := filepath.Join(t.TempDir(), "list.csv")
-	rows := "address,directory_id,agency,kind,aliases,logins,source_address,source_login,target_address,target_login,platform\n" +
-		"anna@health.example,6b1f2ad0-3c4e-4f5a-8b6c-7d8e9fa0b1c2,health,user,,,,,,,\n"
-	if err := os.WriteFile(list, []byte(rows), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	const anna = "anna@health.example"
 	must(one, "agency", "add", "health", "--source", "source", "--target", "target", "--domain", "health.example", "--reason", "test")
-	must(one, "mailbox", "import", list, "--reason", "test")
-	until("the second node's copy", func() error {
-		if out, err := two.command(t.Context(), program, "route", "explain", "anna@health.example"); err != nil || !strings.Contains(out, "source") {
-			return fmt.Errorf("%w: %s", errors.Join(err, io.EOF), out)
-		}
-		return nil
-	})
-	if err := send(mx.Addr); err != nil {
+	must(one, "directory", "check")
+	lists := t.TempDir()
+	must(one, "list", "generate", "--agency", "health", "--out", lists)
+	made, err := filepath.Glob(filepath.Join(lists, "*.csv"))
+	if err != nil || len(made) != 1 {
+		t.Fatalf("lists %v, %v", made, err)
+	}
+	id := strings.TrimSuffix(filepath.Base(made[0]), ".csv")
+	if out := must(one, "list", "check", made[0], "--agency", "health", "--all"); strings.Contains(out, "not-on-target") {
+		t.Errorf("the target's directory has them all:\n%s", out)
+	}
+	must(one, "list", "import", made[0], "--agency", "health", "--reason", "test")
+	must(one, "list", "activate", id)
+	until(two, "source", "route", "explain", anna)
+	if err := send(mx.Addr, anna); err != nil {
 		t.Fatal(err)
 	}
-	source.WaitMessages(t, "anna@health.example", 1)
+	source.WaitMessages(t, anna, 1)
 
 	must(one, "agency", "arm", "health", "--reason", "wave 1")
 	must(one, "agency", "cutover", "health", "--reason", "wave 1", "--yes")
-	if err := send(mx.Addr); err != nil {
+	if err := send(mx.Addr, anna); err != nil {
 		t.Fatal(err)
 	}
-	target.WaitMessages(t, "anna@health.example", 1)
+	target.WaitMessages(t, anna, 1)
+	if err := send(mx.Addr, "postmaster@health.example"); err != nil { // an alias in the directory
+		t.Fatal(err)
+	}
+	target.WaitMessages(t, anna, 2)
+	// Something still delivers to the source, past the nodes: the sweep brings it.
+	if err := deliver(source.LMTP, "LHLO", anna); err != nil {
+		t.Fatal(err)
+	}
+	target.WaitMessages(t, anna, 3)
+	if out := must(one, "recall", "status", "--agency", "health"); !strings.Contains(out, "sweep") {
+		t.Errorf("no sweep:\n%s", out)
+	}
+	until(one, "", "verify", "--agency", "health", "--full", "--reason", "test", "--watch") // one may be under way by itself
+	out := must(one, "verify", "status")
+	if f := strings.Fields(out[strings.Index(out, "\nhealth ")+1:]); len(f) < 12 || strings.Join(f[4:12], " ") != "3 of 3 1 0 0 0 1" {
+		t.Errorf("want three mailboxes read, and one message missing, since nothing moved what was there before:\n%s", out)
+	}
 
 	// The primary dies: Sentinels promote the replica, and the nodes rejoin by themselves.
 	primary.Kill()
-	until("a rollback after the failover", func() error {
-		if out, err := two.command(t.Context(), program, "agency", "rollback", "health", "--reason", "test", "--yes"); err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
-	})
-	if err := send(two.smtp); err != nil {
+	until(two, "", "agency", "rollback", "health", "--reason", "test", "--yes")
+	if err := send(two.smtp, anna); err != nil {
 		t.Fatal(err)
 	}
-	source.WaitMessages(t, "anna@health.example", 2)
-	if n := len(target.Messages(t, "anna@health.example")); n != 1 {
-		t.Errorf("the target has %d messages, want 1", n)
+	source.WaitMessages(t, anna, 5) // the recall brings two
+	if n := len(target.Messages(t, anna)); n != 3 {
+		t.Errorf("the target has %d messages, want 3", n)
 	}
 	// A container that is stopped ends in order.
 	for _, c := range []*container{one, two} {
 		c.Stop()
 	}
+}
+
+// send sends a message. Not by net/smtp: it says SMTPUTF8 for every message, and Dovecot 2.3
+// has none.
+func send(to, rcpt string) error { return deliver(to, "HELO", rcpt) }
+
+// deliver is send with the greeting of another protocol.
+func deliver(to, hello, rcpt string) error {
+	c, err := textproto.Dial("tcp", to)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for _, step := range []struct {
+		line string
+		code int
+	}{
+		{"", 220}, {hello + " client.example", 250}, {"MAIL FROM:<you@example.com>", 250}, {"RCPT TO:<" + rcpt + ">", 250}, {"DATA", 354},
+		{"Subject: test\r\n\r\nbody\r\n.", 250}, {"QUIT", 221},
+	} {
+		if step.line != "" {
+			if err := c.PrintfLine("%s", step.line); err != nil {
+				return err
+			}
+		}
+		if _, _, err := c.ReadResponse(step.code); err != nil {
+			return fmt.Errorf("%s: %w", step.line, err)
+		}
+	}
+	return nil
 }

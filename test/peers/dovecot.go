@@ -17,6 +17,9 @@ type DovecotOptions struct {
 	// Users, if not empty, are the only mailboxes (user@domain) and their passwords;
 	// LMTP answers others with 550 5.1.1.
 	Users map[string]string
+	// Dressed, if not empty, is another example that includes it, such as dovecot-source.conf;
+	// its certificate is CertFile with KeyFile.
+	Dressed, CertFile, KeyFile string
 	// First is put at the beginning of the configuration: of passdbs the first one counts.
 	First string
 	// Extra is put at the end of the configuration, where it wins.
@@ -40,7 +43,7 @@ type Dovecot struct {
 	conf       string
 }
 
-// StartDovecot starts a Dovecot as target platform.
+// StartDovecot starts a Dovecot as a platform.
 func StartDovecot(t TB, o DovecotOptions) *Dovecot {
 	t.Helper()
 	Need(t, "dovecot")
@@ -80,7 +83,7 @@ func StartDovecot(t TB, o DovecotOptions) *Dovecot {
 	}
 
 	conf := strings.Join(settings, "\n") + "\n"
-	conf = strings.Replace(conf, "uid=5000 gid=5000 home=/var/mail/target/%u",
+	conf = strings.Replace(conf, "uid=5000 gid=5000 home=/var/mail/users/%u",
 		fmt.Sprintf("uid=%s gid=%s home=%s/%%u", uid, gid, base), 1)
 	if len(o.Users) > 0 {
 		passwd := filepath.Join(dir, "users")
@@ -89,13 +92,21 @@ func StartDovecot(t TB, o DovecotOptions) *Dovecot {
 		conf = strings.Replace(conf, "args = password=secret", "args = "+passwd, 1)
 		conf = strings.Replace(conf, fmt.Sprintf("args = uid=%s gid=%s home=%s/%%u allow_all_users=yes", uid, gid, base), "args = "+passwd, 1)
 	}
+	main, examples := "dovecot.conf", []string{"dovecot.conf"}
+	if o.Dressed != "" {
+		main, examples = o.Dressed, append(examples, o.Dressed)
+		conf = strings.NewReplacer(
+			"!include dovecot.conf\n", conf,
+			"/etc/ssl/certs/ssl-cert-snakeoil.pem", o.CertFile, "/etc/ssl/private/ssl-cert-snakeoil.key", o.KeyFile,
+		).Replace(string(example(t, o.Dressed)))
+	}
 	conf = o.First + "\n" + conf + o.Extra + "\n"
 
 	d := &Dovecot{
 		maildirs: maildirs{base: base, mailbox: func(dir string, _ []byte) string { return dir }},
 		LMTP:     fmt.Sprintf("127.0.0.1:%d", lmtp),
 		IMAP:     fmt.Sprintf("127.0.0.1:%d", imap),
-		conf:     filepath.Join(dir, "dovecot.conf"),
+		conf:     filepath.Join(dir, main),
 	}
 	if o.Logins {
 		d.POP3, d.Sieve, d.Submission = fmt.Sprintf("127.0.0.1:%d", pop3), fmt.Sprintf("127.0.0.1:%d", sieve), fmt.Sprintf("127.0.0.1:%d", submission)
@@ -110,7 +121,7 @@ func StartDovecot(t TB, o DovecotOptions) *Dovecot {
 		listeners = append(listeners, d.POP3, d.Sieve, d.Submission)
 	}
 	d.Process = &Process{
-		name: "dovecot", addr: d.LMTP, out: &tail{max: dovecotLogKept}, examples: []string{"dovecot.conf"},
+		name: "dovecot", addr: d.LMTP, out: &tail{max: dovecotLogKept}, examples: examples,
 		make: func() *exec.Cmd { return exec.Command(path, "-F", "-c", d.conf) },
 		asks: func(ctx context.Context) error { return listening(ctx, listeners) },
 	}

@@ -1,16 +1,16 @@
 package peers
 
 import (
-	_ "embed"
 	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
 )
 
-// SlapdOptions say what a directory has. Its suffix is dc=example,dc=org, with an entry, and
+// SlapdOptions say what a directory has besides configs/peers/slapd.conf. Its suffix is dc=example,dc=org, with an entry, and
 // with Microsoft's attributes of a mailbox beside OpenLDAP's own.
 type SlapdOptions struct {
+	Example  bool     // the entries of configs/peers/directory.ldif, in the place of LDIF
 	LDIF     string   // entries below the suffix; loaded before the start
 	CertFile string   // a server certificate (PEM): TLS by ldaps:// and StartTLS
 	KeyFile  string   // its key
@@ -32,20 +32,19 @@ const (
 	SlapdPassword = "a password for tests"
 )
 
-//go:embed ad.schema
-var adSchema []byte
-
 // StartSlapd starts a directory with these entries.
 func StartSlapd(t TB, o SlapdOptions) *Slapd {
 	t.Helper()
 	Need(t, "slapd")
 	dir := tempDir(t, "slapd")
 	schema := filepath.Join(dir, "ad.schema")
-	writeFile(t, schema, adSchema)
-	conf := []string{
-		"include /etc/ldap/schema/core.schema", "include /etc/ldap/schema/cosine.schema", "include /etc/ldap/schema/inetorgperson.schema",
-		"include " + schema, "modulepath /usr/lib/ldap", "moduleload back_mdb", "sizelimit unlimited",
+	writeFile(t, schema, example(t, "ad.schema"))
+	global, database, ok := strings.Cut(string(example(t, "slapd.conf")), "\ndatabase ")
+	if !ok {
+		t.Fatalf("slapd.conf has no database")
 	}
+	examples := []string{"slapd.conf", "ad.schema"}
+	conf := []string{strings.Replace(global, "/etc/mailcutover/slapd/ad.schema", schema, 1)}
 	s := &Slapd{Addr: fmt.Sprintf("127.0.0.1:%d", Port(t))}
 	urls := "ldap://" + s.Addr + "/"
 	if o.CertFile != "" {
@@ -57,13 +56,16 @@ func StartSlapd(t TB, o SlapdOptions) *Slapd {
 		conf = append(conf, "TLSCACertificateFile "+o.CAFile, "TLSVerifyClient try")
 	}
 	conf = append(conf, o.Global...)
-	conf = append(conf, "database mdb", `suffix "dc=example,dc=org"`, `rootdn "`+SlapdAdmin+`"`, `rootpw "`+SlapdPassword+`"`,
-		"directory "+dir, "maxsize 1073741824", "dbnosync", "index objectClass,objectGUID,sAMAccountName,userPrincipalName,mail,proxyAddresses,legacyExchangeDN,entryUUID eq")
+	conf = append(conf, "database "+strings.Replace(database, "/var/lib/directory", dir, 1), `rootdn "`+SlapdAdmin+`"`, `rootpw "`+SlapdPassword+`"`)
 	conf = append(conf, o.Settings...)
 	file := filepath.Join(dir, "slapd.conf")
 	writeFile(t, file, []byte(strings.Join(conf, "\n")+"\n"))
 	ldif := filepath.Join(dir, "entries.ldif")
-	writeFile(t, ldif, []byte("dn: dc=example,dc=org\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: example\n\n"+o.LDIF))
+	entries := []byte("dn: dc=example,dc=org\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: example\n\n" + o.LDIF)
+	if o.Example {
+		entries, examples = example(t, "directory.ldif"), append(examples, "directory.ldif")
+	}
+	writeFile(t, ldif, entries)
 	slapd, err := lookPath("slapd")
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -75,6 +77,6 @@ func StartSlapd(t TB, o SlapdOptions) *Slapd {
 	}
 	s.Process = startProcess(t, "slapd", s.Addr, func() *exec.Cmd {
 		return exec.Command(slapd, "-d", "0", "-h", urls, "-f", file)
-	})
+	}, examples...)
 	return s
 }
