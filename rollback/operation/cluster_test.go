@@ -259,7 +259,7 @@ func TestSilentMembers(t *testing.T) {
 			},
 			"the deadline is shorter": {
 				during:  func(_ *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }) },
-				request: Request{Deadline: 2 * time.Second}, want: StepAborted,
+				request: Request{Deadline: 400 * time.Millisecond}, want: StepAborted,
 			},
 			"attested while it is waited for": {
 				during: func(c *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }); c.attest("b") },

@@ -297,6 +297,7 @@ func TestEveryNodeKnowsOfAHookThatWasNotUndone(t *testing.T) {
 	s.mu.Lock()
 	s.fails["undo close-exchange"] = 0
 	s.mu.Unlock()
+	b.until("the abort", func() bool { return b.agency("police").Phase == routing.PhaseSource })
 	if err := b.Undo(t.Context(), op.ID, "close-exchange", "ben", "again", false); err != nil {
 		t.Fatal(err)
 	}
