@@ -67,7 +67,12 @@ func (s *Server) changeAs(ctx context.Context, entry *audit.Entry, compute func(
 			return nil, fmt.Errorf("%s: %w", c.What, err)
 		}
 		s.Logger.InfoContext(ctx, "table changed", "request", requestOf(ctx).id, "what", c.What, "person", c.Who, "reason", c.Reason, "revision", pos.Revision)
-		if err := s.confirm(ctx); err != nil {
+		// What may happen while the table waits for its nodes only closes, or says that
+		// somebody is about to close: that never waits for replicas that are gone.
+		if !c.Guard.Rejoining {
+			err = s.confirm(ctx)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%s: stored as revision %d, but not known to be durable: %w", c.What, pos.Revision, err)
 		}
 		if err := s.Replica.Wait(ctx, pos); err != nil {
