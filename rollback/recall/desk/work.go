@@ -210,6 +210,7 @@ func (w *work) bring(ctx context.Context) error {
 		}
 	}
 	if ctx.Err() != nil {
+		beside.Wait() // ctx ends them too, and copies is theirs until then
 		return errors.Join(ctx.Err(), copies)
 	}
 	w.waits("")
