@@ -263,7 +263,9 @@ func TestMemoryStaysFlat(t *testing.T) {
 	send(large)
 	grown := resident(t, pid, "VmHWM") - before
 	t.Logf("resident memory %d KiB, at most %d KiB more while four messages of 50 MB passed", before>>10, grown>>10)
-	if grown > 16<<20 {
+	// What the collector leaves until later grows with all that a node has in memory. One message
+	// that was kept whole would be 50 MB.
+	if grown > 32<<20 {
 		t.Errorf("memory grew by %d KiB", grown>>10)
 	}
 	if got := len(exchange.Stored()) + len(ox.Stored()); got != 8 {
