@@ -67,8 +67,8 @@ func (s *Server) changeAs(ctx context.Context, entry *audit.Entry, compute func(
 			return nil, fmt.Errorf("%s: %w", c.What, err)
 		}
 		s.Logger.InfoContext(ctx, "table changed", "request", requestOf(ctx).id, "what", c.What, "person", c.Who, "reason", c.Reason, "revision", pos.Revision)
-		// What may happen while the table waits for its nodes only closes, or says that
-		// somebody is about to close: that never waits for replicas that are gone.
+		// What may happen while the table waits for its nodes opens and names nothing: it
+		// closes, or is what people propose. That never waits for replicas that are gone.
 		if !c.Guard.Rejoining {
 			err = s.confirm(ctx)
 		}

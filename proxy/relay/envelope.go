@@ -44,7 +44,7 @@ func (t *Transaction) needsRcpt(r Recipient) error {
 	switch {
 	case r.To.IsNull():
 		return t.pool.connectionError(t.conn.host, "RCPT", errors.New("null path as a recipient"))
-	case t.ascii && !(r.To.IsASCII() && isXtext(r.Options.OriginalRecipient)):
+	case t.ascii && !isXtext(r.Options.OriginalRecipient):
 		return fmt.Errorf("platform %s at %s: %w", t.pool.ep.Platform, t.host, ErrLacksSMTPUTF8)
 	case !isXtext(r.Options.OriginalRecipient) && !t.utf8:
 		return t.pool.connectionError(t.conn.host, "RCPT", fmt.Errorf("ORCPT: %w", errBadParameter))
@@ -53,7 +53,8 @@ func (t *Transaction) needsRcpt(r Recipient) error {
 	case t.conn.caps.SMTPUTF8:
 		return fmt.Errorf("platform %s at %s: %w", t.pool.ep.Platform, t.host, errLateUTF8)
 	default:
-		// The message was not declared SMTPUTF8: so the client gave a path in ASCII, and the address that the platform can't take is the table's.
+		// Whatever the client gave: the address of a mailbox on a platform that can't take it
+		// is a mistake of the table's.
 		return fmt.Errorf("platform %s at %s: recipient %s: %w: %w", t.pool.ep.Platform, t.host, r.To, ErrNeedsOperator, errTableUTF8)
 	}
 }
