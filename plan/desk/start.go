@@ -88,7 +88,7 @@ func (d *Desk) start(ctx context.Context, acts Acts, name plan.Name) error {
 		})
 	}
 	id, obstacles := p.Obstacles(w, false)
-	if id == "" || len(obstacles) > 0 {
+	if id == "" || len(obstacles) > 0 || d.due(p) {
 		return nil
 	}
 	var run plan.Run
@@ -98,7 +98,7 @@ func (d *Desk) start(ctx context.Context, acts Acts, name plan.Name) error {
 		if w == nil {
 			return plan.Wave{}, nil, errMoved
 		}
-		if again, obstacles := p.Obstacles(w, false); again != id || len(obstacles) > 0 {
+		if again, obstacles := p.Obstacles(w, false); again != id || len(obstacles) > 0 || d.due(p) {
 			return *w, nil, errMoved
 		}
 		next, err := w.Claim(id, d.o.Node, d.o.Instance, mailboxes(s, id), d.now())

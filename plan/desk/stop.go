@@ -74,8 +74,11 @@ func (d *Desk) stop(ctx context.Context, all []plan.Finding, threshold int) erro
 }
 
 // sum makes one finding of those that releasers haven't seen; false: they are fewer than the
-// threshold.
+// threshold, or that is 0.
 func (d *Desk) sum(s *routing.State, all []plan.Finding, threshold int) (plan.Finding, bool) {
+	if threshold <= 0 {
+		return plan.Finding{}, false
+	}
 	lifted, err := plan.LiftedOf(s)
 	if err != nil {
 		lifted = plan.Lifted{} // better stopped twice
@@ -86,7 +89,7 @@ func (d *Desk) sum(s *routing.State, all []plan.Finding, threshold int) (plan.Fi
 			fresh = append(fresh, one)
 		}
 	}
-	if len(fresh) < threshold || len(fresh) == 0 {
+	if len(fresh) < threshold {
 		return plan.Finding{}, false
 	}
 	sum := plan.Finding{Cause: fresh[0].Cause, Agency: fresh[0].Agency, Text: fresh[0].Text, Time: d.now(), Node: string(d.o.Node)}
@@ -122,19 +125,55 @@ func counts(w *plan.Wave, now time.Time) bool {
 	return w.Standing == plan.Running || w.Standing == plan.Paused || w.Standing.Over() && now.Sub(w.Over) < lookedBack
 }
 
+// wire is what stops the plan as soon as so many of its findings are new to releasers; 0: never.
+type wire struct {
+	findings  []plan.Finding
+	threshold int
+}
+
+// wires are those that a copy of the table, and what the node knows of it, decide.
+func (d *Desk) wires(p *plan.Plan) []wire {
+	set := &p.Settings.Stop
+	var crossed []plan.Finding
+	for _, id := range moved(p) {
+		for _, one := range d.o.Knows.Crossed(p.Facts.State, id) {
+			crossed = append(crossed, plan.Finding{Cause: plan.ByVerify, Agency: id, Text: fmt.Sprintf("agency %s: a mailbox holds others' content: finding %s", id, one), Keys: []string{one}})
+		}
+	}
+	return []wire{{d.failedCanaries(p), set.Canaries}, {aborts(p), set.Aborts}, {crossed, set.Findings}}
+}
+
+// due reports whether a plan should be stopped by this copy of the table, whether or not the stop
+// is stored yet: the end of an agency and the look that finds its failed canary are two copies,
+// and a start may be computed from the first of them that has it.
+func (d *Desk) due(p *plan.Plan) bool {
+	for _, w := range d.wires(p) {
+		if _, enough := d.sum(p.Facts.State, w.findings, w.threshold); enough {
+			return true
+		}
+	}
+	return false
+}
+
+// moved are the agencies that waves which count have moved, or are moving.
+func moved(p *plan.Plan) (ids []routing.AgencyID) {
+	for i := range p.Waves {
+		w := &p.Waves[i]
+		for j := range w.Runs {
+			if counts(w, p.Now) && (w.Runs[j].Place == plan.Moved || w.Runs[j].Place == plan.UnderWay) {
+				ids = append(ids, w.Runs[j].Agency)
+			}
+		}
+	}
+	return ids
+}
+
 // watch looks for what stops the plan.
 func (d *Desk) watch(ctx context.Context, p *plan.Plan) {
 	live, runs := false, false
-	var moved []routing.AgencyID
 	for i := range p.Waves {
-		w := &p.Waves[i]
-		live = live || !w.Standing.Over()
-		runs = runs || w.Standing == plan.Running
-		for j := range w.Runs {
-			if counts(w, p.Now) && (w.Runs[j].Place == plan.Moved || w.Runs[j].Place == plan.UnderWay) {
-				moved = append(moved, w.Runs[j].Agency)
-			}
-		}
+		live = live || !p.Waves[i].Standing.Over()
+		runs = runs || p.Waves[i].Standing == plan.Running
 	}
 	rarely := p.Now.Sub(d.looked) >= watchPause
 	if rarely {
@@ -147,22 +186,15 @@ func (d *Desk) watch(ctx context.Context, p *plan.Plan) {
 		return // nothing follows that could be kept from starting
 	}
 	set := &p.Settings.Stop
-	s := p.Facts.State
-	d.trip(ctx, p, d.failedCanaries(p), set.Canaries)
-	d.trip(ctx, p, aborts(p), set.Aborts)
-	var crossed []plan.Finding
-	for _, id := range moved {
-		for _, one := range d.o.Knows.Crossed(s, id) {
-			crossed = append(crossed, plan.Finding{Cause: plan.ByVerify, Agency: id, Text: fmt.Sprintf("agency %s: a mailbox holds others' content: finding %s", id, one), Keys: []string{one}})
-		}
+	for _, w := range d.wires(p) {
+		d.trip(ctx, p, w.findings, w.threshold)
 	}
-	d.trip(ctx, p, crossed, set.Findings)
 	if !rarely {
 		return
 	}
-	if set.Drift > 0 && len(moved) > 0 {
+	if ids := moved(p); set.Drift > 0 && len(ids) > 0 {
 		var drifted []plan.Finding
-		for _, one := range d.o.Knows.Drifted(moved) {
+		for _, one := range d.o.Knows.Drifted(ids) {
 			for _, row := range one.Rows {
 				drifted = append(drifted, plan.Finding{Cause: plan.ByDrift, Agency: one.Agency, Text: fmt.Sprintf("agency %s: %s", one.Agency, row), Keys: []string{string(one.Agency) + "/" + row}})
 			}
@@ -170,7 +202,7 @@ func (d *Desk) watch(ctx context.Context, p *plan.Plan) {
 		d.trip(ctx, p, drifted, set.Drift)
 	}
 	if runs && set.ErrorRate > 0 {
-		lifted, _ := plan.LiftedOf(s) // one that can't be read: counted from the beginning
+		lifted, _ := plan.LiftedOf(p.Facts.State) // one that can't be read: counted from the beginning
 		if f, ok := d.rates.over(set.ErrorRate, string(d.o.Node), lifted.Time); ok {
 			d.trip(ctx, p, []plan.Finding{f}, 1)
 		}
@@ -179,9 +211,6 @@ func (d *Desk) watch(ctx context.Context, p *plan.Plan) {
 
 // trip stops the plan if so many of the findings are new to releasers; 0: never.
 func (d *Desk) trip(ctx context.Context, p *plan.Plan, all []plan.Finding, threshold int) {
-	if threshold <= 0 || len(all) < threshold {
-		return
-	}
 	f, enough := d.sum(p.Facts.State, all, threshold)
 	if !enough {
 		return
