@@ -107,9 +107,8 @@ func (d *Desk) Run(ctx context.Context) {
 	tick := time.NewTicker(lookPause)
 	defer tick.Stop()
 	for {
-		s := d.o.Replica.State()
-		for _, a := range s.Agencies() {
-			d.look(ctx, &a)
+		for _, a := range d.o.Replica.State().Agencies() {
+			d.look(ctx, a.ID)
 		}
 		select {
 		case <-tick.C:
@@ -119,20 +118,28 @@ func (d *Desk) Run(ctx context.Context) {
 	}
 }
 
-// look does what is due for one agency.
-func (d *Desk) look(ctx context.Context, a *routing.Agency) {
-	r, err := RecordOf(d.o.Replica.State(), a.ID)
-	if err != nil {
-		d.o.Logger.Warn("canary can't be looked at", "agency", a.ID, "error", err)
+// look does what is due for one agency. Its record and what was found are of one copy of the table: the
+// canaries before it may have taken so long that it was switched meanwhile.
+func (d *Desk) look(ctx context.Context, id routing.AgencyID) {
+	s := d.o.Replica.State()
+	a, ok := s.Agency(id)
+	if !ok {
 		return
 	}
-	if d.due(a, &r) {
-		d.try(ctx, a)
-		if r, err = RecordOf(d.o.Replica.State(), a.ID); err != nil {
+	r, err := RecordOf(s, id)
+	if err != nil {
+		d.o.Logger.Warn("canary can't be looked at", "agency", id, "error", err)
+		return
+	}
+	if d.due(&a, &r) {
+		d.try(ctx, &a, r.Operation)
+		s = d.o.Replica.State()
+		if r, err = RecordOf(s, id); err != nil {
 			return
 		}
+		a, _ = s.Agency(id)
 	}
-	d.react(ctx, &r)
+	d.react(ctx, &a, &r)
 	d.alarm(&r)
 }
 
@@ -181,25 +188,37 @@ func (d *Desk) schedule(id routing.AgencyID, ok bool) {
 	d.next[id] = d.o.Now().Add(every*9/10 + rand.N(every/5+1))
 }
 
-// try tries a canary, and notes what came of it unless that says nothing.
-func (d *Desk) try(ctx context.Context, a *routing.Agency) {
-	began := d.o.Replica.State()
-	result := d.o.Try(ctx, a.ID, a.Platform())
-	d.schedule(a.ID, result.OK)
-	now, _ := d.o.Replica.State().Agency(a.ID)
-	was, _ := began.Agency(a.ID)
-	if !result.OK && (ctx.Err() != nil || d.o.Ready() != nil || !steady(&now) || now.Epoch != was.Epoch) {
-		d.o.Logger.Info("canary says nothing: this node or the agency changed meanwhile", "agency", a.ID)
+// try tries a canary, and notes what came of it unless that says nothing. last is the agency's last
+// switch when it was looked at.
+func (d *Desk) try(ctx context.Context, was *routing.Agency, last routing.OperationID) {
+	result := d.o.Try(ctx, was.ID, was.Platform())
+	d.schedule(was.ID, result.OK)
+	now, _ := d.o.Replica.State().Agency(was.ID)
+	moved := !steady(&now) || now.Epoch != was.Epoch
+	if moved {
+		delete(d.next, was.ID) // it is tried as it is then
+	}
+	if moved || !result.OK && (ctx.Err() != nil || d.o.Ready() != nil) {
+		d.o.Logger.Info("canary says nothing: this node or the agency changed meanwhile", "agency", was.ID)
 		return
 	}
-	if err := d.Note(ctx, &result, a.Platform()); err != nil && ctx.Err() == nil {
-		d.o.Logger.Warn("what a canary found isn't in the table", "agency", a.ID, "error", err)
+	err := d.note(ctx, &result, was.Platform(), func(r *Record) bool { return r.Operation == last })
+	if err != nil && ctx.Err() == nil {
+		d.o.Logger.Warn("what a canary found isn't in the table", "agency", was.ID, "error", err)
 	}
 }
 
-// Note stores what this node's canary found on a platform.
+// Note stores what this node's canary found on a platform after the agency's last switch.
 func (d *Desk) Note(ctx context.Context, result *canary.Result, platform routing.PlatformID) error {
+	return d.note(ctx, result, platform, func(*Record) bool { return true })
+}
+
+// note stores it if the record that it goes into is the one that it is about.
+func (d *Desk) note(ctx context.Context, result *canary.Result, platform routing.PlatformID, about func(*Record) bool) error {
 	return d.store(ctx, result.Agency, "canary of agency "+string(result.Agency), func(r *Record) bool {
+		if !about(r) {
+			return false
+		}
 		one := Tried{Time: d.o.Now().UTC(), Platform: platform, Operation: r.Operation, OK: result.OK, Text: result.Text()}
 		if !one.OK {
 			one.Failures = r.Nodes[d.o.Node].Failures + 1
@@ -247,14 +266,14 @@ func (r *Record) text() string {
 }
 
 // react carries out what is to follow, if that is this node's to do.
-func (d *Desk) react(ctx context.Context, r *Record) {
+func (d *Desk) react(ctx context.Context, a *routing.Agency, r *Record) {
 	k := r.Reaction
 	if k == nil || !k.Ended.IsZero() || k.Node != d.o.Node && d.o.Now().Sub(k.Began) < silence {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, actPatience)
 	defer cancel()
-	if a, ok := d.o.Replica.State().Agency(r.Agency); k.Kind == Rollback && ok && !steady(&a) {
+	if k.Kind == Rollback && !steady(a) {
 		d.forgo(ctx, r)
 		return
 	}

@@ -69,6 +69,7 @@ type node struct {
 	mu                 sync.Mutex
 	well, ready        bool
 	tries              int
+	meanwhile          func() // happens during the next try
 	frozen, back, told []string
 }
 
@@ -122,6 +123,10 @@ func newNode(s *shelf, id routing.NodeID, set Settings) *node {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.tries++
+			if n.meanwhile != nil {
+				n.meanwhile()
+				n.meanwhile = nil
+			}
 			return canary.Result{Agency: id, OK: n.well, Mail: "as it is"}
 		},
 		Freeze: noting(&n.frozen), RollBack: noting(&n.back), Failed: func(ctx context.Context, id routing.AgencyID, reason string) { _ = told(ctx, id, reason) },
@@ -316,6 +321,94 @@ func TestAnotherNodeReacts(t *testing.T) {
 		time.Sleep(time.Minute)
 		if _, frozen, _, _ := alive.counts(); frozen != 1 {
 			t.Errorf("frozen %d times", frozen)
+		}
+	})
+}
+
+// What was found while the agency was switched says nothing of it after the switch, whether it was well or
+// not: it is tried as it is then.
+func TestSwitchedDuringATry(t *testing.T) {
+	for _, well := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newShelf(t)
+			n := newNode(s, "mx1", Settings{Failures: 1, React: Freeze})
+			switched := func(op routing.OperationID) {
+				a, _ := s.State().Agency("health")
+				a.Epoch = a.Epoch.Next()
+				s.agency(a)
+				doc, err := Switched(s.State(), "health", op, "mx2", true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.Change(t.Context(), table.Change{Documents: []routing.Document{doc}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			switched("op-1")
+			n.set(well, true)
+			n.meanwhile = func() {
+				switched("op-2")
+				n.well = true
+			}
+			run(t, n)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if r, err := RecordOf(s.State(), "health"); err != nil || len(r.Nodes) > 0 || r.Reaction != nil {
+				t.Errorf("well %v: %v, %v, %v", well, r.Nodes, r.Reaction, err)
+			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			r, err := RecordOf(s.State(), "health")
+			if err != nil || r.Nodes["mx1"].Operation != "op-2" || !r.Nodes["mx1"].OK {
+				t.Errorf("well %v: %v, %v", well, r.Nodes, err)
+			}
+			if tries, frozen, _, _ := n.counts(); tries != 2 || frozen != 0 {
+				t.Errorf("well %v: %d tries, %d frozen", well, tries, frozen)
+			}
+		})
+	}
+}
+
+// A canary that takes long is followed by that of an agency as it is then, not as it was before.
+func TestSwitchedBeforeATry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf(t)
+		b, err := routing.NewAgency("tax", "exchange", "ox")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.agency(b)
+		n := newNode(s, "mx1", Settings{Failures: 1, React: Freeze})
+		n.o.Configured = func(routing.AgencyID) bool { return true }
+		var at []routing.PlatformID
+		n.o.Try = func(_ context.Context, id routing.AgencyID, platform routing.PlatformID) canary.Result {
+			if id == "health" {
+				b, _ := s.State().Agency("tax")
+				b.Phase, b.Epoch = routing.PhaseTarget, b.Epoch.Next()
+				s.agency(b)
+			} else {
+				at = append(at, platform)
+			}
+			return canary.Result{Agency: id, OK: true}
+		}
+		for _, id := range []routing.AgencyID{"health", "tax"} {
+			doc, err := Switched(s.State(), id, "op-1", "mx2", true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Change(t.Context(), table.Change{Documents: []routing.Document{doc}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var wg sync.WaitGroup
+		wg.Go(func() { n.Run(ctx) })
+		time.Sleep(time.Second)
+		cancel()
+		wg.Wait()
+		if len(at) != 1 || at[0] != "ox" {
+			t.Errorf("tried at %v", at)
 		}
 	})
 }
