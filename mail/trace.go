@@ -5,6 +5,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 )
 
 // Trace is what goes into the one Received line that we add (RFC 5321 section 4.4).
@@ -18,7 +21,7 @@ type Trace struct {
 
 // Append appends the Received line, folded and ended by CRLF, to b.
 //
-// It names no recipient: with a "for" clause a Bcc recipient would show to the others.
+// It is ASCII, whatever the client said and whatever the message needs. It names no recipient: with a "for" clause a Bcc recipient would show to the others.
 func (t *Trace) Append(b []byte) []byte {
 	b = append(b, "Received: from "...)
 	if t.Client.Helo == "" {
@@ -56,14 +59,23 @@ func (t *Trace) Append(b []byte) []byte {
 
 const ownMark = "(mailcutover "
 
+// maxTraceWord is how long a peer's word may be, in bytes: as long as a domain.
+const maxTraceWord = 255
+
 // appendWord appends what a peer said about itself, without what could end a clause or
-// open a comment, and without 8-bit bytes if the message's header may have none (RFC
-// 6531 section 3.7.3).
+// open a comment. It is ASCII always: 8-bit bytes would make a message that came with SMTPUTF8
+// need it, and platforms without it would refuse one that they could take. So an
+// internationalised name is written as A-labels (RFC 5890 section 2.3.2.1), as RFC 5321
+// section 4.1.1.1 wants it in EHLO; what can't be written so has a question mark for each byte.
 func (t *Trace) appendWord(b []byte, s string) []byte {
-	utf8OK := strings.HasPrefix(t.Client.With, "UTF8")
+	if !isASCII(s) && utf8.ValidString(s) {
+		if name, err := idna.Punycode.ToASCII(s); err == nil && len(name) <= maxTraceWord {
+			s = name
+		}
+	}
 	for i := range len(s) {
 		switch c := s[i]; {
-		case c <= ' ' || c == 0x7f || c >= 0x80 && !utf8OK || strings.IndexByte("()<>;\\\"", c) >= 0:
+		case c <= ' ' || c >= 0x7f || strings.IndexByte("()<>;\\\"", c) >= 0:
 			b = append(b, '?')
 		default:
 			b = append(b, c)

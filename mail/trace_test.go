@@ -29,11 +29,14 @@ func TestTraceLine(t *testing.T) {
 // TestTraceOfStrangePeers wants nothing that a peer says to change the line's form.
 func TestTraceOfStrangePeers(t *testing.T) {
 	for helo, want := range map[string]string{
-		"":                        "from unknown (",
-		"a) by evil (mailcutover": "from a??by?evil??mailcutover (",
-		"a\r\nX: y":               "from a??X:?y (",
-		`a"b\c<d>;e`:              "from a?b?c?d??e (",
-		"b\u00fcro":               "from b??ro (",
+		"":                            "from unknown (",
+		"a) by evil (mailcutover":     "from a??by?evil??mailcutover (",
+		"a\r\nX: y":                   "from a??X:?y (",
+		`a"b\c<d>;e`:                  "from a?b?c?d??e (",
+		"b\u00fcro.example":           "from xn--bro-hoa.example (",
+		"b\u00fcro)\u00fc":            "from xn--bro?-",
+		strings.Repeat("\u00fc.", 85): "from " + strings.Repeat("??.", 85) + " (", // 8 bytes as A-label
+		"b\xffro":                     "from b?ro (",
 	} {
 		tr := testTrace()
 		tr.Client.Helo = helo
@@ -48,7 +51,7 @@ func TestTraceOfStrangePeers(t *testing.T) {
 		t.Errorf("line is %q", got)
 	}
 	tr.Client.Addr, tr.Client.Helo, tr.Client.With = netip.AddrPort{}, "b\u00fcro", "UTF8SMTPS"
-	if got := string(tr.Append(nil)); !strings.Contains(got, "from b\u00fcro ([unknown])") {
+	if got := string(tr.Append(nil)); !strings.Contains(got, "from xn--bro-hoa ([unknown])") {
 		t.Errorf("line is %q", got)
 	}
 }
