@@ -167,6 +167,7 @@ type bench struct {
 	set            desk.Settings
 	desk           *desk.Desk
 	cutover        routing.OperationID
+	asked          func()   // when the desk asks for the cutover
 	locked         []string // reasons
 	dir            string
 	stop           func()
@@ -237,6 +238,9 @@ func (b *bench) start(node routing.NodeID) {
 		Cutover: func(*routing.State, routing.AgencyID) routing.OperationID {
 			b.mu.Lock()
 			defer b.mu.Unlock()
+			if b.asked != nil {
+				b.asked()
+			}
 			return b.cutover
 		},
 		Before: func(context.Context, routing.AgencyID) desk.Before {
@@ -576,6 +580,31 @@ func TestDetails(t *testing.T) {
 		files, err := os.ReadDir(b.dir)
 		if err != nil || len(files) != 2 {
 			t.Errorf("files %v, %v", files, err)
+		}
+	})
+}
+
+// A comparison that this node or another ended between a look and its claim isn't done again.
+func TestEndedBetweenLookAndClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		asked := 0
+		b.asked = func() {
+			if asked++; asked > 1 {
+				return
+			}
+			doc := routing.Document{Key: "verify/health", Text: `{"agency":"health","last":{"run":"r1","node":"mx2","operation":"op1","ended":"2000-01-01T00:00:00Z","compared":3,"mailboxes":12}}`}
+			pos, err := b.shelf.Change(t.Context(), table.Change{ID: "t", Incarnation: "i", Term: 1, Documents: []routing.Document{doc}, Who: "mx2", What: "done", Reason: "test"})
+			if err != nil {
+				t.Errorf("%v: %v", pos, err)
+			}
+		}
+		b.cutover = "op1"
+		b.start("mx1")
+		defer b.stop()
+		b.wait(time.Minute)
+		if r := b.record(); r.Last == nil || r.Last.Run != "r1" || r.Running != nil || asked == 0 {
+			t.Errorf("asked %d times, last %+v, running %+v", asked, r.Last, r.Running)
 		}
 	})
 }

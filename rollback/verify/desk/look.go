@@ -32,6 +32,7 @@ func (d *Desk) look(ctx context.Context) {
 			d.lock(ctx, &r, all, alarms)
 		}
 		if o, ok := d.due(s, &a, &r, all, set); ok {
+			o.due = func(s *routing.State, o *order) bool { return d.isDue(s, o, set) }
 			d.beginDue(ctx, o)
 		}
 	}
@@ -146,6 +147,29 @@ func (d *Desk) due(s *routing.State, a *routing.Agency, r *Record, all []Tracked
 	return o, true
 }
 
+// isDue reports whether a copy of the table has a comparison as due that an older one had so: this
+// node, or another, may have ended it since.
+func (d *Desk) isDue(s *routing.State, o *order, set Settings) bool {
+	id := o.Agencies[0]
+	a, ok := s.Agency(id)
+	if !ok {
+		return false
+	}
+	r, err := RecordOf(s, id)
+	if err != nil {
+		return false
+	}
+	if r.Running != nil && r.Running.Run == o.run {
+		return true // it was claimed, and only the answer was lost
+	}
+	all, err := Findings(s, id)
+	if err != nil {
+		return false
+	}
+	now, ok := d.due(s, &a, &r, all, set)
+	return ok && now.Mode == o.Mode && now.cause == o.cause
+}
+
 // beginDue begins a comparison, if this node has none.
 func (d *Desk) beginDue(ctx context.Context, o order) {
 	d.mu.Lock()
@@ -155,6 +179,9 @@ func (d *Desk) beginDue(ctx context.Context, o order) {
 		return
 	}
 	if _, err := d.begin(ctx, o); err != nil && ctx.Err() == nil {
+		if errors.Is(err, errOvertaken) {
+			return // the next look sees what was done
+		}
 		d.later(o.Agencies[0])
 		if !errors.Is(err, ErrRunning) { // another node was faster
 			d.o.Logger.Warn("mailboxes are not compared", "agency", o.Agencies[0], "error", err)

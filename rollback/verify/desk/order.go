@@ -2,6 +2,7 @@ package desk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -26,7 +27,14 @@ type order struct {
 	run   string
 	cause Cause
 	began time.Time
+
+	// due says whether it is due by itself still, by the copy of the table that it is claimed
+	// from; nil: people want it.
+	due func(*routing.State, *order) bool
 }
+
+// errOvertaken is why a comparison that was due isn't begun: it is not due any more.
+var errOvertaken = errors.New("overtaken")
 
 // Begin has mailboxes compared by this node, and returns the run's name: when it returns, the
 // table says that they are. ErrRunning if one of the agencies is being compared, or this node
@@ -72,6 +80,9 @@ func (d *Desk) begin(ctx context.Context, o order) (string, error) {
 func (d *Desk) claim(ctx context.Context, o *order) error {
 	set := d.o.Settings()
 	return d.store(ctx, "compare mailboxes", func(s *routing.State) ([]routing.Document, error) {
+		if o.due != nil && !o.due(s, o) {
+			return nil, errOvertaken
+		}
 		var docs []routing.Document
 		for _, id := range o.Agencies {
 			a, ok := s.Agency(id)
