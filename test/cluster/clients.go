@@ -216,7 +216,7 @@ func (l *Clients) submit(ctx context.Context, p *Programs, login string) {
 		l.mu.Unlock()
 		for !m.taken() {
 			t := Try{Began: time.Now()}
-			if s, err := connect(ctx, p.Submission); err == nil {
+			if s, err := connect(ctx, p.Submission, false); err == nil {
 				t.Answer, t.Dotted = s.submission(login, messageText(m.ID, ""))
 				s.conn.Close()
 			}

@@ -30,6 +30,7 @@ type Options struct {
 	Replicas int    // of Redis, with three Sentinels; 0: one server, without Sentinels
 	Direct   bool   // no wires between nodes and peers
 	Logins   bool   // clients log in, too: the platforms take IMAP and submission
+	LMTP     bool   // the nodes take mail by LMTP, too
 
 	// Lengths of the leases, and after how long the platforms end any connection. 0: 10 s,
 	// 3 s, 500 ms, 2 s.
@@ -387,6 +388,11 @@ func (c *Cluster) Load(ctx context.Context, pace time.Duration, groups ...[]stri
 			all = append(all, Senders{Node: n.Index, Addr: n.SMTP, Rcpts: rcpts, Pace: pace})
 		}
 	}
+	return c.Send(ctx, all...)
+}
+
+// Send lets these senders begin. End judges what becomes of their messages, too.
+func (c *Cluster) Send(ctx context.Context, all ...Senders) *Load {
 	l := StartLoad(ctx, all...)
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -40,6 +40,7 @@ type Senders struct {
 	Rcpts []string      // in turns; no other senders have them at this node
 	Pace  time.Duration // between the beginnings of two messages; a late one is not made up for
 	Body  int           // bytes beside the header
+	LMTP  bool          // by LMTP (RFC 2033)
 }
 
 // nextID numbers messages in this process.
@@ -105,7 +106,7 @@ func (l *Load) send(ctx context.Context, o Senders) {
 			t := Try{Began: time.Now()}
 			var err error
 			if s == nil {
-				s, err = connect(ctx, o.Addr)
+				s, err = connect(ctx, o.Addr, o.LMTP)
 			}
 			if s != nil {
 				t.Answer, t.Dotted, err = s.message(m.Rcpt, messageText(m.ID, body))
@@ -175,13 +176,18 @@ type session struct {
 	r    *bufio.Reader
 }
 
-func connect(ctx context.Context, addr string) (*session, error) {
+// connect begins a session, by LMTP if so.
+func connect(ctx context.Context, addr string, lmtp bool) (*session, error) {
 	conn, err := (&net.Dialer{Timeout: senderPatience}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	s := &session{conn, bufio.NewReader(conn)}
-	for _, command := range []string{"", "EHLO out.example\r\n"} {
+	hello := "EHLO"
+	if lmtp {
+		hello = "LHLO"
+	}
+	for _, command := range []string{"", hello + " out.example\r\n"} {
 		if answer, err := s.ask(command); err != nil || answer[0] != '2' {
 			conn.Close()
 			return nil, fmt.Errorf("connect to %s: answered %q: %v", addr, answer, err)
@@ -212,7 +218,7 @@ func (s *session) ask(text string) (string, error) {
 	}
 }
 
-// message sends one; the answer is the one that decided.
+// message sends one, to one recipient, so that LMTP answers once, too; the answer is the one that decided.
 func (s *session) message(rcpt, text string) (answer string, dotted bool, err error) {
 	for _, command := range []string{"RSET", "MAIL FROM:<sender@out.example>", "RCPT TO:<" + rcpt + ">", "DATA"} {
 		if answer, err = s.ask(command + "\r\n"); err != nil || answer[0] > '3' {

@@ -32,6 +32,7 @@ type Node struct {
 	Index int
 	Name  string
 	SMTP  string // host and port of its listener
+	LMTP  string // likewise; empty: none
 	// IMAP and Submission are those of its listeners for logins; empty: none.
 	IMAP, Submission string
 	URL              string // of its API
@@ -78,7 +79,12 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 	}
 	fmt.Fprintf(&b, "lease: {settled: %s, armed: %s, margin: %s}\n", c.o.Settled, c.o.Armed, c.o.Margin)
 	fmt.Fprintf(&b, "spool: {retry: {first: 1s, max: 2s}}\n")
-	fmt.Fprintf(&b, "listeners:\n  - {id: mx, address: %q, limits: {connections: 10000, connections_per_address: 10000}}\nplatforms:\n", n.SMTP)
+	fmt.Fprintf(&b, "listeners:\n  - {id: mx, address: %q, limits: {connections: 10000, connections_per_address: 10000}}\n", n.SMTP)
+	if c.o.LMTP {
+		n.LMTP = fmt.Sprintf("127.0.0.1:%d", peers.Port(t))
+		fmt.Fprintf(&b, "  - {id: inside, protocol: lmtp, address: %q}\n", n.LMTP)
+	}
+	b.WriteString("platforms:\n")
 	if c.o.Logins {
 		n.IMAP, n.Submission = fmt.Sprintf("127.0.0.1:%d", peers.Port(t)), fmt.Sprintf("127.0.0.1:%d", peers.Port(t))
 	}
@@ -149,6 +155,12 @@ func (c *Cluster) run(t peers.TB, n *Node) {
 }
 
 func (n *Node) data() string { return filepath.Join(n.dir, "data") }
+
+// Data is the node's directory for all that it keeps.
+func (n *Node) Data() string { return n.data() }
+
+// Page returns a page of the node's that needs no token, such as /metrics.
+func (n *Node) Page(ctx context.Context, path string) (string, error) { return n.get(ctx, path) }
 
 // Ready returns nil if the node says that it may decide.
 func (n *Node) Ready(ctx context.Context) error {

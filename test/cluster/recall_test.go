@@ -46,7 +46,7 @@ func (c *Cluster) deliverEach(t *testing.T, agency string, mailboxes, n int) int
 	var all sync.WaitGroup
 	for _, node := range c.Nodes {
 		all.Go(func() {
-			s, err := connect(t.Context(), node.SMTP)
+			s, err := connect(t.Context(), node.SMTP, false)
 			for i := 0; err == nil && i < mailboxes*n; i++ {
 				var answer string
 				if answer, _, err = s.message(Mailbox(agency, i%mailboxes+1), messageText(int(nextID.Add(1)), "text\r\n")); err == nil && !strings.HasPrefix(answer, "250") {
