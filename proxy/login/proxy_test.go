@@ -55,7 +55,7 @@ func TestOperatorCloses(t *testing.T) {
 	if n := w.proxy.CloseSessions(Filter{Login: `AMT\anna`}, "again"); n != 0 { // the client hasn't left yet
 		t.Errorf("%d closed that was ending", n)
 	}
-	if d := time.Since(began); d > 5*time.Second {
+	if d := time.Since(began); d > 20*time.Second {
 		t.Errorf("after %s", d)
 	}
 	_ = anna.nc.Close()
@@ -620,7 +620,7 @@ func TestShutdownDuringALogin(t *testing.T) {
 }
 
 // cutPatience is far below the time that a platform may take.
-const cutPatience = 5 * time.Second
+const cutPatience = 20 * time.Second
 
 // TestAddresses is about who the client is: behind a load balancer, and towards the platform.
 func TestAddresses(t *testing.T) {

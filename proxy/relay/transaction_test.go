@@ -755,7 +755,7 @@ func TestContextEnds(t *testing.T) {
 			if !errors.Is(err, reason) || errors.Is(err, ErrInDoubt) != c.doubt {
 				t.Errorf("got %v", err)
 			}
-			if took := time.Since(start); took > 5*time.Second {
+			if took := time.Since(start); took > 20*time.Second {
 				t.Errorf("took %s", took)
 			}
 			if s := p.Stats(); s.Open != 0 || !s.Hosts[0].Healthy {

@@ -194,7 +194,7 @@ func TestSentinelHungPrimary(t *testing.T) {
 	}
 	began := time.Now()
 	unavailable(t, "Renew", p.n1.renew(t), "")
-	if took := time.Since(began); took > p.tb.o.Timeout+2*time.Second {
+	if took := time.Since(began); took > p.tb.o.Timeout+20*time.Second {
 		t.Errorf("Renew took %v", took)
 	}
 	soon(t, "renewal of n1", nil, func() error { return p.n1.renew(t) })
@@ -452,7 +452,7 @@ func TestSentinelsThatAreNoHelp(t *testing.T) {
 			for call, f := range calls(t, tb, routing.Position{Incarnation: "x", Term: 1, Revision: 1}) {
 				began := time.Now()
 				err := f()
-				if took := time.Since(began); took > 5*time.Second {
+				if took := time.Since(began); took > 20*time.Second {
 					t.Errorf("%s took %v", call, took)
 				}
 				unavailable(t, call, err, tt.hint)

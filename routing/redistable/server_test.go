@@ -173,7 +173,7 @@ func wantEnd(t *testing.T, ended chan error, want error) {
 
 // A server that was stopped keeps its connections and takes new ones, and says nothing.
 func TestHungServerKeepsNobodyWaiting(t *testing.T) {
-	const timeout, busy = 250 * time.Millisecond, 600 * time.Millisecond
+	const timeout, busy = 250 * time.Millisecond, 20 * time.Second // BulkTimeout is far beyond both
 	r, tb, pos := begun(t, Options{Timeout: timeout, BulkTimeout: time.Minute}, peers.RedisOptions{})
 	_, ended := follow(t, tb, pos)
 	if err := r.Pause(); err != nil {

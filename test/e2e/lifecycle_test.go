@@ -96,7 +96,7 @@ func TestStopDrains(t *testing.T) {
 			waitFor(t, "the first signal to be seen", func() bool { return strings.Count(n.Output(), seen) == 2 })
 		}
 	}
-	if took := n.waitEnd(t); took > 10*time.Second {
+	if took := n.waitEnd(t); took > 20*time.Second {
 		t.Errorf("the second signal took %s", took)
 	}
 	for _, got := range stuck.rest() {

@@ -116,10 +116,16 @@ func TestTarpitAndUnknown(t *testing.T) {
 	if took := time.Since(began); took < 500*time.Millisecond {
 		t.Errorf("a 550 after %v", took)
 	}
-	began = time.Now()
-	talk(t, c, "RCPT TO:<b@x>", "250")
-	if took := time.Since(began); took >= 500*time.Millisecond {
-		t.Errorf("a 250 after %v", took)
+	for tries := 1; ; tries++ { // a busy machine may be slow once, a tarpit always is
+		began = time.Now()
+		talk(t, c, "RCPT TO:<b@x>", "250")
+		took := time.Since(began)
+		if took < 500*time.Millisecond {
+			break
+		}
+		if tries == 20 {
+			t.Fatalf("a 250 after %v", took)
+		}
 	}
 }
 

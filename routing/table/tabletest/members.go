@@ -132,7 +132,7 @@ func testInstances(t *testing.T, open opener) {
 		t.Errorf("check by nobody: %v", err)
 	}
 	// Who gave up can be followed by anybody, once what it sent can't arrive any more.
-	other.r.Short, other.r.Long = 100*time.Millisecond, 100*time.Millisecond
+	other.r.Short, other.r.Long = time.Second, time.Second
 	other.renew()
 	third := newNode(t, tb, pos, "n1")
 	third.r.Member.Instance, third.r.Short, third.r.Long = "n1-3", 10*time.Millisecond, 20*time.Millisecond
