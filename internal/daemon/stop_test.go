@@ -47,7 +47,7 @@ func TestStopDuringAnOperation(t *testing.T) {
 		last, err := b.api.Watch(context.Background(), op.ID, func(op admin.Operation) { steps <- op.Step })
 		watched <- end{last, err}
 	}()
-	<-steps // it watches
+	<-steps                       // it watches
 	const grace = 6 * time.Second // an abort comes after two thirds of it
 	ctx, cancel := context.WithTimeout(t.Context(), grace)
 	defer cancel()
