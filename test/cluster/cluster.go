@@ -31,6 +31,9 @@ type Options struct {
 	Direct   bool   // no wires between nodes and peers
 	Logins   bool   // clients log in, too: the platforms take IMAP and submission
 	LMTP     bool   // the nodes take mail by LMTP, too
+	// LoginAgencies are those whose first four mailboxes clients may log in to; nil: health, roads
+	// and parks.
+	LoginAgencies []string
 
 	// Lengths of the leases, and after how long the platforms end any connection. 0: 10 s,
 	// 3 s, 500 ms, 2 s.
@@ -44,6 +47,11 @@ type Options struct {
 	// Mailboxes are Dovecots in their place, whose mailboxes the nodes read over IMAP; they take
 	// mail by LMTP and record nothing. The nodes can ask each other. nil: there are none.
 	Mailboxes map[string]*peers.Dovecot
+
+	// Ground is where it all is; nil: at 127.0.0.1.
+	Ground *Ground
+	// TwoPeople has one person propose each operation and another one approve it.
+	TwoPeople bool
 
 	More string // further lines of the nodes' configuration
 }
@@ -113,18 +121,21 @@ func Start(t peers.TB, o Options) *Cluster {
 	if c.addresses == nil {
 		c.startPlatforms(t)
 	}
+	if o.Ground != nil {
+		c.o.Direct = true
+	}
 	settings := map[string]string{}
 	if o.Replicas > 0 {
 		settings["repl-diskless-sync-delay"] = "0" // a replica is there at once
 		settings["min-replicas-to-write"], settings["min-replicas-max-lag"] = "1", "2"
 	}
-	primary := peers.StartRedis(t, peers.RedisOptions{Settings: settings})
+	primary := peers.StartRedis(t, peers.RedisOptions{Settings: settings, Host: o.Ground.server(0)})
 	c.Servers = append(c.Servers, primary)
-	for range o.Replicas {
-		c.Servers = append(c.Servers, peers.StartReplica(t, primary, peers.RedisOptions{Settings: settings}))
+	for i := range o.Replicas {
+		c.Servers = append(c.Servers, peers.StartReplica(t, primary, peers.RedisOptions{Settings: settings, Host: o.Ground.server(i + 1)}))
 	}
 	if o.Replicas > 0 {
-		c.Sentinels = peers.StartSentinels(t, 3, primary, "")
+		c.Sentinels = peers.StartSentinels(t, 3, primary, "", o.Ground.sentinels()...)
 		c.acquainted(t)
 	}
 	for i := range o.Nodes {
@@ -142,6 +153,7 @@ func (c *Cluster) startPlatforms(t peers.TB) {
 	for _, id := range []string{Exchange, OX} {
 		o := c.o.Platform
 		o.Lifetime = c.o.Limit // later, nothing arrives
+		o.Listen = c.o.Ground.listen(id)
 		p, err := platformtest.Start(o)
 		if err != nil {
 			t.Fatalf("platform %s: %v", id, err)
@@ -160,19 +172,24 @@ func (c *Cluster) startLogins(t peers.TB, id string) {
 	if c.Inboxes == nil {
 		c.Inboxes, c.Outboxes = make(map[string]*Inbox), make(map[string]*platformtest.Platform)
 	}
-	in, err := StartInbox(id, c.o.Limit)
+	secure, err := c.o.Ground.tls()
+	if err != nil {
+		t.Fatalf("certificate of platform %s: %v", id, err)
+	}
+	in, err := StartInbox(id, InboxOptions{Listen: c.o.Ground.listen(id), TLS: secure, Lifetime: c.o.Limit})
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
 	t.Cleanup(in.Close)
 	users := make(map[string]string)
-	for _, agency := range loginAgencies {
+	for _, agency := range c.o.loginAgencies() {
 		for _, login := range Mailboxes(agency, 4) {
 			users[login] = "secret"
 		}
 	}
 	out, err := platformtest.Start(platformtest.Options{
 		Extensions: append([]string{"AUTH PLAIN LOGIN"}, platformtest.DefaultExtensions...), Users: users, Lifetime: c.o.Limit,
+		Listen: c.o.Ground.listen(id), TLS: secure, ImplicitTLS: secure != nil,
 	})
 	if err != nil {
 		t.Fatalf("submission of platform %s: %v", id, err)
@@ -182,7 +199,12 @@ func (c *Cluster) startLogins(t peers.TB, id string) {
 }
 
 // loginAgencies are those whose mailboxes clients may log in to.
-var loginAgencies = []string{"health", "roads", "parks"}
+func (o *Options) loginAgencies() []string {
+	if o.LoginAgencies == nil {
+		return []string{"health", "roads", "parks"}
+	}
+	return o.LoginAgencies
+}
 
 // LogIn lets mail programs begin: at each node for each of these mailboxes.
 func (c *Cluster) LogIn(ctx context.Context, groups ...[]string) *Clients {
@@ -303,12 +325,33 @@ func (c *Cluster) Begin(ctx context.Context, n *Node, id string) (*Running, erro
 	if from == OX {
 		kind = operation.Rollback
 	}
-	sw := Switch{Agency: id, Kind: string(kind), From: from, To: Other(from), Asked: time.Now()}
+	asked := time.Now()
+	if c.o.TwoPeople {
+		started, err := n.Agree(ctx, admin.NewProposal{Kind: string(kind), Agency: id, ExpectedEpoch: a.Epoch, Reason: "test"})
+		if err != nil {
+			return nil, err
+		}
+		if started.Operation == nil {
+			return nil, fmt.Errorf("%s of %s began no operation: %s", kind, id, started.Done)
+		}
+		return c.Follow(id, started.Operation.ID, asked), nil
+	}
 	op, err := n.API.Start(ctx, kind, id, a.Epoch, "test")
 	if err != nil {
 		return nil, err
 	}
-	return &Running{c: c, sw: sw, ID: op.ID, agency: id}, nil
+	return c.Follow(id, op.ID, asked), nil
+}
+
+// Follow is the operation that switches an agency to its other platform, and was asked for then:
+// as Begin returns it, also where the answer to Begin was lost.
+func (c *Cluster) Follow(agency, operationID string, asked time.Time) *Running {
+	from := c.Where(agency)
+	kind := operation.Cutover
+	if from == OX {
+		kind = operation.Rollback
+	}
+	return &Running{c: c, sw: Switch{Agency: agency, Kind: string(kind), From: from, To: Other(from), Asked: asked}, ID: operationID, agency: agency}
 }
 
 // Finish waits until the operation has ended, asking any node that answers, and records
@@ -459,27 +502,30 @@ func (c *Cluster) Crash(t peers.TB, n *Node) (restart func()) {
 // of an armed one.
 func (c *Cluster) Serves(t peers.TB, n *Node) {
 	t.Helper()
-	Until(t, n.Name+" to serve", func() bool {
-		if n.Ready(t.Context()) != nil {
+	Until(t, n.Name+" to serve", func() bool { return c.Serving(t.Context(), n) })
+}
+
+// Serving reports whether a node may decide for all agencies.
+func (c *Cluster) Serving(ctx context.Context, n *Node) bool {
+	if n.Ready(ctx) != nil {
+		return false
+	}
+	c.mu.Lock()
+	ids := make([]string, 0, len(c.agencies))
+	for id := range c.agencies {
+		ids = append(ids, id)
+	}
+	c.mu.Unlock()
+	for _, id := range ids {
+		a, err := n.API.Agency(ctx, id)
+		if err != nil {
 			return false
 		}
-		c.mu.Lock()
-		ids := make([]string, 0, len(c.agencies))
-		for id := range c.agencies {
-			ids = append(ids, id)
+		if r, err := n.API.Route(ctx, "address", Mailbox(id, 1)); err != nil || a.Open && !r.Deliver {
+			return false
 		}
-		c.mu.Unlock()
-		for _, id := range ids {
-			a, err := n.API.Agency(t.Context(), id)
-			if err != nil {
-				return false
-			}
-			if r, err := n.API.Route(t.Context(), "address", Mailbox(id, 1)); err != nil || a.Open && !r.Deliver {
-				return false
-			}
-		}
-		return true
-	})
+	}
+	return true
 }
 
 // patience is how long is waited for what must come, on a busy machine.
@@ -507,29 +553,47 @@ func (c *Cluster) Arrivals() (all []Arrival, err error) {
 	return all, nil
 }
 
-// End ends the loads, waits until all that was answered 250 has arrived and nothing is
-// held, stops the nodes, and judges.
+// End is Record, judged.
 func (c *Cluster) End(t peers.TB) *Verdict {
+	t.Helper()
+	return Check(c.Record(t))
+}
+
+// Drain ends the loads and waits until all that was answered 250 has arrived and nothing is held.
+// What was sent is in Record, too.
+func (c *Cluster) Drain(t peers.TB) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	r := &Record{Agencies: c.agencies, Switches: c.switches, Doubts: make(map[mail.TransactionID]int), Waited: make(map[mail.TransactionID]bool), Routes: make(map[Route]bool)}
-	r.Lifetime = c.o.Limit
 	for _, l := range c.clients {
 		l.Stop()
-		r.Sessions, r.Submitted = append(r.Sessions, l.Sessions()...), append(r.Submitted, l.Submitted()...)
 	}
 	for _, l := range c.loads {
 		if err := l.Stop(ctx); err != nil {
 			t.Fatalf("%v", err)
 		}
-		r.Sent = append(r.Sent, l.Sent()...)
 	}
 	for _, n := range c.Nodes {
 		Until(t, "the spool of "+n.Name+" to be empty", func() bool {
 			held, err := n.Held(ctx)
 			return err == nil && held == 0
 		})
+	}
+}
+
+// Record is Drain; then it stops the nodes and returns what was seen.
+func (c *Cluster) Record(t peers.TB) *Record {
+	t.Helper()
+	c.Drain(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r := &Record{Agencies: c.agencies, Switches: c.switches, Doubts: make(map[mail.TransactionID]int), Waited: make(map[mail.TransactionID]bool), Routes: make(map[Route]bool)}
+	r.Lifetime = c.o.Limit
+	for _, l := range c.clients {
+		r.Sessions, r.Submitted = append(r.Sessions, l.Sessions()...), append(r.Submitted, l.Submitted()...)
+	}
+	for _, l := range c.loads {
+		r.Sent = append(r.Sent, l.Sent()...)
 	}
 	var graceful sync.WaitGroup
 	for _, n := range c.Nodes {
@@ -560,5 +624,5 @@ func (c *Cluster) End(t peers.TB) *Verdict {
 		r.Faults = append(r.Faults, *f)
 	}
 	slices.SortFunc(r.Switches, func(a, b Switch) int { return a.Asked.Compare(b.Asked) })
-	return Check(r)
+	return r
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"net"
@@ -18,7 +19,7 @@ import (
 // and what was heard of him.
 type Inbox struct {
 	platform string
-	lifetime time.Duration // after which it ends any connection
+	o        InboxOptions
 	socket   net.Listener
 	serving  sync.WaitGroup
 
@@ -38,11 +39,18 @@ type Visit struct {
 	Last time.Time
 }
 
-// StartInbox serves on a free port of this host.
-func StartInbox(platform string, lifetime time.Duration) (*Inbox, error) {
-	p := &Inbox{platform: platform, lifetime: lifetime, conns: make(map[net.Conn]struct{})}
+// InboxOptions say how an inbox takes logins.
+type InboxOptions struct {
+	Listen   string        // host and port
+	TLS      *tls.Config   // from the first byte on; nil: none
+	Lifetime time.Duration // after which it ends any connection
+}
+
+// StartInbox serves the users of a platform.
+func StartInbox(platform string, o InboxOptions) (*Inbox, error) {
+	p := &Inbox{platform: platform, o: o, conns: make(map[net.Conn]struct{})}
 	var err error
-	if p.socket, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	if p.socket, err = net.Listen("tcp", o.Listen); err != nil {
 		return nil, fmt.Errorf("start the inboxes of %s: %w", platform, err)
 	}
 	p.serving.Go(func() {
@@ -123,15 +131,19 @@ func (p *Inbox) heard(conn net.Conn, v *Visit) {
 }
 
 // serve speaks with one client, or rather with the node in its name.
-func (p *Inbox) serve(conn net.Conn) {
+func (p *Inbox) serve(raw net.Conn) {
 	defer func() {
-		_ = conn.Close()
+		_ = raw.Close()
 		p.mu.Lock()
-		delete(p.conns, conn)
+		delete(p.conns, raw)
 		p.mu.Unlock()
 	}()
-	if err := conn.SetDeadline(time.Now().Add(p.lifetime)); err != nil {
+	if err := raw.SetDeadline(time.Now().Add(p.o.Lifetime)); err != nil {
 		return
+	}
+	conn := raw
+	if p.o.TLS != nil {
+		conn = tls.Server(raw, p.o.TLS)
 	}
 	const can = "IMAP4rev1 IDLE SASL-IR AUTH=PLAIN"
 	say := func(format string, args ...any) { fmt.Fprintf(conn, format+"\r\n", args...) }
@@ -143,7 +155,7 @@ func (p *Inbox) serve(conn net.Conn) {
 		tag, rest, _ := strings.Cut(lines.Text(), " ")
 		command, argument, _ := strings.Cut(rest, " ")
 		if v != nil {
-			p.heard(conn, v)
+			p.heard(raw, v)
 		}
 		switch {
 		case idling != "":
@@ -153,14 +165,14 @@ func (p *Inbox) serve(conn net.Conn) {
 			say("* CAPABILITY %s\r\n%s OK", can, tag)
 		case v == nil && strings.EqualFold(command, "AUTHENTICATE"):
 			_, response, _ := strings.Cut(argument, " ")
-			raw, err := base64.StdEncoding.DecodeString(response)
-			parts := bytes.Split(raw, []byte{0})
+			given, err := base64.StdEncoding.DecodeString(response)
+			parts := bytes.Split(given, []byte{0})
 			if err != nil || len(parts) != 3 {
 				say("%s BAD", tag)
 				continue
 			}
 			v = &Visit{Platform: p.platform, Login: string(parts[1])}
-			p.heard(conn, v)
+			p.heard(raw, v)
 			say("%s OK [CAPABILITY %s] %s %s", tag, can, p.platform, v.Login)
 		case v != nil && strings.EqualFold(command, "IDLE"):
 			idling = tag

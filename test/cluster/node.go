@@ -20,8 +20,11 @@ import (
 	"mailcutover/test/peers"
 )
 
-// token is that of everybody who operates a node.
-const token = "mc_cluster_0123456789abcdef0123456789abcd"
+// token is that of everybody who operates a node, and secondToken that of who approves it.
+const (
+	token       = "mc_cluster_0123456789abcdef0123456789abcd"
+	secondToken = "mc_cluster_fedcba9876543210fedcba98765432"
+)
 
 // masterPassword is that of the account that nodes read mailboxes with.
 const masterPassword = "master"
@@ -37,26 +40,38 @@ type Node struct {
 	IMAP, Submission string
 	URL              string // of its API
 	API              *admin.Client
+	Second           *admin.Client // of another person, who approves; with TwoPeople
 
 	// Redis is the wire to Redis; nil with Sentinels, which name the servers themselves.
 	Redis *Wire
 	// To has the wires to the platforms; nil where nodes are connected directly.
 	To map[string]*Wire
 
-	dir string
-	env []string
+	host peers.Host
+	dir  string
+	disk string // directory of its data
+	env  []string
 }
 
 // prepare makes what a node needs on disk.
 func (c *Cluster) prepare(t peers.TB, index int) *Node {
+	host := c.o.Ground.node(index)
+	at := func() string { return fmt.Sprintf("%s:%d", host.Address(), peers.Port(t)) }
 	n := &Node{
 		Index: index, Name: fmt.Sprintf("mx%d.cluster.example", index+1),
-		SMTP: fmt.Sprintf("127.0.0.1:%d", peers.Port(t)), dir: peers.TempDir(t, "cluster"), To: make(map[string]*Wire),
+		SMTP: at(), dir: peers.TempDir(t, "cluster"), To: make(map[string]*Wire), host: host,
 	}
-	api := fmt.Sprintf("127.0.0.1:%d", peers.Port(t))
+	n.disk = filepath.Join(n.dir, "data")
+	if c.o.Ground != nil {
+		n.disk = c.o.Ground.Data[index]
+	}
+	api := at()
 	n.URL = "http://" + api
 	var err error
 	if n.API, err = admin.NewClient(n.URL, token, &http.Transport{}); err != nil {
+		t.Fatalf("client of node %s: %v", n.Name, err)
+	}
+	if n.Second, err = admin.NewClient(n.URL, secondToken, &http.Transport{}); err != nil {
 		t.Fatalf("client of node %s: %v", n.Name, err)
 	}
 	url := c.Servers[0].URL()
@@ -65,8 +80,8 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 		url = strings.Replace(url, c.Servers[0].Addr, n.Redis.Addr(), 1)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "node: %s\ndata: %s\napproval: none\nlab: true\n", n.Name, n.data())
-	fmt.Fprintf(&b, "table:\n  redis:\n    url: %q\n    allow_no_password: true\n    timeout: 2s\n", url)
+	fmt.Fprintf(&b, "node: %s\ndata: %s\napproval: %s\nlab: true\n", n.Name, n.data(), map[bool]string{false: "none", true: "required"}[c.o.TwoPeople])
+	fmt.Fprintf(&b, "table:\n  redis:\n    url: %q\n    allow_no_password: true\n    allow_plaintext: true\n    timeout: 2s\n", url)
 	if c.o.Replicas > 0 {
 		fmt.Fprintf(&b, "    replicas: %d\n    sentinel: {master: %s, addresses: [", c.o.Replicas, peers.SentinelName)
 		for i, s := range c.Sentinels {
@@ -81,12 +96,12 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 	fmt.Fprintf(&b, "spool: {retry: {first: 1s, max: 2s}}\n")
 	fmt.Fprintf(&b, "listeners:\n  - {id: mx, address: %q, limits: {connections: 10000, connections_per_address: 10000}}\n", n.SMTP)
 	if c.o.LMTP {
-		n.LMTP = fmt.Sprintf("127.0.0.1:%d", peers.Port(t))
+		n.LMTP = at()
 		fmt.Fprintf(&b, "  - {id: inside, protocol: lmtp, address: %q}\n", n.LMTP)
 	}
 	b.WriteString("platforms:\n")
 	if c.o.Logins {
-		n.IMAP, n.Submission = fmt.Sprintf("127.0.0.1:%d", peers.Port(t)), fmt.Sprintf("127.0.0.1:%d", peers.Port(t))
+		n.IMAP, n.Submission = at(), at()
 	}
 	for _, id := range []string{Exchange, OX} {
 		addr := c.addresses[id]
@@ -105,7 +120,7 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 		}
 		if c.o.Logins {
 			for protocol, at := range map[string]string{"imap": c.Inboxes[id].Addr(), "submission": c.Outboxes[id].Addr()} {
-				fmt.Fprintf(&b, "    %s: {hosts: [%q], tls: {policy: none}, connection_limit: %s}\n", protocol, at, c.o.Limit)
+				fmt.Fprintf(&b, "    %s: {hosts: [%q], tls: %s, connection_limit: %s}\n", protocol, at, c.o.Ground.loginTLS(), c.o.Limit)
 			}
 		}
 	}
@@ -115,8 +130,8 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 			fmt.Fprintf(&b, "    - {id: %s, protocol: %[1]s, address: %q, tls: {mode: none, required: false}}\n", protocol, at)
 		}
 	}
-	fmt.Fprintf(&b, "routing: {postmaster: postmaster@unmoved.example}\nlog: {level: info}\nadmin:\n  address: %q\n  tokens: [{name: test, person: Anna Berg, sha256: %x}]\n",
-		api, sha256.Sum256([]byte(token)))
+	fmt.Fprintf(&b, "routing: {postmaster: postmaster@unmoved.example}\nlog: {level: info}\nadmin:\n  address: %q\n  allow_plaintext: %t\n  tokens:\n    - {name: test, person: Anna Berg, sha256: %x}\n    - {name: second, person: Ben Cole, sha256: %x}\n",
+		api, c.o.Ground != nil, sha256.Sum256([]byte(token)), sha256.Sum256([]byte(secondToken)))
 	if c.o.Mailboxes != nil {
 		fmt.Fprintf(&b, "  peer: {secret_file: %q}\n", filepath.Join(n.dir, "secret"))
 	}
@@ -146,7 +161,7 @@ func (c *Cluster) run(t peers.TB, n *Node) {
 	n.Process = peers.StartProgram(t, peers.Program{
 		Name: n.Name, Kept: 16 << 20,
 		Make: func() *exec.Cmd {
-			cmd := exec.Command(c.o.Program, "serve", "--config", filepath.Join(n.dir, "config.yaml"))
+			cmd := n.host.Command(c.o.Program, "serve", "--config", filepath.Join(n.dir, "config.yaml"))
 			cmd.Env = n.env
 			return cmd
 		},
@@ -154,7 +169,7 @@ func (c *Cluster) run(t peers.TB, n *Node) {
 	})
 }
 
-func (n *Node) data() string { return filepath.Join(n.dir, "data") }
+func (n *Node) data() string { return n.disk }
 
 // Data is the node's directory for all that it keeps.
 func (n *Node) Data() string { return n.data() }
@@ -189,6 +204,18 @@ func (n *Node) get(ctx context.Context, path string) (string, error) {
 		return "", fmt.Errorf("%s of node %s: %s: %s", path, n.Name, res.Status, text)
 	}
 	return string(text), nil
+}
+
+// Agree has one person propose something, the other one approve it, and the first one begin it.
+func (n *Node) Agree(ctx context.Context, what admin.NewProposal) (admin.Started, error) {
+	p, err := n.API.Propose(ctx, what)
+	if err != nil {
+		return admin.Started{}, err
+	}
+	if _, err := n.Second.Approve(ctx, p.ID, p.Digest, "read"); err != nil {
+		return admin.Started{}, err
+	}
+	return n.API.StartProposal(ctx, p.ID)
 }
 
 // Held returns how many messages are in the node's spool; an error if it doesn't answer.

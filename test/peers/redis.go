@@ -17,6 +17,7 @@ type RedisOptions struct {
 	KeyFile  string            // its key
 	CAFile   string            // the CA of client certificates; empty: none asked for
 	Settings map[string]string // further lines of redis.conf; they win
+	Host     Host
 }
 
 // Redis is a redis-server. Its data survive Stop and Kill until the test ends.
@@ -36,11 +37,12 @@ func StartRedis(t TB, o RedisOptions) *Redis {
 	conf := []string{
 		// Of two lines for a setting the last one counts, but a dir must exist even so.
 		strings.Replace(string(example(t, "redis.conf")), "\ndir /data\n", "\ndir "+dir+"\n", 1),
-		"bind 127.0.0.1",
+		"bind " + o.Host.Address(),
 		"requirepass \"" + o.Password + "\"",
 		"logfile \"\"",
 	}
 	conf = append(conf, o.listen(port)...)
+	conf = append(conf, o.Host.unprotected()...)
 	conf = append(conf, o.ACL...)
 	for key, value := range o.Settings {
 		conf = append(conf, key+" "+value)
@@ -48,9 +50,9 @@ func StartRedis(t TB, o RedisOptions) *Redis {
 	file := filepath.Join(dir, "redis.conf")
 	writeFile(t, file, []byte(strings.Join(conf, "\n")+"\n"))
 
-	r := &Redis{Addr: fmt.Sprintf("127.0.0.1:%d", port), Dir: dir, o: o}
+	r := &Redis{Addr: fmt.Sprintf("%s:%d", o.Host.Address(), port), Dir: dir, o: o}
 	r.Process = startProcess(t, "redis-server", r.Addr, func() *exec.Cmd {
-		return exec.Command("redis-server", file)
+		return o.Host.Command("redis-server", file)
 	}, "redis.conf")
 	return r
 }

@@ -18,33 +18,39 @@ const SentinelName = "mailcutover"
 
 // StartSentinels starts n Sentinels that watch primary and its replicas, find it gone
 // after 500 ms and want most of them to agree; with TLS, if primary has it. The password, if not empty, is their own.
-func StartSentinels(t TB, n int, primary *Redis, password string) []*Sentinel {
+// They run on these hosts in turn; without any on this one.
+func StartSentinels(t TB, n int, primary *Redis, password string, hosts ...Host) []*Sentinel {
 	t.Helper()
 	Need(t, "redis")
 	var all []*Sentinel
-	for range n {
-		all = append(all, startSentinel(t, n/2+1, primary, password))
+	for i := range n {
+		var host Host
+		if len(hosts) > 0 {
+			host = hosts[i%len(hosts)]
+		}
+		all = append(all, startSentinel(t, n/2+1, primary, password, host))
 	}
 	return all
 }
 
-func startSentinel(t TB, quorum int, primary *Redis, password string) *Sentinel {
+func startSentinel(t TB, quorum int, primary *Redis, password string, h Host) *Sentinel {
 	t.Helper()
 	dir := tempDir(t, "sentinel")
 	port := Port(t)
 	conf := []string{
 		strings.Replace(string(example(t, "sentinel.conf")), "\ndir /data\n", "\ndir "+dir+"\n", 1),
-		"bind 127.0.0.1",
+		"bind " + h.Address(),
 		"logfile \"\"",
 	}
+	conf = append(conf, h.unprotected()...)
 	if conf = append(conf, primary.o.listen(port)...); primary.o.CertFile != "" {
 		conf = append(conf, "tls-replication yes")
 	}
 	if password != "" {
 		conf = append(conf, "requirepass "+password)
 	}
-	host, primaryPort, _ := strings.Cut(primary.Addr, ":")
-	conf = append(conf, fmt.Sprintf("sentinel monitor %s %s %s %d", SentinelName, host, primaryPort, quorum))
+	primaryHost, primaryPort, _ := strings.Cut(primary.Addr, ":")
+	conf = append(conf, fmt.Sprintf("sentinel monitor %s %s %s %d", SentinelName, primaryHost, primaryPort, quorum))
 	if primary.o.Password != "" {
 		conf = append(conf, "sentinel auth-pass "+SentinelName+" "+primary.o.Password)
 	}
@@ -52,9 +58,9 @@ func startSentinel(t TB, quorum int, primary *Redis, password string) *Sentinel 
 		"sentinel failover-timeout "+SentinelName+" 3000", "sentinel parallel-syncs "+SentinelName+" 1")
 	file := filepath.Join(dir, "sentinel.conf") // Sentinel writes into it what it learns
 	writeFile(t, file, []byte(strings.Join(conf, "\n")+"\n"))
-	s := &Sentinel{Addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	s := &Sentinel{Addr: fmt.Sprintf("%s:%d", h.Address(), port)}
 	s.Process = startProcess(t, "redis-sentinel", s.Addr, func() *exec.Cmd {
-		return exec.Command("redis-server", file, "--sentinel")
+		return h.Command("redis-server", file, "--sentinel")
 	}, "sentinel.conf")
 	return s
 }
