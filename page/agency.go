@@ -94,7 +94,7 @@ func returnsOf(v *visit, missing *[]string, want func(*admin.Recall) bool) (runs
 			continue
 		}
 		if r.State == "running" {
-			now, err := v.page.recalls.of(r.ID, func() (admin.Recall, error) { return v.api.Recall(v.ctx(), r.ID, false) })
+			now, err := v.page.recalls.of(v.ctx(), r.ID, func() (admin.Recall, error) { return v.api.Recall(v.ctx(), r.ID, false) })
 			if err == nil {
 				r = now
 			}

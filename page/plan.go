@@ -36,7 +36,7 @@ func planData(v *visit) (string, any, error) {
 		return "", nil, err
 	}
 	out := planView{Waves: all, May: operator(&v.id, v), MayLift: has(&v.id, admin.RoleReleaser, v.page.Lab)}
-	table, err := v.page.timetables.of("", func() (admin.Timetable, error) { return v.api.Timetable(v.ctx()) })
+	table, err := v.page.timetables.of(v.ctx(), "", func() (admin.Timetable, error) { return v.api.Timetable(v.ctx()) })
 	wave := ""
 	for _, r := range gather(&out.Missing, table, err).Rows {
 		out.Rows = append(out.Rows, timetableRow{r, r.Wave != wave})

@@ -70,7 +70,7 @@ func (p *Page) progress(w http.ResponseWriter, r *http.Request) (*shown, bool) {
 
 func (p *Page) progressNow(r *http.Request) (*shown, error) {
 	id := r.PathValue("agency")
-	v, err := p.standings.of(id, func() (progressView, error) { return p.standing(r.Context(), id) })
+	v, err := p.standings.of(r.Context(), id, func() (progressView, error) { return p.standing(r.Context(), id) })
 	if err != nil {
 		return nil, err
 	}
