@@ -46,14 +46,14 @@ func (s *Server) changeAs(ctx context.Context, entry *audit.Entry, compute func(
 			return nil, err
 		}
 		for _, m := range mappings {
-			if err := s.persist(ctx, func() error { return s.Table.PutMapping(ctx, m) }); err != nil {
+			if err := table.Persist(ctx, func() error { return s.Table.PutMapping(ctx, m) }); err != nil {
 				return nil, err
 			}
 		}
 		c.ID, c.Who = fmt.Sprintf("%s/%d/%s", id, try, uuid.NewString()), callerOf(ctx).person
 		c.Incarnation, c.Term = state.Position().Incarnation, state.Position().Term
 		var pos routing.Position
-		err = s.persist(ctx, func() (err error) { pos, err = s.Table.Change(ctx, c); return err })
+		err = table.Persist(ctx, func() (err error) { pos, err = s.Table.Change(ctx, c); return err })
 		if (errors.Is(err, table.ErrStale) || errors.Is(err, table.ErrTerm)) && try < changeTries {
 			if pos, err = s.Table.Position(ctx); err == nil {
 				err = s.Replica.Wait(ctx, pos)
@@ -70,7 +70,7 @@ func (s *Server) changeAs(ctx context.Context, entry *audit.Entry, compute func(
 		// What may happen while the table waits for its nodes opens and names nothing: it
 		// closes, or is what people propose. That never waits for replicas that are gone.
 		if !c.Guard.Rejoining {
-			err = s.confirm(ctx)
+			err = table.Confirm(ctx, s.Table)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: stored as revision %d, but not known to be durable: %w", c.What, pos.Revision, err)
@@ -79,33 +79,5 @@ func (s *Server) changeAs(ctx context.Context, entry *audit.Entry, compute func(
 			return nil, fmt.Errorf("%s: stored as revision %d, but this node's copy has not followed yet: %w", c.What, pos.Revision, err)
 		}
 		return s.Replica.State(), nil
-	}
-}
-
-// confirm makes sure that what was stored outlives the table's server, before anybody is
-// told: a mailbox that only a dead server knew of would be denied with a 550.
-func (s *Server) confirm(ctx context.Context) error {
-	err := s.persist(ctx, func() error { return s.Table.Confirm(ctx) })
-	if errors.Is(err, table.ErrRegressed) {
-		// Perhaps of another change, from before a failover, which is told once. Of this one
-		// it is told again.
-		err = s.persist(ctx, func() error { return s.Table.Confirm(ctx) })
-	}
-	return err
-}
-
-// persist calls f until the table answers, or ctx ends. What was sent without an answer
-// may have happened; sent again, with the same id, it happens once.
-func (s *Server) persist(ctx context.Context, f func() error) error {
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := f()
-		if !errors.Is(err, table.ErrUnavailable) || ctx.Err() != nil {
-			return err
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return err
-		}
 	}
 }

@@ -443,7 +443,7 @@ func (s *Server) remapList(ctx context.Context, p *approval.Proposal, list strin
 	var made routing.Revision // what enters these agencies from here on has a later one
 	for _, a := range remap.Agencies {
 		made = max(made, a.Record.Revision)
-		if err := s.persist(ctx, func() error { return s.Table.PutMapping(ctx, a.Mapping) }); err != nil {
+		if err := table.Persist(ctx, func() error { return s.Table.PutMapping(ctx, a.Mapping) }); err != nil {
 			return nil, err
 		}
 		next[a.Record.ID] = a.Mapping.Digest()

@@ -14,6 +14,7 @@ import (
 	"mailcutover/mailboxlist"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
+	"mailcutover/routing/table"
 )
 
 // Remapping says what bringing a list into force would change.
@@ -120,7 +121,7 @@ func (s *Server) remap(ctx context.Context, text []byte, reason string, dryRun b
 	}
 	for _, a := range plan.Agencies {
 		// Content-addressed, and nobody's until the commit names it.
-		if err := s.persist(ctx, func() error { return s.Table.PutMapping(ctx, a.Mapping) }); err != nil {
+		if err := table.Persist(ctx, func() error { return s.Table.PutMapping(ctx, a.Mapping) }); err != nil {
 			return nil, err
 		}
 	}

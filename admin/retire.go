@@ -14,6 +14,7 @@ import (
 	"mailcutover/identity/watch"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
+	"mailcutover/routing/table"
 )
 
 // retireKindName is the kind of proposals about mailboxes that are no more.
@@ -66,7 +67,7 @@ func retireKind() *kind {
 				err = fmt.Errorf("retire mailboxes of agency %s: %w", p.Agency, approval.ErrVoid)
 			}
 			if err == nil {
-				err = s.persist(ctx, func() error { return s.Table.PutMapping(ctx, next) })
+				err = table.Persist(ctx, func() error { return s.Table.PutMapping(ctx, next) })
 			}
 			if err != nil {
 				return nil, err

@@ -135,7 +135,7 @@ func (c *Control) Restore(ctx context.Context, act Act, b *backup.Copy, older bo
 	})
 	f.Documents = append(f.Documents, routing.RestoredDocument(b.Header.Made))
 	var pos routing.Position
-	if err := c.persist(ctx, func() (err error) { pos, err = founder.Found(ctx, f); return err }); err != nil {
+	if err := table.Persist(ctx, func() (err error) { pos, err = founder.Found(ctx, f); return err }); err != nil {
 		return pos, fmt.Errorf("restore: %w", err)
 	}
 	c.Logger.WarnContext(ctx, "table is founded from a backup", "person", act.Who, "reason", act.Reason, "revision", pos.Revision, "epoch", routing.Epoch{Term: pos.Term}.String(), "digest", b.Digest.String())

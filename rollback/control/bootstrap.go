@@ -114,7 +114,7 @@ func (c *Control) Bootstrap(ctx context.Context, act Act, digest routing.Digest)
 		}
 	}
 	var pos routing.Position
-	if err := c.persist(ctx, func() (err error) { pos, err = founder.Found(ctx, f); return err }); err != nil {
+	if err := table.Persist(ctx, func() (err error) { pos, err = founder.Found(ctx, f); return err }); err != nil {
 		return pos, fmt.Errorf("bootstrap: %w", err)
 	}
 	c.Logger.WarnContext(ctx, "table is founded from this node's copy", "person", act.Who, "reason", act.Reason, "revision", pos.Revision, "epoch", routing.Epoch{Term: pos.Term}.String())

@@ -117,7 +117,7 @@ func (c *Control) change(ctx context.Context, act Act, step string, compute func
 		change.ID, change.Incarnation, change.Term = act.ID+"/"+step, at.Incarnation, at.Term
 		change.Who, change.Reason = act.Who, act.Reason
 		var pos routing.Position
-		err = c.persist(ctx, func() (err error) { pos, err = c.Table.Change(ctx, change); return err })
+		err = table.Persist(ctx, func() (err error) { pos, err = c.Table.Change(ctx, change); return err })
 		if errors.Is(err, table.ErrStale) || errors.Is(err, table.ErrTerm) || errors.Is(err, table.ErrReused) {
 			// Reused: the act happened, from an older record than the one here.
 			if try >= maxTries {
@@ -151,13 +151,7 @@ func (c *Control) change(ctx context.Context, act Act, step string, compute func
 
 // confirm makes sure that what was stored can't be lost any more.
 func (c *Control) confirm(ctx context.Context, what string) error {
-	err := c.persist(ctx, func() error { return c.Table.Confirm(ctx) })
-	if errors.Is(err, table.ErrRegressed) {
-		// Perhaps of another change, from before a failover, which is told once. Of this one
-		// it is told again.
-		err = c.persist(ctx, func() error { return c.Table.Confirm(ctx) })
-	}
-	if err != nil {
+	if err := table.Confirm(ctx, c.Table); err != nil {
 		return fmt.Errorf("%s: stored, but not known to be durable: %w", what, err)
 	}
 	return nil
@@ -170,22 +164,6 @@ func (c *Control) catchUp(ctx context.Context) error {
 		return err
 	}
 	return c.Replica.Wait(ctx, pos)
-}
-
-// persist calls f until the table answers, or ctx ends. What was sent without an answer
-// may have happened; sent again, with the same id, it happens once.
-func (c *Control) persist(ctx context.Context, f func() error) error {
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := f()
-		if !errors.Is(err, table.ErrUnavailable) || ctx.Err() != nil {
-			return err
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return err
-		}
-	}
 }
 
 // agencies computes the next records of all these agencies, in their order.
