@@ -1,23 +1,14 @@
 package recall_test
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
-	"sync"
 	"testing"
 	"time"
 
 	"mailcutover/internal/durable/memdisk"
-	"mailcutover/mail"
-	"mailcutover/rollback/mailstore"
 	"mailcutover/rollback/recall"
-	"mailcutover/rollback/watermark"
 	"mailcutover/routing"
 )
 
@@ -60,118 +51,13 @@ func TestCrashes(t *testing.T) {
 	w.check(d)
 }
 
-// errand is what a process has to do that is killed.
-type errand struct {
-	From, To, Dir string
-	Jobs          []errandJob
-}
-
-type errandJob struct {
-	Address      routing.Address
-	Mailbox      routing.MailboxID
-	Since, There *watermark.Mailbox
-	Delivered    []mail.TransactionID
-}
-
-// TestMain runs the tests, or is the process that is killed.
-func TestMain(m *testing.M) {
-	if path := os.Getenv("RECALL_ERRAND"); path != "" {
-		if err := runErrand(path); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-func runErrand(path string) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	var e errand
-	if err := json.Unmarshal(b, &e); err != nil {
-		return err
-	}
-	journals, err := recall.OpenJournals(e.Dir)
-	if err != nil {
-		return err
-	}
-	var stores [2]*mailstore.IMAP
-	for i, host := range []string{e.From, e.To} {
-		stores[i], err = mailstore.New(mailstore.Options{Platform: "p", Hosts: []string{host}, Installation: installation,
-			Access: mailstore.Access{Mode: mailstore.ModeMaster, User: "admin", Password: "master"}})
-		if err != nil {
-			return err
-		}
-	}
-	engine, err := recall.New(recall.Options{From: stores[0], To: stores[1], Journals: journals, Settle: 300 * time.Millisecond})
-	if err != nil {
-		return err
-	}
-	var all sync.WaitGroup
-	errs := make([]error, len(e.Jobs))
-	for i, j := range e.Jobs {
-		all.Go(func() {
-			_, errs[i] = engine.Mailbox(context.Background(), recall.Job{
-				Row: routing.Row{Mailbox: j.Mailbox, Kind: routing.KindUser, Addresses: []routing.Address{j.Address}}, Since: j.Since, There: j.There,
-				Direction: recall.Direction{From: "ox", To: "exchange", Side: mailstore.Target}, Delivered: slices.Values(j.Delivered),
-			})
-		})
-	}
-	all.Wait()
-	return errors.Join(errs...)
-}
-
 // A process that is killed in the middle, again and again, and then let through.
 func TestKilled(t *testing.T) {
-	kills := number(t, "RECALL_KILLS", 3)
-	const late = 40
+	t.Parallel()
 	w := newWorld(t, 3)
-	d := w.seedAndMark(120, late).live(120, late, 40)
-	e := errand{From: w.target.IMAP, To: w.source.IMAP, Dir: filepath.Join(w.dir, "recall")}
-	for _, row := range w.rows {
-		e.Jobs = append(e.Jobs, errandJob{Address: row.Addresses[0], Mailbox: row.Mailbox, Since: w.watermarks[row.Mailbox], There: w.sourceMarks[row.Mailbox], Delivered: w.delivered[row.Mailbox]})
-	}
-	b, err := json.Marshal(e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(w.dir, "errand")
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	run := func(until time.Duration) error {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^$") // cancelling kills it
-		cmd.Env = append(os.Environ(), "RECALL_ERRAND="+path)
-		cmd.Stderr = &testWriter{t}
-		if until > 0 {
-			timer := time.AfterFunc(until, cancel)
-			defer timer.Stop()
-		}
-		return cmd.Run()
-	}
-	killed := 0
-	for n := range kills {
-		if run(time.Duration(300+250*(n%8))*time.Millisecond) != nil {
-			killed++
-		}
-	}
-	t.Logf("killed %d times", killed)
-	if err := run(0); err != nil {
-		t.Fatal(err)
-	}
-	engine := w.engine(w.journals())
-	w.parallel(func(i int, row routing.Row) error {
-		r, err := engine.Mailbox(t.Context(), w.job(row))
-		if err != nil {
-			return err
-		}
-		return d.afterwards(i, r)
-	})
+	d := w.seedAndMark(120, 40).live(120, 40, 40)
+	w.killed(d, number(t, "RECALL_KILLS", 3))
+	w.recalled(d, d.afterwards)
 	w.check(d)
 }
 

@@ -191,22 +191,43 @@ func (d *day) told(i int, r recall.Result) error {
 // A rollback after a day on the target: every message, flag and date is on the source, what
 // was moved is moved, nothing is there twice, and a second run adds nothing.
 func TestRollback(t *testing.T) {
-	// The campaign has 200 mailboxes with 2,000 messages each, of which 500 are copied late.
-	n, messages, late := number(t, "RECALL_MAILBOXES", 20), number(t, "RECALL_MESSAGES", 100), number(t, "RECALL_LATE", 30)
+	// The campaign has 200 mailboxes with 2,000 messages each, of which 500 are copied late, and kills the run.
+	n, messages, late, kills := number(t, "RECALL_MAILBOXES", 20), number(t, "RECALL_MESSAGES", 100), number(t, "RECALL_LATE", 30), number(t, "RECALL_KILLS", 0)
 	w := newWorld(t, n)
+	began := time.Now()
 	d := w.seedAndMark(messages, late).live(messages, late, min(messages/5, 100))
-	e := w.engine(w.journals())
-	for run := range 2 {
-		w.parallel(func(i int, row routing.Row) error {
-			if run > 0 && i%4 != 0 {
-				return nil // some are enough to see that nothing is added
-			}
-			r, err := e.Mailbox(t.Context(), w.job(row))
-			if err != nil {
-				return err
-			}
-			return d.told(i, r)
-		})
+	t.Logf("the day of %d mailboxes has passed after %v", n, time.Since(began).Round(time.Second))
+	told := d.told
+	if began = time.Now(); kills > 0 {
+		told = d.afterwards
+		w.killed(d, kills)
+		t.Logf("killed %d times, and ended, after %v", kills, time.Since(began).Round(time.Second))
+	}
+	for range 2 {
+		began = time.Now()
+		brought, looked := w.recalled(d, told)
+		took := time.Since(began)
+		t.Logf("%d messages brought and %d accounted for in %v: %.0f messages/s", brought, looked, took.Round(100*time.Millisecond), float64(looked)/took.Seconds())
 	}
 	w.check(d)
+}
+
+// recalled recalls all mailboxes, and compares what is told of each. It returns how many messages were brought by it, and how
+// many that came to the target are accounted for.
+func (w *world) recalled(d *day, told func(int, recall.Result) error) (brought, accounted int) {
+	w.t.Helper()
+	e := w.engine(w.journals())
+	var mu sync.Mutex
+	w.parallel(func(i int, row routing.Row) error {
+		r, err := e.Mailbox(w.t.Context(), w.job(row))
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		brought += r.Messages
+		accounted += r.DeliveredBack + r.ByUsers + r.Copied + r.Moved
+		mu.Unlock()
+		return told(i, r)
+	})
+	return brought, accounted
 }

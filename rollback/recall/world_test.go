@@ -121,7 +121,7 @@ func newWorld(t *testing.T, n int) *world {
 func storeOf(t *testing.T, platform routing.PlatformID, host string) *mailstore.IMAP {
 	t.Helper()
 	s, err := mailstore.New(mailstore.Options{
-		Platform: platform, Hosts: []string{host}, Connections: 16, Command: 30 * time.Second, Installation: installation,
+		Platform: platform, Hosts: []string{host}, Connections: atOnce, Command: 30 * time.Second, Installation: installation,
 		Access: mailstore.Access{Mode: mailstore.ModeMaster, User: "admin", Password: "master"},
 	})
 	if err != nil {
@@ -134,7 +134,7 @@ func storeOf(t *testing.T, platform routing.PlatformID, host string) *mailstore.
 func (w *world) parallel(f func(i int, row routing.Row) error) {
 	w.t.Helper()
 	var all sync.WaitGroup
-	slots := make(chan struct{}, 16)
+	slots := make(chan struct{}, atOnce)
 	for i, row := range w.rows {
 		all.Go(func() {
 			slots <- struct{}{}
