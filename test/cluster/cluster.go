@@ -76,6 +76,7 @@ type Cluster struct {
 	faults   []*Fault
 	loads    []*Load
 	clients  []*Clients
+	relayed  map[int]int
 }
 
 // Build builds mailcutover, with the race detector or without, and returns its file.
@@ -351,7 +352,7 @@ func (c *Cluster) Follow(agency, operationID string, asked time.Time) *Running {
 	if from == OX {
 		kind = operation.Rollback
 	}
-	return &Running{c: c, sw: Switch{Agency: agency, Kind: string(kind), From: from, To: Other(from), Asked: asked}, ID: operationID, agency: agency}
+	return &Running{c: c, sw: Switch{Agency: agency, Kind: string(kind), From: from, To: Other(from), Asked: asked, ID: operationID}, ID: operationID, agency: agency}
 }
 
 // Finish waits until the operation has ended, asking any node that answers, and records
@@ -363,7 +364,7 @@ func (o *Running) Finish(ctx context.Context) (admin.Operation, error) {
 			if ctx.Err() != nil {
 				return admin.Operation{}, fmt.Errorf("wait for %s of %s: %w (%w)", o.sw.Kind, o.sw.Agency, ctx.Err(), last)
 			}
-			if o.c.down(n.Index) {
+			if o.c.Down(n.Index) {
 				continue
 			}
 			short, cancel := context.WithTimeout(ctx, time.Second)
@@ -457,8 +458,18 @@ func (c *Cluster) Trouble(name string, node int, agency string) (end func()) {
 	}
 }
 
-// down reports whether something is being done to a node alone.
-func (c *Cluster) down(node int) bool {
+// Relayed notes that a relay may have sent a message more than once.
+func (c *Cluster) Relayed(id int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.relayed == nil {
+		c.relayed = make(map[int]int)
+	}
+	c.relayed[id]++
+}
+
+// Down reports whether something is being done to a node alone.
+func (c *Cluster) Down(node int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.ContainsFunc(c.faults, func(f *Fault) bool { return f.Node == node && f.To.IsZero() })
@@ -588,7 +599,7 @@ func (c *Cluster) Record(t peers.TB) *Record {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r := &Record{Agencies: c.agencies, Switches: c.switches, Doubts: make(map[mail.TransactionID]int), Waited: make(map[mail.TransactionID]bool), Routes: make(map[Route]bool)}
-	r.Lifetime = c.o.Limit
+	r.Lifetime, r.Relayed = c.o.Limit, c.relayed
 	for _, l := range c.clients {
 		r.Sessions, r.Submitted = append(r.Sessions, l.Sessions()...), append(r.Submitted, l.Submitted()...)
 	}

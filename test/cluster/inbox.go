@@ -27,6 +27,40 @@ type Inbox struct {
 	closed bool
 	conns  map[net.Conn]struct{}
 	visits []*Visit
+	spoilt InboxFault
+}
+
+// InboxFault is how an inbox misbehaves.
+type InboxFault uint8
+
+// Faults of an inbox, from the next login on; the zero value is none.
+const (
+	InboxWell    InboxFault = iota
+	InboxStalls             // a login gets no answer
+	InboxDrops              // the connection is closed in place of the answer
+	InboxRefuses            // the login is put off
+)
+
+// Spoil has it misbehave from now on.
+func (p *Inbox) Spoil(how InboxFault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.spoilt = how
+}
+
+// Drop closes all connections; new ones are taken.
+func (p *Inbox) Drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for conn := range p.conns {
+		_ = conn.Close()
+	}
+}
+
+func (p *Inbox) fault() InboxFault {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.spoilt
 }
 
 // Visit is a login that a platform took.
@@ -169,6 +203,15 @@ func (p *Inbox) serve(raw net.Conn) {
 			parts := bytes.Split(given, []byte{0})
 			if err != nil || len(parts) != 3 {
 				say("%s BAD", tag)
+				continue
+			}
+			switch p.fault() {
+			case InboxStalls:
+				continue
+			case InboxDrops:
+				return
+			case InboxRefuses:
+				say("%s NO [UNAVAILABLE] later", tag)
 				continue
 			}
 			v = &Visit{Platform: p.platform, Login: string(parts[1])}

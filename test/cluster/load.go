@@ -41,6 +41,7 @@ type Senders struct {
 	Pace  time.Duration // between the beginnings of two messages; a late one is not made up for
 	Body  int           // bytes beside the header
 	LMTP  bool          // by LMTP (RFC 2033)
+	Relay bool          // Addr is a relay's, which takes all and sends it on to some node; Node is -1
 }
 
 // nextID numbers messages in this process.
@@ -98,7 +99,7 @@ func (l *Load) send(ctx context.Context, o Senders) {
 			return
 		}
 		next = later(next.Add(o.Pace), time.Now())
-		m := &Sent{ID: int(nextID.Add(1)), Rcpt: o.Rcpts[i%len(o.Rcpts)], Node: o.Node}
+		m := &Sent{ID: int(nextID.Add(1)), Rcpt: o.Rcpts[i%len(o.Rcpts)], Node: o.Node, Relay: o.Relay}
 		l.mu.Lock()
 		l.sent = append(l.sent, m)
 		l.mu.Unlock()

@@ -22,6 +22,10 @@ type Record struct {
 	// transaction, and how many recipients each has.
 	Doubts map[mail.TransactionID]int
 
+	// Relayed are the messages of which a relay logged that it may have sent them more than once,
+	// and how often.
+	Relayed map[int]int
+
 	// Waited are the messages that went into a spool since a platform couldn't take them: others
 	// may overtake them, unlike those that are held.
 	Waited map[mail.TransactionID]bool
@@ -50,7 +54,8 @@ type Agency struct {
 type Sent struct {
 	ID    int
 	Rcpt  string
-	Node  int // that it was sent to, each time
+	Node  int  // that it was sent to, each time
+	Relay bool // a relay took it, and sent it on: to which node, and in which order, nobody has seen
 	Tries []Try
 }
 
@@ -100,6 +105,7 @@ type Switch struct {
 	Closed   time.Time // as the operation says; zero: not known
 	Told     time.Time // when its end was told
 	Done     bool      // told as done; else as aborted or refused
+	ID       string    // of the operation
 	Copies   bool      // From was given up for dead: what it took was delivered to To from retained copies
 }
 
@@ -315,7 +321,7 @@ func (r *Record) checkCopies(v *Verdict, m *message) {
 	for _, a := range m.copies {
 		copies[a.Transaction]++
 	}
-	excused := m.sent.open()
+	excused := m.sent.open() + r.Relayed[m.sent.ID]
 	for tx, n := range copies {
 		if n > 1+r.Doubts[tx] {
 			v.Repeated = append(v.Repeated, fmt.Sprintf("message %d for %s is there %d times as %s, which ledgers have in doubt %d times", m.sent.ID, m.sent.Rcpt, n, tx, r.Doubts[tx]))
@@ -340,7 +346,7 @@ func (r *Record) checkOrder(v *Verdict, arrived []Arrival, all map[int]*message)
 	last := make(map[line]*Sent)
 	for _, a := range arrived {
 		m := all[a.ID]
-		if m == nil || a.Null || m.sent.Rcpt != a.Rcpt || m.sent.open() > 0 || r.Waited[a.Transaction] {
+		if m == nil || a.Null || m.sent.Rcpt != a.Rcpt || m.sent.Relay || m.sent.open() > 0 || r.Waited[a.Transaction] {
 			continue
 		}
 		taken, ok := m.sent.taken()

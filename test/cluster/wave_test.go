@@ -99,7 +99,7 @@ func (c *Cluster) wave(t *testing.T, name string) (w admin.Wave) {
 	t.Helper()
 	Until(t, "wave "+name, func() bool {
 		for _, n := range c.Nodes {
-			if c.down(n.Index) {
+			if c.Down(n.Index) {
 				continue
 			}
 			short, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -130,7 +130,7 @@ func (c *Cluster) ends(t *testing.T, a *admin.WaveAgency, asked time.Time) {
 	t.Helper()
 	Until(t, "somebody to take the word that the content is moved", func() bool {
 		for _, n := range c.Nodes {
-			if c.down(n.Index) {
+			if c.Down(n.Index) {
 				continue
 			}
 			short, cancel := context.WithTimeout(t.Context(), 2*time.Second)
