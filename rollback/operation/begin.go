@@ -20,16 +20,20 @@ func (u *run) begin(ctx context.Context, deadline time.Duration) (done bool, err
 	}
 	u.stands = newStands(u.Leases)
 	w := u.wish()
+	var behind time.Time // since when members are known to be; the table may have been away before
 	for began := time.Now(); ; {
 		err := u.tryBegin(ctx, w)
-		patience := min(beginPatience, deadline)
-		if u.comes() && !u.op.Emergency {
-			patience = deadline
+		if behind.IsZero() {
+			behind = time.Now()
+		}
+		over := time.Since(began) > deadline
+		if !u.comes() || u.op.Emergency {
+			over = over || time.Since(behind) > beginPatience
 		}
 		switch {
 		case err == nil:
 			return u.op.Step == StepSpread, nil
-		case ctx.Err() != nil || !errors.Is(err, table.ErrGuard) && !errors.Is(err, ErrMembers) || time.Since(began) > patience:
+		case ctx.Err() != nil || !errors.Is(err, table.ErrGuard) && !errors.Is(err, ErrMembers) || over:
 			return false, because(ctx, err)
 		}
 		if err := u.catchUp(ctx); err != nil && !errors.Is(err, table.ErrUnavailable) {

@@ -110,8 +110,11 @@ func (a *alarms) text(key string) string {
 	return a.keys[key]
 }
 
-// Times of the tests' nodes: short, so that a fence is.
+// Times of the tests' nodes. Those of tests without a fence are so long that no busy machine lets one lapse;
+// quick ones are short, so that a fence is.
 const (
+	livesShort = time.Minute
+	livesLong  = 2 * time.Minute
 	testShort  = 400 * time.Millisecond
 	testLong   = 800 * time.Millisecond
 	testMargin = 50 * time.Millisecond
@@ -142,6 +145,8 @@ type simNode struct {
 
 	mu      sync.Mutex
 	after   routing.InstanceID // the node's former life
+	lives   bool               // its leases are long, also in a quick cluster
+	brief   bool               // they are short, whatever the runners take them for
 	silent  bool
 	gaveUp  bool
 	runs    bool // its clock goes on while its machine is stopped
@@ -175,6 +180,23 @@ func redisTables(t *testing.T) func(t *testing.T) table.Table {
 		}
 		t.Cleanup(func() { _ = tb.Close() })
 		return tb
+	}
+}
+
+// quick makes leases short, for tests that wait for one to be over.
+func quick(change func(*Options)) func(*Options) {
+	return func(o *Options) {
+		o.Leases.Short, o.Leases.Long = testShort, testLong
+		if change != nil {
+			change(o)
+		}
+	}
+}
+
+// live makes the leases of nodes long that are never silent.
+func live(nodes ...*simNode) {
+	for _, n := range nodes {
+		n.set(func(n *simNode) { n.lives = true })
 	}
 }
 
@@ -219,7 +241,7 @@ func (c *cluster) startNode(id routing.NodeID, change func(*Options), first ...f
 	}
 	n.options = Options{
 		Node: id, Instance: n.instance, Table: n.table, Replica: n.replica, Folder: n.folder, Alarms: n.alarms, Logger: quiet,
-		Leases: Leases{Short: testShort, Long: testLong, Margin: testMargin},
+		Leases: Leases{Short: livesShort, Long: livesLong, Margin: testMargin},
 		Limit:  func(routing.PlatformID) time.Duration { return testLimit },
 	}
 	if change != nil {
@@ -251,6 +273,12 @@ func (n *simNode) renew(ctx context.Context) {
 			Doubts: slices.Clone(n.doubts), Counts: slices.Clone(n.counts), Above: slices.Clone(n.above),
 		}
 		silent, holding, held := n.silent, n.holding, n.held
+		if n.lives {
+			r.Short, r.Long = livesShort, livesLong
+		}
+		if n.brief {
+			r.Short, r.Long = testShort, testLong
+		}
 		if n.gaveUp {
 			r.Short, r.Long = 0, 0
 		}
@@ -299,7 +327,7 @@ func (n *simNode) restart() {
 
 func (n *simNode) until(what string, ok func() bool) {
 	n.c.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); {
+	for deadline := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(deadline) {
 			n.c.t.Fatalf("node %s: never: %s", n.id, what)
 		}
@@ -390,7 +418,7 @@ func (n *simNode) last() Operation {
 func (n *simNode) tended(what string, ok func() bool) {
 	n.c.t.Helper()
 	var err error
-	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		n.catchUp()
 		if ok() {
 			return

@@ -75,8 +75,9 @@ func TestTakenOver(t *testing.T) {
 		points = append(points, point{step: s}, point{step: s, happened: true})
 	}
 	run := func(t *testing.T, tb table.Table, p point) {
-		c := newCluster(t, tb, 2, nil)
+		c := newCluster(t, tb, 2, quick(nil))
 		a, b := c.nodes[0], c.nodes[1]
+		live(b)
 		disk := &failing{Folder: a.folder, left: -1}
 		if p.write > 0 {
 			disk.set(p.write, errCrash)
@@ -147,8 +148,9 @@ func TestTheOldRunnerComesBack(t *testing.T) {
 			tb := open(t)
 			t.Run(string(step), func(t *testing.T) {
 				t.Parallel()
-				c := newCluster(t, tb, 2, nil)
+				c := newCluster(t, tb, 2, quick(nil))
 				a, b := c.nodes[0], c.nodes[1]
+				live(b)
 				stopped, release := make(chan struct{}), make(chan struct{})
 				var once sync.Once
 				a.table.set(func(ch table.Change, do func() (routing.Position, error)) (routing.Position, error) {
@@ -187,8 +189,9 @@ func TestTheOldRunnerComesBack(t *testing.T) {
 // All nodes tend at once, with a dead runner: one of them goes on with it.
 func TestManyTakeOver(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, openLocal(t), 4, nil)
+	c := newCluster(t, openLocal(t), 4, quick(nil))
 	a := c.nodes[0]
+	live(c.nodes[1:]...)
 	a.table.set(func(ch table.Change, do func() (routing.Position, error)) (routing.Position, error) {
 		if strings.Contains(ch.ID, "/begin") {
 			return do()
@@ -294,8 +297,9 @@ func TestSilentMembers(t *testing.T) {
 			tb := open(t)
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				c := newCluster(t, tb, 2, test.options)
+				c := newCluster(t, tb, 2, quick(test.options))
 				a, b := c.nodes[0], c.nodes[1]
+				live(a)
 				b.set(func(n *simNode) { n.runs = test.running })
 				a.until("the clock", func() bool { m, _ := a.replica.State().Member("b"); return m.ClockRuns == test.running })
 				if test.before != nil {
@@ -458,8 +462,9 @@ func TestWhatForbidsToBegin(t *testing.T) {
 // Nodes that don't see the opening in time are named, and keep nothing back.
 func TestLateNodes(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, openLocal(t), 2, nil)
+	c := newCluster(t, openLocal(t), 2, quick(nil))
 	a, b := c.nodes[0], c.nodes[1]
+	live(a)
 	a.table.set(func(ch table.Change, do func() (routing.Position, error)) (routing.Position, error) {
 		if strings.Contains(ch.ID, "/publish/") {
 			b.set(func(n *simNode) { n.silent = true })

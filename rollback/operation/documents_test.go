@@ -48,8 +48,9 @@ func TestDocumentsFollow(t *testing.T) {
 		points = append(points, point{s, false, true}, point{s, true, true}, point{s, false, false}, point{s, true, false})
 	}
 	run := func(t *testing.T, tb table.Table, p point) {
-		c := newCluster(t, tb, 2, func(o *Options) { o.Documents = follows })
+		c := newCluster(t, tb, 2, quick(func(o *Options) { o.Documents = follows }))
 		a, b := c.nodes[0], c.nodes[1]
+		live(b)
 		c.lists()
 		next := c.mapped("police", "dora@gov.example")
 		before := a.agency("police").Mapping

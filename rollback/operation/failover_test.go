@@ -21,7 +21,7 @@ func TestTheServerRestartsMeanwhile(t *testing.T) {
 		t.Run(string(step), func(t *testing.T) {
 			t.Parallel()
 			r := peers.StartRedis(t, peers.RedisOptions{})
-			tb, err := redistable.Open(t.Context(), redistable.Options{URL: r.URL(), AllowNoPassword: true, Timeout: time.Second})
+			tb, err := redistable.Open(t.Context(), redistable.Options{URL: r.URL(), AllowNoPassword: true, Timeout: 5 * time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}

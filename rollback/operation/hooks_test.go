@@ -377,8 +377,9 @@ func TestUndoneByHandOrTooLate(t *testing.T) {
 func TestExternalStep(t *testing.T) {
 	t.Parallel()
 	s := newStage(true)
-	c := hooked(t, 2, s)
+	c := newCluster(t, openLocal(t), 2, quick(func(o *Options) { o.Hooks = s }))
 	a, b := c.nodes[0], c.nodes[1]
+	live(b)
 	start := func(n *simNode, kind Kind) (<-chan Operation, routing.OperationID) {
 		ended, id := make(chan Operation, 1), make(chan routing.OperationID, 1)
 		go func() {
@@ -436,8 +437,9 @@ func TestHooksAreTakenOver(t *testing.T) {
 			t.Run(fmt.Sprint(n, happened), func(t *testing.T) {
 				t.Parallel()
 				s := newStage(false)
-				c := hooked(t, 2, s)
+				c := newCluster(t, openLocal(t), 2, quick(func(o *Options) { o.Hooks = s }))
 				a, b := c.nodes[0], c.nodes[1]
+				live(b)
 				count, dead := 0, false
 				a.table.set(func(ch table.Change, do func() (routing.Position, error)) (routing.Position, error) {
 					if strings.Contains(ch.ID, "/hooks/") {

@@ -26,7 +26,7 @@ func TestALostCommitIsNotDone(t *testing.T) {
 		t.Run(fmt.Sprintf("published %t", published), func(t *testing.T) {
 			t.Parallel()
 			r := peers.StartRedis(t, peers.RedisOptions{})
-			tb, err := redistable.Open(t.Context(), redistable.Options{URL: r.URL(), AllowNoPassword: true, Timeout: time.Second})
+			tb, err := redistable.Open(t.Context(), redistable.Options{URL: r.URL(), AllowNoPassword: true, Timeout: 5 * time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -114,8 +114,9 @@ func TestRemapLosesItsName(t *testing.T) {
 // A remap is taken over like the others.
 func TestRemapIsTakenOver(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, openLocal(t), 2, nil)
+	c := newCluster(t, openLocal(t), 2, quick(nil))
 	a, b := c.nodes[0], c.nodes[1]
+	live(b)
 	c.lists()
 	next := c.mapped("police", "dora@gov.example")
 	a.table.set(func(ch table.Change, do func() (routing.Position, error)) (routing.Position, error) {

@@ -100,7 +100,7 @@ func TestWithoutDrainItEndsWhereItBegan(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.set(func(n *simNode) { n.holding = true })
-	op, err := b.Run(t.Context(), Request{Kind: Cutover, Agency: "police", Who: "tester", Reason: "test", Deadline: 100 * time.Millisecond})
+	op, err := b.Run(t.Context(), Request{Kind: Cutover, Agency: "police", Who: "tester", Reason: "test", Deadline: 2 * time.Second})
 	if err == nil || op.Step != StepAborted || !strings.Contains(op.Error, "not drained by ") {
 		t.Errorf("with a dot under way: %+v, %v", op, err)
 	}
