@@ -49,12 +49,20 @@ type Client struct {
 func NewClient(base, token string, transport http.RoundTripper) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, errors.New("API's address: want it such as http://127.0.0.1:8025")
+		return nil, fmt.Errorf("API's address %s: want it such as http://127.0.0.1:8025", shown(base))
 	}
 	return &Client{
 		base: strings.TrimSuffix(base, "/"), token: token,
 		http: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}, nil
+}
+
+// shown is an address for an error: without what might be a password in it.
+func shown(base string) string {
+	if strings.Contains(base, "@") {
+		return "with a user in it"
+	}
+	return strconv.Quote(base)
 }
 
 // Approval returns what the node said last about approvals, and whether it is a lab;

@@ -113,7 +113,7 @@ var knownErrors = []struct {
 	{operation.ErrNoOperation, http.StatusNotFound, "see mailcutover operation list"},
 	{operation.ErrHook, http.StatusConflict, "see mailcutover operation show"},
 	{approval.ErrOwn, http.StatusForbidden, "somebody else has to look at it"},
-	{approval.ErrTwice, http.StatusConflict, "another person has to look at it too"},
+	{approval.ErrTwice, http.StatusConflict, "mailcutover operation show says whether another person has to look at it too"},
 	{approval.ErrNotProposer, http.StatusForbidden, "ask who proposed it; nobody has to approve it"},
 	{approval.ErrNotApproved, http.StatusForbidden, "another person says: mailcutover operation approve"},
 	{approval.ErrDigest, http.StatusPreconditionFailed, "look at it again: mailcutover operation show"},

@@ -78,6 +78,10 @@ func Read(text []byte) (*List, error) {
 // columns returns where each column stands.
 func columns(p *Problems, header []string) map[string]int {
 	place := make(map[string]int, len(header))
+	if !slices.ContainsFunc(header, func(name string) bool { return slices.Contains(Columns(), strings.TrimSpace(name)) }) {
+		p.add(1, "it names no column: want a header, %s", strings.Join(Columns(), ","))
+		return place
+	}
 	for i, name := range header {
 		name = strings.TrimSpace(name)
 		if _, twice := place[name]; twice {

@@ -65,9 +65,17 @@ func printAgency(w io.Writer, a admin.Agency) {
 		[2]string{"way back", note(a.Finalised, "none: finalised")},
 		[2]string{"epoch", a.Epoch}, [2]string{"leased", a.Tightness}, [2]string{"operation", a.Operation},
 		[2]string{"source", a.Source}, [2]string{"target", a.Target},
-		[2]string{"mailboxes", strconv.Itoa(a.Mailboxes)}, [2]string{"mapping", a.Mapping},
+		[2]string{"mailboxes", strconv.Itoa(a.Mailboxes)}, [2]string{"mapping", mappingText(a.Mapping)},
 		[2]string{"revision", strconv.FormatUint(a.Revision, 10)},
 		[2]string{"under way", fmt.Sprintf("%d without dot, %d dots awaited, %d in doubt", a.UnderWay.Open, a.UnderWay.Dotted, a.UnderWay.InDoubt)})
+}
+
+// mappingText is the digest of an agency's mapping; that of none has only zeros.
+func mappingText(digest string) string {
+	if strings.Trim(digest, "0") == "" {
+		return "empty"
+	}
+	return digest
 }
 
 func newAgencyAdd(c *connection) *cobra.Command {

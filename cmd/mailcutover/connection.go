@@ -61,10 +61,10 @@ func (c *connection) base() string { return firstOf(c.api, os.Getenv(envAPI), de
 
 // clientAt returns a client of the API at this address.
 func (c *connection) clientAt(base string) (*admin.Client, error) {
-	u, err := url.Parse(base)
-	if err != nil {
-		return nil, &usageError{err: errors.New("--api: not an address"), command: "mailcutover"}
+	if _, err := admin.NewClient(base, "", nil); err != nil {
+		return nil, &usageError{err: err, command: "mailcutover"}
 	}
+	u, _ := url.Parse(base) // it is one
 	if u.Scheme == "http" && !c.plaintext && !isLoopback(u.Hostname()) {
 		return nil, &usageError{command: "mailcutover", err: withHint(
 			fmt.Errorf("the token would go to %s without TLS", u.Hostname()), "use https, or say --allow-plaintext")}

@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -34,6 +35,9 @@ func newDemoCommand(c *connection) *cobra.Command {
 			if faults := []demo.Break{demo.BreakNothing, demo.BreakRoute, demo.BreakLose, demo.BreakDuplicate}; !slices.Contains(faults, o.Break) {
 				return &usageError{err: fmt.Errorf("--break %q: want route, lose or duplicate", fault), command: cmd.CommandPath()}
 			}
+			if o.Rate < 1 || o.Phase <= 0 {
+				return &usageError{err: fmt.Errorf("--rate %d, --phase %s: want at least one message a second, and a time above 0", o.Rate, o.Phase), command: cmd.CommandPath()}
+			}
 			spoken, err := report.ParseLanguage(language)
 			if err != nil {
 				return &usageError{err: fmt.Errorf("--language: %w", err), command: cmd.CommandPath()}
@@ -57,8 +61,8 @@ func newDemoCommand(c *connection) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&fault, "break", "", "plant a fault that the check must find: route, lose or duplicate")
 	cmd.Flags().BoolVar(&o.Stay, "stay", false, "go on afterwards, and print what to try")
-	cmd.Flags().IntVar(&o.Rate, "rate", 0, "messages per second (default 300)")
-	cmd.Flags().DurationVar(&o.Phase, "phase", 0, "how long mail flows before, between and after the switches, or a part of the incident stays on the screen (default 3s)")
+	cmd.Flags().IntVar(&o.Rate, "rate", 300, "messages per second")
+	cmd.Flags().DurationVar(&o.Phase, "phase", 3*time.Second, "how long mail flows before, between and after the switches, or a part of the incident stays on the screen")
 	cmd.Flags().BoolVar(&incident, "incident", false, "show the incident: a list sorted in one column, refused, and what it would have done")
 	cmd.Flags().StringVar(&language, "language", "en", "of the incident: en or de")
 	cmd.Flags().StringVar(&logFile, "log", "", "append the node's log to this file")

@@ -31,6 +31,9 @@ func newHealthCommand(c *connection) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if _, err := admin.NewClient(c.base(), "", transport); err != nil {
+				return &usageError{err: err, command: cmd.CommandPath()}
+			}
 			client := &http.Client{Transport: transport, Timeout: healthTimeout}
 			defer client.CloseIdleConnections()
 			req, err := http.NewRequestWithContext(cmd.Context(), http.MethodGet, c.base()+path, nil)

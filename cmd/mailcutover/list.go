@@ -85,9 +85,9 @@ func writeListFile(path, text string) error {
 
 // readList reads a list's file.
 func readList(path, agency string, refresh bool) (admin.ListFile, error) {
-	f, err := os.Open(path)
+	f, err := openList(path, "CSV or XLSX")
 	if err != nil {
-		return admin.ListFile{}, withHint(fmt.Errorf("list: %w", err), "name a CSV or XLSX file that exists here; the node gets its content")
+		return admin.ListFile{}, err
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, list.MaxBytes+1))

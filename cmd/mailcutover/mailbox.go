@@ -108,9 +108,9 @@ func newMailboxImport(c *connection) *cobra.Command {
 		Example: "  mailcutover mailbox import health.csv --reason 'wave 3'\n" +
 			"  mailcutover mailbox import moved.csv --remap --dry-run --reason 'change 4711'",
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
-		f, err := os.Open(args[0])
+		f, err := openList(args[0], "CSV")
 		if err != nil {
-			return withHint(fmt.Errorf("list: %w", err), "name a CSV file that exists here; the node gets its content")
+			return err
 		}
 		defer f.Close()
 		if remap {
@@ -127,6 +127,29 @@ func newMailboxImport(c *connection) *cobra.Command {
 	cmd.Flags().BoolVar(&remap, "remap", false, "change answers too: begin, drain, commit, publish of all agencies concerned")
 	cmd.Flags().BoolVar(&yes, "yes", false, "with --remap: don't ask on a terminal")
 	return cmd
+}
+
+// openList opens a file that a node gets the content of. One without content is refused here:
+// somebody who names a folder, or a file that nothing was written to, hasn't a list.
+func openList(path, kind string) (*os.File, error) {
+	hint := "name a " + kind + " file that exists here; the node gets its content"
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, withHint(fmt.Errorf("list: %w", err), hint)
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		err = fmt.Errorf("list: %w", err)
+	case info.IsDir():
+		err = withHint(fmt.Errorf("list: %s is a directory", path), hint)
+	case info.Mode().IsRegular() && info.Size() == 0:
+		err = withHint(fmt.Errorf("list: %s is empty", path), hint)
+	default:
+		return f, nil
+	}
+	_ = f.Close() // nothing was written
+	return nil, err
 }
 
 func printImported(w io.Writer, done admin.Imported) {

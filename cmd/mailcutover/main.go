@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -54,7 +55,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	noteStart(root, &started)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && !started {
-		err = &usageError{err: err, command: cmd.CommandPath()}
+		err = &usageError{err: onOneLine(err), command: cmd.CommandPath()}
 	}
 	if err != nil {
 		noColor, _ := root.PersistentFlags().GetBool("no-color") // it is there
@@ -87,6 +88,9 @@ func newRootCommand() *cobra.Command {
 // noteStart sets started when a command's own code begins: errors before that are about
 // the command line.
 func noteStart(cmd *cobra.Command, started *bool) {
+	if cmd.Args != nil {
+		argumentsOf(cmd)
+	}
 	if runE := cmd.RunE; runE != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			*started = true
@@ -105,6 +109,35 @@ func noteStart(cmd *cobra.Command, started *bool) {
 	for _, sub := range cmd.Commands() {
 		noteStart(sub, started)
 	}
+}
+
+// argumentsOf says of a wrong number of arguments what the command wants instead.
+func argumentsOf(cmd *cobra.Command) {
+	count := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		err := count(cmd, args)
+		if err == nil || cmd.HasSubCommands() {
+			return err
+		}
+		given := "no argument is"
+		if len(args) > 0 {
+			given = fmt.Sprintf("%q are", args)
+			if len(args) == 1 {
+				given = fmt.Sprintf("%q is", args[0])
+			}
+		}
+		return fmt.Errorf("%s given; want: %s", given, strings.TrimSuffix(cmd.UseLine(), " [flags]"))
+	}
+}
+
+// onOneLine puts what Cobra suggests for a word that it doesn't know behind it, as for the
+// commands within a command.
+func onOneLine(err error) error {
+	wrong, meant, ok := strings.Cut(err.Error(), "\n\nDid you mean this?\n")
+	if !ok {
+		return err
+	}
+	return fmt.Errorf("%s, did you mean %s?", wrong, strings.Join(strings.Fields(meant), " or "))
 }
 
 func names(cmd *cobra.Command) []string {
@@ -190,7 +223,12 @@ func printError(w io.Writer, err error, color bool) {
 		}
 	}
 	if errors.Is(err, admin.ErrUnreachable) {
-		hint = "is it running, and is the address right? --api says which; a change may have happened all the same"
+		hint = "is it running, and is the address right? --api says which; "
+		if o, ok := errors.AsType[*net.OpError](err); ok && o.Op == "dial" {
+			hint += "nothing was sent"
+		} else {
+			hint += "a change may have happened all the same"
+		}
 	}
 	if _, ok := errors.AsType[config.Problems](err); ok {
 		hint = "correct that; mailcutover config check FILE says all that is wrong with a file"

@@ -22,6 +22,9 @@ func newPlan(c *connection) *cobra.Command {
 		Example: "  mailcutover operation plan cutover --agency health",
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
 		r.Kind = args[0]
+		if kinds := []string{"cutover", "rollback", "remap"}; !slices.Contains(kinds, r.Kind) {
+			return &usageError{err: fmt.Errorf("KIND %q: want %s", r.Kind, strings.Join(kinds, ", ")), command: cmd.CommandPath()}
+		}
 		p, err := client.Plan(cmd.Context(), r)
 		if err != nil {
 			return err
@@ -159,6 +162,9 @@ func newApprove(c *connection) *cobra.Command {
 				return err
 			}
 			digest = p.Digest
+		}
+		if len(digest) != len(p.Digest) {
+			return &usageError{err: fmt.Errorf("--digest %q: want all %d digits that mailcutover operation show %s prints", digest, len(p.Digest), p.ID), command: cmd.CommandPath()}
 		}
 		if p, err = client.Approve(cmd.Context(), args[0], digest, note); err != nil {
 			return err

@@ -182,7 +182,7 @@ func (c listsCheck) Check(_ context.Context, p *operation.Plan) []operation.Chec
 	}
 	cfg := c.config.Load()
 	if !cfg.Identity.Configured() && cfg.Lab {
-		return []operation.Check{{Name: name, OK: true, Informs: true, Text: "no directories are configured: that each mailbox is the right one was not compared with anything, which only a lab may do"}}
+		return []operation.Check{{Name: name, Informs: true, Text: "no directories are configured: that each mailbox is the right one was not compared with anything, which only a lab may do"}}
 	}
 	var all []operation.Check
 	for i := range p.Agencies {

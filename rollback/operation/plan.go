@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"mailcutover/routing"
@@ -159,7 +160,7 @@ func (r *Runner) plan(ctx context.Context, req Request) (Plan, prepared, error) 
 	p.canaries = r.canaries(&p)
 	p.Steps = p.steps()
 	if r.Returns != nil && p.Kind == Cutover {
-		p.Steps = slices.Insert(p.Steps, 0, PlanStep{Step: StepWatermarks, Text: "note the state of all folders on both platforms, while everything is open"})
+		p.Steps = slices.Insert(p.Steps, 0, PlanStep{Step: StepWatermarks, Text: "where mailboxes can be read, note the state of all folders on both platforms, while everything is open"})
 	}
 	p.Expected = p.expected(&nodes)
 	p.Checks = r.checks(ctx, &p, &d, errs, state, &nodes)
@@ -293,11 +294,11 @@ const fenceSlack = 15 * time.Second
 
 // steps lists what is done, in order.
 func (p *Plan) steps() []PlanStep {
-	ids := make([]routing.AgencyID, len(p.Agencies))
+	ids := make([]string, len(p.Agencies))
 	for i := range p.Agencies {
-		ids[i] = p.Agencies[i].ID
+		ids[i] = string(p.Agencies[i].ID)
 	}
-	steps := []PlanStep{{Step: StepBegin, Text: fmt.Sprintf("close %v for mail and logins", ids)}}
+	steps := []PlanStep{{Step: StepBegin, Text: fmt.Sprintf("close %s for mail and logins", strings.Join(ids, ", "))}}
 	for i := range p.Agencies {
 		if end := p.Agencies[i].Ends; end != "" {
 			steps[0].Text += fmt.Sprintf("; it ends operation %s of %s", end, p.Agencies[i].ID)
@@ -341,10 +342,10 @@ func (p *Plan) steps() []PlanStep {
 
 // afterwards says what becomes of the mail that came while the agencies were closed.
 func (p *Plan) afterwards() string {
-	var put []routing.AgencyID
+	var put []string
 	for i := range p.Agencies {
 		if p.Agencies[i].PutOff {
-			put = append(put, p.Agencies[i].ID)
+			put = append(put, string(p.Agencies[i].ID))
 		}
 	}
 	switch len(put) {
@@ -353,7 +354,7 @@ func (p *Plan) afterwards() string {
 	case len(p.Agencies):
 		return "mail that was put off comes when its senders try again"
 	}
-	return fmt.Sprintf("held mail is delivered; mail of %v was put off and comes when its senders try again", put)
+	return fmt.Sprintf("held mail is delivered; mail of %s was put off and comes when its senders try again", strings.Join(put, ", "))
 }
 
 // expected estimates how long the agencies are closed.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"mailcutover/rollback/mailstore"
@@ -32,14 +33,14 @@ func (d *Desk) Plan(ctx context.Context, p *operation.Plan) []string {
 	set := d.settings()
 	for i := range p.Agencies {
 		a := &p.Agencies[i]
-		var blind []routing.PlatformID
+		var blind []string
 		for _, id := range []routing.PlatformID{a.Losing, a.Winning} {
 			if set.Mailboxes(id) == nil {
-				blind = append(blind, id)
+				blind = append(blind, string(id))
 			}
 		}
 		if blind != nil {
-			say("%s: the mailboxes of %v can't be read (platforms.mailboxes isn't set): nothing of its mailboxes is brought from %s to %s", a.ID, blind, a.Losing, a.Winning)
+			say("%s: the mailboxes of %s can't be read (platforms.mailboxes isn't set): nothing of its mailboxes is brought from %s to %s", a.ID, strings.Join(blind, " and "), a.Losing, a.Winning)
 		}
 		k, _ := knownOf(s, a.ID)
 		since := k.Since

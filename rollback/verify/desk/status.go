@@ -86,7 +86,7 @@ func (d *Desk) Check(_ context.Context, p *operation.Plan) []operation.Check {
 func (d *Desk) check(s *routing.State, a *routing.Agency, set Settings) operation.Check {
 	const name = "mailboxes"
 	inform := func(format string, args ...any) operation.Check {
-		return operation.Check{Name: name, OK: true, Informs: true, Text: fmt.Sprintf("agency %s: ", a.ID) + fmt.Sprintf(format, args...)}
+		return operation.Check{Name: name, Informs: true, Text: fmt.Sprintf("agency %s: ", a.ID) + fmt.Sprintf(format, args...)}
 	}
 	if set.Mailboxes(a.Source) == nil || set.Mailboxes(a.Target) == nil {
 		return inform("its mailboxes can't be read (platforms.mailboxes isn't set): nothing was compared")
