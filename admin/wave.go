@@ -87,11 +87,12 @@ func (s *Server) proposeWave(ctx context.Context, in *NewWave) (*reply[Proposal]
 	if err != nil {
 		return nil, err
 	}
-	d, err := in.Definition.definition()
+	desk, err := s.waveDesk()
 	if err != nil {
 		return nil, err
 	}
-	desk, err := s.waveDesk()
+	looked, _ := desk.Plan()
+	d, err := in.Definition.definition(looked.Settings.Retries)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +185,11 @@ func waveText(desk *plandesk.Desk, b *plan.Bound) []string {
 		fmt.Sprintf("WAVE %s: %d agencies, owner %s", b.Wave, len(b.Covers), d.Owner),
 		"an approval covers the cutover of each of these agencies, once, in this order, started by the nodes themselves within the windows below,",
 		"as long as its checklist holds and nothing has happened to its record since. It covers no rollback, and no hook that is left out.",
-		"One that is aborted is not tried again by itself, but if an operator names it (wave resume --retry), under the same conditions.",
+	}
+	if d.Retries == 0 {
+		text = append(text, "One that is aborted is not tried again.")
+	} else {
+		text = append(text, fmt.Sprintf("One that is aborted is not tried again by itself, but if an operator names it (wave resume --retry), under the same conditions: each at most so many times: %d.", d.Retries))
 	}
 	if d.Pilot {
 		text = append(text, "PILOT: every wave that is none waits until this one is done and has rested")

@@ -24,7 +24,7 @@ func withPlan(t *testing.T, o *admin.Options) {
 }
 
 func newWave(agencies, more string) string {
-	return fmt.Sprintf(`{"name":"one","reason":"first","definition":{"agencies":[%s],"owner":"team","zone":"Europe/Berlin","windows":[{"days":["mon","tue","wed","thu","fri","sat","sun"],"from":"00:00","to":"24:00"}]%s}}`, agencies, more)
+	return fmt.Sprintf(`{"name":"one","reason":"first","definition":{"agencies":[%s],"owner":"team","retries":2,"zone":"Europe/Berlin","windows":[{"days":["mon","tue","wed","thu","fri","sat","sun"],"from":"00:00","to":"24:00"}]%s}}`, agencies, more)
 }
 
 // A wave is proposed by a planner, approved by another person, started by an operator; what
@@ -42,7 +42,7 @@ func TestWaveByTwoPeople(t *testing.T) {
 	want[admin.Problem](t, n, 403, "POST", path, newWave(`"health"`, ""), asCarla...) // no planner
 	want[admin.Problem](t, n, 400, "POST", "/v1/proposals", `{"kind":"wave","reason":"r"}`, asBen...)
 	p := want[admin.Proposal](t, n, 201, "POST", path, newWave(`"health"`, ""), asBen...)
-	if p.Kind != "wave" || p.Missing != 1 || !strings.Contains(p.Text, "WAVE one: 1 agencies") || !strings.Contains(p.Text, "covers no rollback") || !strings.Contains(p.Text, "not tried again by itself") || !strings.Contains(p.Text, "health, epoch 1.1") {
+	if p.Kind != "wave" || p.Missing != 1 || !strings.Contains(p.Text, "WAVE one: 1 agencies") || !strings.Contains(p.Text, "covers no rollback") || !strings.Contains(p.Text, "not tried again by itself") || !strings.Contains(p.Text, "each at most so many times: 2.") || !strings.Contains(p.Text, "health, epoch 1.1") {
 		t.Fatalf("%+v", p)
 	}
 	if all := want[admin.Waves](t, n, 200, "GET", path, ""); len(all.Waves) != 1 || all.Waves[0].Approval != "open" {

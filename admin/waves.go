@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -155,7 +156,11 @@ func (s *Server) registerWaves(api huma.API) {
 		OperationID: "resume-wave", Method: http.MethodPost, Path: wavesPath + "/{name}/resume", Tags: tags,
 		Summary: "Let a paused wave go on", Description: "An agency whose operation was aborted is tried again only if it is named, and if nothing else has happened to it.",
 	}, func(ctx context.Context, in *resumeWave) (*reply[Wave], error) {
-		return s.changeWave(ctx, in.Name, "resume", in.Body.Reason, func(w plan.Wave, by plan.Word) (plan.Wave, error) {
+		what := "resume"
+		if len(in.Body.Retry) > 0 {
+			what = "try " + strings.Join(in.Body.Retry, ", ") + " again and resume"
+		}
+		return s.changeWave(ctx, in.Name, what, in.Body.Reason, func(w plan.Wave, by plan.Word) (plan.Wave, error) {
 			if seen := in.Body.Said; !seen.IsZero() && !seen.Equal(w.Said.Time) {
 				return w, problem(http.StatusConflict, "see mailcutover wave show", "resume wave %s: it is %s for something else since it was looked at: %s", w.Name, w.Standing, w.Said.Reason)
 			}
@@ -285,6 +290,7 @@ var planErrors = []struct {
 	{plan.ErrNoWave, http.StatusNotFound, "see mailcutover wave list"},
 	{plan.ErrState, http.StatusConflict, "see mailcutover wave show"},
 	{plan.ErrAgency, http.StatusConflict, "see mailcutover wave show"},
+	{plan.ErrRetries, http.StatusConflict, "see why: mailcutover operation show; then propose it alone, or leave it out: mailcutover wave skip"},
 	{plan.ErrItem, http.StatusNotFound, "see mailcutover wave show"},
 	{plan.ErrStopped, http.StatusConflict, "look at why: mailcutover wave list; a releaser lifts it: mailcutover wave lift"},
 	{plan.ErrNotStopped, http.StatusConflict, "see mailcutover wave list"},

@@ -26,6 +26,7 @@ type WaveDefinition struct {
 	NotBefore string       `json:"not_before,omitempty" yaml:"not_before" maxLength:"10" doc:"First date on which agencies are started"`
 	NotAfter  string       `json:"not_after,omitempty" yaml:"not_after" maxLength:"10" doc:"Last date; absent: 28 days after the start"`
 	AtOnce    int          `json:"at_once,omitempty" yaml:"at_once" minimum:"0" maximum:"20" doc:"Agencies under way or baking at one time; 0: 1"`
+	Retries   *int         `json:"retries,omitempty" yaml:"retries" minimum:"0" maximum:"5" doc:"How often an agency whose operation was aborted may be tried again, when an operator asks for it; absent: the setting plan.retries"`
 	Bake      string       `json:"bake,omitempty" yaml:"bake" maxLength:"20" doc:"After each agency, before another one takes its place" example:"1h"`
 	Rest      string       `json:"rest,omitempty" yaml:"rest" maxLength:"20" doc:"After the last one, before waves that come after" example:"24h"`
 	Checks    []WaveItem   `json:"checks,omitempty" yaml:"checks" maxItems:"20" doc:"Questions that a person answers, besides backup"`
@@ -89,6 +90,7 @@ type WaveAgency struct {
 	State     string     `json:"state" enum:"waiting,starting,running,done,aborted,skipped,elsewhere,back" doc:"elsewhere: cut over without the wave; back: rolled back since"`
 	Operation string     `json:"operation,omitempty" doc:"The last one"`
 	Attempt   int        `json:"attempt,omitempty"`
+	Retries   int        `json:"retries,omitempty" doc:"How often people had it tried again after it was aborted"`
 	Node      string     `json:"node,omitempty" doc:"That started it"`
 	Started   *time.Time `json:"started,omitempty"`
 	Ended     *time.Time `json:"ended,omitempty"`
@@ -165,8 +167,8 @@ type TimetableRow struct {
 	Why       string      `json:"why,omitempty" doc:"There is no start, or it was refused last"`
 }
 
-// definition reads a wave's definition, and checks it.
-func (in *WaveDefinition) definition() (d plan.Definition, err error) {
+// definition reads a wave's definition, and checks it. retries are those of a wave that doesn't say it.
+func (in *WaveDefinition) definition(retries int) (d plan.Definition, err error) {
 	var errs []error
 	day := func(field, s string) (out plan.Day) {
 		if s == "" {
@@ -191,6 +193,10 @@ func (in *WaveDefinition) definition() (d plan.Definition, err error) {
 		Owner: strings.TrimSpace(in.Owner), Pilot: in.Pilot, AtOnce: in.AtOnce, Bake: span("bake", in.Bake), Rest: span("rest", in.Rest),
 		NotBefore: day("not_before", in.NotBefore), NotAfter: day("not_after", in.NotAfter),
 		Calendar: plan.Calendar{Zone: in.Zone, State: plan.State(in.State)},
+	}
+	d.Retries = retries
+	if in.Retries != nil {
+		d.Retries = *in.Retries
 	}
 	for _, id := range in.Agencies {
 		d.Agencies = append(d.Agencies, routing.AgencyID(id))
@@ -240,7 +246,7 @@ func spanText(s plan.Span) string {
 func definitionView(d *plan.Definition) WaveDefinition {
 	v := WaveDefinition{
 		Agencies: texts(d.Agencies), Owner: d.Owner, Pilot: d.Pilot, After: texts(d.After), Zone: d.Zone, State: string(d.State),
-		NotBefore: d.NotBefore.String(), NotAfter: d.NotAfter.String(), AtOnce: d.AtOnce, Bake: spanText(d.Bake), Rest: spanText(d.Rest),
+		NotBefore: d.NotBefore.String(), NotAfter: d.NotAfter.String(), AtOnce: d.AtOnce, Retries: &d.Retries, Bake: spanText(d.Bake), Rest: spanText(d.Rest),
 	}
 	for i := range d.Windows {
 		w := &d.Windows[i]
@@ -273,7 +279,7 @@ func waveView(w *plan.Wave) Wave {
 	for i := range w.Runs {
 		r := &w.Runs[i]
 		v.Agencies = append(v.Agencies, WaveAgency{
-			Agency: string(r.Agency), Epoch: r.Expected().String(), State: string(r.Place), Operation: string(r.Operation), Attempt: r.Attempt, Node: string(r.Node),
+			Agency: string(r.Agency), Epoch: r.Expected().String(), State: string(r.Place), Operation: string(r.Operation), Attempt: r.Attempt, Retries: r.Retries, Node: string(r.Node),
 			Started: timeView(r.Started), Ended: timeView(r.Ended), Closed: time.Duration(r.ClosedFor).Seconds(), Why: r.Why, NotBefore: timeView(r.NotBefore), Canary: r.Canary,
 		})
 	}

@@ -15,6 +15,7 @@ type Settings struct {
 	BackupAge    time.Duration // for how long the word that the backup is confirmed counts; 0: it isn't asked
 	RehearsalAge time.Duration // how old an agency's rehearsal may be; 0: none is asked
 	VerifyAge    time.Duration // how old the comparison of an agency may be that the wave has moved; 0: none is asked
+	Retries      int           // what a wave that doesn't say it has; 0: none
 	Stop         Thresholds
 }
 

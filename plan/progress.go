@@ -14,10 +14,11 @@ import (
 
 // Errors that callers test for with errors.Is.
 var (
-	ErrState  = errors.New("the wave is not in a state for that")
-	ErrNoWave = errors.New("no such wave")
-	ErrAgency = errors.New("the wave has no such agency, or it is past that")
-	ErrItem   = errors.New("the wave's checklist has no such item")
+	ErrState   = errors.New("the wave is not in a state for that")
+	ErrNoWave  = errors.New("no such wave")
+	ErrAgency  = errors.New("the wave has no such agency, or it is past that")
+	ErrRetries = errors.New("it was tried again as often as the approval of the wave covers")
+	ErrItem    = errors.New("the wave's checklist has no such item")
 )
 
 // Standing says how far a wave is.
@@ -75,6 +76,7 @@ type Run struct {
 
 	NotBefore time.Time `json:"not_before,omitzero"` // of another attempt
 	Refusals  int       `json:"refusals,omitempty"`  // in a row
+	Retries   int       `json:"retries,omitempty"`   // after aborted operations, that people asked for
 	Why       string    `json:"why,omitempty"`       // it was refused or aborted
 	Canary    string    `json:"canary,omitempty"`    // that failed after the switch
 }
@@ -193,7 +195,7 @@ func (w Wave) Pause(by Word) (Wave, error) {
 }
 
 // Resume ends a pause. retry are agencies whose operation was aborted, and that a person wants
-// to be tried again.
+// to be tried again: each as often as the definition says, which is what was approved.
 func (w Wave) Resume(by Word, retry []routing.AgencyID) (Wave, error) {
 	if err := w.must("resume", Paused); err != nil {
 		return w, err
@@ -204,7 +206,11 @@ func (w Wave) Resume(by Word, retry []routing.AgencyID) (Wave, error) {
 		if r == nil || r.Place != Aborted {
 			return w, fmt.Errorf("resume wave %s: agency %s was not aborted: %w", w.Name, id, ErrAgency)
 		}
+		if r.Retries >= w.Definition.Retries {
+			return w, fmt.Errorf("resume wave %s: agency %s: %w: %d times", w.Name, id, ErrRetries, w.Definition.Retries)
+		}
 		r.Place, r.Since, r.NotBefore, r.Refusals = Waiting, by.Time, time.Time{}, 0
+		r.Retries++
 	}
 	w.Standing, w.Said = Running, by
 	return w.finished(by.Time), nil

@@ -29,6 +29,7 @@ func ParseName(s string) (Name, error) {
 const (
 	MaxAgencies = 60 // of one wave: its record is one document of the table
 	MaxAtOnce   = 20
+	MaxRetries  = 5 // of one agency, after operations that were aborted
 	maxItems    = 20
 	maxText     = 300 // characters of a text that people give
 
@@ -62,9 +63,10 @@ type Definition struct {
 	NotBefore Day `json:"not_before,omitzero"` // the first and the last date on which agencies start
 	NotAfter  Day `json:"not_after,omitzero"`  // zero: MaxLife after the start
 
-	AtOnce int  `json:"at_once,omitempty"` // agencies that are under way or bake at one time; 0: 1
-	Bake   Span `json:"bake,omitempty"`    // after each agency, before another one takes its place
-	Rest   Span `json:"rest,omitempty"`    // after the last one, before waves that come after this one
+	AtOnce  int  `json:"at_once,omitempty"` // agencies that are under way or bake at one time; 0: 1
+	Retries int  `json:"retries,omitempty"` // how often an agency whose operation was aborted may be tried again, when a person names it; 0: never
+	Bake    Span `json:"bake,omitempty"`    // after each agency, before another one takes its place
+	Rest    Span `json:"rest,omitempty"`    // after the last one, before waves that come after this one
 
 	Checks []Item `json:"checks,omitempty"` // asked besides Backup
 }
@@ -103,6 +105,9 @@ func (d *Definition) Check() error {
 	}
 	if d.AtOnce < 0 || d.AtOnce > MaxAtOnce {
 		bad("at_once %d: want 1 to %d", d.AtOnce, MaxAtOnce)
+	}
+	if d.Retries < 0 || d.Retries > MaxRetries {
+		bad("retries %d: want 0 to %d", d.Retries, MaxRetries)
 	}
 	for name, s := range map[string]Span{"bake": d.Bake, "rest": d.Rest} {
 		if s < 0 || time.Duration(s) > MaxLife {

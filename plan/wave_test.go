@@ -293,9 +293,50 @@ func TestStandings(t *testing.T) {
 	}
 }
 
+// TestRetries: an agency is tried again as often as was approved, whoever asks, and what was refused
+// before it began doesn't count.
+func TestRetries(t *testing.T) {
+	for _, most := range []int{0, 1, MaxRetries} {
+		o := newTable(t, "a", "b")
+		w := o.started(t, "one", Definition{Agencies: []routing.AgencyID{"a", "b"}, Retries: most})
+		try := func() {
+			t.Helper()
+			w, _ = w.Claim("a", "mx1", "i1", 100, base)
+			w, _ = w.Release(w.Run("a").Operation, "a probe failed", base)
+			w, _ = w.Claim("a", "mx1", "i1", 100, base)
+			w, _ = w.Begun(w.Run("a").Operation, base)
+			var err error
+			w, err = w.Abort(w.Run("a").Operation, "not drained", routing.Epoch{Term: 1, Number: 3}, base)
+			must(t, w, err)
+		}
+		try()
+		for n := range most {
+			var err error
+			if w, err = w.Resume(word("x", base), []routing.AgencyID{"a"}); err != nil || w.Run("a").Retries != n+1 {
+				t.Fatalf("try %d of %d: %v, %+v", n+1, most, err, w.Run("a"))
+			}
+			try()
+		}
+		if next, err := w.Resume(word("x", base), []routing.AgencyID{"a"}); !errors.Is(err, ErrRetries) || next.Standing == Running {
+			t.Errorf("one more than %d: %v", most, err)
+		}
+		if _, err := w.Resume(word("x", base), nil); err != nil {
+			t.Errorf("the wave can't go on without it: %v", err)
+		}
+		other := w.Bound()
+		other.Definition.Retries++
+		if approved := w.Bound(); approved.Digest() == other.Digest() {
+			t.Error("the number isn't what is approved")
+		}
+	}
+	if err := (&Definition{Retries: MaxRetries + 1}).Check(); !strings.Contains(err.Error(), "retries 6: want 0 to 5") {
+		t.Error(err)
+	}
+}
+
 func TestAttempts(t *testing.T) {
 	o := newTable(t, "a", "b")
-	w := o.started(t, "one", Definition{Agencies: []routing.AgencyID{"a", "b"}})
+	w := o.started(t, "one", Definition{Agencies: []routing.AgencyID{"a", "b"}, Retries: 1})
 	w, err := w.Claim("a", "mx1", "i1", 100, base)
 	must(t, w, err)
 	first := w.Run("a").Operation

@@ -105,7 +105,7 @@ func printWave(w io.Writer, v *admin.Wave) {
 		[2]string{"proposed by", fmt.Sprintf("%s, %s: %s", v.Person, local(&v.Proposed), v.Reason)}, [2]string{"proposal", strings.TrimSpace(v.Proposal + " " + v.Approval)}, [2]string{"approved by", strings.Join(v.Approvers, ", ")}, [2]string{"started by", started},
 		[2]string{"windows", strings.Join(windows, "; ") + ", clocks of " + d.Zone}, [2]string{"holidays", strings.TrimSpace(d.State + " " + strings.Join(d.Holidays, ", "))}, [2]string{"never", strings.Join(d.Never, ", ")},
 		[2]string{"not before", d.NotBefore}, [2]string{"not after", d.NotAfter},
-		[2]string{"at once", strconv.Itoa(max(1, d.AtOnce))}, [2]string{"bake", d.Bake}, [2]string{"rest", d.Rest})
+		[2]string{"at once", strconv.Itoa(max(1, d.AtOnce))}, [2]string{"retries", retriesText(d.Retries)}, [2]string{"bake", d.Bake}, [2]string{"rest", d.Rest})
 	var rows [][]string
 	for _, a := range v.Agencies {
 		closed := ""
@@ -133,6 +133,14 @@ func printWave(w io.Writer, v *admin.Wave) {
 		}
 		fmt.Fprintf(w, "  %s: %s%s\n", o.Name, oneLine(o.Text), until)
 	}
+}
+
+// retriesText says how often an aborted agency may be tried again; empty: an older node doesn't say.
+func retriesText(n *int) string {
+	if n == nil {
+		return ""
+	}
+	return strconv.Itoa(*n) + " of each agency, after it was aborted"
 }
 
 func printChecks(w io.Writer, all []admin.WaveCheck) {

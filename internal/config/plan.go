@@ -3,6 +3,8 @@ package config
 import (
 	"strconv"
 	"time"
+
+	"mailcutover/plan"
 )
 
 // Planning is what holds for all waves (docs/operations/plan.md).
@@ -11,6 +13,7 @@ type Planning struct {
 	BackupAge    time.Duration `config:"backup_age"`    // for how long the word that the backup is confirmed counts; 0: it isn't asked
 	RehearsalAge time.Duration `config:"rehearsal_age"` // how old an agency's rehearsal may be; 0: none is asked
 	VerifyAge    time.Duration `config:"verify_age"`    // how old the comparison of an agency may be that its wave has moved; 0: none is asked
+	Retries      int           `config:"retries"`       // how often an agency of a wave may be tried again, where the wave doesn't say it
 	Stop         PlanStop      `config:"stop"`
 }
 
@@ -25,7 +28,7 @@ type PlanStop struct {
 
 func defaultPlanning() Planning {
 	return Planning{
-		AtOnce: 1, BackupAge: 24 * time.Hour, RehearsalAge: 30 * 24 * time.Hour, VerifyAge: 24 * time.Hour,
+		AtOnce: 1, BackupAge: 24 * time.Hour, RehearsalAge: 30 * 24 * time.Hour, VerifyAge: 24 * time.Hour, Retries: 2,
 		Stop: PlanStop{CanaryFailures: 1, VerifyFindings: 1, ErrorRate: 25, Drift: 1, Aborts: 2},
 	}
 }
@@ -41,6 +44,9 @@ func (c *checker) planning() {
 		if one.value != 0 && one.value < time.Minute {
 			c.add(Problem{Key: one.key, Value: shortDuration(one.value), Want: "1m or more, or 0 for not asked"})
 		}
+	}
+	if p.Retries < 0 || p.Retries > plan.MaxRetries {
+		c.add(Problem{Key: "plan.retries", Value: strconv.Itoa(p.Retries), Want: "1 to " + strconv.Itoa(plan.MaxRetries) + ", or 0 for never"})
 	}
 	s := &p.Stop
 	for _, one := range []struct {

@@ -69,7 +69,7 @@ func (d *Daemon) waveActs() desk.Acts {
 func (d *Daemon) waveSettings() plan.Settings {
 	p := &d.config.Load().Plan
 	return plan.Settings{
-		AtOnce: p.AtOnce, BackupAge: p.BackupAge, RehearsalAge: p.RehearsalAge, VerifyAge: p.VerifyAge,
+		AtOnce: p.AtOnce, BackupAge: p.BackupAge, RehearsalAge: p.RehearsalAge, VerifyAge: p.VerifyAge, Retries: p.Retries,
 		Stop: plan.Thresholds{Canaries: p.Stop.CanaryFailures, Findings: p.Stop.VerifyFindings, ErrorRate: p.Stop.ErrorRate, Drift: p.Stop.Drift, Aborts: p.Stop.Aborts},
 	}
 }

@@ -157,7 +157,7 @@ func TestPauseResumeSkipAndRetry(t *testing.T) {
 		w := newWorld(t, "a", "b", "c", "d")
 		n := w.node("mx1").begin()
 		w.fail["b"] = "not drained by its deadline"
-		w.propose("one", plan.Definition{Agencies: []routing.AgencyID{"a", "b", "c", "d"}})
+		w.propose("one", plan.Definition{Agencies: []routing.AgencyID{"a", "b", "c", "d"}, Retries: 1})
 		time.Sleep(5 * time.Second)
 		w.say("one", func(o plan.Wave) (plan.Wave, error) {
 			return o.Pause(plan.Word{Person: "olga", Time: time.Now(), Reason: "wait"})
