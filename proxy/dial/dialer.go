@@ -148,8 +148,8 @@ func (d *Dialer) noHost(now time.Time) error {
 }
 
 // Reopens returns what may be waited for after ErrNoHost: a channel that is closed when something
-// is heard of a host, and when one may be dialled again if nothing is. That is the zero time
-// while attempts with all of them are under way.
+// is heard of a host, and when one may be dialled again if nothing is: now, if a host has been heard of
+// since. That is the zero time while attempts with all of them are under way.
 func (d *Dialer) Reopens() (news <-chan struct{}, at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -158,7 +158,10 @@ func (d *Dialer) Reopens() (news <-chan struct{}, at time.Time) {
 	}
 	now := time.Now()
 	for _, h := range d.hosts {
-		if h.Failures() > 0 && h.trying.After(now) {
+		if h.Failures() == 0 {
+			return d.news, now
+		}
+		if h.trying.After(now) {
 			continue
 		}
 		if next := h.nextTry(); at.IsZero() || next.Before(at) {

@@ -162,3 +162,43 @@ func TestLostAttempt(t *testing.T) {
 		}
 	})
 }
+
+// TestReopens wants what may be waited for: the back-off, what comes of an attempt that is under way, and
+// nothing of a host that answers, however many are just being connected to it.
+func TestReopens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{down: map[string]bool{"a:1": true}}
+		d := testDialer(t, n, "a:1")
+		if _, _, err := d.Dial(t.Context()); err == nil {
+			t.Fatal("dialled a host that is down")
+		}
+		if _, at := d.Reopens(); !at.Equal(d.Stats()[0].RetryAt) {
+			t.Errorf("left alone: %v, want %v", at, d.Stats()[0].RetryAt)
+		}
+		n.down["a:1"] = false
+		time.Sleep(time.Until(d.Stats()[0].RetryAt))
+		if _, _, err := d.Dial(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// Somebody was refused while that attempt was under way, and asks only now.
+		if _, _, err := d.Dial(t.Context()); !errors.Is(err, ErrNoHost) {
+			t.Fatalf("beside the one attempt: %v", err)
+		}
+		news, at := d.Reopens()
+		if !at.IsZero() {
+			t.Errorf("while one tries: %v", at)
+		}
+		d.Succeeded("a:1")
+		select {
+		case <-news:
+		default:
+			t.Error("nobody is told that it answers")
+		}
+		if _, _, err := d.Dial(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, at := d.Reopens(); !at.Equal(time.Now()) {
+			t.Errorf("it answers: %v from now", time.Until(at))
+		}
+	})
+}

@@ -82,6 +82,7 @@ func (t *try) run() (*Session, Welcome, error) {
 			}
 		}
 		patient, err := t.judge()
+		again := err == nil // whatever comes of it, the same decision may be tried again
 		if err == nil && w.tooSoon() {
 			patient, err = true, w.last
 		} else if err == nil {
@@ -103,7 +104,7 @@ func (t *try) run() (*Session, Welcome, error) {
 		if !patient {
 			return nil, Welcome{}, err
 		}
-		if err := w.sleep(err); err != nil {
+		if err := w.sleep(err, again); err != nil {
 			return nil, Welcome{}, err
 		}
 	}
@@ -241,8 +242,8 @@ func (w *wait) tooSoon() bool {
 }
 
 // sleep waits for news, after a look that led nowhere because of err; nil: it is worth
-// another look.
-func (w *wait) sleep(err error) error {
+// another look. again: until w.after at most, which may be over by now.
+func (w *wait) sleep(err error, again bool) error {
 	t := w.t
 	if w.until.IsZero() {
 		w.until = time.Now().Add(t.p.o.Wait)
@@ -260,8 +261,8 @@ func (w *wait) sleep(err error) error {
 		return refuse(CauseLimit, fmt.Errorf("too many logins wait: %w", err))
 	}
 	defer t.p.waiting.Add(-1)
-	if w.tooSoon() {
-		left = min(left, time.Until(w.after))
+	if again || w.tooSoon() {
+		left = min(left, max(0, time.Until(w.after)))
 	}
 	timer := time.NewTimer(left)
 	defer timer.Stop()

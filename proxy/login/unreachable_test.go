@@ -65,12 +65,17 @@ func TestOneTriesForAll(t *testing.T) {
 	})
 	const many = 20
 	var all sync.WaitGroup
-	for range many {
+	logIn := func() {
 		p := w.dial()
 		all.Go(func() {
 			p.send("LOGIN anna s3cret")
 			p.want("yes")
 		})
+	}
+	logIn()
+	w.until("the platform is found to be away", func() bool { return !w.proxy.endpoint("exchange", "toy").dialer.Stats()[0].Healthy })
+	for range many - 1 {
+		logIn()
 	}
 	w.until("one tries and the others wait", func() bool { return blocked.Load() == 1 && w.proxy.Counts().Waiting == many-1 })
 	if n.Load() != 2 {
