@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,10 @@ type Canary struct {
 	Address  string           `config:"address"` // of the mailbox, as the table has it; empty: no message is sent
 	Login    string           `config:"login"`   // as a client of ours gives it; empty: no login is tried
 	Password Secret           `config:"password"`
+
+	// Protocols are those by which it logs in; empty: all that this node has a listener for and the platform
+	// an endpoint.
+	Protocols []LoginProtocol `config:"protocols"`
 }
 
 // DefaultCanaryWait is how long a canary may take after a switch.
@@ -90,22 +95,35 @@ func (c *checker) probes(cfg *Config) {
 		}
 		c.mailAddress(key+".address", one.Address)
 		c.account(key, one.Login, one.Password)
-		if one.Login != "" && !c.servesIMAP() {
-			c.add(Problem{Key: key + ".login", Value: show(one.Login), Want: "a listener for imap in logins.listeners", Hint: "the canary logs in through this node"}, "logins.listeners")
-		}
+		c.canaryProtocols(key, one)
 		if one.Address != "" && len(cfg.Listeners) == 0 {
 			c.add(Problem{Key: key + ".address", Value: show(one.Address), Want: "a listener for mail in listeners", Hint: "the canary is sent through this node"}, "listeners")
 		}
 	}
 }
 
-func (c *checker) servesIMAP() bool {
-	for i := range c.cfg.Logins.Listeners {
-		if c.cfg.Logins.Listeners[i].Protocol == LoginIMAP {
-			return true
+// canaryProtocols looks at how a canary logs in: there has to be a listener for each protocol that it
+// names, and for one at all if it names none.
+func (c *checker) canaryProtocols(key string, one *Canary) {
+	listens := func(p LoginProtocol) bool {
+		return slices.ContainsFunc(c.cfg.Logins.Listeners, func(l LoginListener) bool { return l.Protocol == p })
+	}
+	switch {
+	case one.Login == "" && len(one.Protocols) > 0:
+		c.add(Problem{Key: key + ".login", Want: "a login beside protocols"}, key+".protocols")
+	case one.Login != "" && len(c.cfg.Logins.Listeners) == 0:
+		c.add(Problem{Key: key + ".login", Value: show(one.Login), Want: "a listener in logins.listeners", Hint: "the canary logs in through this node"}, "logins.listeners")
+	}
+	for i, p := range one.Protocols {
+		at := index(key+".protocols", i)
+		switch {
+		case c.bad[at] || one.Login == "":
+		case slices.Contains(one.Protocols[:i], p):
+			c.add(Problem{Key: at, Value: string(p), Want: "each protocol once"})
+		case !listens(p):
+			c.add(Problem{Key: at, Value: string(p), Want: fmt.Sprintf("a listener for %s in logins.listeners", p), Hint: "the canary logs in through this node"}, "logins.listeners")
 		}
 	}
-	return false
 }
 
 // mailAddress looks at an address that may be left out.

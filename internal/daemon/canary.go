@@ -13,7 +13,6 @@ import (
 
 	"mailcutover/internal/config"
 	"mailcutover/ledger"
-	"mailcutover/proxy/login"
 	"mailcutover/proxy/probe"
 	"mailcutover/rollback/canary"
 	"mailcutover/routing"
@@ -76,15 +75,21 @@ func (c canaries) try(ctx context.Context, agency routing.AgencyID, platform rou
 	ctx, cancel := context.WithTimeout(ctx, cfg.Operations.CanaryWait)
 	defer cancel()
 	began := time.Now()
-	return canary.Run(ctx, canary.Trial{Agency: agency, Platform: platform, Node: cfg.Node, Address: one.Address, Login: one.Login}, canary.Ways{
+	t := canary.Trial{Agency: agency, Platform: platform, Node: cfg.Node, Address: one.Address, Login: one.Login, Protocols: canaryProtocols(cfg, one, platform)}
+	who := probe.Account{Login: one.Login, Password: one.Password.Reveal()}
+	w := canary.Ways{
 		Send: func(ctx context.Context, to string, text []byte) error { return c.send(ctx, cfg, to, text) },
 		Delivered: func(ctx context.Context, id string) (canary.Delivery, bool, error) {
 			return c.delivered(ctx, id, began)
 		},
-		Login: func(ctx context.Context, id string) (routing.PlatformID, error) {
-			return c.logIn(ctx, cfg, probe.Account{Login: one.Login, Password: one.Password.Reveal()}, id)
+		Login: func(ctx context.Context, protocol, id string) (canary.Visit, error) {
+			return c.logIn(ctx, cfg, config.LoginProtocol(protocol), who, id)
 		},
-	})
+	}
+	if store := c.d.mailboxes(platform); store != nil {
+		w.Look = func(ctx context.Context, id string) (canary.Sight, error) { return c.look(ctx, store, &t, id, began) }
+	}
+	return canary.Run(ctx, t, w)
 }
 
 // errNoListener is about a node that has no listener of the kind.
@@ -166,34 +171,4 @@ func (c canaries) delivered(ctx context.Context, id string, since time.Time) (ca
 		}
 	}
 	return canary.Delivery{}, false, nil
-}
-
-// logIn logs in through the first listener for IMAP.
-func (c canaries) logIn(ctx context.Context, cfg *config.Config, who probe.Account, id string) (at routing.PlatformID, err error) {
-	i := slices.IndexFunc(cfg.Logins.Listeners, func(l config.LoginListener) bool { return l.Protocol == config.LoginIMAP })
-	if i < 0 {
-		return "", errNoListener
-	}
-	l := &cfg.Logins.Listeners[i]
-	e := probe.Entrance{Addr: c.d.Addr(l.ID), Implicit: l.TLS.Mode == config.ListenerTLSImplicit}
-	if e.Addr == nil || c.d.loginProxy == nil {
-		return "", errNoListener
-	}
-	if l.TLS.Mode != config.ListenerTLSNone {
-		e.TLS = c.ours(l.ID)
-	}
-	e.Header = behind(l.ProxyNets, e.Addr)
-	patience := cfg.Operations.CanaryWait
-	if end, ok := ctx.Deadline(); ok {
-		patience = time.Until(end)
-	}
-	err = e.Login(ctx, who, func(client netip.AddrPort) {
-		sessions, _ := c.d.loginProxy.Sessions(login.Filter{Protocol: string(config.LoginIMAP), Address: client.Addr().Unmap()}, 0)
-		for _, s := range sessions {
-			if s.Client.Port() == client.Port() {
-				at = s.Platform
-			}
-		}
-	}, id, patience)
-	return at, err
 }

@@ -11,34 +11,41 @@ import (
 	"testing"
 
 	"mailcutover/internal/platformtest"
+	"mailcutover/proxy/probe"
 	"mailcutover/rollback/operation"
 )
 
 // After a switch a message goes through this node's listener into the canary's mailbox at the
-// winning platform, and a login through its other listener finds it there. What goes wrong is
-// in the operation's record, with an alarm that goes when all is well again.
+// winning platform, a login by IMAP finds it there and deletes it, and logins by the other protocols reach that
+// platform, too. What goes wrong is in the operation's record, in the metrics, and an alarm that goes when all
+// is well again.
 func TestCanary(t *testing.T) {
 	t.Parallel()
 	b, dovecots := newLoginBench(t, listeners, "")
 	b.arm()
 	for _, d := range dovecots {
-		peersReady(t, d.IMAP)
+		for _, addr := range []string{d.IMAP, d.LMTP, d.POP3, d.Sieve, d.Submission} {
+			peersReady(t, addr)
+		}
 	}
+	fakes := [2]string{b.a.Addr(), b.b.Addr()}
 	password := filepath.Join(t.TempDir(), "password")
-	// reload takes over the Dovecots as platforms for mail, too, and the canary's password.
-	reload := func(secret string) {
+	// reload takes over where the platforms take mail, and the canary's password.
+	reload := func(secret, wait string, mail [2]string) {
 		t.Helper()
 		if err := os.WriteFile(password, []byte(secret+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		b.write(b.a.Addr(), listeners+"operations:\n  canary_wait: 20s\n  canaries: [{agency: health, address: "+anna+", login: "+anna+", password_file: "+password+"}]\n")
+		b.write(fakes[0], listeners+"operations:\n  canary_every: 0s\n  canary_wait: "+wait+"\n  canaries: [{agency: health, address: "+anna+", login: "+anna+", password_file: "+password+"}]\n")
 		text, err := os.ReadFile(b.path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		next := string(text)
-		for was, is := range map[string]string{b.a.Addr(): dovecots[0].LMTP, b.b.Addr(): dovecots[1].LMTP} {
-			next = strings.ReplaceAll(next, `outside: {hosts: ["`+was+`"]}`, `outside: {protocol: lmtp, hosts: ["`+is+`"]}`)
+		for i := range mail {
+			if mail[i] != fakes[i] {
+				next = strings.ReplaceAll(next, `outside: {hosts: ["`+fakes[i]+`"]}`, `outside: {protocol: lmtp, hosts: ["`+mail[i]+`"]}`)
+			}
 		}
 		if err := os.WriteFile(b.path, []byte(next), 0o600); err != nil {
 			t.Fatal(err)
@@ -55,42 +62,73 @@ func TestCanary(t *testing.T) {
 		}
 		return false
 	}
+	lmtp, err := net.ResolveTCPAddr("tcp", dovecots[1].LMTP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := probe.Entrance{Addr: lmtp, LMTP: true, Helo: "mx.example"}
+	if err := other.Send(t.Context(), anna, []byte("Message-ID: <other@out.example>\r\nSubject: canary of health on ox\r\n\r\nnot ours\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	real := [2]string{dovecots[0].LMTP, dovecots[1].LMTP}
 	for _, c := range []struct {
-		kind        operation.Kind
-		secret      string
-		ok          bool
-		mail, login string
-		dovecot     int
+		name         string
+		kind         operation.Kind
+		secret, wait string
+		mail         [2]string // where mail goes
+		ok           bool
+		said, logins []string
+		parts        string
+		left         int // messages in the mailbox of the winning side
 	}{
-		{operation.Cutover, "secret", true, "is on ox, " + dovecots[1].LMTP, "was logged in at ox, and found the message", 1},
-		{operation.Rollback, "hunter2", false, "is on exchange, " + dovecots[0].LMTP, "login of " + anna, 0},
-		{operation.Cutover, "secret", true, "is on ox", "found the message", 1},
+		{"well", operation.Cutover, "secret", "60s", real, true, []string{"is on ox, " + dovecots[1].LMTP, "in its mailbox; it was deleted again"},
+			[]string{"by submission at ox", "by pop3 at ox", "by sieve at ox", "by imap at ox"}, "+mail+submission+pop3+sieve+imap+mailbox", 1},
+		{"a wrong password", operation.Rollback, "hunter2", "60s", real, false, []string{"is on exchange, " + dovecots[0].LMTP},
+			[]string{"by submission: ", "by pop3: ", "by sieve: ", "by imap: "}, "+mail-submission-pop3-sieve-imap", 1},
+		{"well again", operation.Cutover, "secret", "60s", real, true, []string{"is on ox", "deleted again"}, []string{"by imap at ox"}, "+mail+submission+pop3+sieve+imap+mailbox", 1},
+		// The platform takes mail, and it isn't in the mailboxes that its users see.
+		{"not in the mailbox", operation.Rollback, "secret", "16s", fakes, false, []string{"is on exchange, " + fakes[0], "but not in the INBOX of its mailbox on exchange"},
+			[]string{"by imap at exchange"}, "-mailbox", 1},
 	} {
-		reload(c.secret)
+		reload(c.secret, c.wait, c.mail)
 		op, err := b.operate(c.kind)
 		if err != nil || op.Step != operation.StepDone || len(op.Canaries) != 1 {
-			t.Fatalf("%s: %+v, %v", c.kind, op, err)
+			t.Fatalf("%s: %+v, %v", c.name, op, err)
 		}
 		r := op.Canaries[0]
-		if r.OK != c.ok || !strings.Contains(r.Mail, c.mail) || !strings.Contains(r.Login, c.login) {
-			t.Errorf("%s: %+v", c.kind, r)
+		parts := ""
+		for _, p := range r.Parts {
+			parts += map[bool]string{true: "+", false: "-"}[p.OK] + p.Name
 		}
-		if strings.Contains(r.Login, "hunter2") {
+		if r.OK != c.ok || !strings.HasSuffix(parts, c.parts) {
+			t.Errorf("%s: %s, %+v", c.name, parts, r)
+		}
+		for _, want := range c.said {
+			if !strings.Contains(r.Mail, want) {
+				t.Errorf("%s: want %q in %q", c.name, want, r.Mail)
+			}
+		}
+		for _, want := range c.logins {
+			if !strings.Contains(r.Login, want) {
+				t.Errorf("%s: want %q in %q", c.name, want, r.Login)
+			}
+		}
+		if strings.Contains(r.Text(), "hunter2") {
 			t.Errorf("a password in %+v", r)
 		}
 		if alarmed() == c.ok {
-			t.Errorf("%s: alarm %v", c.kind, !c.ok)
+			t.Errorf("%s: alarm %v", c.name, !c.ok)
 		}
-		found := false
-		for _, m := range dovecots[c.dovecot].WaitMessages(t, anna, 1) {
-			found = found || strings.Contains(string(m.Raw), "Subject: canary of health on ")
+		side := 0
+		if c.kind == operation.Cutover {
+			side = 1
 		}
-		if !found {
-			t.Errorf("%s: no canary in the mailbox", c.kind)
+		if got := dovecots[side].Messages(t, anna); len(got) != c.left {
+			t.Errorf("%s: %d messages in the mailbox, want %d", c.name, len(got), c.left)
 		}
 		v, err := b.api.Operation(t.Context(), string(op.ID))
 		if err != nil || len(v.Canaries) != 1 || v.Canaries[0].OK != c.ok {
-			t.Errorf("%s: the API says %+v, %v", c.kind, v, err)
+			t.Errorf("%s: the API says %+v, %v", c.name, v, err)
 		}
 	}
 }

@@ -84,7 +84,8 @@ func (a *Attempt) Last() error {
 	return a.last()
 }
 
-// SetLast sets what Last asks. It is for the core, and for tests of dialogues (logintest).
+// SetLast sets what Last asks. It is for the core, for whoever logs in as a client does, and
+// for tests of dialogues (logintest).
 func (a *Attempt) SetLast(last func() error) { a.last = last }
 
 // Mechanism is how a client proves who it is.

@@ -46,8 +46,8 @@ type LegOptions struct {
 	pool *buffers // nil: none
 }
 
-// NewLeg returns a leg for a dialogue. It is for the core, and for tests of dialogues
-// (logintest).
+// NewLeg returns a leg for a dialogue. It is for the core, for whoever logs in as a client
+// does, and for tests of dialogues (logintest).
 func NewLeg(o LegOptions) *Leg {
 	l := &Leg{o: o, encrypted: o.Encrypted, wire: wire{nc: o.Net, pool: o.pool, write: orDefault(o.Write), ended: o.Ended}}
 	l.deadline = func() time.Time {

@@ -5,8 +5,11 @@
 //   - [Recipients] leaves nothing at a platform: after RCPT comes RSET;
 //   - what is tried is what production does: the relay's own pool and its endpoint, and the
 //     hosts, the TLS policy and the PROXY header of the endpoint for logins;
-//   - a login proves that the mailbox opens, not only that the password is right, and finds a
-//     platform that announces UNAUTHENTICATE, before the login or behind it;
+//   - a login by IMAP proves that the mailbox opens, not only that the password is right, and finds a
+//     platform that announces UNAUTHENTICATE, before the login or behind it; by other protocols
+//     ([Entrance.LogIn]) it is done by the dialogues that log in at platforms;
+//   - of a mailbox nothing is deleted but the message that [Entrance.Login] looked for, known by its
+//     Message-ID;
 //   - errors name neither passwords nor what a platform said of them.
 //
 // It refuses to send a password without TLS as the endpoint's policy asks for it.

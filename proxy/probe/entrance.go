@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-smtp"
 )
 
@@ -120,58 +119,4 @@ func (e *Entrance) Send(ctx context.Context, to string, text []byte) (err error)
 	}
 	_ = c.Quit() // the message is taken
 	return nil
-}
-
-// ErrNotThere is about a message that is not in the INBOX.
-var ErrNotThere = errors.New("the message is not in its INBOX")
-
-// searchPause is the time between two looks for a message.
-const searchPause = 500 * time.Millisecond
-
-// Login logs in through the listener, by IMAP. logged is called while the session is there,
-// with the address that it has on our side. Then the INBOX is searched for a message with
-// this Message-ID (with brackets; empty: none), until it is there or patience is over: ErrNotThere.
-func (e *Entrance) Login(ctx context.Context, a Account, logged func(client netip.AddrPort), messageID string, patience time.Duration) error {
-	nc, err := e.dial(ctx)
-	if err != nil {
-		return fmt.Errorf("login of %s: %w", a.Login, err)
-	}
-	defer nc.Close()
-	client, err := netip.ParseAddrPort(nc.LocalAddr().String())
-	if err != nil {
-		return fmt.Errorf("login of %s: %w", a.Login, err)
-	}
-	start := e.TLS
-	if e.Implicit {
-		start = nil
-	}
-	s, err := login(ctx, nc, start, a)
-	if err != nil {
-		return err
-	}
-	defer s.leave()
-	logged(client)
-	if messageID == "" {
-		return nil
-	}
-	for until := time.Now().Add(patience); ; {
-		found, err := s.Search(&imap.SearchCriteria{Header: []imap.SearchCriteriaHeaderField{{Key: "Message-ID", Value: messageID}}}, nil).Wait()
-		switch {
-		case ctx.Err() != nil:
-			return fmt.Errorf("search the INBOX of %s: %w", a.Login, context.Cause(ctx))
-		case err != nil:
-			return fmt.Errorf("search the INBOX of %s: %w", a.Login, plain(err))
-		case len(found.AllSeqNums()) > 0:
-			return nil
-		case time.Now().After(until):
-			return fmt.Errorf("%s: %w after %s", a.Login, ErrNotThere, patience)
-		}
-		select {
-		case <-time.After(searchPause):
-		case <-ctx.Done():
-		}
-		if err := s.Noop().Wait(); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("look again into the INBOX of %s: %w", a.Login, plain(err))
-		}
-	}
 }

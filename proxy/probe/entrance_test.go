@@ -131,13 +131,13 @@ func TestLoginThroughAListener(t *testing.T) {
 				<-done
 			})
 			var from netip.AddrPort
-			if err := e.Login(within(t, 20*time.Second), Account{Login: "canary", Password: "secret"}, func(a netip.AddrPort) { from = a }, "", 0); err != nil || !from.IsValid() {
+			if _, err := e.Login(within(t, 20*time.Second), Account{Login: "canary", Password: "secret"}, func(a netip.AddrPort) { from = a }, "", 0); err != nil || !from.IsValid() {
 				t.Errorf("from %s: %v", from, err)
 			}
-			if err := e.Login(within(t, 20*time.Second), Account{Login: "canary", Password: "secret"}, func(netip.AddrPort) {}, "<none@x>", 0); !errors.Is(err, ErrNotThere) {
+			if _, err := e.Login(within(t, 20*time.Second), Account{Login: "canary", Password: "secret"}, func(netip.AddrPort) {}, "<none@x>", 0); !errors.Is(err, ErrNotThere) {
 				t.Errorf("a message that isn't there: %v", err)
 			}
-			if err := e.Login(within(t, 20*time.Second), Account{Login: "canary", Password: "hunter2"}, func(netip.AddrPort) { t.Error("logged in") }, "", 0); err == nil {
+			if _, err := e.Login(within(t, 20*time.Second), Account{Login: "canary", Password: "hunter2"}, func(netip.AddrPort) { t.Error("logged in") }, "", 0); err == nil {
 				t.Error("a wrong password")
 			}
 		})

@@ -57,7 +57,7 @@ func Login(ctx context.Context, d *dial.Dialer, header bool, a Account) (host st
 			return host, fmt.Errorf("%s: %w", host, err)
 		}
 	}
-	s, err := login(ctx, nc, start, a)
+	s, err := logIn(ctx, nc, start, a)
 	if err != nil {
 		return host, fmt.Errorf("%s: %w", host, err)
 	}
@@ -74,9 +74,9 @@ func (s session) leave() {
 	_ = s.Close()
 }
 
-// login logs in over nc, from the greeting on, by STARTTLS if start is set. The session's
+// logIn logs in over nc, from the greeting on, by STARTTLS if start is set. The session's
 // connection is closed at ctx's end.
-func login(ctx context.Context, nc net.Conn, start *tls.Config, a Account) (_ session, err error) {
+func logIn(ctx context.Context, nc net.Conn, start *tls.Config, a Account) (_ session, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = nc.Close() }) // go-imap's client knows no context
 	var c *imapclient.Client
 	defer func() {

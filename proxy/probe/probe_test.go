@@ -218,7 +218,7 @@ func TestLoginAtDovecot(t *testing.T) {
 	front := Entrance{Addr: addr}
 	who := Account{Login: "canary@ox.example", Password: "secret"}
 	const id = "<1@canary.example>"
-	if err := front.Login(within(t, 20*time.Second), who, func(netip.AddrPort) {}, id, time.Second); !errors.Is(err, ErrNotThere) {
+	if _, err := front.Login(within(t, 20*time.Second), who, func(netip.AddrPort) {}, id, time.Second); !errors.Is(err, ErrNotThere) {
 		t.Errorf("an empty mailbox: %v", err)
 	}
 	lmtp, err := net.ResolveTCPAddr("tcp", d.LMTP)
@@ -230,7 +230,7 @@ func TestLoginAtDovecot(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := false
-	if err := front.Login(within(t, 20*time.Second), who, func(client netip.AddrPort) { seen = client.IsValid() }, id, 10*time.Second); err != nil || !seen {
+	if _, err := front.Login(within(t, 20*time.Second), who, func(client netip.AddrPort) { seen = client.IsValid() }, id, 10*time.Second); err != nil || !seen {
 		t.Errorf("%v, %v", err, seen)
 	}
 }
