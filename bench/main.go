@@ -1,18 +1,20 @@
 // Command bench measures what docs/performance.md states and prints it: messages per
 // second and CPU beside HAProxy and Postfix, the memory of idle connections, what a table
 // of a million mailboxes costs, the spool, the check of lists against a directory, switches of
-// agencies on three nodes, logins by IMAP beside HAProxy, nginx and Dovecot as proxies, and
-// recall between two Dovecots.
+// agencies on three nodes, what each further node costs Redis, logins by IMAP beside HAProxy,
+// nginx and Dovecot as proxies, recall between two Dovecots, comparing mailboxes, and retained
+// copies. At the end one table has all that is compared.
 //
 // It promises that what is compared ran in turns in the same minutes on the same machine,
 // and that mailcutover is the program that operators run, with JSON logs written to a file
 // and metrics on. It refuses to skip: without HAProxy, Postfix (as root) and Redis it
 // ends with an error that names the package. A bar that isn't reached is printed as NO and
-// makes the exit status 2; something that can't be measured makes it 1.
+// makes the exit status 2; something that can't be measured, or for which no time was left, makes
+// it 1.
 //
-//	make bench                      # about a quarter of an hour
-//	go run ./bench -quick           # five minutes: fewer and shorter rounds
-//	go run ./bench -only throughput # one part: throughput, idle, table, spool, identity, switch, logins, recall, verify or retained
+//	make bench                      # an hour at most, on a quiet machine some forty minutes
+//	make bench BENCH=-quick         # a quarter of an hour: fewer and shorter rounds
+//	go run ./bench -only throughput # one part: throughput, idle, table, spool, identity, switch, nodes, logins, recall, verify or retained
 //	go run ./bench -json
 //	go run ./bench -profile DIR     # profiles of mailcutover under the load, nothing compared
 package main
@@ -23,6 +25,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"runtime"
@@ -35,15 +38,17 @@ import (
 	"mailcutover/test/peers"
 )
 
-// errMissed says that a bar was not reached.
-var errMissed = errors.New("a bar was not reached")
+var (
+	errMissed = errors.New("a bar was not reached")
+	errLate   = errors.New("no time was left")
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	switch {
-	case errors.Is(err, errMissed):
+	case errors.Is(err, errMissed) && !errors.Is(err, errLate):
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
 	case err != nil:
@@ -69,6 +74,7 @@ type options struct {
 	switches  int           // of the agency of 10,000; others a fifth of it
 	changes   int           // whose way to three nodes is measured
 	locks     int
+	clusters  []int  // of how many nodes
 	large     int    // messages of the large mailbox that a recall looks through
 	against   string // another mailcutover, whose throughput, spool and logins are measured too; empty: none
 	progress  io.Writer
@@ -85,6 +91,7 @@ var parts = []struct {
 	{"spool", held},
 	{"identity", identity},
 	{"switch", switches},
+	{"nodes", nodes},
 	{"logins", logins},
 	{"recall", recalled},
 	{"verify", verified},
@@ -95,17 +102,21 @@ var parts = []struct {
 type report struct {
 	Machine string        `json:"machine"`
 	Began   time.Time     `json:"began"`
+	Seconds float64       `json:"seconds"`
 	Load    string        `json:"load_average_at_begin"`
+	LoadEnd string        `json:"load_average_at_end"`
 	Parts   []figure.Part `json:"parts"`
+	Late    []string      `json:"no_time_left,omitempty"` // parts that were not begun
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	o := options{entries: 40_000, held: []int{100_000}, starts: 100_000, sizes: []int{100, 10_000, 100_000}, changes: 300, locks: 20, nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
+	o := options{entries: 40_000, held: []int{100_000}, starts: 100_000, sizes: []int{100, 10_000, 100_000}, changes: 300, locks: 20, clusters: []int{1, 3, 6, 10}, nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
 	quick := flags.Bool("quick", false, "fewer and shorter rounds: figures are rougher")
 	asJSON := flags.Bool("json", false, "print JSON")
-	only := flags.String("only", "", "one part: throughput, idle, table, spool, identity, switch, logins, recall, verify or retained")
+	only := flags.String("only", "", "one part: throughput, idle, table, spool, identity, switch, nodes, logins, recall, verify or retained")
+	limit := flags.Duration("limit", time.Hour, "begin no part later than this; 0: no limit")
 	profiles := flags.String("profile", "", "write profiles of mailcutover under the load into this directory, and compare nothing")
 	flags.IntVar(&o.rounds, "rounds", 9, "rounds, each with one turn of each contender")
 	flags.DurationVar(&o.turn, "turn", 4*time.Second, "length of a turn")
@@ -124,7 +135,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	if *quick {
 		o.rounds, o.turn, o.nodes = min(o.rounds, 5), min(o.turn, 1500*time.Millisecond), 1
-		o.switches, o.sizes = min(o.switches, 10), []int{10_000}
+		o.switches, o.sizes, o.clusters = min(o.switches, 10), []int{10_000}, []int{1, 10}
 	}
 	if *million {
 		o.held = append(o.held, 1_000_000)
@@ -132,14 +143,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.rounds < 1 || o.turn <= 0 || o.idle < 1 || o.agencies < 1 || o.mailboxes < 1 || o.switches < 1 || o.large < 1 {
 		return errors.New("rounds, turn, idle, agencies, mailboxes, switches and large must be positive")
 	}
-	return measure(ctx, o, *only, *profiles, *asJSON, stdout, stderr)
+	if *profiles != "" {
+		return peers.Run(ctx, "profile", stderr, func(t peers.TB) { profile(t, o, *only, *profiles) })
+	}
+	return measure(ctx, o, *only, *limit, *asJSON, stdout, stderr)
 }
 
-// measure does what the command line asks for.
-func measure(ctx context.Context, o options, only, profiles string, asJSON bool, stdout, stderr io.Writer) error {
-	if profiles != "" {
-		return peers.Run(ctx, "profile", stderr, func(t peers.TB) { profile(t, o, only, profiles) })
-	}
+// measure measures one part, or all that can be begun within the limit.
+func measure(ctx context.Context, o options, only string, limit time.Duration, asJSON bool, stdout, stderr io.Writer) error {
 	r := report{Machine: machine(), Began: time.Now(), Load: loadAverage()}
 	if !asJSON {
 		fmt.Fprintf(stdout, "%s, load average %s\n", r.Machine, r.Load)
@@ -150,10 +161,16 @@ func measure(ctx context.Context, o options, only, profiles string, asJSON bool,
 			continue
 		}
 		known = true
+		if limit > 0 && time.Since(r.Began) > limit {
+			r.Late = append(r.Late, p.name)
+			continue
+		}
+		began := time.Now()
 		var part figure.Part
 		if err := peers.Run(ctx, p.name, stderr, func(t peers.TB) { part = p.measure(t, o) }); err != nil {
 			return err
 		}
+		part.Seconds = math.Round(time.Since(began).Seconds())
 		r.Parts = append(r.Parts, part)
 		if !asJSON {
 			if err := part.Print(stdout); err != nil {
@@ -164,12 +181,28 @@ func measure(ctx context.Context, o options, only, profiles string, asJSON bool,
 	if !known {
 		return fmt.Errorf("-only %q: no such part", only)
 	}
+	r.Seconds, r.LoadEnd = math.Round(time.Since(r.Began).Seconds()), loadAverage()
+	if err := r.print(stdout, asJSON); err != nil {
+		return err
+	}
+	if len(r.Late) > 0 {
+		return errors.Join(fmt.Errorf("%w within %s for %s", errLate, limit, strings.Join(r.Late, ", ")), missed(r.Parts))
+	}
+	return missed(r.Parts)
+}
+
+// print writes what is to be seen of all parts together.
+func (r *report) print(w io.Writer, asJSON bool) error {
 	if asJSON {
-		if err := figure.PrintJSON(stdout, &r); err != nil {
+		return figure.PrintJSON(w, r)
+	}
+	if len(r.Parts) > 1 {
+		if err := figure.PrintCompared(w, r.Parts); err != nil {
 			return err
 		}
 	}
-	return missed(r.Parts)
+	_, err := fmt.Fprintf(w, "\n%s in all, load average %s at the end\n", time.Duration(r.Seconds)*time.Second, r.LoadEnd)
+	return err
 }
 
 // missed names the figures that don't reach their bar.

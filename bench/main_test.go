@@ -16,7 +16,7 @@ import (
 
 // small is a run that shows that everything can be measured, not what comes of it.
 func small(t *testing.T) options {
-	return options{rounds: 1, turn: 50 * time.Millisecond, warmUp: 40, idle: 40, nodes: 1, settle: 200 * time.Millisecond, entries: 400, agencies: 2, mailboxes: 50, held: []int{500}, starts: 500, large: 1000, progress: t.Output()}
+	return options{rounds: 1, turn: 50 * time.Millisecond, warmUp: 40, idle: 40, nodes: 1, settle: 200 * time.Millisecond, entries: 400, agencies: 2, mailboxes: 50, held: []int{500}, starts: 500, large: 1000, clusters: []int{2}, progress: t.Output()}
 }
 
 // Every part runs on this machine, through the real programs.
@@ -27,13 +27,14 @@ func TestParts(t *testing.T) {
 		"idle":       {"idle connection, plain", "idle connection, TLS"},
 		"table":      {"decision for a random address"},
 		"identity":   {"read and check", "ldapsearch, reading the same", "peak memory, VmHWM"},
+		"nodes":      {"2 nodes, Redis' commands at rest", "2 nodes, switch told as done"},
 		"spool":      {"mailcutover, accepted into the spool", "mailcutover, replay", "start with 500 held messages, until the queue sends", "memory of a held message, of 500, VmRSS"},
 		"recall":     {"brought", "looked through again", "memory, large messages", "memory, many messages"},
 		"logins":     {"nginx, logins, plain", "Dovecot, CPU per login, TLS", "mailcutover, FETCH, TLS", "HAProxy, idle session, plain", "mailcutover, idle session, TLS"},
 	} {
 		t.Run(only, func(t *testing.T) {
 			var out bytes.Buffer
-			if err := measure(t.Context(), small(t), only, "", false, &out, t.Output()); err != nil && !errors.Is(err, errMissed) {
+			if err := measure(t.Context(), small(t), only, 0, false, &out, t.Output()); err != nil && !errors.Is(err, errMissed) {
 				t.Fatal(err)
 			}
 			for _, name := range want {
@@ -48,7 +49,7 @@ func TestParts(t *testing.T) {
 func TestProfile(t *testing.T) {
 	peers.Need(t, "smtp-source", "smtp-sink")
 	dir := t.TempDir()
-	if err := measure(t.Context(), small(t), "", dir, false, io.Discard, t.Output()); err != nil {
+	if err := peers.Run(t.Context(), "profile", t.Output(), func(tb peers.TB) { profile(tb, small(t), "", dir) }); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"cpu", "allocs", "mutex", "block"} {

@@ -105,6 +105,7 @@ func Median(values []float64) float64 {
 type Part struct {
 	Name    string   `json:"name"`
 	Notes   []string `json:"notes,omitempty"`
+	Seconds float64  `json:"seconds,omitempty"` // that it took to measure
 	Figures []Figure `json:"figures"`
 }
 
@@ -114,23 +115,60 @@ func (p *Part) Print(w io.Writer) error {
 	for _, note := range p.Notes {
 		fmt.Fprintf(w, "  %s\n", note)
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "  name\tunit\truns\tmedian\tmin\tmax\tratio\tbar\treached")
+	t := newTable(w)
 	for i := range p.Figures {
-		f := &p.Figures[i]
-		ratio, bar, reached := "-", "-", "-"
-		if f.Ratio > 0 {
-			ratio = strconv.FormatFloat(f.Ratio, 'f', 2, 64)
-		}
-		if f.Reached != nil {
-			bar, reached = f.Bar, "yes"
-			if !*f.Reached {
-				reached = "NO"
-			}
-		}
-		fmt.Fprintf(t, "  %s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, f.Unit, f.Runs, number(f.Median), number(f.Min), number(f.Max), ratio, bar, reached)
+		t.row(&p.Figures[i])
 	}
 	return t.Flush()
+}
+
+// PrintCompared writes one table of all figures that have a ratio or a bar, of all parts, and
+// how many bars were reached.
+func PrintCompared(w io.Writer, parts []Part) error {
+	bars, reached := 0, 0
+	t := newTable(w)
+	for i := range parts {
+		p := &parts[i]
+		fmt.Fprintf(t, "  %s\t\t\t\t\t\t\t\t\n", strings.ToUpper(p.Name))
+		for k := range p.Figures {
+			f := &p.Figures[k]
+			if f.Reached != nil {
+				bars++
+				if *f.Reached {
+					reached++
+				}
+			}
+			if f.Reached != nil || f.Ratio > 0 {
+				t.row(f)
+			}
+		}
+	}
+	fmt.Fprintf(w, "\nAll that is compared: %d of %d bars are reached\n", reached, bars)
+	return t.Flush()
+}
+
+// table writes figures in columns.
+type table struct{ *tabwriter.Writer }
+
+// newTable begins a table; nothing is written before its Flush.
+func newTable(w io.Writer) table {
+	t := table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	fmt.Fprintln(t, "  name\tunit\truns\tmedian\tmin\tmax\tratio\tbar\treached")
+	return t
+}
+
+func (t table) row(f *Figure) {
+	ratio, bar, reached := "-", "-", "-"
+	if f.Ratio > 0 {
+		ratio = strconv.FormatFloat(f.Ratio, 'f', 2, 64)
+	}
+	if f.Reached != nil {
+		bar, reached = f.Bar, "yes"
+		if !*f.Reached {
+			reached = "NO"
+		}
+	}
+	fmt.Fprintf(t, "  %s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, f.Unit, f.Runs, number(f.Median), number(f.Min), number(f.Max), ratio, bar, reached)
 }
 
 // PrintJSON writes v, indented.

@@ -57,3 +57,23 @@ func TestPrint(t *testing.T) {
 		t.Errorf("read back %+v, %v", back, err)
 	}
 }
+
+// One table has what is compared, and nothing else.
+func TestPrintCompared(t *testing.T) {
+	var text bytes.Buffer
+	if err := PrintCompared(&text, []Part{
+		{Name: "First", Figures: []Figure{New("slow", "s", 3).AtMost(1), New("told only", "s", 1)}},
+		{Name: "Second", Figures: []Figure{New("fast", "s", 1).AtMost(2), New("other", "s", 8).Against([]float64{0.5})}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	out := text.String()
+	for _, want := range []string{"1 of 2 bars", "FIRST", "slow", "NO", "SECOND", "fast", "other", "0.50"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "told only") {
+		t.Errorf("a figure that is compared with nothing is in\n%s", out)
+	}
+}
