@@ -5,9 +5,10 @@ GO       ?= go
 FUZZTIME ?= 30s
 CAMPAIGN ?= 30m
 MUTANTS  ?= 30m
+SOAK     ?= 60m
 export GO FUZZTIME CAMPAIGN
 
-.PHONY: help test peers lint demo bench fuzz campaign mutants
+.PHONY: help test peers lint demo bench soak fuzz campaign mutants
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -24,8 +25,11 @@ lint: ## gofmt, go vet, staticcheck
 demo: ## watch a cutover and a rollback under traffic
 	$(GO) run ./cmd/mailcutover demo
 
-bench: ## print the figures of docs/performance.md
-	$(GO) run ./bench
+bench: ## print the figures of docs/performance.md, within an hour; BENCH=-quick: a quarter of it
+	$(GO) run ./bench $(BENCH)
+
+soak: ## load on three nodes for SOAK (60m, 10m): does all that they took come back?
+	$(GO) run ./bench/soak -for $(SOAK)
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@tools/fuzz
