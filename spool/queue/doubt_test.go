@@ -277,7 +277,7 @@ func TestDoubtOutlivesTheOperator(t *testing.T) {
 				if got := w.store.state(id, 0); got != spool.StateHeld {
 					t.Errorf("%s within the platform's limit", got)
 				}
-				w.settle(time.Minute, "it goes when the limit has passed", func() bool { return w.store.state(id, 0) == spool.StateDelivered })
+				w.settle(3*time.Minute, "it goes when the limit has passed", func() bool { return w.store.state(id, 0) == spool.StateDelivered })
 				w.stop()
 			})
 		})
