@@ -93,7 +93,9 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 		b.WriteString("]}\n")
 	}
 	fmt.Fprintf(&b, "lease: {settled: %s, armed: %s, margin: %s}\n", c.o.Settled, c.o.Armed, c.o.Margin)
-	fmt.Fprintf(&b, "spool: {retry: {first: 1s, max: 2s}}\n")
+	if !strings.HasPrefix(c.o.More, "spool:") { // which may have its own
+		b.WriteString("spool: {retry: {first: 1s, max: 2s}}\n")
+	}
 	fmt.Fprintf(&b, "listeners:\n  - {id: mx, address: %q, limits: {connections: 10000, connections_per_address: 10000}}\n", n.SMTP)
 	if c.o.LMTP {
 		n.LMTP = at()
