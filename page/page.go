@@ -195,6 +195,10 @@ func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 // register makes all pages known.
 func (p *Page) register() {
 	p.mux.HandleFunc("GET /static/", func(w http.ResponseWriter, r *http.Request) {
+		if !fs.ValidPath(strings.TrimPrefix(r.URL.Path, "/static/")) { // which the file server takes for a fault of its own
+			http.NotFound(w, r)
+			return
+		}
 		w.Header().Set("Cache-Control", "public, max-age=300")
 		p.files.ServeHTTP(w, r)
 	})

@@ -13,6 +13,7 @@ import (
 	"mailcutover/admin"
 	"mailcutover/admin/peer"
 	"mailcutover/internal/config"
+	"mailcutover/proxy/listen"
 	"mailcutover/rollback/mailstore"
 	"mailcutover/routing"
 )
@@ -34,6 +35,7 @@ func (d *Daemon) listenAdmin(cfg *config.Config, clients *x509.CertPool) (net.Li
 	if err != nil {
 		return nil, fmt.Errorf("admin API: %w", err)
 	}
+	socket = boundAPI(socket)
 	t := cfg.Admin.TLS
 	if t.CertFile == "" {
 		return socket, nil
@@ -44,10 +46,11 @@ func (d *Daemon) listenAdmin(cfg *config.Config, clients *x509.CertPool) (net.Li
 		return nil, fmt.Errorf("admin API: %w", err)
 	}
 	d.certificates[adminCertificate] = cert
+	strict := listen.NewTLS(func() *tls.Config { return cert.config.Load() })
 	return tls.NewListener(socket, &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			now := cert.config.Load()
+			now := strict.Config()
 			if clients != nil {
 				now = now.Clone()
 				now.ClientAuth, now.ClientCAs = tls.VerifyClientCertIfGiven, clients

@@ -332,6 +332,11 @@ func TestForConnections(t *testing.T) {
 			t.Errorf("of %d descriptors: %d, want %d", n, got, want)
 		}
 	}
+	for n, want := range map[uint64]int{0: 16, 256: 32, 1024: 32, 20000: 250, 1 << 20: 13107} {
+		if got := forAPI(n); got != want {
+			t.Errorf("the API gets %d of %d descriptors, want %d", got, n, want)
+		}
+	}
 }
 
 func TestCommonOffers(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"mailcutover/admin"
 	"mailcutover/internal/config"
 	"mailcutover/page"
+	"mailcutover/proxy/listen"
 	"mailcutover/spool"
 )
 
@@ -50,6 +51,7 @@ func (d *Daemon) startPage(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("web page: %w", err)
 	}
+	socket = d.boundWeb(socket)
 	if set.TLS.CertFile != "" {
 		cert := new(certificate)
 		if err := cert.load(set.TLS.CertFile, set.TLS.KeyFile); err != nil {
@@ -57,9 +59,10 @@ func (d *Daemon) startPage(cfg *config.Config) error {
 			return fmt.Errorf("web page: %w", err)
 		}
 		d.certificates[pageCertificate] = cert
+		strict := listen.NewTLS(func() *tls.Config { return cert.config.Load() })
 		socket = tls.NewListener(socket, &tls.Config{
 			MinVersion:         tls.VersionTLS12,
-			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return cert.config.Load(), nil },
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return strict.Config(), nil },
 		})
 	}
 	d.page = &pageServer{page: p, socket: socket}
