@@ -141,6 +141,43 @@ func NewAlarm(installation, node string, t Type, key, text string, since, at tim
 	return e
 }
 
+// NewNode returns the event that a node has stopped, is missing or is seen again, which is in no
+// change of the table. It is the same from whatever node tells it: counter is that of the node's last lease before.
+func NewNode(installation, node string, t Type, instance, build, counter string, at time.Time) Event {
+	e := newEvent(Source(installation, ""), t, nodeKey+node, at, map[string]string{"node": node, "instance": instance, "build": build})
+	e.ID = identify(node, string(t), instance, counter)
+	return e
+}
+
+// NewStart returns the event that a node has started, as it says itself.
+func NewStart(installation, node, build string, at time.Time) Event {
+	e := newEvent(Source(installation, node), NodeStarted, nodeKey+node, at, map[string]string{"node": node, "build": build})
+	e.ID = identify(node, string(NodeStarted), at.UnixNano())
+	return e
+}
+
+// Expired returns the event that a proposal's time is over at that of the event, and the proposal's id, of
+// facts under a key; ok is false if they aren't of a proposal that is open until then.
+func Expired(installation, key string, f Facts) (e Event, id string, ok bool) {
+	id, ok = strings.CutPrefix(key, proposalKey)
+	if !ok || f["end"] != "" {
+		return e, id, false
+	}
+	at, err := time.Parse(time.RFC3339, f["expires"])
+	if err != nil {
+		return e, id, false
+	}
+	data := map[string]string{}
+	for _, key := range append([]string{"agency", "node"}, proposalData...) {
+		if f[key] != "" {
+			data[key] = f[key]
+		}
+	}
+	e = newEvent(Source(installation, ""), ProposalExpired, key, at, data)
+	e.ID = identify(key, string(ProposalExpired), f["expires"])
+	return e, id, true
+}
+
 // NewTest returns an event that says only that somebody tries whether it arrives.
 func NewTest(installation, node, id, who, reason string, at time.Time) Event {
 	e := newEvent(Source(installation, node), Test, "notice", at, map[string]string{"node": node, "who": who, "reason": reason})

@@ -32,6 +32,11 @@ const (
 	nodeKey      = "node/"
 	alarmKey     = "alarm/" // of this node, not of the table
 
+	// LeaseKey and ExpiredKey begin the keys under which a node keeps what it has seen by itself: how other
+	// nodes stand, by name, and that a proposal's time is over, by its id.
+	LeaseKey   = "lease/"
+	ExpiredKey = "expired/"
+
 	// The documents' own prefixes.
 	proposalKey = "proposal/"
 	listKey     = "list/"
@@ -85,7 +90,7 @@ func Vanished(known, shown map[string]bool) []Record {
 	var all []Record
 	for key := range known {
 		kind, _, _ := strings.Cut(key, "/")
-		if kind += "/"; !shown[key] && kind != agencyKey && kind != operationKey && kind != alarmKey {
+		if kind += "/"; !shown[key] && kind != agencyKey && kind != operationKey && kind != alarmKey && kind != LeaseKey && kind != ExpiredKey {
 			all = append(all, Record{Key: key})
 		}
 	}

@@ -31,6 +31,7 @@ const (
 	ProposalUsed      Type = "proposal.used"
 	ProposalWithdrawn Type = "proposal.withdrawn"
 	ProposalVoid      Type = "proposal.void"
+	ProposalExpired   Type = "proposal.expired"
 
 	OperationStarted Type = "operation.started"
 	OperationStep    Type = "operation.step"
@@ -61,6 +62,10 @@ const (
 	NodeReturned Type = "node.returned"
 	NodeFenced   Type = "node.fenced"
 	NodeEvicted  Type = "node.evicted"
+	NodeStarted  Type = "node.started"
+	NodeStopped  Type = "node.stopped"
+	NodeMissing  Type = "node.missing"
+	NodeSeen     Type = "node.seen"
 
 	PlanStopped Type = "plan.stopped"
 	PlanLifted  Type = "plan.lifted"
@@ -138,6 +143,7 @@ var types = []About{
 	{ProposalUsed, Info, "proposal {proposal}: {kind} of {agency|everything} was used", "Vorschlag {proposal}: {kind} von {agency|allem} wurde ausgeführt", proposalData},
 	{ProposalWithdrawn, Info, "proposal {proposal}: {kind} of {agency|everything} was withdrawn", "Vorschlag {proposal}: {kind} von {agency|allem} wurde zurückgezogen", proposalData},
 	{ProposalVoid, Warning, "proposal {proposal}: {kind} of {agency|everything} is void: {why}", "Vorschlag {proposal}: {kind} von {agency|allem} ist hinfällig: {why}", proposalData},
+	{ProposalExpired, Warning, "proposal {proposal}: {kind} of {agency|everything} was not used in time", "Vorschlag {proposal}: {kind} von {agency|allem} wurde nicht rechtzeitig ausgeführt", proposalData},
 
 	{OperationStarted, Warning, "{kind} of agency {agency} has started", "{kind} von Behörde {agency} hat begonnen", operationData},
 	{OperationStep, Info, "{kind} of agency {agency} is at {step}", "{kind} von Behörde {agency} ist bei {step}", operationData},
@@ -168,6 +174,10 @@ var types = []About{
 	{NodeReturned, Info, "node {node} takes work again", "Knoten {node} nimmt wieder Arbeit an", nodeData},
 	{NodeFenced, Alert, "node {node} was said to be off", "Knoten {node} wurde für ausgeschaltet erklärt", nodeData},
 	{NodeEvicted, Alert, "node {node} is evicted", "Knoten {node} ist ausgeschlossen", nodeData},
+	{NodeStarted, Info, "node {node} has started", "Knoten {node} ist gestartet", nodeData},
+	{NodeStopped, Warning, "node {node} has stopped in order", "Knoten {node} wurde ordentlich beendet", nodeData},
+	{NodeMissing, Alert, "node {node} is missing: it neither answers the table nor has it stopped in order", "Knoten {node} fehlt: Er meldet sich nicht bei der Tabelle und wurde nicht ordentlich beendet", nodeData},
+	{NodeSeen, Info, "node {node} is there again", "Knoten {node} ist wieder da", nodeData},
 
 	{PlanStopped, Alert, "the plan is stopped: no further agency begins", "Der Plan ist angehalten: Keine weitere Behörde beginnt", []string{"what", "who", "reason"}},
 	{PlanLifted, Warning, "the plan goes on", "Der Plan geht weiter", []string{"what", "who", "reason"}},

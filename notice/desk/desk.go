@@ -42,6 +42,10 @@ type Options struct {
 	Limit        int    // events that wait, of the table and of this node each; 0: DefaultLimit
 	Logger       *slog.Logger
 
+	// Started is when the node started, of which it tells itself, and Build its version; zero: it doesn't.
+	Started time.Time
+	Build   string
+
 	// Pace is how often it is looked at alarms, at whose turn it is, and how long the first
 	// pause after a failure is; 0: DefaultPace.
 	Pace time.Duration
@@ -87,6 +91,7 @@ type Desk struct {
 	teller   routing.NodeID     // the node that does, as this one sees it; empty: it isn't known
 	alone    bool               // there is no other member
 	ended    bool
+	begun    bool // what the start has to tell was told; of Run alone
 }
 
 // New opens the outbox. Nobody is told before Run.
@@ -143,6 +148,12 @@ func (d *Desk) with(ctx context.Context, channels []*Channel) {
 		names[i] = c.Name
 	}
 	d.persist(ctx, "set the channels", func() error { return d.box.SetChannels(names) })
+	if !d.begun {
+		d.begun = true
+		if len(channels) > 0 && !d.o.Started.IsZero() {
+			d.put(ctx, outbox.Addition{Stream: outbox.Node, Events: []notice.Event{notice.NewStart(d.o.Installation, string(d.o.Node), d.o.Build, d.o.Started)}})
+		}
+	}
 	senders := make(map[string]*sender, len(channels))
 	for _, c := range channels {
 		senders[c.Name] = newSender(d, c)
@@ -212,6 +223,7 @@ func (d *Desk) put(ctx context.Context, a outbox.Addition) bool {
 		for _, name := range dropped[i].Channels {
 			if s := d.senders[name]; s != nil && s.Filter.Wants(&dropped[i].Event) {
 				lost[name]++
+				s.lose(1)
 			}
 		}
 	}

@@ -160,6 +160,16 @@ func (l *lab) desk(node routing.NodeID, dir string, alarms *alarm.Set, limit int
 		l.t.Fatal(err)
 	}
 	d.Configure(channels)
+	stop = l.run(d)
+	eventually(l.t, "the table is followed", func() bool {
+		known, ok := d.box.Known()
+		return ok && known.Revision == l.State().Position().Revision || len(channels) == 0
+	})
+	return d, stop
+}
+
+// run runs a desk until stop, which closes it.
+func (l *lab) run(d *Desk) (stop func()) {
 	ctx, cancel := context.WithCancel(l.t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { d.Run(ctx) })
@@ -171,11 +181,7 @@ func (l *lab) desk(node routing.NodeID, dir string, alarms *alarm.Set, limit int
 		}
 	})
 	l.t.Cleanup(stop)
-	eventually(l.t, "the table is followed", func() bool {
-		known, ok := d.box.Known()
-		return ok && known.Revision == l.State().Position().Revision || len(channels) == 0
-	})
-	return d, stop
+	return stop
 }
 
 func eventually(t *testing.T, what string, holds func() bool) {

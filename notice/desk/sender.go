@@ -41,7 +41,9 @@ type sender struct {
 	failure  string    // the last one
 	next     time.Time // when it is tried again; zero: at once
 	sent     time.Time // when it last succeeded; zero: not since the start
-	told     uint64    // events since the start
+	told     uint64    // events since it was made
+	missed   uint64    // attempts that failed since then
+	lost     uint64    // events that were given up or dropped since then
 	ofTable  uint64    // of them, batches with events of the table
 	marked   uint64    // ofTable, before the table is told
 	noted    uint64    // ofTable, as the table was told
@@ -217,6 +219,7 @@ func (s *sender) succeeded(b *batch) {
 func (s *sender) failed(err error, wait time.Duration) {
 	s.mu.Lock()
 	s.failures++
+	s.missed++
 	s.failure, s.next = notice.OneLine(err.Error()), time.Now().Add(wait)
 	n := s.failures
 	s.mu.Unlock()
@@ -226,8 +229,16 @@ func (s *sender) failed(err error, wait time.Duration) {
 	}
 }
 
+// lose counts events that the channel never gets.
+func (s *sender) lose(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost += uint64(n)
+}
+
 // abandon says that events are given up.
 func (s *sender) abandon(b *batch, err error) {
+	s.lose(len(b.events))
 	ids := make([]string, len(b.events))
 	for i := range b.events {
 		ids[i] = b.events[i].ID

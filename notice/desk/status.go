@@ -22,7 +22,9 @@ type Status struct {
 	Failure  string    // the last one; empty: none since the last success
 	Next     time.Time // when it is tried again; zero: at once
 	Sent     time.Time // the last success; zero: none since the start
-	Told     uint64    // events since the start
+	Told     uint64    // events since the channels were set last
+	Missed   uint64    // attempts that failed since then
+	Lost     uint64    // events that were given up, or dropped as too many waited, since then
 
 	Teller string // the node that tells of the table's events; empty: it isn't known
 }
@@ -41,6 +43,7 @@ func (d *Desk) Status() ([]Status, error) {
 		if s != nil {
 			s.mu.Lock()
 			one.Failures, one.Failure, one.Next, one.Sent, one.Told = s.failures, s.failure, s.next, s.sent, s.told
+			one.Missed, one.Lost = s.missed, s.lost
 			s.mu.Unlock()
 		}
 		for _, stream := range []outbox.Stream{outbox.Node, outbox.Table} {

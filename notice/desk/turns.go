@@ -36,7 +36,7 @@ func (d *Desk) myTurn() bool {
 
 // takeTurns sees to it that one node tells of the table's events, until ctx ends.
 func (d *Desk) takeTurns(ctx context.Context) {
-	t := &turns{Desk: d, read: make(map[string]notice.Position)}
+	t := &turns{Desk: d, read: make(map[string]notice.Position), watch: watch{Desk: d, since: make(map[string]time.Time)}}
 	look := time.NewTicker(d.o.Pace)
 	defer look.Stop()
 	for {
@@ -54,8 +54,9 @@ func (d *Desk) takeTurns(ctx context.Context) {
 
 type turns struct {
 	*Desk
-	mine int                        // looks in a row by which it was our turn
-	read map[string]notice.Position // what the others were seen to have told
+	watch watch
+	mine  int                        // looks in a row by which it was our turn
+	read  map[string]notice.Position // what the others were seen to have told
 }
 
 // look finds out whose turn it is. It is ours once two looks in a row say so, or if nobody
@@ -86,6 +87,7 @@ func (t *turns) look(ctx context.Context) {
 	if turn && !alone {
 		t.tell(look)
 	}
+	t.watch.look(ctx, &glance{nodes: &nodes, teller: teller, turn: turn})
 }
 
 // whose returns the node whose turn it is: the first by name with a lease. Alone says that
