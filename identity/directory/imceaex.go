@@ -38,15 +38,20 @@ func Decapsulate(address string) (name string, ok bool) {
 				return "", false
 			}
 			one, err := hex.DecodeString(local[i+1 : i+3])
-			if err != nil || one[0] < ' ' || one[0] == 0x7f {
+			if err != nil || isControl(one[0]) {
 				return "", false
 			}
 			b.WriteByte(one[0])
 			i += 2
 		default:
+			if isControl(c) {
+				return "", false
+			}
 			b.WriteByte(c)
 		}
 	}
 	name = b.String()
 	return name, strings.HasPrefix(name, "/") && len(name) > 1 && utf8.ValidString(name)
 }
+
+func isControl(c byte) bool { return c < ' ' || c == 0x7f }
