@@ -193,7 +193,7 @@ func TestAClientThatDoesNotRead(t *testing.T) {
 // TestEndingWhenSilent is about submission: a message under way may end.
 func TestEndingWhenSilent(t *testing.T) {
 	w := newWorld(t, nil)
-	const silence = 500 * time.Millisecond // longer than a busy machine pauses
+	const silence = 1500 * time.Millisecond // longer than a busy machine pauses
 	w.dialogue.ending = Ending{Silence: silence, Within: patience}
 	p := w.logIn("anna")
 	w.begin()

@@ -152,7 +152,9 @@ func TestRefusalIsConfirmed(t *testing.T) {
 				return map[string]string{verb: "550 5.6.0 never", "HELP": c.help}[v]
 			}})
 			ep := endpoint(peer.addr)
-			ep.Timeouts.Command = 50 * time.Millisecond
+			if c.help == hang { // else nothing is to be over
+				ep.Timeouts.Command = 500 * time.Millisecond
+			}
 			p := newPool(t, ep, Options{})
 			err := deliver(context.Background(), t, p, "x\r\n", "b@x.example").err()
 			if got := mail.AsReply(err).Code; got != c.code {

@@ -68,12 +68,12 @@ func TestExchangeEndsConnections(t *testing.T) {
 
 // With the platform's limit configured a connection is given up before Exchange does it.
 func TestExchangeLimitIsKept(t *testing.T) {
-	ex := peers.StartExchange(t, "-total", "1200ms")
+	ex := peers.StartExchange(t, "-total", "3s")
 	ep := endpoint(ex.Addr)
-	ep.Limits.PlatformLimit, ep.Limits.MaxMessages = 1200*time.Millisecond, 1e6
+	ep.Limits.PlatformLimit, ep.Limits.MaxMessages = 3*time.Second, 1e6
 	obs := new(counts)
 	p := newPool(t, ep, Options{Observer: obs})
-	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
+	for end := time.Now().Add(3300 * time.Millisecond); time.Now().Before(end); {
 		deliverMany(t, p, 1, 1)
 	}
 	if obs.get("closed age") == 0 || obs.get("closed stale") != 0 || obs.get("closed error") != 0 {

@@ -110,6 +110,15 @@ func TestBusy(t *testing.T) {
 	if !errors.Is(err, ErrBusy) || mail.AsReply(err).EnhancedCode != [3]int{4, 4, 5} {
 		t.Errorf("got %v", err)
 	}
+	tx.Abort()
+	open(ctx, t, p).Abort()
+	if s := p.Stats(); s.Open != 1 || s.Waiting != 0 {
+		t.Errorf("%+v", s)
+	}
+	// Its own end ends a wait, too.
+	ep.Limits.QueueWait = time.Hour
+	p = newPool(t, ep, Options{})
+	tx = open(ctx, t, p)
 	cctx, cancel := context.WithCancel(ctx)
 	time.AfterFunc(time.Millisecond, cancel)
 	if _, err := p.Open(cctx, mail.Client{}, mail.Path{}, nil); !errors.Is(err, context.Canceled) {
@@ -455,7 +464,7 @@ func TestAllHostsDownFailsAtOnceAndComesBack(t *testing.T) {
 		return ""
 	}})
 	ep := endpoint(peer.addr)
-	ep.Limits.Backoff, ep.Limits.BackoffMax = 100*time.Millisecond, 200*time.Millisecond
+	ep.Limits.Backoff, ep.Limits.BackoffMax = 500*time.Millisecond, time.Second
 	p := newPool(t, ep, Options{})
 	ctx := testContext(t)
 	for range 50 {

@@ -104,7 +104,7 @@ func TestDovecotByLMTP(t *testing.T) {
 func TestPlatformHangs(t *testing.T) {
 	sink := peers.StartSink(t)
 	ep := endpoint(sink.Addr)
-	ep.Timeouts.Mail = 200 * time.Millisecond
+	ep.Timeouts.Mail = time.Second
 	p := newPool(t, ep, Options{})
 	if err := deliver(testContext(t), t, p, realBody, "b@x.example").err(); err != nil {
 		t.Fatal(err)

@@ -600,8 +600,13 @@ func TestCutByThePlatform(t *testing.T) {
 					return ""
 				}})
 				ep := endpoint(peer.addr)
-				d := 50 * time.Millisecond
-				ep.Timeouts = Timeouts{Greeting: d, Command: d, Mail: d, Rcpt: d, Data: d, Dot: d, Reset: d}
+				if how == hang { // nothing else is to be over
+					of := map[string]*time.Duration{
+						"greeting": &ep.Timeouts.Greeting, "EHLO": &ep.Timeouts.Command, "MAIL": &ep.Timeouts.Mail,
+						"RCPT": &ep.Timeouts.Rcpt, "DATA": &ep.Timeouts.Data, ".": &ep.Timeouts.Dot,
+					}
+					*of[c.at] = 200 * time.Millisecond
+				}
 				p := newPool(t, ep, Options{})
 				ctx := testContext(t)
 				attempt := func() error {

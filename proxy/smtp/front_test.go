@@ -72,7 +72,7 @@ func TestProxyHeaderIsRequiredOrRefused(t *testing.T) {
 	t.Parallel()
 	listed := testOptions()
 	listed.ProxyNets = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-	listed.Limits.Handshake = 200 * time.Millisecond
+	listed.Limits.Handshake = 600 * time.Millisecond
 	_, addr := startServer(t, listed, &recorder{})
 	for _, c := range listentest.Headers() {
 		p := dial(t, addr)

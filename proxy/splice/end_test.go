@@ -332,6 +332,7 @@ func TestCutWhenSilent(t *testing.T) {
 			o.keep = false
 			j, client, platform := pairOf(t, engine(t, Options{}, newWatcher), tls.Certificate{}, false, false, Pair{Owner: o})
 			j.Start()
+			began := time.Now()
 			send(t, client, "x")
 			expect(t, platform, "x")
 			if c.busy {
@@ -345,7 +346,6 @@ func TestCutWhenSilent(t *testing.T) {
 				}()
 				go io.Copy(io.Discard, platform)
 			}
-			began := time.Now()
 			j.CutWhenSilent(c.silence, c.within)
 			<-o.gone
 			if d := time.Since(began); d < c.least {
