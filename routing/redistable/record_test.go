@@ -108,3 +108,20 @@ func TestConfirmAsksForTheDisk(t *testing.T) {
 		})
 	}
 }
+
+// What anybody wrote into Redis in the place of what nodes say of themselves is read or refused.
+func FuzzDecodeNodes(f *testing.F) {
+	f.Add("7 instance active 1 - 0 2026-01-02T03:04:05Z 1 - {\"node\":\"mx1\"}")
+	f.Add("instance 1 2 3 4 5 6 7 8 1 0 - {}")
+	f.Add("7 done {\"id\":\"x\"}")
+	f.Add("7 null")
+	f.Fuzz(func(t *testing.T, s string) {
+		if l, err := decodeLease("mx1", s); err == nil && l.Node != "mx1" {
+			t.Fatalf("a lease of %s", l.Node)
+		}
+		_, _ = decodeMember(s)
+		_, _ = decodeOperation(s)
+		_, _ = decodeFreeze(s)
+		_, _ = decodeDocument(s)
+	})
+}
