@@ -98,7 +98,11 @@ func decode(r io.Reader) (*Set, error) {
 		if one.Side < 0 || one.Side >= len(s.Sides) {
 			return nil, fmt.Errorf("%w: side %d of %d", ErrDamaged, one.Side, len(s.Sides))
 		}
-		s.Sides[one.Side].Mailboxes[one.Mailbox.Mailbox] = one.Mailbox
+		id, of := one.Mailbox.Mailbox, s.Sides[one.Side].Mailboxes
+		if _, twice := of[id]; twice || id == (routing.MailboxID{}) {
+			return nil, fmt.Errorf("%w: a line without a mailbox, or with one that was there before", ErrDamaged)
+		}
+		of[id] = one.Mailbox
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
