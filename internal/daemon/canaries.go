@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"mailcutover/rollback/canary"
 	"mailcutover/rollback/canary/desk"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
@@ -29,6 +30,7 @@ func (d *Daemon) openCanaries() {
 		},
 		Configured: func(agency routing.AgencyID) bool { return canaries{d}.of(agency) != nil },
 		Try:        canaries{d}.try, Ready: d.mayTry, Failed: d.canaryFailed,
+		Noted: func(r *canary.Result) { d.metrics.Canaries().Tried(r.Agency, r.Parts, r.Ended) },
 		Freeze: func(ctx context.Context, id routing.AgencyID, reason string) error {
 			return d.admin.server.FreezeForCanary(ctx, id, reason)
 		},

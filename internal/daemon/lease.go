@@ -55,7 +55,8 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 	d.keeper.Attach(d.gate)
 	d.metrics = metrics.New(d.version.Version, metrics.Sources{
 		State: d.replica.State, Status: d.replica.Status, Load: d.gate.Load, Alarms: d.alarms, Certificates: d.certificateEnds,
-		Spool: d.Spool, Lease: d.keeper.Status, Retained: d.copies, Recalls: d.recalls, Compared: d.comparisons, Waves: d.waveCounts, Directories: d.directoryCounts,
+		Spool: d.Spool, Lease: d.keeper.Status, Retained: d.copies, Recalls: d.recalls, Compared: d.comparisons, Waves: d.waveCounts, Directories: d.directoryCounts, Notices: d.noticeCounts,
+		Canary: func(id routing.AgencyID) bool { return canaries{d}.of(id) != nil },
 	})
 	d.hold("replica", func() error {
 		d.initTable()

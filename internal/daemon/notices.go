@@ -11,6 +11,7 @@ import (
 
 	"mailcutover/internal/config"
 	"mailcutover/internal/durable"
+	"mailcutover/internal/metrics"
 	"mailcutover/mail"
 	"mailcutover/notice"
 	"mailcutover/notice/desk"
@@ -61,6 +62,7 @@ func (d *Daemon) startNotices(cfg *config.Config) error {
 	id, _ := d.keeper.Node()
 	k, err := desk.New(desk.Options{
 		Node: id, Installation: cfg.Installation, Table: d.table, Replica: d.replica, Alarms: d.alarms, Dir: dir, Logger: d.logger,
+		Started: time.Now(), Build: d.version.Version,
 	})
 	if err != nil {
 		ways.end()
@@ -157,6 +159,28 @@ func (d *Daemon) openNotices(cfg *config.Config) (ways noticeWays, err error) {
 		})
 	}
 	return ways, nil
+}
+
+// noticeCounts are the figures of the channels on this node.
+func (d *Daemon) noticeCounts() []metrics.NoticeChannel {
+	k := d.notices.desk
+	if k == nil {
+		return nil
+	}
+	channels, err := k.Status()
+	if err != nil {
+		d.logger.Warn("figures of notices can't be read", "error", err)
+		return nil
+	}
+	all := make([]metrics.NoticeChannel, len(channels))
+	for i := range channels {
+		c := &channels[i]
+		all[i] = metrics.NoticeChannel{Name: c.Name, Waiting: c.Waiting, Sent: c.Told, Lost: c.Lost, Missed: c.Missed}
+		if !c.Oldest.IsZero() {
+			all[i].Oldest = max(0, time.Since(c.Oldest))
+		}
+	}
+	return all
 }
 
 func wanted(events []string, agencies []routing.AgencyID) notice.Filter {

@@ -65,6 +65,18 @@ var (
 		"When the next agency of a running wave is likely to start, in seconds since 1970; 0: none is to.", ""}
 	planStopped = Desc{"mailcutover_plan_stopped", Gauge, nil,
 		"1 if the plan is stopped: no wave starts another agency.", "1: look at why, then a releaser lifts it: wave list, wave lift."}
+	canaryTries = Desc{"mailcutover_canary_tries_total", Counter, []string{"agency", "part", "result"},
+		"Trials of canaries by this node: well or failed. Parts: mail (it went to the platform in force), mailbox (it is there), and logins by imap, submission, pop3, sieve.", "failed: canary list says what was seen. Trials that say nothing, such as of an agency that was switched meanwhile, aren't counted."}
+	canarySuccess = Desc{"mailcutover_canary_success_timestamp_seconds", Gauge, []string{"agency", "part"},
+		"When a part of a canary was well the last time on this node, in seconds since 1970; absent before the first time.", "Older than several operations.canary_every: it fails, or isn't tried: canary list."}
+	noticeWaiting = Desc{"mailcutover_notice_waiting", Gauge, []string{"channel"},
+		"Events that a webhook or mail about events hasn't got yet; of the table's on the node only that tells them.", "At 10,000 the oldest are dropped."}
+	noticeOldest = Desc{"mailcutover_notice_oldest_seconds", Gauge, []string{"channel"},
+		"Age of the oldest event that waits; 0: none does.", "Minutes: the receiver doesn't take them, notice queue says why. After a day they are given up."}
+	noticeEvents = Desc{"mailcutover_notice_events_total", Counter, []string{"channel", "result"},
+		"Events that the receiver took (sent), or never will (lost: given up after a day or several refusals, or dropped as too many waited).", "lost: nobody is told of them; the log names them."}
+	noticeMissed = Desc{"mailcutover_notice_failures_total", Counter, []string{"channel"},
+		"Attempts to tell a receiver that failed. They are repeated.", "A few are normal; see mailcutover_notice_oldest_seconds."}
 	recallRuns = Desc{"mailcutover_recall_runs", Gauge, nil,
 		"Recalls and sweeps under way, of all nodes.", "After a switch some; for hours: recall status."}
 	recallMailboxes = Desc{"mailcutover_recall_mailboxes", Gauge, nil,
@@ -184,6 +196,8 @@ func All() []Desc {
 		decisions, deliveries, spooled, inDoubtTotal,
 		attempts, notices, quarantined, spoolRecipients, spoolMessages, spoolBytes,
 		waves, waveNext, planStopped,
+		canaryTries, canarySuccess,
+		noticeWaiting, noticeOldest, noticeEvents, noticeMissed,
 		recallRuns, recallMailboxes, recallLeft,
 		verifyRunning, verifyRuns, verifyMailboxes, verifyFindings, verifyAge,
 		retainedCopies, retainedBytes, retainedTotal, retainedRemoved, retainedDamaged,

@@ -23,6 +23,7 @@ type Metrics struct {
 	transfer *Transfer
 	queue    *Queue
 	logins   *Logins
+	canaries Canaries
 
 	mu        sync.Mutex
 	listeners map[string]*Listener
@@ -43,7 +44,7 @@ func New(version string, from Sources) *Metrics {
 	}
 	info := gauge(build)
 	info.WithLabelValues(version, runtime.Version()).Set(1)
-	m.registry.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &sourceCollector{from: from})
+	m.registry.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &sourceCollector{from: from, canaries: &m.canaries})
 
 	m.listener = newListenerVecs(m.registry)
 	m.platform = newPlatformVecs(m.registry)

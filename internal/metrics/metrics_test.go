@@ -18,6 +18,7 @@ import (
 	"mailcutover/ledger/retained"
 	"mailcutover/mail"
 	"mailcutover/node"
+	"mailcutover/rollback/canary"
 	"mailcutover/routing"
 	"mailcutover/routing/replica"
 	"mailcutover/spool"
@@ -84,6 +85,10 @@ func busy(t *testing.T) *Metrics {
 		Waves: func() Waves {
 			return Waves{States: map[string]int{"planned": 2}, Next: time.Unix(1_800_000_000, 0), Stopped: true}
 		},
+		Notices: func() []NoticeChannel {
+			return []NoticeChannel{{Name: "night", Waiting: 3, Oldest: 90 * time.Second, Sent: 40, Lost: 2, Missed: 7}}
+		},
+		Canary:  func(id routing.AgencyID) bool { return id == "health" },
 		Recalls: func() Recalls { return Recalls{Running: 1, Mailboxes: 20, Left: 3} },
 		Retained: func() retained.Status {
 			one := retained.Agency{ID: "health"}
@@ -94,6 +99,10 @@ func busy(t *testing.T) *Metrics {
 		Certificates: func() map[string]time.Time { return map[string]time.Time{"mx": time.Unix(1893456000, 0)} },
 		Spool:        func() spool.Counts { return spool.Counts{Messages: 3, Bytes: 4096, Recipients: held(5)} },
 	})
+	for i, ok := range []bool{true, false} {
+		m.Canaries().Tried("health", []canary.Part{{Name: canary.Mail, OK: true}, {Name: "imap", OK: ok}}, time.Unix(1_800_000_000+int64(i), 0))
+	}
+	m.Canaries().Tried("tax", []canary.Part{{Name: canary.Mail}}, time.Unix(1, 0)) // its canary was taken out of the configuration
 	l := m.Listener("mx")
 	l.ConnectionOpened()
 	l.ConnectionOpened()
@@ -191,6 +200,15 @@ func TestWhatIsScraped(t *testing.T) {
 		`mailcutover_spool_messages 3`,
 		`mailcutover_spool_bytes 4096`,
 		`mailcutover_waves{state="planned"} 2`,
+		`mailcutover_canary_tries_total{agency="health",part="mail",result="well"} 2`,
+		`mailcutover_canary_tries_total{agency="health",part="imap",result="failed"} 1`,
+		`mailcutover_canary_success_timestamp_seconds{agency="health",part="mail"} 1.800000001e+09`,
+		`mailcutover_canary_success_timestamp_seconds{agency="health",part="imap"} 1.8e+09`,
+		`mailcutover_notice_waiting{channel="night"} 3`,
+		`mailcutover_notice_oldest_seconds{channel="night"} 90`,
+		`mailcutover_notice_events_total{channel="night",result="sent"} 40`,
+		`mailcutover_notice_events_total{channel="night",result="lost"} 2`,
+		`mailcutover_notice_failures_total{channel="night"} 7`,
 		`mailcutover_wave_next_start_timestamp_seconds 1.8e+09`,
 		`mailcutover_plan_stopped 1`,
 		`mailcutover_verify_running 1`,

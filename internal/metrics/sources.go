@@ -29,6 +29,11 @@ type Sources struct {
 
 	Directories func() Directories
 
+	Notices func() []NoticeChannel
+
+	// Canary reports whether an agency has a canary; nil: whoever was tried has one.
+	Canary func(routing.AgencyID) bool
+
 	// Certificates says when each listener's certificate ends; nil: there are none.
 	Certificates func() map[string]time.Time
 }
@@ -87,7 +92,10 @@ type AlarmSet interface {
 }
 
 // sourceCollector asks the sources.
-type sourceCollector struct{ from Sources }
+type sourceCollector struct {
+	from     Sources
+	canaries *Canaries
+}
 
 // Describe implements prometheus.Collector. It names nothing, so that the registry
 // checks what Collect sends instead.
@@ -133,6 +141,12 @@ func (c *sourceCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	if c.from.Lease != nil {
 		collectLease(c.from.Lease(), send)
+	}
+	if c.canaries != nil {
+		c.canaries.collect(c.from.Canary, send)
+	}
+	if c.from.Notices != nil {
+		collectNotices(c.from.Notices(), send)
 	}
 	if c.from.Directories != nil {
 		collectDirectories(c.from.Directories(), send)

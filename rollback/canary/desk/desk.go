@@ -42,7 +42,7 @@ type Settings struct {
 	React    React
 }
 
-// Options are what a desk works with. Failed, Logger and Now may be nil.
+// Options are what a desk works with. Failed, Noted, Logger and Now may be nil.
 type Options struct {
 	Node     routing.NodeID
 	Table    Table
@@ -62,6 +62,9 @@ type Options struct {
 
 	// Failed is told of a canary that failed as often as configured, once.
 	Failed func(ctx context.Context, agency routing.AgencyID, reason string)
+
+	// Noted is told of each result that counts.
+	Noted func(r *canary.Result)
 
 	Logger *slog.Logger
 	Now    func() time.Time
@@ -84,6 +87,9 @@ func New(o Options) *Desk {
 	}
 	if o.Failed == nil {
 		o.Failed = func(context.Context, routing.AgencyID, string) {}
+	}
+	if o.Noted == nil {
+		o.Noted = func(*canary.Result) {}
 	}
 	return &Desk{o: o, next: make(map[routing.AgencyID]time.Time), raised: make(map[routing.AgencyID]string)}
 }
@@ -215,6 +221,7 @@ func (d *Desk) Note(ctx context.Context, result *canary.Result, platform routing
 
 // note stores it if the record that it goes into is the one that it is about.
 func (d *Desk) note(ctx context.Context, result *canary.Result, platform routing.PlatformID, about func(*Record) bool) error {
+	d.o.Noted(result)
 	return d.store(ctx, result.Agency, "canary of agency "+string(result.Agency), func(r *Record) bool {
 		if !about(r) {
 			return false
