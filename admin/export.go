@@ -118,6 +118,7 @@ func (s *Server) registerExport(api huma.API, tags []string) {
 			Agency: in.Agency, From: in.From, To: in.To, Platform: in.Platform, Result: in.Result, Made: now, By: callerOf(ctx).person, Reason: reason,
 			Node: s.Node, Nodes: map[string]int{}, Missing: []Missing{}, Notes: []string{},
 		}
+		x.lose(in.From, s.excluded())
 		return &huma.StreamResponse{Body: func(hc huma.Context) { x.stream(ctx, hc) }}, nil
 	})
 }

@@ -123,6 +123,9 @@ func (s *Server) incident(ctx context.Context, in *incidentQuery) (out IncidentR
 	out.Missing = elsewhere(ctx, s, s.others(ctx, true), peer.Call{Method: http.MethodGet, Path: incidentPath, Query: in.values(), Timeout: peerFindTimeout}, func(_ string, theirs IncidentRecords) {
 		out.Nodes = append(out.Nodes, theirs.Nodes...)
 	})
+	if requestOf(ctx).peer == "" {
+		out.Missing = append(out.Missing, s.excluded()...)
+	}
 	slices.SortFunc(out.Nodes, func(a, b IncidentNode) int { return strings.Compare(a.Node, b.Node) })
 	return out, nil
 }

@@ -50,6 +50,21 @@ func (s *Server) others(ctx context.Context, stopped bool) []peer.Member {
 	return all
 }
 
+// excluded returns the nodes that [Server.others] leaves out since people have evicted them or said that they are off. What
+// asks for all that nodes have on their disks names them: theirs isn't looked at.
+func (s *Server) excluded() (all []Missing) {
+	for _, m := range s.Replica.State().Members() {
+		switch {
+		case strings.EqualFold(string(m.Node), s.Node):
+		case m.Evicted:
+			all = append(all, Missing{string(m.Node), "it isn't asked, since it was evicted: what is on its disk is not here"})
+		case m.Attested == m.Instance:
+			all = append(all, Missing{string(m.Node), "it isn't asked, since people said that it is off: what is on its disk is not here"})
+		}
+	}
+	return all
+}
+
 // elsewhere makes a call, with the caller's rights, to these nodes; each answer is given to
 // take, by node. It returns who did not answer. A call that a node has made goes no further.
 func elsewhere[T any](ctx context.Context, s *Server, members []peer.Member, c peer.Call, take func(node string, answer T)) []Missing {
