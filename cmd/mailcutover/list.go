@@ -43,6 +43,9 @@ func newListGenerate(c *connection) *cobra.Command {
 		if c.json {
 			return c.show(cmd, made, nil)
 		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return withHint(fmt.Errorf("make the directory of the lists: %w", err), "name another directory with --out")
+		}
 		var rows [][]string
 		for _, l := range made.Lists {
 			path := filepath.Join(dir, filepath.Base(l.ID)+".csv")
@@ -63,7 +66,7 @@ func newListGenerate(c *connection) *cobra.Command {
 		})
 	})
 	cmd.Flags().StringVar(&of.Agency, "agency", "", "the agency (required)")
-	cmd.Flags().StringVar(&dir, "out", ".", "directory for the files")
+	cmd.Flags().StringVar(&dir, "out", ".", "directory for the files; it is made if it isn't there")
 	cmd.Flags().BoolVar(&of.Refresh, "refresh", false, "read the directories first")
 	cmd.Flags().BoolVar(&of.AcceptChanges, "accept-changes", false, "where the directory says otherwise than lists in force, take its word")
 	require(cmd, "agency")

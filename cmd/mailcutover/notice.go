@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 
@@ -123,8 +124,11 @@ func newTemplatesCheck(c *connection) *cobra.Command {
 func newTemplatesWrite() *cobra.Command {
 	return &cobra.Command{
 		Use: "write DIRECTORY", Short: "Write the program's own templates, to begin with; no node is asked", Args: cobra.ExactArgs(1),
-		Long: "Writes en.txt and de.txt into a directory that exists. Files that are there stay as they are, and are\nan error.",
+		Long: "Writes en.txt and de.txt into a directory, which is made if it isn't there. Files that are\nthere stay as they are, and are an error.",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := os.MkdirAll(args[0], 0o755); err != nil {
+				return fmt.Errorf("make the directory of the templates: %w", err)
+			}
 			names, err := letter.WriteBuiltIn(args[0])
 			if err != nil {
 				return err

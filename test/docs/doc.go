@@ -20,6 +20,12 @@
 // other one; a later command that names a shown id or digest is given the one that was really
 // printed. Ports are replaced by free ones.
 //
+// The pages below docs/operations show commands for reference, indented, among settings and
+// what is printed. Each of those is run too, in the order of the pages, against a lab in which
+// an agency was cut over and brought back; or it stands in the test's list of those that can't
+// be run there, with the reason and where it is run instead. They must succeed; what they print
+// isn't compared.
+//
 // That the commands of all other documents exist, with their flags, is tested in
-// cmd/mailcutover.
+// cmd/mailcutover; the runbook's stand in its sentences.
 package docs

@@ -70,6 +70,10 @@ func TestPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	bin := build(t, root)
+	t.Run("docs/operations", func(t *testing.T) {
+		t.Parallel()
+		runOperations(t, root, bin)
+	})
 	for _, p := range pages(t) {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()

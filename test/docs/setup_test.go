@@ -42,7 +42,7 @@ var setups = map[string]func(t *testing.T, s *setup){
 
 	// A node between two Dovecots with mailboxes, one person, and a hook that works until a file
 	// named broken is there.
-	"mailboxes": writeDrill,
+	"mailboxes": func(t *testing.T, s *setup) { writeMailboxes(t, s, "5s", "operations: {mover: [cutover]}\n") },
 
 	// That node, a lab, and a Postfix that has taken its mail to the source so far.
 	"postfix": func(t *testing.T, s *setup) {
@@ -119,21 +119,22 @@ passdb {
   args = password=master
 }`
 
-// writeDrill puts the settings of a lab for drills into the reader's directory.
-func writeDrill(t *testing.T, s *setup) {
+// writeMailboxes puts the settings of a lab into the reader's directory, between two Dovecots
+// that are said to end connections after limit.
+func writeMailboxes(t *testing.T, s *setup, limit, more string) {
 	t.Helper()
 	s.dir = s.home
 	var platforms strings.Builder
 	for _, id := range []string{"exchange", "ox"} {
 		d := peers.StartDovecot(t, peers.DovecotOptions{First: master})
 		fmt.Fprintf(&platforms, `  - id: %s
-    connection_limit: 5s
+    connection_limit: %s
     outside: {protocol: lmtp, hosts: ["%s"], tls: {policy: none}}
     mailboxes: {hosts: ["%s"], tls: {policy: none}, auth: {user: admin, password_file: mailboxes.password}, retry: {first: 100ms, max: 1s}}
     hooks:
       close: {command: ["%s"], attempts: 2}
-      open: {command: ["%[4]s"], attempts: 2}
-`, id, d.LMTP, d.IMAP, filepath.Join(s.home, "hook"))
+      open: {command: ["%[5]s"], attempts: 2}
+`, id, limit, d.LMTP, d.IMAP, filepath.Join(s.home, "hook"))
 		s.names["imap://"+id+".example.org"] = "imap://" + d.IMAP
 	}
 	write(t, filepath.Join(s.home, "mailboxes.password"), "master\n")
@@ -154,9 +155,8 @@ listeners:
 platforms:
 %srouting: {postmaster: dora@health.example}
 recall: {settle: 1s}
-operations: {mover: [cutover]}
-admin:
+%sadmin:
   address: "127.0.0.1:%d"
   tokens: [{name: me, person: Me Myself, sha256: "%x"}]
-`, s.port("2525"), platforms.String(), s.port("8025"), sha256.Sum256([]byte(token))))
+`, s.port("2525"), platforms.String(), more, s.port("8025"), sha256.Sum256([]byte(token))))
 }
