@@ -14,7 +14,7 @@
 //
 //	make bench                      # an hour at most, on a quiet machine some forty minutes
 //	make bench BENCH=-quick         # a quarter of an hour: fewer and shorter rounds
-//	go run ./bench -only throughput # one part: throughput, idle, table, spool, identity, switch, nodes, logins, recall, verify or retained
+//	go run ./bench -only throughput # one part: throughput, idle, table, spool, disk, identity, switch, nodes, logins, recall, verify or retained
 //	go run ./bench -json
 //	go run ./bench -profile DIR     # profiles of mailcutover under the load, nothing compared
 package main
@@ -89,6 +89,7 @@ var parts = []struct {
 	{"idle", idle},
 	{"table", table},
 	{"spool", held},
+	{"disk", disks},
 	{"identity", identity},
 	{"switch", switches},
 	{"nodes", nodes},
@@ -112,15 +113,16 @@ type report struct {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	o := options{entries: 40_000, held: []int{100_000}, starts: 100_000, sizes: []int{100, 10_000, 100_000}, changes: 300, locks: 20, clusters: []int{1, 3, 6, 10}, nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
+	o := options{held: []int{100_000}, starts: 100_000, sizes: []int{100, 10_000, 100_000}, changes: 300, locks: 20, clusters: []int{1, 3, 6, 10}, nodes: 3, warmUp: 2000, settle: 4 * time.Second, progress: stderr}
 	quick := flags.Bool("quick", false, "fewer and shorter rounds: figures are rougher")
 	asJSON := flags.Bool("json", false, "print JSON")
-	only := flags.String("only", "", "one part: throughput, idle, table, spool, identity, switch, nodes, logins, recall, verify or retained")
+	only := flags.String("only", "", "one part: throughput, idle, table, spool, disk, identity, switch, nodes, logins, recall, verify or retained")
 	limit := flags.Duration("limit", time.Hour, "begin no part later than this; 0: no limit")
 	profiles := flags.String("profile", "", "write profiles of mailcutover under the load into this directory, and compare nothing")
 	flags.IntVar(&o.rounds, "rounds", 9, "rounds, each with one turn of each contender")
 	flags.DurationVar(&o.turn, "turn", 4*time.Second, "length of a turn")
 	flags.IntVar(&o.idle, "idle", 5000, "idle connections")
+	flags.IntVar(&o.entries, "entries", 40_000, "entries of the directory")
 	flags.IntVar(&o.agencies, "agencies", 200, "agencies of the large table")
 	flags.IntVar(&o.mailboxes, "mailboxes", 5000, "mailboxes of each agency")
 	flags.IntVar(&o.switches, "switches", 50, "cutovers and rollbacks of the agency of 10,000 mailboxes")
@@ -140,8 +142,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if *million {
 		o.held = append(o.held, 1_000_000)
 	}
-	if o.rounds < 1 || o.turn <= 0 || o.idle < 1 || o.agencies < 1 || o.mailboxes < 1 || o.switches < 1 || o.large < 1 {
-		return errors.New("rounds, turn, idle, agencies, mailboxes, switches and large must be positive")
+	if o.rounds < 1 || o.turn <= 0 || o.idle < 1 || o.agencies < 1 || o.mailboxes < 1 || o.switches < 1 || o.large < 1 || o.entries < 1 {
+		return errors.New("rounds, turn, idle, agencies, mailboxes, switches, large and entries must be positive")
 	}
 	if *profiles != "" {
 		return peers.Run(ctx, "profile", stderr, func(t peers.TB) { profile(t, o, *only, *profiles) })

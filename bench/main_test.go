@@ -27,6 +27,7 @@ func TestParts(t *testing.T) {
 		"idle":       {"idle connection, plain", "idle connection, TLS"},
 		"table":      {"decision for a random address"},
 		"identity":   {"read and check", "ldapsearch, reading the same", "peak memory, VmHWM"},
+		"disk":       {"log, a message that goes through", "ledger, a message that goes through", "spool, a held message"},
 		"nodes":      {"2 nodes, Redis' commands at rest", "2 nodes, switch told as done"},
 		"spool":      {"mailcutover, accepted into the spool", "mailcutover, replay", "start with 500 held messages, until the queue sends", "memory of a held message, of 500, VmRSS"},
 		"recall":     {"brought", "looked through again", "memory, large messages", "memory, many messages"},

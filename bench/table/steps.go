@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,6 +79,32 @@ func fill(ctx context.Context, dir string, s size) error {
 	return nil
 }
 
+// redisMemory returns how many bytes Redis has in use.
+func redisMemory(dir string) (float64, error) {
+	conn, err := net.DialTimeout("unix", socket(dir), 10*time.Second)
+	if err != nil {
+		return 0, fmt.Errorf("memory of Redis: %w", err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return 0, err
+	}
+	if _, err := io.WriteString(conn, "INFO memory\r\nQUIT\r\n"); err != nil {
+		return 0, fmt.Errorf("memory of Redis: %w", err)
+	}
+	info, err := io.ReadAll(conn)
+	if err != nil {
+		return 0, fmt.Errorf("memory of Redis: %w", err)
+	}
+	_, value, _ := strings.Cut(string(info), "\r\nused_memory:")
+	value, _, _ = strings.Cut(value, "\r\n")
+	bytes, err := strconv.ParseFloat(value, 64)
+	if err != nil {
+		return 0, fmt.Errorf("memory of Redis: %w", err)
+	}
+	return bytes, nil
+}
+
 // node is a replica that runs.
 type node struct {
 	*replica.Replica
@@ -114,6 +143,11 @@ func measure(ctx context.Context, dir string, s size) (part figure.Part, err err
 	if err := n.Wait(ctx, pos); err != nil {
 		return part, err
 	}
+	used, err := redisMemory(dir)
+	if err != nil {
+		return part, err
+	}
+	add(figure.New("memory of Redis, used_memory", "MiB", used/(1<<20)))
 	add(figure.New("loaded from Redis", "s", time.Since(began).Seconds()).AtMost(10))
 	for n.Status().OnDisk != pos {
 		if err := n.Status().DiskErr; err != nil {
