@@ -48,6 +48,9 @@ type Options struct {
 	// mail by LMTP and record nothing. The nodes can ask each other. nil: there are none.
 	Mailboxes map[string]*peers.Dovecot
 
+	// Peers have the nodes ask each other, as with Mailboxes.
+	Peers bool
+
 	// Ground is where it all is; nil: at 127.0.0.1.
 	Ground *Ground
 	// TwoPeople has one person propose each operation and another one approve it.
@@ -570,9 +573,34 @@ func (c *Cluster) End(t peers.TB) *Verdict {
 	return Check(c.Record(t))
 }
 
-// Drain ends the loads and waits until all that was answered 250 has arrived and nothing is held.
-// What was sent is in Record, too.
+// Taken are the messages that were answered 250; after Quiet.
+func (c *Cluster) Taken() (all []Sent) {
+	for _, l := range c.loads {
+		for _, s := range l.Sent() {
+			if _, taken := s.taken(); taken {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
+}
+
+// Drain is Quiet, and waits until all that was answered 250 has arrived and nothing is held.
 func (c *Cluster) Drain(t peers.TB) {
+	t.Helper()
+	c.Quiet(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, n := range c.Nodes {
+		Until(t, "the spool of "+n.Name+" to be empty", func() bool {
+			held, err := n.Held(ctx)
+			return err == nil && held == 0
+		})
+	}
+}
+
+// Quiet ends the loads. What was sent is in Record.
+func (c *Cluster) Quiet(t peers.TB) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -583,12 +611,6 @@ func (c *Cluster) Drain(t peers.TB) {
 		if err := l.Stop(ctx); err != nil {
 			t.Fatalf("%v", err)
 		}
-	}
-	for _, n := range c.Nodes {
-		Until(t, "the spool of "+n.Name+" to be empty", func() bool {
-			held, err := n.Held(ctx)
-			return err == nil && held == 0
-		})
 	}
 }
 

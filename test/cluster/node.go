@@ -134,7 +134,7 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 	}
 	fmt.Fprintf(&b, "routing: {postmaster: postmaster@unmoved.example}\nlog: {level: info}\nadmin:\n  address: %q\n  allow_plaintext: %t\n  tokens:\n    - {name: test, person: Anna Berg, sha256: %x}\n    - {name: second, person: Ben Cole, sha256: %x}\n",
 		api, c.o.Ground != nil, sha256.Sum256([]byte(token)), sha256.Sum256([]byte(secondToken)))
-	if c.o.Mailboxes != nil {
+	if c.o.Mailboxes != nil || c.o.Peers {
 		fmt.Fprintf(&b, "  peer: {secret_file: %q}\n", filepath.Join(n.dir, "secret"))
 	}
 	b.WriteString(c.o.More)

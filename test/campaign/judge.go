@@ -1,0 +1,112 @@
+package campaign
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"mailcutover/test/cluster"
+	"mailcutover/test/peers"
+)
+
+// Findings are what a judge has to say of a round.
+type Findings struct {
+	Verdict *cluster.Verdict
+	Bad     []string // what must not be, the promise first
+}
+
+// Judge goes by the record of a cluster that has ended.
+func Judge(t peers.TB, c *cluster.Cluster, r *cluster.Record, locks []Lock, sample []Traced) *Findings {
+	t.Helper()
+	v := cluster.Check(r)
+	f := &Findings{Verdict: v}
+	for _, bad := range v.Bad() {
+		if !strings.HasPrefix(bad, "disturbed: ") { // counted: with so many faults one is always near
+			f.Bad = append(f.Bad, bad)
+		}
+	}
+	f.Bad = append(f.Bad, checkLocks(r, locks)...)
+	f.Bad = append(f.Bad, checkTraces(r, sample)...)
+	audits, err := readAudits(c)
+	if err != nil {
+		f.Bad = append(f.Bad, "P9: "+err.Error())
+	}
+	f.Bad = append(f.Bad, checkAudit(r.Switches, audits)...)
+	return f
+}
+
+// checkLocks wants that no platform takes anything of an agency between the word that all nodes
+// have closed it and the word that opens it.
+func checkLocks(r *cluster.Record, locks []Lock) (bad []string) {
+	for _, l := range locks {
+		domain := "@" + r.Agencies[l.Agency].Domain
+		for _, a := range r.Arrived {
+			if strings.HasSuffix(a.Rcpt, domain) && a.At.After(l.Told) && a.At.Before(l.Ended) {
+				bad = append(bad, fmt.Sprintf("P2: message %d for %s at %s, %s, while %s was locked since %s", a.ID, a.Rcpt, a.Platform, a.At.Format(clock), l.Agency, l.Told.Format(clock)))
+			}
+		}
+		for _, v := range r.Visits {
+			if strings.HasSuffix(v.Login, domain) && (v.At.After(l.Told) && v.At.Before(l.Ended) || v.At.Before(l.Told) && v.Last.After(l.Told)) {
+				bad = append(bad, fmt.Sprintf("P2: %s was heard at %s, %s to %s, while %s was locked since %s", v.Login, v.Platform, v.At.Format(clock), v.Last.Format(clock), l.Agency, l.Told.Format(clock)))
+			}
+		}
+	}
+	return bad
+}
+
+const clock = "15:04:05.000"
+
+// Traced is what "trace" said of a message that was answered 250.
+type Traced struct {
+	ID     int
+	Rcpt   string
+	Events []Event
+	Notes  []string
+	Error  string
+}
+
+// Event is one thing that happened to it.
+type Event struct {
+	Node, What, Platform, Transaction string
+	Rcpts                             []string
+}
+
+// checkTraces wants that trace names each delivery of a message: the platform that has it, under the
+// transaction that it has it as (P10).
+func checkTraces(r *cluster.Record, sample []Traced) (bad []string) {
+	at := make(map[int][]cluster.Arrival)
+	for _, a := range r.Arrived {
+		at[a.ID] = append(at[a.ID], a)
+	}
+	for _, s := range sample {
+		if s.Error != "" {
+			bad = append(bad, fmt.Sprintf("P10: trace of message %d: %s", s.ID, s.Error))
+			continue
+		}
+		if len(s.Notes) > 0 {
+			continue // it says that it may not know all
+		}
+		for _, a := range at[s.ID] {
+			if !slices.ContainsFunc(s.Events, func(e Event) bool {
+				return e.Transaction == string(a.Transaction) && (e.Platform == a.Platform || e.What == "unknown" || e.What == "pending")
+			}) {
+				bad = append(bad, fmt.Sprintf("P10: trace of message %d for %s doesn't know that %s has it as %s: %+v", s.ID, s.Rcpt, a.Platform, a.Transaction, s.Events))
+			}
+		}
+	}
+	return bad
+}
+
+// count adds what a round had.
+func (f *Findings) count(t *Tally) {
+	v := f.Verdict
+	for what, n := range map[string]int{
+		"messages sent": v.Messages, "messages answered 250": v.Taken, "logins on platforms": v.Visits, "submissions": v.Submitted,
+		"copies, each named or excused": v.Copies, "deliveries named as in doubt": v.Named, "dots without answer": v.Open,
+		"others put off with no fault at their node": len(v.Disturbed),
+	} {
+		t.Add("judged", what, n)
+	}
+	t.Add("switch", "done", v.Done)
+	t.Add("switch", "undone", v.Undo)
+}

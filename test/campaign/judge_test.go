@@ -1,0 +1,152 @@
+package campaign
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mailcutover/audit"
+	"mailcutover/mail"
+	"mailcutover/test/cluster"
+)
+
+// history is what a judge goes by.
+type history struct {
+	record *cluster.Record
+	locks  []Lock
+	sample []Traced
+	audits []audit.Record
+}
+
+// good is a history without a fault: a cutover of health by two people from second 10 to 12, a
+// rollback as an emergency from 20 to 22, a lock from 30 to 32.
+func good() *history {
+	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	at := func(s float64) time.Time { return began.Add(time.Duration(s * float64(time.Second))) }
+	const box = "box1@health.example"
+	r := &cluster.Record{
+		Agencies: map[string]cluster.Agency{"health": {Domain: "health.example", Home: cluster.Exchange}},
+		Switches: []cluster.Switch{
+			{Agency: "health", Kind: "cutover", From: cluster.Exchange, To: cluster.OX, Asked: at(10), Closed: at(11), Told: at(12), Done: true},
+			{Agency: "health", Kind: "rollback", From: cluster.OX, To: cluster.Exchange, Asked: at(20), Closed: at(21), Told: at(22), Done: true},
+		},
+		Visits:   []cluster.Visit{{Platform: cluster.Exchange, Login: box, At: at(25), Last: at(29)}},
+		Lifetime: time.Minute, Doubts: map[mail.TransactionID]int{}, Relayed: map[int]int{},
+	}
+	for i, m := range []struct {
+		at       float64
+		platform string
+	}{{5, cluster.Exchange}, {15, cluster.OX}, {25, cluster.Exchange}, {33, cluster.Exchange}} {
+		r.Sent = append(r.Sent, cluster.Sent{ID: i + 1, Rcpt: box, Tries: []cluster.Try{{Began: at(m.at - 0.1), Ended: at(m.at + 0.1), Dotted: true, Answer: "250 2.0.0 Ok"}}})
+		r.Arrived = append(r.Arrived, cluster.Arrival{Platform: m.platform, ID: i + 1, Rcpt: box, Transaction: mail.TransactionID(rune('a' + i)), At: at(m.at)})
+	}
+	entry := func(s float64, e audit.Entry) audit.Record { return audit.Record{Time: at(s), Entry: e} }
+	return &history{
+		record: r,
+		locks:  []Lock{{Agency: "health", Told: at(30), Ended: at(32)}},
+		sample: []Traced{{ID: 2, Rcpt: box, Events: []Event{{What: "delivered", Platform: cluster.OX, Transaction: "b"}}}},
+		audits: []audit.Record{
+			entry(10.1, audit.Entry{What: "approve-proposal", Person: "Ben", Proposal: "p1", Subject: "proposal p1"}),
+			entry(10.2, audit.Entry{What: "cutover", Person: "Anna", Proposal: "p1", Subject: "agency health"}),
+			entry(20.1, audit.Entry{What: "rollback", Person: "Anna", Emergency: true, Subject: "agency health"}),
+			entry(23, audit.Entry{What: "confirm-emergency", Person: "Ben", Subject: "emergency e1 of agency health"}),
+		},
+	}
+}
+
+func (h *history) judge() []string {
+	bad := cluster.Check(h.record).Bad()
+	bad = append(bad, checkLocks(h.record, h.locks)...)
+	bad = append(bad, checkTraces(h.record, h.sample)...)
+	return append(bad, checkAudit(h.record.Switches, h.audits)...)
+}
+
+// Each fault that can be put into a good history is found, and named as what it is.
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	if bad := good().judge(); len(bad) > 0 {
+		t.Fatalf("a good history: %q", bad)
+	}
+	for _, c := range []struct {
+		name  string
+		plant func(h *history)
+		want  string
+	}{
+		{"P1: a message is nowhere", func(h *history) { h.record.Arrived = h.record.Arrived[1:] }, "lost"},
+		{"P2: mail on the losing side after the success", func(h *history) { h.record.Arrived[1].Platform = cluster.Exchange }, "late"},
+		{"P2: mail of a locked agency", func(h *history) { h.record.Arrived[3].At = h.locks[0].Told.Add(time.Second) }, "P2"},
+		{"P2: a session of a locked agency", func(h *history) { h.record.Visits[0].Last = h.locks[0].Told.Add(time.Second) }, "P2"},
+		{"P3: another's mailbox", func(h *history) { h.record.Arrived[2].Rcpt = "box2@health.example" }, "misrouted"},
+		{"P4: two platforms at one epoch", func(h *history) {
+			h.record.Routes = map[cluster.Route]bool{{Agency: "health", Epoch: "1.1", Platform: cluster.OX}: true, {Agency: "health", Epoch: "1.1", Platform: cluster.Exchange}: true}
+		}, "misrouted"},
+		{"P5: a permanent answer", func(h *history) { h.record.Sent[0].Tries[0].Answer = "550 5.1.1 no" }, "refused"},
+		{"P6: another order", func(h *history) {
+			a := h.record.Arrived
+			a[2].At, a[3].At = a[3].At, a[2].At
+		}, "out of order"},
+		{"P7: a copy that nobody names", func(h *history) { h.record.Arrived = append(h.record.Arrived, h.record.Arrived[0]) }, "repeated"},
+		{"P7: a copy that only the relay could have made, and didn't", func(h *history) {
+			again := h.record.Arrived[0]
+			again.Transaction = "z"
+			h.record.Sent[0].Relay, h.record.Arrived = true, append(h.record.Arrived, again)
+		}, "repeated"},
+		{"P9: one person alone", func(h *history) { h.audits[0].Person = "Anna" }, "P9"},
+		{"P9: approved afterwards", func(h *history) { h.audits[0].Time = h.audits[1].Time.Add(time.Second) }, "P9"},
+		{"P9: an emergency that nobody confirmed", func(h *history) { h.audits = h.audits[:3] }, "P9"},
+		{"P9: no record", func(h *history) { h.audits = h.audits[:1] }, "P9"},
+		{"P10: a trace with another platform", func(h *history) { h.sample[0].Events[0].Platform = cluster.Exchange }, "P10"},
+		{"P10: a trace without the delivery", func(h *history) { h.sample[0].Events = nil }, "P10"},
+		{"P10: no answer", func(h *history) { h.sample[0].Error = "no answer" }, "P10"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h := good()
+			c.plant(h)
+			if bad := h.judge(); !slices.ContainsFunc(bad, func(b string) bool { return strings.HasPrefix(b, c.want) }) {
+				t.Errorf("it says %q, want %s", bad, c.want)
+			}
+		})
+	}
+}
+
+// Postfix says of which messages it may send a second copy.
+func TestRelayedTwice(t *testing.T) {
+	t.Parallel()
+	const log = `Nov 22 11:00:00 mx postfix/cleanup[12]: 4D1AB2: message-id=<17@out.example>
+Nov 22 11:00:00 mx postfix/cleanup[12]: 4D1AB3: message-id=<18@out.example>
+Nov 22 11:00:01 mx postfix/smtp[13]: 4D1AB2: to=<a@health.example>, relay=10.77.2.1[10.77.2.1]:2525, status=deferred (lost connection with 10.77.2.1[10.77.2.1] while sending end of data -- message may be sent more than once)
+Nov 22 11:00:02 mx postfix/smtp[13]: 4D1AB2: conversation with 10.77.2.1[10.77.2.1] timed out while sending end of data -- message may be sent more than once
+Nov 22 11:00:02 mx postfix/smtp[13]: 4D1AB3: to=<a@health.example>, relay=10.77.2.1[10.77.2.1]:2525, status=deferred (connect to 10.77.2.1[10.77.2.1]:2525: Connection refused)
+`
+	if got := relayedTwice(log); !slices.Equal(got, []int{17, 17}) {
+		t.Errorf("got %v, want 17 twice", got)
+	}
+}
+
+// Counts of one campaign are there in the next one.
+func TestTally(t *testing.T) {
+	t.Parallel()
+	file := t.TempDir() + "/state/campaign.json"
+	for i := range 2 {
+		all, err := ReadTally(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all.Seed() != uint64(i+1) {
+			t.Errorf("seed %d, want %d", all.Seed(), i+1)
+		}
+		round, err := ReadTally("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		round.Add("node", "killed", 3)
+		if err := all.Judged(round, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if got := all.Count("node", "killed"); got != 3*(i+1) {
+			t.Errorf("%d kills after %d campaigns", got, i+1)
+		}
+	}
+}
