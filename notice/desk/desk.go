@@ -106,6 +106,10 @@ func New(o Options) (*Desk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("notices: %w", err)
 	}
+	if err := box.Damage(); err != nil {
+		o.Logger.Error("what was known of the table is damaged: notices begin anew", "error", err)
+		o.Alarms.Raise(damagedAlarm, fmt.Sprintf("What notices knew of the table can't be read from this node's disk. They begin anew, and nobody is told what happened meanwhile: %v", err))
+	}
 	return &Desk{o: o, box: box, configured: make(chan struct{}, 1), senders: make(map[string]*sender)}, nil
 }
 
@@ -190,6 +194,7 @@ const (
 	failingAlarm   = "notices-failing/"
 	droppedAlarm   = "notices-dropped/"
 	refusedAlarm   = "notices-refused/"
+	damagedAlarm   = "notices-damaged"
 )
 
 // persist does something with the outbox until it succeeds or ctx ends. It reports whether it did.

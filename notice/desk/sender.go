@@ -114,7 +114,9 @@ func (s *sender) collect(ctx context.Context) (b batch, ok bool) {
 				return b, false
 			}
 			for i := range list {
-				if s.Filter.Wants(&list[i].Event) {
+				if text := list[i].Damage; text != "" {
+					s.damaged(text)
+				} else if s.Filter.Wants(&list[i].Event) {
 					if len(b.events) == s.Most {
 						break
 					}
@@ -234,6 +236,13 @@ func (s *sender) lose(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lost += uint64(n)
+}
+
+// damaged says that an event can't be read, and that nobody is told of it.
+func (s *sender) damaged(text string) {
+	s.lose(1)
+	s.d.o.Logger.Error("an event can't be read", "channel", s.Name, "error", text)
+	s.d.o.Alarms.Raise(refusedAlarm+s.Name, fmt.Sprintf("An event for the channel %s can't be read from this node's disk, and is not told: %s", s.Name, text))
 }
 
 // abandon says that events are given up.

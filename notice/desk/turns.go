@@ -206,6 +206,9 @@ func (t *turns) told(channel string, known notice.Position) (notice.Position, er
 	if err != nil || len(next) == 0 {
 		return known, err
 	}
+	if next[0].Damage != "" {
+		return notice.Position{}, nil // its sender settles it
+	}
 	p := next[0].Event.Position
 	p.Revision--
 	return p, nil

@@ -1,11 +1,15 @@
 package desk
 
 import (
+	"errors"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 
 	"mailcutover/internal/alarm"
 	"mailcutover/notice"
@@ -185,4 +189,36 @@ func TestStartIsTold(t *testing.T) {
 		t.Error(err)
 	}
 	r.has(t, notice.NodeStarted, notice.Test)
+}
+
+// TestDamagedEventKeepsNothing from being told: it is named by an alarm, and those behind it go.
+func TestDamagedEventKeepsNothing(t *testing.T) {
+	l, r, alarms, dir := newLab(t, localtable.Options{}), new(receiver), alarm.NewSet(nil), t.TempDir()
+	l.member("mx1", time.Minute)
+	only := notice.Filter{Types: []string{"agency.*"}}
+	_, stop := l.desk("mx1", dir, alarms, 0, r.channel(only))
+	r.set(errors.New("receiver is away"))
+	l.toggle()
+	eventually(t, "it is tried", func() bool { _, calls := r.state(); return calls > 0 })
+	stop()
+	db, err := bolt.Open(filepath.Join(dir, "outbox.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Update(func(tx *bolt.Tx) error {
+		events := tx.Bucket([]byte("events-table"))
+		key, _ := events.Cursor().First()
+		return events.Put(key, []byte("{spoilt"))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.set(nil)
+	l.desk("mx1", dir, alarms, 0, r.channel(only))
+	r.has(t, locked[1:]...)
+	eventually(t, "an alarm", func() bool {
+		return slices.ContainsFunc(alarms.List(), func(a alarm.Alarm) bool { return a.Key == "notices-refused/ops" })
+	})
 }

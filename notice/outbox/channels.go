@@ -14,11 +14,12 @@ import (
 // settled is up to which number a channel has settled each stream.
 type settled [2]uint64
 
-func decodeSettled(name, text []byte) (s settled, err error) {
-	if err = json.Unmarshal(text, &s); err != nil {
-		err = fmt.Errorf("read what channel %s has settled: %w", name, err)
+// decodeSettled reads it. One that can't be read has settled nothing: what is kept is told once more.
+func decodeSettled(text []byte) (s settled) {
+	if json.Unmarshal(text, &s) != nil {
+		return settled{}
 	}
-	return s, err
+	return s
 }
 
 // SetChannels says which channels there are. One that is new begins behind all
@@ -47,12 +48,7 @@ func (b *Box) SetChannels(names []string) error {
 			}
 		}
 		if err == nil && len(names) == 0 {
-			err = tx.Bucket(bucketMeta).Delete(keyKnown)
-		}
-		if err == nil && len(names) == 0 {
-			if err = tx.DeleteBucket(bucketFacts); err == nil {
-				_, err = tx.CreateBucket(bucketFacts)
-			}
+			err = forget(tx)
 		}
 		if err == nil {
 			err = prune(tx)
@@ -82,24 +78,18 @@ func (b *Box) Next(channel string, s Stream, most int) (list []Entry, err error)
 	return b.After(channel, s, 0, most)
 }
 
-// After is Next, for events with numbers above one.
+// After is Next, for events with numbers above one. One that can't be read is among them, with what
+// is wrong in its Damage.
 func (b *Box) After(channel string, s Stream, number uint64, most int) (list []Entry, err error) {
 	err = b.db.View(func(tx *bolt.Tx) error {
 		text := tx.Bucket(bucketSettled).Get([]byte(channel))
 		if text == nil {
 			return nil
 		}
-		done, err := decodeSettled([]byte(channel), text)
-		if err != nil {
-			return err
-		}
+		done := decodeSettled(text)
 		c := tx.Bucket(bucketEvents[s]).Cursor()
 		for key, value := c.Seek(numberKey(max(done[s], number) + 1)); key != nil && len(list) < most; key, value = c.Next() {
-			e, err := decode(key, value)
-			if err != nil {
-				return err
-			}
-			list = append(list, e)
+			list = append(list, decode(key, value))
 		}
 		return nil
 	})
@@ -120,14 +110,11 @@ func (b *Box) SettleTo(channel string, p notice.Position) error {
 	return b.settle(channel, Table, func(events *bolt.Bucket) (last uint64, err error) {
 		c := events.Cursor()
 		for key, value := c.First(); key != nil; key, value = c.Next() {
-			e, err := decode(key, value)
-			if err != nil {
-				return 0, err
-			}
-			if e.Event.Position.Compare(p) > 0 {
+			e := decode(key, value)
+			if e.Damage == "" && e.Event.Position.Compare(p) > 0 {
 				break
 			}
-			last = e.Number
+			last = e.Number // one that can't be read goes with those around it
 		}
 		return last, nil
 	})
@@ -140,10 +127,7 @@ func (b *Box) settle(channel string, s Stream, number func(events *bolt.Bucket) 
 		if text == nil {
 			return nil // it was taken away meanwhile
 		}
-		done, err := decodeSettled([]byte(channel), text)
-		if err != nil {
-			return err
-		}
+		done := decodeSettled(text)
 		n, err := number(tx.Bucket(bucketEvents[s]))
 		if err != nil || n <= done[s] {
 			return err
@@ -163,8 +147,8 @@ func (b *Box) settle(channel string, s Stream, number func(events *bolt.Bucket) 
 // prune removes the events that all channels have settled.
 func prune(tx *bolt.Tx) error {
 	least, any := settled{}, false
-	err := tx.Bucket(bucketSettled).ForEach(func(name, text []byte) error {
-		s, err := decodeSettled(name, text)
+	err := tx.Bucket(bucketSettled).ForEach(func(_, text []byte) error {
+		s := decodeSettled(text)
 		if !any {
 			least = s
 		}
@@ -172,7 +156,7 @@ func prune(tx *bolt.Tx) error {
 		for i := range least {
 			least[i] = min(least[i], s[i])
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return err

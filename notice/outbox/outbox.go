@@ -46,19 +46,21 @@ type Known struct {
 type Entry struct {
 	Number uint64 // from 1; grows
 	Event  notice.Event
+	Damage string // why it can't be read, and Event is empty; empty: nothing is wrong
 }
 
 // Dropped is an event that went since there were too many, with the channels that had not
 // sent it, or said that they don't want it.
 type Dropped struct {
-	Event    notice.Event
+	Event    notice.Event // empty if it could not be read
 	Channels []string
 }
 
 // Box is a node's events. Use [Open].
 type Box struct {
-	db    *bolt.DB
-	limit int
+	db     *bolt.DB
+	limit  int
+	damage error // of what was known, when it was opened
 
 	mu    sync.Mutex
 	facts map[string]notice.Facts
@@ -91,20 +93,45 @@ func (b *Box) load(tx *bolt.Tx) error {
 			return err
 		}
 	}
+	var errs []error
 	if text := tx.Bucket(bucketMeta).Get(keyKnown); text != nil {
 		if err := json.Unmarshal(text, &b.known); err != nil {
-			return fmt.Errorf("read where the table was followed to: %w", err)
+			errs = append(errs, fmt.Errorf("read where the table was followed to: %w", err))
 		}
 	}
-	return tx.Bucket(bucketFacts).ForEach(func(key, value []byte) error {
+	err := tx.Bucket(bucketFacts).ForEach(func(key, value []byte) error {
 		var f notice.Facts
 		if err := json.Unmarshal(value, &f); err != nil {
-			return fmt.Errorf("read facts of %s: %w", key, err)
+			errs = append(errs, fmt.Errorf("read facts of %s: %w", key, err))
 		}
 		b.facts[string(key)] = f
 		return nil
 	})
+	if len(errs) > 0 {
+		// From a part of what was known wrong events would be derived: the table is followed anew.
+		b.damage = errors.Join(errs...)
+		b.known = Known{}
+		clear(b.facts)
+		err = errors.Join(err, forget(tx))
+	}
+	return err
 }
+
+// forget forgets up to where the table was followed, and all facts.
+func forget(tx *bolt.Tx) error {
+	if err := tx.Bucket(bucketMeta).Delete(keyKnown); err != nil {
+		return err
+	}
+	if err := tx.DeleteBucket(bucketFacts); err != nil {
+		return err
+	}
+	_, err := tx.CreateBucket(bucketFacts)
+	return err
+}
+
+// Damage returns what could not be read when the box was opened, of what was known of the table: it
+// was forgotten, and changes between then and the present are told by nobody. nil: all could be read.
+func (b *Box) Damage() error { return b.damage }
 
 // Close closes the file.
 func (b *Box) Close() error { return b.db.Close() }
@@ -225,13 +252,17 @@ func putEvents(events *bolt.Bucket, list []notice.Event) error {
 	return nil
 }
 
-func decode(key, value []byte) (Entry, error) {
+// decode reads an event. One that can't be read must not keep those behind it: it says why.
+func decode(key, value []byte) Entry {
+	e := Entry{Number: binary.BigEndian.Uint64(key)}
 	var s stored
 	if err := json.Unmarshal(value, &s); err != nil {
-		return Entry{}, fmt.Errorf("read event %d: %w", binary.BigEndian.Uint64(key), err)
+		e.Damage = fmt.Sprintf("read event %d: %v", e.Number, err)
+		return e
 	}
-	s.Event.Position = s.Position
-	return Entry{Number: binary.BigEndian.Uint64(key), Event: s.Event}, nil
+	e.Event = s.Event
+	e.Event.Position = s.Position
+	return e
 }
 
 func numberKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
@@ -252,17 +283,13 @@ func (b *Box) shrink(tx *bolt.Tx, s Stream) (dropped []Dropped, err error) {
 	}
 	c := events.Cursor()
 	for key, value := c.First(); key != nil && excess > 0; key, value = c.First() {
-		e, err := decode(key, value)
-		if err != nil {
-			return nil, err
-		}
+		e := decode(key, value)
 		d := Dropped{Event: e.Event}
 		err = tx.Bucket(bucketSettled).ForEach(func(name, text []byte) error {
-			settled, err := decodeSettled(name, text)
-			if err == nil && settled[s] < e.Number {
+			if settled := decodeSettled(text); settled[s] < e.Number {
 				d.Channels = append(d.Channels, string(name))
 			}
-			return err
+			return nil
 		})
 		if err != nil {
 			return nil, err
