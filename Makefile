@@ -25,7 +25,7 @@ lint: ## gofmt, go vet, staticcheck
 demo: ## watch a cutover and a rollback under traffic
 	$(GO) run ./cmd/mailcutover demo
 
-bench: ## print the figures of docs/performance.md, within an hour; BENCH=-quick: a quarter of it
+bench: ## print the figures of docs/performance.md, no part is begun after an hour; BENCH=-quick: rougher
 	$(GO) run ./bench $(BENCH)
 
 soak: ## load on three nodes for SOAK (60m, 10m): does all that they took come back?

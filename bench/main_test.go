@@ -103,3 +103,12 @@ func TestProcessFigures(t *testing.T) {
 		t.Error("a process that doesn't exist has CPU time")
 	}
 }
+
+// What there is no time for is named, and is no success.
+func TestLimit(t *testing.T) {
+	var out bytes.Buffer
+	err := measure(t.Context(), small(t), "", time.Nanosecond, false, &out, t.Output())
+	if !errors.Is(err, errLate) || errors.Is(err, errMissed) || !strings.Contains(err.Error(), "throughput, idle, table") {
+		t.Errorf("got %v", err)
+	}
+}
