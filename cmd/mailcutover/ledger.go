@@ -139,7 +139,7 @@ type exported struct {
 func exportTo(path, form string, run func(each func(*admin.Delivery) error) (admin.Manifest, error)) (m exported, err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return m, fmt.Errorf("write the export: %w", err)
+		return m, notOverwritten(fmt.Errorf("write the export: %w", err))
 	}
 	sum := sha256.New()
 	out := bufio.NewWriter(io.MultiWriter(f, sum))

@@ -164,7 +164,7 @@ func newRetainedFetch(c *connection) *cobra.Command {
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
 		f, err := os.OpenFile(output, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err != nil {
-			return fmt.Errorf("write the message: %w", err)
+			return notOverwritten(fmt.Errorf("write the message: %w", err))
 		}
 		err = client.FetchRetained(cmd.Context(), args[0], reason, f)
 		if err = errors.Join(err, f.Close()); err != nil {

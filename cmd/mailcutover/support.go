@@ -32,7 +32,7 @@ func newSupportCommand(c *connection) *cobra.Command {
 	}, func(cmd *cobra.Command, client *admin.Client, args []string) error {
 		f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
-			return withHint(fmt.Errorf("bundle: %w", err), "no file is overwritten: name another, or move this one away")
+			return notOverwritten(fmt.Errorf("bundle: %w", err))
 		}
 		b := newBundle(f, addresses)
 		missing := 0

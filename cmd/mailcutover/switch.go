@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os/signal"
@@ -112,7 +113,10 @@ func (c *connection) watch(cmd *cobra.Command, client *admin.Client, id string) 
 	}
 	// The node may have stopped: what became of the operation, only it can say.
 	now, askErr := client.Operation(cmd.Context(), id)
+	refused, answers := errors.AsType[*admin.Problem](askErr)
 	switch {
+	case answers:
+		return op, refused // such as that it knows no such operation
 	case askErr != nil:
 		return op, withHint(err, "the node can't be asked any more; one that stops aborts what it hasn't committed. Once it runs again: mailcutover operation show "+id)
 	case now.Running:

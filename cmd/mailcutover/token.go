@@ -5,10 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -34,11 +32,7 @@ func newTokenCommand(c *connection) *cobra.Command {
 			digest := sha256.Sum256([]byte(secret))
 			if out != "" {
 				if err := writeNew(out, secret+"\n"); err != nil {
-					err = fmt.Errorf("write the token: %w", err)
-					if errors.Is(err, fs.ErrExist) {
-						err = withHint(err, "no file is overwritten: name another, or move this one away")
-					}
-					return err
+					return notOverwritten(fmt.Errorf("write the token: %w", err))
 				}
 				secret = ""
 			}

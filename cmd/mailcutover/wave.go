@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -219,6 +220,9 @@ func printTimetable(w io.Writer, t *admin.Timetable) {
 // maxWaveFile is the largest file with a wave's definition, in bytes.
 const maxWaveFile = 1 << 20
 
+// ofFile is how the decoder names a field that a wave doesn't have: with a type of ours.
+var ofFile = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
 // readWave reads a wave's definition, YAML with the fields that the API has.
 func readWave(in io.Reader, path string) (d admin.WaveDefinition, err error) {
 	if path != "-" {
@@ -236,6 +240,9 @@ func readWave(in io.Reader, path string) (d admin.WaveDefinition, err error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&d); err != nil {
+		if wrong, ok := errors.AsType[*yaml.TypeError](err); ok {
+			err = errors.New(ofFile.ReplaceAllString(strings.Join(wrong.Errors, "; "), "$1: no such field"))
+		}
 		return d, withHint(fmt.Errorf("read %s: %w", path, err), "docs/operations/plan.md shows such a file")
 	}
 	return d, nil
