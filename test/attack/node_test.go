@@ -94,6 +94,9 @@ type setup struct {
 	more      string                 // further lines below logins, indented by two
 	trust     []byte                 // further authorities of the platforms' certificates, in PEM
 	platforms map[string]*tls.Config // by id, for STARTTLS, which is verified then; nil: exchange, and ox by LMTP, without TLS
+	locals    []string               // of further mailboxes of each agency
+	lmtp      []string               // ids of platforms that take mail by LMTP, besides ox
+	mailAt    map[string]string      // where a platform takes its mail, by id; left out: at the recording one
 	shell     string                 // what a shell does before it becomes the node: "ulimit -n 256"
 	env       []string
 	plain     bool // built without the race detector
@@ -109,6 +112,7 @@ type front struct {
 	authority *platformtest.CA
 	platforms map[string]*recorded
 	ids       []string          // of the platforms, sorted
+	locals    []string          // of further mailboxes of each agency
 	addrs     map[string]string // by the listener's id, "admin", "page" and "autoconfig"
 }
 
@@ -132,7 +136,7 @@ func start(t testing.TB, s setup) *front {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &front{t: t, dir: peers.TempDir(t, "node"), platforms: make(map[string]*recorded), addrs: make(map[string]string)}
+	f := &front{t: t, dir: peers.TempDir(t, "node"), locals: s.locals, platforms: make(map[string]*recorded), addrs: make(map[string]string)}
 	if f.authority, err = platformtest.NewCA(); err != nil {
 		t.Fatal(err)
 	}
@@ -226,11 +230,14 @@ func (f *front) config(s setup) string {
 		if s.platforms[id] != nil {
 			policy = fmt.Sprintf("policy: verified, ca_file: %q", filepath.Join(f.dir, "trust.pem"))
 		}
-		protocol := "smtp"
-		if id == "ox" {
+		protocol, mail := "smtp", f.platforms[id].mail.Addr()
+		if at := s.mailAt[id]; at != "" {
+			mail = at
+		}
+		if id == "ox" || slices.Contains(s.lmtp, id) {
 			protocol = "lmtp"
 		}
-		fmt.Fprintf(&b, "  - id: %s\n    outside: {protocol: %s, hosts: [%q], tls: {%s}}\n", id, protocol, f.platforms[id].mail.Addr(), policy)
+		fmt.Fprintf(&b, "  - id: %s\n    outside: {protocol: %s, hosts: [%q], tls: {%s}}\n", id, protocol, mail, policy)
 		for _, protocol := range protocols {
 			fmt.Fprintf(&b, "    %s: {hosts: [%q], tls: {%s}, timeouts: {dial: 10s, greeting: 10s, command: 10s, login: 10s}}\n", protocol, f.platforms[id].logins[protocol].addr, policy)
 		}
@@ -301,7 +308,7 @@ func (f *front) ready(ctx context.Context) error {
 
 const listHeader = "address;directory_id;agency;kind;aliases;logins;source_address;source_login;target_address;target_login;platform\n"
 
-// addAgency adds an agency with three mailboxes.
+// addAgency adds an agency with its mailboxes.
 func (f *front) addAgency(id, target string) {
 	f.t.Helper()
 	domain := id + ".example"
@@ -309,7 +316,7 @@ func (f *front) addAgency(id, target string) {
 		f.t.Fatal(err)
 	}
 	list := listHeader
-	for _, local := range []string{"anna", "victim", "postmaster"} {
+	for _, local := range append([]string{"anna", "victim", "postmaster"}, f.locals...) {
 		address := local + "@" + domain
 		sum := sha256.Sum256([]byte(address))
 		list += fmt.Sprintf("%s;%x-%x-%x-%x-%x;%s;user;;;;;;;\n", address, sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16], id)
