@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	lasting = flag.Duration("campaign.for", 0, "how long TestCampaign goes on; 0: it does nothing, TestSmoke is what make test runs")
+	lasting = flag.Duration("campaign.for", 0, "how long TestCampaign goes on; 0: it does nothing, as in make test")
 	world   = flag.Bool("campaign.world", false, "this process has network, mount and process namespaces of its own, as tools/campaign makes them")
 	state   = flag.String("campaign.state", "", "file with the counts of earlier campaigns, which is gone on with")
 	seed    = flag.Uint64("campaign.seed", 0, "of one round alone; 0: those that come next")

@@ -18,5 +18,6 @@
 // that tools/campaign enters first, as root. Without them the faults that need them are left out,
 // and it says so.
 //
-// "make campaign" runs it; "make test" runs a few seconds of it without namespaces.
+// "make campaign" runs it; "make test" runs the tests of the judge alone, with histories into which
+// each fault was put.
 package campaign

@@ -39,10 +39,10 @@ var ofNodes = []fault{
 		return s.stop(ctx, n, s.upTo(time.Second))
 	}},
 	{"stopped for longer than lease and limit", 3, false, func(s *Storm, ctx context.Context, n *cluster.Node) error {
-		return s.stop(ctx, n, 4*time.Second+s.upTo(10*time.Second))
+		return s.stop(ctx, n, 6*time.Second+s.upTo(12*time.Second))
 	}},
-	{"stopped for over a minute", 0, true, func(s *Storm, ctx context.Context, n *cluster.Node) error {
-		return s.stop(ctx, n, 65*time.Second+s.upTo(60*time.Second))
+	{"stopped for over a minute", 1, true, func(s *Storm, ctx context.Context, n *cluster.Node) error {
+		return s.stop(ctx, n, 60*time.Second+s.upTo(time.Minute))
 	}},
 	{"power lost", 8, true, func(s *Storm, ctx context.Context, n *cluster.Node) error {
 		n.Kill()

@@ -19,7 +19,7 @@ type Lock struct {
 }
 
 // callPatience is how long a person waits for an answer of the API.
-const callPatience = 10 * time.Second
+const callPatience = 30 * time.Second
 
 // operate has people do one thing to an agency, and see to its end.
 func (s *Storm) operate(ctx context.Context, agency string) error {

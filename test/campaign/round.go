@@ -40,7 +40,7 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 	t.Helper()
 	o := cluster.Options{
 		Program: r.Program, Nodes: nodes, Logins: true, LMTP: true, TwoPeople: true, LoginAgencies: append(Still, Moving...),
-		Settled: 8 * time.Second, Armed: 2 * time.Second, Margin: 300 * time.Millisecond, Limit: 2 * time.Second,
+		Settled: 20 * time.Second, Armed: 5 * time.Second, Margin: 500 * time.Millisecond, Limit: 5 * time.Second,
 		Platform: platformtest.Options{Script: usual}, Direct: true,
 	}
 	var disks []*Disk

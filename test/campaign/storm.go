@@ -39,7 +39,7 @@ func NewStorm(c *cluster.Cluster, w *World, disks []*Disk, seed uint64, tally *T
 }
 
 // comeToRest is how long all that was begun may take to end once nothing is done any more.
-const comeToRest = 3 * time.Minute
+const comeToRest = 5 * time.Minute
 
 // Rage goes on for so long, with operations on these agencies, heals everything, and returns when
 // all that was begun has ended. The error says what did not.
