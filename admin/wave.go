@@ -353,7 +353,7 @@ func (s *Server) liftPlan(ctx context.Context, seen routing.Revision, why string
 	entry := audit.Entry{Subject: "the plan", After: "not stopped"}
 	_, err = s.changeAs(ctx, &entry, func(state *routing.State) (c table.Change, _ []*routing.Mapping, err error) {
 		if now, _ := plan.StopOf(state); now != nil && seen != 0 && now.Revision != seen {
-			return c, nil, problem(http.StatusConflict, "look at each: mailcutover wave list", "the stop has changed since it was looked at: it has %d findings now", len(now.Findings))
+			return c, nil, problem(http.StatusConflict, "look at each: mailcutover wave list", "the stop has changed since it was looked at: it has %d findings now, the last is: %s", len(now.Findings), now.Findings[len(now.Findings)-1].Text)
 		}
 		docs, stop, err := plan.Lift(state, callerOf(ctx).person, reason, time.Now())
 		if err == nil {
