@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,10 +43,7 @@ func (p *platform) seed(t *testing.T, maildirs string) {
 		for name, f := range box {
 			dir := filepath.Join(maildirs, login)
 			if name != "INBOX" {
-				dir = filepath.Join(dir, "."+map[string]string{"Projekte/Größe": "Projekte.Gr&APYA3w-e"}[name])
-				if dir[len(dir)-1] == '.' {
-					dir += name
-				}
+				dir = filepath.Join(dir, "."+strings.NewReplacer("/", ".", "Größe", "Gr&APYA3w-e").Replace(name)) // RFC 3501 section 5.1.3
 			}
 			for _, sub := range []string{"cur", "new", "tmp"} {
 				if err := os.MkdirAll(filepath.Join(dir, sub), 0o777); err != nil {
@@ -53,8 +51,10 @@ func (p *platform) seed(t *testing.T, maildirs string) {
 				}
 			}
 			for _, l := range f.letters {
+				// Dovecot numbers messages by the second in their names, and several of one second in any order. Here both sides have
+				// one order, so that one UID is one message where they have one UIDVALIDITY, as folders that were made in one second have.
 				number++
-				file := filepath.Join(dir, "cur", fmt.Sprintf("%d.M%dP1.host:2,S", l.internal.Unix(), number))
+				file := filepath.Join(dir, "cur", fmt.Sprintf("%d.M1P1.host:2,S", 1_600_000_000+number))
 				if err := os.WriteFile(file, []byte(l.raw), 0o644); err != nil {
 					t.Fatal(err)
 				}
