@@ -173,7 +173,7 @@ func (s *Storm) lock(ctx context.Context, agency string) error {
 	}) {
 		return fmt.Errorf("%s was not unlocked: %s", agency, last)
 	}
-	return nil
+	return s.confirm(ctx, agency) // one person locked it, and its unlocking may not have ended that
 }
 
 func (s *Storm) hold(agency string, held bool) {
@@ -259,6 +259,11 @@ func (s *Storm) attendOnce(ctx context.Context, n *cluster.Node, since map[strin
 			return agree("reconcile", a.ID, "")
 		case a.Locked:
 			return agree("unlock", a.ID, a.Epoch)
+		case len(a.Unconfirmed) > 0: // a lock, say, that was taken on though its answer was lost
+			if _, err := n.Second.ConfirmEmergency(ctx, a.Unconfirmed[0], "seen"); err != nil {
+				return err
+			}
+			s.tally.Add("people", "emergencies confirmed", 1)
 		}
 	}
 	spool, err := n.API.Spool(ctx)
