@@ -44,7 +44,7 @@ type RemappedAgency struct {
 // NameChange is one answer that would be another one.
 type NameChange struct {
 	Agency string `json:"agency" doc:"That has the name now, or gets it from nobody"`
-	What   string `json:"what" doc:"address or login; or, of a mailbox, its kind or a place"`
+	What   string `json:"what" doc:"address or login; or, of a mailbox, its kind, its platform or a place"`
 	Name   string `json:"name" doc:"Address or login; else the mailbox's directory id"`
 	From   string `json:"from" doc:"Who has it, or what it is; nobody: no one has it"`
 	To     string `json:"to"`
@@ -195,6 +195,9 @@ func remapText(plan *mailboxlist.Remap) (text []string) {
 	for _, a := range remappingView(plan).Agencies {
 		text = append(text, fmt.Sprintf("agency %s: %d mailboxes -> %d: %d new to it, %d to others, %d changed; %d names or places change, of which %d go to nobody",
 			a.Agency, a.Before, a.After, a.Added, a.Gone, a.Changed, a.Names, a.Taken))
+		if n := toOtherPlatforms(plan, routing.AgencyID(a.Agency)); n > 0 {
+			text = append(text, fmt.Sprintf("  %d of its mailboxes go to another platform: the mover has to have moved what they have; what came meanwhile is brought by mailcutover recall run, for the agency that gets them", n))
+		}
 		shown := 0
 		for _, c := range plan.Changes {
 			if string(c.Agency) != a.Agency || shown == shownChanges || left == 0 {
@@ -212,6 +215,16 @@ func remapText(plan *mailboxlist.Remap) (text []string) {
 		}
 	}
 	return text
+}
+
+// toOtherPlatforms returns how many of an agency's mailboxes go to agencies that are on another platform.
+func toOtherPlatforms(plan *mailboxlist.Remap, agency routing.AgencyID) (n int) {
+	for _, c := range plan.Changes {
+		if c.Agency == agency && c.What == mailboxlist.ChangePlatform {
+			n++
+		}
+	}
+	return n
 }
 
 // proposedAlready returns a proposal for exactly this that can still be approved or used.

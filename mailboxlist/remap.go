@@ -37,6 +37,10 @@ type Change struct {
 	To     string           // the same with the list
 }
 
+// ChangePlatform is what a [Change] is about where a mailbox goes to an agency that is on another
+// platform. A remap moves no mail: what lies on the one has to be brought to the other.
+const ChangePlatform = "platform"
+
 // nobody stands in a Change for who doesn't exist.
 const nobody = "nobody"
 
@@ -270,6 +274,11 @@ func (p *planner) changes(then *routing.State, has map[routing.MailboxID]routing
 		was, _ := p.state.Mapping(agency).Mailbox(id)
 		names(&was)
 		all = append(all, placeChanges(agency, &was, &is)...)
+		before, _ := p.state.Agency(agency)
+		after, _ := then.Agency(m.Agency)
+		if before.Platform() != after.Platform() {
+			all = append(all, Change{Agency: agency, What: ChangePlatform, Name: id.String(), From: string(before.Platform()), To: string(after.Platform())})
+		}
 	}
 	for a := range mail {
 		now, next := p.state.DecideAddress(a, p.separator), then.DecideAddress(a, p.separator)
