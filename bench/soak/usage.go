@@ -32,11 +32,15 @@ type measure struct {
 
 const mebi = 1 << 20
 
+// resting is how many goroutines the four listeners of a node keep at most for their next
+// connections, as many as were once needed at a time (package proxy/listen).
+const resting = 4 * 32
+
 // measures are what is looked at. What nodes keep on purpose grows with what they do: records
 // of the ledger until they are five minutes old, retained copies up to a bound, and records of
 // people's acts for ever.
 var measures = []measure{
-	{name: "goroutines", scale: 1, metric: "go_goroutines", units: 5, bound: true},
+	{name: "goroutines", scale: 1, metric: "go_goroutines", units: 5 + resting, bound: true},
 	{name: "descriptors", scale: 1, metric: "process_open_fds", units: 5, bound: true},
 	{name: "heap", unit: "MiB", scale: mebi, metric: "go_memstats_heap_alloc_bytes", spare: 0.25, units: 2, bound: true},
 	{name: "resident", unit: "MiB", scale: mebi, metric: "process_resident_memory_bytes", spare: 0.25, units: 16, bound: true},
