@@ -3,7 +3,10 @@ package attack
 import (
 	"bytes"
 	"crypto/tls"
+	"flag"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -11,6 +14,10 @@ import (
 	"mailcutover/test/corpus"
 	"mailcutover/test/peers"
 )
+
+// other is a further MTA to compare: where it takes mail for any address, and the directory in
+// which each mailbox, user@domain, has its Maildir.
+var other = flag.String("attack.other", "", "HOST:PORT=DIRECTORY of a further MTA with Maildirs")
 
 // ends are the ends of a message that some server somewhere takes for one; behind each stands
 // what an attacker wants to be taken for commands.
@@ -51,6 +58,14 @@ func TestOneMessageEverywhere(t *testing.T) {
 		platforms: map[string]*tls.Config{"recording": nil, "postfix": nil, "dovecot": nil}, lmtp: []string{"dovecot"},
 		mailAt: map[string]string{"postfix": postfix.Addr, "dovecot": dovecot.LMTP},
 	}
+	platforms := map[string]func() []peers.Message{
+		"postfix": func() []peers.Message { return postfix.All(t) },
+		"dovecot": func() []peers.Message { return dovecot.All(t) },
+	}
+	if addr, dir, ok := strings.Cut(*other, "="); ok {
+		s.platforms["other"], s.mailAt["other"] = nil, addr
+		platforms["other"] = func() []peers.Message { return maildirs(t, dir) }
+	}
 	messages := hostile(t)
 	sent := 0
 	for i := range messages {
@@ -66,10 +81,24 @@ func TestOneMessageEverywhere(t *testing.T) {
 		}
 	}
 	t.Logf("%d messages", sent)
-	judgeStored(t, f, messages, map[string]func() []peers.Message{
-		"postfix": func() []peers.Message { return postfix.All(t) },
-		"dovecot": func() []peers.Message { return dovecot.All(t) },
-	})
+	judgeStored(t, f, messages, platforms)
+}
+
+// maildirs reads what a further MTA stored.
+func maildirs(t *testing.T, dir string) (all []peers.Message) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*@other.example", "new", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, peers.Message{Mailbox: filepath.Base(filepath.Dir(filepath.Dir(file))), File: file, Raw: raw})
+	}
+	return all
 }
 
 // sendHostile sends a message on a connection of its own: a doubtful end of a message ends it.

@@ -42,7 +42,7 @@ var programDir string
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
-		if err := parallel.Value.Set("6"); err != nil {
+		if err := parallel.Value.Set("3"); err != nil {
 			panic(err)
 		}
 	}
