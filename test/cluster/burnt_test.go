@@ -20,23 +20,32 @@ func TestBurntNode(t *testing.T) {
 	locked := make(map[string]string) // epochs
 	for _, id := range []string{"health", "roads"} {
 		acted, err := kept.API.Lock(t.Context(), id, "", "test")
-		if err != nil || !acted.Complete {
-			t.Fatalf("lock %s: %+v, %v", id, acted, err)
+		if err != nil {
+			t.Fatalf("lock %s: %v", id, err)
 		}
 		locked[id] = acted.Agency.Epoch
+		for _, n := range c.Nodes { // the lock is told before all have closed, if one is slow
+			Until(t, n.Name+" to close "+id, func() bool {
+				r, err := n.API.Route(t.Context(), "address", Mailbox(id, 1))
+				return err == nil && !r.Deliver
+			})
+		}
 	}
 	const messages = 10
-	send := func(n *Node, id int, rcpt string) string {
+	open := 0 // tries without an answer: each may leave a copy
+	send := func(n *Node, id int, rcpt string) (answer string) {
 		t.Helper()
-		s, err := connect(t.Context(), n.SMTP, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.conn.Close()
-		answer, _, err := s.message(rcpt, messageText(id, "body\r\n"))
-		if err != nil {
-			t.Fatalf("message %d: %v", id, err)
-		}
+		Until(t, "an answer of "+n.Name, func() bool {
+			s, err := connect(t.Context(), n.SMTP, false)
+			if err != nil {
+				return false
+			}
+			defer s.conn.Close()
+			if answer, _, err = s.message(rcpt, messageText(id, "body\r\n")); err != nil {
+				open++
+			}
+			return err == nil
+		})
 		return answer
 	}
 	held, putOff := Mailbox("health", 1), Mailbox("roads", 1)
@@ -50,8 +59,8 @@ func TestBurntNode(t *testing.T) {
 			t.Fatalf("a message to be put off, at %s: %s", n.Name, got)
 		}
 	}
-	if n, err := gone.Held(t.Context()); err != nil || n != messages {
-		t.Fatalf("%s holds %g, %v; want %d", gone.Name, n, err, messages)
+	if n, err := gone.Held(t.Context()); err != nil || int(n) < messages || int(n) > messages+open {
+		t.Fatalf("%s holds %g, %v; want %d and at most %d copies", gone.Name, n, err, messages, open)
 	}
 
 	gone.Kill()
@@ -107,8 +116,8 @@ func TestBurntNode(t *testing.T) {
 			order = append(order, a.ID)
 		}
 	}
-	if want := []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}; !slices.Equal(order, want) || len(all) != messages+1 {
-		t.Errorf("arrived: %v of %s, %d in all; want %v, and one of %s", order, held, len(all), want, putOff)
+	if want := []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}; !slices.Equal(slices.Compact(order), want) || len(all) > messages+1+open {
+		t.Errorf("arrived: %v of %s, %d in all, with %d tries unanswered; want %v, and one of %s", order, held, len(all), open, want, putOff)
 	}
 	command(kept, "node", "evict", gone.Name)
 	if out, code := kept.Command(t.Context(), c.Program(), "node", "list"); code != 0 || strings.Contains(out, gone.Name) && !strings.Contains(out, "evicted") {
