@@ -20,6 +20,12 @@ type fault struct {
 	do     func(s *Storm, ctx context.Context, n *cluster.Node) error
 }
 
+// The faults after which what a node had not synced is gone.
+const (
+	powerLost  = "power lost"
+	diskFailed = "disk failed, fsync too"
+)
+
 // ofNodes are done to one node.
 var ofNodes = []fault{
 	{"killed", 24, false, func(s *Storm, ctx context.Context, n *cluster.Node) error {
@@ -44,7 +50,7 @@ var ofNodes = []fault{
 	{"stopped for over a minute", 1, true, func(s *Storm, ctx context.Context, n *cluster.Node) error {
 		return s.stop(ctx, n, 60*time.Second+s.upTo(time.Minute))
 	}},
-	{"power lost", 8, true, func(s *Storm, ctx context.Context, n *cluster.Node) error {
+	{powerLost, 8, true, func(s *Storm, ctx context.Context, n *cluster.Node) error {
 		n.Kill()
 		if err := s.disks[n.Index].Fail(); err != nil {
 			return err
@@ -54,7 +60,7 @@ var ofNodes = []fault{
 		}
 		return s.start(ctx, n)
 	}},
-	{"disk failed, fsync too", 4, true, func(s *Storm, ctx context.Context, n *cluster.Node) error {
+	{diskFailed, 4, true, func(s *Storm, ctx context.Context, n *cluster.Node) error {
 		if err := s.disks[n.Index].Fail(); err != nil {
 			return err
 		}

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"mailcutover/mail"
 	"mailcutover/test/cluster"
 	"mailcutover/test/peers"
 )
@@ -18,6 +20,7 @@ type Findings struct {
 // Judge goes by the record of a cluster that has ended.
 func Judge(t peers.TB, c *cluster.Cluster, r *cluster.Record, locks []Lock, sample []Traced) *Findings {
 	t.Helper()
+	unsynced := forgiveUnsynced(r)
 	v := cluster.Check(r)
 	f := &Findings{Verdict: v}
 	for _, bad := range v.Bad() {
@@ -26,13 +29,33 @@ func Judge(t peers.TB, c *cluster.Cluster, r *cluster.Record, locks []Lock, samp
 		}
 	}
 	f.Bad = append(f.Bad, checkLocks(r, locks)...)
-	f.Bad = append(f.Bad, checkTraces(r, sample)...)
+	f.Bad = append(f.Bad, checkTraces(r, sample, unsynced)...)
 	audits, err := readAudits(c)
 	if err != nil {
 		f.Bad = append(f.Bad, "P9: "+err.Error())
 	}
 	f.Bad = append(f.Bad, checkAudit(r.Switches, audits)...)
 	return f
+}
+
+// forgiveUnsynced returns what was delivered shortly before a disk lost what wasn't synced, and lets
+// it be in doubt: the ledger is synced once a second, and P7 names nothing beyond what it has then.
+func forgiveUnsynced(r *cluster.Record) map[mail.TransactionID]bool {
+	unsynced := make(map[mail.TransactionID]bool)
+	for _, f := range r.Faults {
+		if f.Name != powerLost && f.Name != diskFailed {
+			continue
+		}
+		for _, a := range r.Arrived {
+			if a.At.After(f.From.Add(-3*time.Second)) && (f.To.IsZero() || a.At.Before(f.To)) {
+				unsynced[a.Transaction] = true
+			}
+		}
+	}
+	for tx := range unsynced {
+		r.Doubts[tx]++
+	}
+	return unsynced
 }
 
 // checkLocks wants that no platform takes anything of an agency between the word that all nodes
@@ -73,7 +96,7 @@ type Event struct {
 
 // checkTraces wants that trace names each delivery of a message: the platform that has it, under the
 // transaction that it has it as (P10).
-func checkTraces(r *cluster.Record, sample []Traced) (bad []string) {
+func checkTraces(r *cluster.Record, sample []Traced, unsynced map[mail.TransactionID]bool) (bad []string) {
 	at := make(map[int][]cluster.Arrival)
 	for _, a := range r.Arrived {
 		at[a.ID] = append(at[a.ID], a)
@@ -87,7 +110,7 @@ func checkTraces(r *cluster.Record, sample []Traced) (bad []string) {
 			continue // it says that it may not know all
 		}
 		for _, a := range at[s.ID] {
-			if !slices.ContainsFunc(s.Events, func(e Event) bool {
+			if !unsynced[a.Transaction] && !slices.ContainsFunc(s.Events, func(e Event) bool {
 				return e.Transaction == string(a.Transaction) && (e.Platform == a.Platform || e.What == "unknown" || e.What == "pending")
 			}) {
 				bad = append(bad, fmt.Sprintf("P10: trace of message %d for %s doesn't know that %s has it as %s: %+v", s.ID, s.Rcpt, a.Platform, a.Transaction, s.Events))

@@ -58,7 +58,7 @@ func good() *history {
 func (h *history) judge() []string {
 	bad := cluster.Check(h.record).Bad()
 	bad = append(bad, checkLocks(h.record, h.locks)...)
-	bad = append(bad, checkTraces(h.record, h.sample)...)
+	bad = append(bad, checkTraces(h.record, h.sample, nil)...)
 	return append(bad, checkAudit(h.record.Switches, h.audits)...)
 }
 
