@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	readyWithin = 2 * time.Minute // for a peer to accept connections, on a busy machine
+	readyWithin = 2 * time.Minute  // for a peer to accept connections, on a busy machine
 	stopWithin  = 10 * time.Second // from SIGTERM to SIGKILL
 	pollEvery   = 20 * time.Millisecond
 	logKept     = 256 << 10 // bytes of a peer's output that are shown on failure
