@@ -110,8 +110,7 @@ func (a *alarms) text(key string) string {
 	return a.keys[key]
 }
 
-// Times of the tests' nodes. Those of tests without a fence are so long that no busy machine lets one lapse;
-// quick ones are short, so that a fence is.
+// Times of the tests' nodes: so long that no busy machine lets a lease lapse, or so short that a fence is.
 const (
 	livesShort = time.Minute
 	livesLong  = 2 * time.Minute
@@ -145,8 +144,7 @@ type simNode struct {
 
 	mu      sync.Mutex
 	after   routing.InstanceID // the node's former life
-	lives   bool               // its leases are long, also in a quick cluster
-	brief   bool               // they are short, whatever the runners take them for
+	brief   bool               // its leases are short, as before it goes silent
 	silent  bool
 	gaveUp  bool
 	runs    bool // its clock goes on while its machine is stopped
@@ -183,20 +181,13 @@ func redisTables(t *testing.T) func(t *testing.T) table.Table {
 	}
 }
 
-// quick makes leases short, for tests that wait for one to be over.
+// quick has runners take leases for short, as those of nodes that go silent are.
 func quick(change func(*Options)) func(*Options) {
 	return func(o *Options) {
 		o.Leases.Short, o.Leases.Long = testShort, testLong
 		if change != nil {
 			change(o)
 		}
-	}
-}
-
-// live makes the leases of nodes long that are never silent.
-func live(nodes ...*simNode) {
-	for _, n := range nodes {
-		n.set(func(n *simNode) { n.lives = true })
 	}
 }
 
@@ -269,13 +260,10 @@ func (n *simNode) renew(ctx context.Context) {
 		r := table.Renewal{
 			Incarnation: n.replica.State().Position().Incarnation,
 			Member:      routing.Member{Node: n.id, Instance: n.instance, Protocol: table.Protocol, Build: "test", ClockRuns: n.runs},
-			After:       n.after, Short: n.options.Leases.Short, Long: n.options.Leases.Long, Lapsed: lapsed,
+			After:       n.after, Short: livesShort, Long: livesLong, Lapsed: lapsed,
 			Doubts: slices.Clone(n.doubts), Counts: slices.Clone(n.counts), Above: slices.Clone(n.above),
 		}
 		silent, holding, held := n.silent, n.holding, n.held
-		if n.lives {
-			r.Short, r.Long = livesShort, livesLong
-		}
 		if n.brief {
 			r.Short, r.Long = testShort, testLong
 		}
@@ -304,6 +292,19 @@ func (n *simNode) renew(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// goSilent ends the renewals, with a short lease as the last one. Leases are long before: no busy machine
+// lets that of a node lapse which is to live.
+func (n *simNode) goSilent() {
+	n.c.t.Helper()
+	n.set(func(n *simNode) { n.brief = true })
+	n.until("a short lease", func() bool {
+		all, err := n.c.real.Nodes(context.Background())
+		l := all.Leases[n.id]
+		return err == nil && l.Instance == n.instance && l.ShortEnd.Sub(all.Time) <= testShort
+	})
+	n.set(func(n *simNode) { n.silent = true })
 }
 
 func (n *simNode) set(f func(n *simNode)) {

@@ -77,7 +77,6 @@ func TestTakenOver(t *testing.T) {
 	run := func(t *testing.T, tb table.Table, p point) {
 		c := newCluster(t, tb, 2, quick(nil))
 		a, b := c.nodes[0], c.nodes[1]
-		live(b)
 		disk := &failing{Folder: a.folder, left: -1}
 		if p.write > 0 {
 			disk.set(p.write, errCrash)
@@ -99,7 +98,7 @@ func TestTakenOver(t *testing.T) {
 			return do()
 		})
 		_, _ = a.run(Cutover, "police")
-		a.set(func(n *simNode) { n.silent = true })
+		a.goSilent()
 		began := p.write > 0 || p.step != StepBegin || p.happened
 		want := StepDone
 		if !began {
@@ -111,7 +110,7 @@ func TestTakenOver(t *testing.T) {
 		}
 		a.table.set(nil)
 		a.restart()
-		a.set(func(n *simNode) { n.silent = false })
+		a.set(func(n *simNode) { n.silent, n.brief = false, false })
 		a.catchUp()
 		if err := a.Recover(t.Context()); err != nil {
 			t.Fatalf("recover: %v", err)
@@ -150,7 +149,6 @@ func TestTheOldRunnerComesBack(t *testing.T) {
 				t.Parallel()
 				c := newCluster(t, tb, 2, quick(nil))
 				a, b := c.nodes[0], c.nodes[1]
-				live(b)
 				stopped, release := make(chan struct{}), make(chan struct{})
 				var once sync.Once
 				a.table.set(func(ch table.Change, do func() (routing.Position, error)) (routing.Position, error) {
@@ -162,10 +160,10 @@ func TestTheOldRunnerComesBack(t *testing.T) {
 				ended := make(chan Operation, 1)
 				go func() { op, _ := a.run(Cutover, "police"); ended <- op }()
 				<-stopped
-				a.set(func(n *simNode) { n.silent = true })
+				a.goSilent()
 				b.tended("done", func() bool { return len(b.replica.State().Operations()) == 0 })
 				after := b.agency("police").Epoch
-				a.set(func(n *simNode) { n.silent = false })
+				a.set(func(n *simNode) { n.silent, n.brief = false, false })
 				close(release)
 				op := <-ended
 				if op.Step != StepDone || op.Runner != "b" {
@@ -191,7 +189,6 @@ func TestManyTakeOver(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, openLocal(t), 4, quick(nil))
 	a := c.nodes[0]
-	live(c.nodes[1:]...)
 	a.table.set(func(ch table.Change, do func() (routing.Position, error)) (routing.Position, error) {
 		if strings.Contains(ch.ID, "/begin") {
 			return do()
@@ -201,7 +198,7 @@ func TestManyTakeOver(t *testing.T) {
 	if op, err := a.run(Cutover, "police"); err == nil {
 		t.Fatalf("no crash: %+v", op)
 	}
-	a.set(func(n *simNode) { n.silent = true })
+	a.goSilent()
 	before := a.agency("police").Epoch
 	var wg sync.WaitGroup
 	for _, n := range c.nodes[1:] {
@@ -233,22 +230,22 @@ func TestSilentMembers(t *testing.T) {
 			atLeast        time.Duration
 		}{
 			"fenced by its short lease": {
-				during: func(_ *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }) },
+				during: func(_ *cluster, b *simNode) { b.goSilent() },
 				want:   StepDone, fenced: "b: its short lease and the platform's limit are over", atLeast: testShort + testLimit + testMargin,
 			},
 			"logins that the platform ends later": {
-				during:  func(_ *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }) },
+				during:  func(_ *cluster, b *simNode) { b.goSilent() },
 				options: func(o *Options) { o.Logins = logins(testLimit + 300*time.Millisecond) },
 				want:    StepDone, fenced: "b: its short lease and the platform's limit are over; its logins ended by the platform's connection limit",
 				atLeast: testShort + testLimit + 300*time.Millisecond + testMargin,
 			},
 			"logins that nothing ends": {
-				during:  func(_ *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }) },
+				during:  func(_ *cluster, b *simNode) { b.goSilent() },
 				options: func(o *Options) { o.Logins = logins(0) },
 				want:    StepDone, fenced: "b: its short lease and the platform's limit are over; logins not fenced",
 			},
 			"logins that a hook ends": {
-				during: func(_ *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }) },
+				during: func(_ *cluster, b *simNode) { b.goSilent() },
 				options: func(o *Options) {
 					o.Logins = logins(time.Hour)
 					o.Hooks = &stage{hooks: []Hook{&fakeHook{s: new(stage), name: "kick", point: PointClose}}}
@@ -256,16 +253,16 @@ func TestSilentMembers(t *testing.T) {
 				want: StepDone, fenced: "b: its short lease and the platform's limit are over; its logins were ended by the hook that closes the losing side",
 			},
 			"logins of an attested node": {
-				during:  func(c *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }); c.attest("b") },
+				during:  func(c *cluster, b *simNode) { b.goSilent(); c.attest("b") },
 				options: func(o *Options) { o.Logins = logins(0) },
 				want:    StepDone, fenced: "b: people said so; what it had under way is not known",
 			},
 			"the deadline is shorter": {
-				during:  func(_ *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }) },
+				during:  func(_ *cluster, b *simNode) { b.goSilent() },
 				request: Request{Deadline: 400 * time.Millisecond}, want: StepAborted,
 			},
 			"attested while it is waited for": {
-				during: func(c *cluster, b *simNode) { b.set(func(n *simNode) { n.silent = true }); c.attest("b") },
+				during: func(c *cluster, b *simNode) { b.goSilent(); c.attest("b") },
 				want:   StepDone, fenced: "b: people said so; what it had under way is not known",
 			},
 			"has given up its lease": {
@@ -275,20 +272,20 @@ func TestSilentMembers(t *testing.T) {
 						n, err := c.real.Nodes(t.Context())
 						return err == nil && n.Leases["b"].LongEnd.IsZero()
 					})
-					b.set(func(n *simNode) { n.silent = true })
+					b.goSilent()
 				},
 				want: StepDone, fenced: "b: its long lease and the platform's limit are over",
 			},
 			"silent, and never knew of the arming, but clocks go on": {
 				before: func(c *cluster, b *simNode) {
-					b.set(func(n *simNode) { n.silent = true })
+					b.goSilent()
 					c.put(c.nodes[0].agency("police").Arm())
 				},
 				running: true, want: StepDone, fenced: "b: its long lease and the platform's limit are over",
 			},
 			"silent, and never knew of the arming": {
 				before: func(c *cluster, b *simNode) {
-					b.set(func(n *simNode) { n.silent = true })
+					b.goSilent()
 					c.put(c.nodes[0].agency("police").Arm())
 				},
 				request: Request{Deadline: 300 * time.Millisecond}, want: StepRefused,
@@ -299,7 +296,6 @@ func TestSilentMembers(t *testing.T) {
 				t.Parallel()
 				c := newCluster(t, tb, 2, quick(test.options))
 				a, b := c.nodes[0], c.nodes[1]
-				live(a)
 				b.set(func(n *simNode) { n.runs = test.running })
 				a.until("the clock", func() bool { m, _ := a.replica.State().Member("b"); return m.ClockRuns == test.running })
 				if test.before != nil {
@@ -464,10 +460,9 @@ func TestLateNodes(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, openLocal(t), 2, quick(nil))
 	a, b := c.nodes[0], c.nodes[1]
-	live(a)
 	a.table.set(func(ch table.Change, do func() (routing.Position, error)) (routing.Position, error) {
 		if strings.Contains(ch.ID, "/publish/") {
-			b.set(func(n *simNode) { n.silent = true })
+			b.goSilent()
 		}
 		return do()
 	})
@@ -476,7 +471,7 @@ func TestLateNodes(t *testing.T) {
 	if err != nil || op.Step != StepDone || time.Since(began) < testLong-2*testRenew {
 		t.Errorf("%+v, %v, after %s", op, err, time.Since(began))
 	}
-	b.set(func(n *simNode) { n.silent = false })
+	b.set(func(n *simNode) { n.silent, n.brief = false, false })
 	if len(op.Late) != 0 {
 		t.Errorf("late %v: its lease was over", op.Late)
 	}

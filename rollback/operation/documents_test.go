@@ -50,7 +50,6 @@ func TestDocumentsFollow(t *testing.T) {
 	run := func(t *testing.T, tb table.Table, p point) {
 		c := newCluster(t, tb, 2, quick(func(o *Options) { o.Documents = follows }))
 		a, b := c.nodes[0], c.nodes[1]
-		live(b)
 		c.lists()
 		next := c.mapped("police", "dora@gov.example")
 		before := a.agency("police").Mapping
@@ -102,7 +101,7 @@ func TestDocumentsFollow(t *testing.T) {
 			t.Fatalf("the run: %v", err)
 		}
 		if p.over {
-			a.set(func(n *simNode) { n.silent = true })
+			a.goSilent()
 			b.tended("done", func() bool { return len(b.replica.State().Operations()) == 0 })
 		} else if p.step != "" {
 			a.table.set(nil)

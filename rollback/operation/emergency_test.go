@@ -119,13 +119,8 @@ func TestTargetDead(t *testing.T) {
 		b.set(func(n *simNode) {
 			n.doubts = []table.Doubt{{Agency: "health", Messages: 2, Until: time.Now().Add(time.Hour)}}
 		})
-		// It is silent soon, and isn't fenced by time for long: there is time for people's word.
-		silent.set(func(n *simNode) { n.brief = true })
-		silent.until("a brief lease", func() bool {
-			n, err := c.real.Nodes(t.Context())
-			return err == nil && n.Leases["c"].ShortEnd.Sub(n.Time) <= testShort
-		})
-		silent.set(func(n *simNode) { n.silent = true })
+		// It isn't fenced by time for long: there is time for people's word.
+		silent.goSilent()
 		attested := false
 		op, err := a.Run(t.Context(), Request{Kind: Rollback, Agency: "health", Who: "ben", Reason: "fire", Emergency: true, TargetDead: true, Progress: func(op Operation) {
 			if op.Step == StepDrain && strings.Contains(op.Waiting, "c: silent") && !attested {
@@ -159,7 +154,6 @@ func TestTargetDeadAndASilentNode(t *testing.T) {
 			o.Logins = logins(0)
 		}))
 		a, silent := c.nodes[0], c.nodes[2]
-		live(c.nodes[:2]...)
 		if _, err := a.run(Cutover, "police"); err != nil {
 			t.Fatal(err)
 		}
@@ -167,7 +161,7 @@ func TestTargetDeadAndASilentNode(t *testing.T) {
 			n, _ := c.real.Nodes(t.Context())
 			return n.Leases["c"].Applied >= a.replica.State().Position().Revision
 		})
-		silent.set(func(n *simNode) { n.silent = true })
+		silent.goSilent()
 		op, err := a.Run(t.Context(), Request{Kind: Rollback, Agency: "police", Who: "ben", Reason: "fire", Emergency: true, TargetDead: true})
 		if err != nil || op.Step != StepDone {
 			t.Fatalf("%+v, %v", op, err)

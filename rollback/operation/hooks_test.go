@@ -379,7 +379,6 @@ func TestExternalStep(t *testing.T) {
 	s := newStage(true)
 	c := newCluster(t, openLocal(t), 2, quick(func(o *Options) { o.Hooks = s }))
 	a, b := c.nodes[0], c.nodes[1]
-	live(b)
 	start := func(n *simNode, kind Kind) (<-chan Operation, routing.OperationID) {
 		ended, id := make(chan Operation, 1), make(chan routing.OperationID, 1)
 		go func() {
@@ -408,13 +407,13 @@ func TestExternalStep(t *testing.T) {
 	a.stands("police", routing.PhaseSource)
 
 	ended, id = start(a, Cutover)
-	a.set(func(n *simNode) { n.silent = true })
+	a.goSilent()
 	a.Halt() // the node stops, and b goes on
 	if op := <-ended; op.Step != StepHooks {
 		t.Errorf("left at %s", op.Step)
 	}
 	a.restart()
-	a.set(func(n *simNode) { n.silent = false })
+	a.set(func(n *simNode) { n.silent, n.brief = false, false })
 	b.until("the deadline of the drain is over", func() bool { op, ok := b.replica.State().Operation(id); return ok && time.Now().After(op.Deadline) })
 	b.tended("taken over", func() bool { op, ok := b.replica.State().Operation(id); return ok && op.Runner == "b" })
 	a.catchUp()
@@ -439,7 +438,6 @@ func TestHooksAreTakenOver(t *testing.T) {
 				s := newStage(false)
 				c := newCluster(t, openLocal(t), 2, quick(func(o *Options) { o.Hooks = s }))
 				a, b := c.nodes[0], c.nodes[1]
-				live(b)
 				count, dead := 0, false
 				a.table.set(func(ch table.Change, do func() (routing.Position, error)) (routing.Position, error) {
 					if strings.Contains(ch.ID, "/hooks/") {
@@ -457,7 +455,7 @@ func TestHooksAreTakenOver(t *testing.T) {
 				if _, err := a.run(Cutover, "police"); err == nil {
 					t.Fatal("no crash")
 				}
-				a.set(func(n *simNode) { n.silent = true })
+				a.goSilent()
 				b.tended("done", func() bool { return len(b.replica.State().Operations()) == 0 })
 				b.stands("police", routing.PhaseTarget)
 				calls := s.lines()

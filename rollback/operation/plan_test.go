@@ -135,7 +135,7 @@ func TestPlans(t *testing.T) {
 					c.t.Fatal(err)
 				}
 				c.store(table.Change{Freezes: []routing.Freeze{{Who: "ben", Reason: "holiday", Since: time.Unix(0, 0)}}})
-				c.nodes[1].set(func(n *simNode) { n.silent = true })
+				c.nodes[1].goSilent()
 				c.nodes[0].until("lease over", func() bool {
 					n, err := c.real.Nodes(context.Background())
 					return err == nil && n.Time.After(n.Leases["b"].ShortEnd)

@@ -116,7 +116,6 @@ func TestRemapIsTakenOver(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, openLocal(t), 2, quick(nil))
 	a, b := c.nodes[0], c.nodes[1]
-	live(b)
 	c.lists()
 	next := c.mapped("police", "dora@gov.example")
 	a.table.set(func(ch table.Change, do func() (routing.Position, error)) (routing.Position, error) {
@@ -128,7 +127,7 @@ func TestRemapIsTakenOver(t *testing.T) {
 	if _, err := a.Run(t.Context(), Request{Kind: Remap, Who: "tester", Reason: "test", Mappings: map[routing.AgencyID]routing.Digest{"police": next}}); err == nil {
 		t.Fatal("no crash")
 	}
-	a.set(func(n *simNode) { n.silent = true })
+	a.goSilent()
 	b.tended("done", func() bool { return len(b.replica.State().Operations()) == 0 })
 	b.stands("police", routing.PhaseSource)
 	if got := b.agency("police").Mapping; got != next {
