@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -394,32 +393,6 @@ func (f *front) descriptors() int {
 		f.t.Fatal(err)
 	}
 	return len(entries)
-}
-
-// gauge reads a metric of the node, over all of its labels.
-func (f *front) gauge(name string) (float64, error) {
-	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
-	defer cancel()
-	text, err := f.get(ctx, "/metrics")
-	if err != nil {
-		return 0, err
-	}
-	total, found := 0.0, false
-	for line := range strings.Lines(text) {
-		rest, ok := strings.CutPrefix(line, name)
-		if !ok || rest[0] != ' ' && rest[0] != '{' {
-			continue
-		}
-		v, err := strconv.ParseFloat(strings.TrimSpace(rest[strings.LastIndexByte(rest, ' ')+1:]), 64)
-		if err != nil {
-			return 0, err
-		}
-		total, found = total+v, true
-	}
-	if !found {
-		return 0, errors.New("no metric " + name)
-	}
-	return total, nil
 }
 
 // waitFor waits until done says so.

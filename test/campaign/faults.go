@@ -348,7 +348,7 @@ func (s *Storm) troubleRedis(ctx context.Context) error {
 	end := s.c.Trouble("Redis: "+f.name, -1, "")
 	defer end()
 	if err := f.do(s, ctx, nil); err != nil {
-		return fmt.Errorf("Redis, which had its %s: %w", f.name, err)
+		return fmt.Errorf("trouble of Redis, %s: %w", f.name, err)
 	}
 	s.tally.Add("Redis", f.name, 1)
 	began := time.Now()
