@@ -59,8 +59,11 @@ func NewClient(base, token string, transport http.RoundTripper) (*Client, error)
 
 // shown is an address for an error: without what might be a password in it.
 func shown(base string) string {
-	if strings.Contains(base, "@") {
+	switch {
+	case strings.Contains(base, "@"):
 		return "with a user in it"
+	case strings.ContainsAny(base, "?#"):
+		return "with a query or fragment in it"
 	}
 	return strconv.Quote(base)
 }
