@@ -231,15 +231,9 @@ line:
 
 // build builds the program that operators run, and returns its file.
 func build(t peers.TB, dir, pkg string) string {
-	root, err := peers.Root()
+	file, err := peers.Build(t.Context(), dir, pkg, false)
 	if err != nil {
-		t.Fatalf("build %s: %v", pkg, err)
-	}
-	file := filepath.Join(dir, filepath.Base(pkg))
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", file, pkg)
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", pkg, err, out)
+		t.Fatalf("%v", err)
 	}
 	return file
 }

@@ -33,7 +33,7 @@ const bounded = "ledger: {max_age: 5m}\nretained: {agency_bytes: 64MiB, total_by
 
 // soak runs the load and returns what did not come back, or was broken.
 func soak(t peers.TB, o options) (left []string) {
-	program, err := cluster.Build(t.Context(), peers.TempDir(t, "soak"), false)
+	program, err := peers.Build(t.Context(), peers.TempDir(t, "soak"), "./cmd/mailcutover", false)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}

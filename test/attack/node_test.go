@@ -58,30 +58,16 @@ func TestMain(m *testing.M) {
 }
 
 // program builds mailcutover as this test was built, once in a test process.
-var program = sync.OnceValues(func() (string, error) { return build("mailcutover", raceEnabled) })
+var program = sync.OnceValues(func() (string, error) { return build("own", raceEnabled) })
 
 // plainProgram builds it without the race detector, which wants many times the memory.
-var plainProgram = sync.OnceValues(func() (string, error) { return build("mailcutover-plain", false) })
+var plainProgram = sync.OnceValues(func() (string, error) { return build("plain", false) })
 
 func build(name string, race bool) (string, error) {
 	if *built != "" {
 		return *built, nil
 	}
-	root, err := peers.Root()
-	if err != nil {
-		return "", err
-	}
-	file := filepath.Join(programDir, name)
-	args := []string{"build", "-o", file}
-	if race {
-		args = append(args, "-race")
-	}
-	cmd := exec.Command("go", append(args, "./cmd/mailcutover")...)
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build mailcutover: %w\n%s", err, out)
-	}
-	return file, nil
+	return peers.Build(context.Background(), filepath.Join(programDir, name), "./cmd/mailcutover", race)
 }
 
 const token = "mc_attack_0123456789abcdef0123456789abcdef"

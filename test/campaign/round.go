@@ -133,7 +133,7 @@ func relayedTwice(log string) (ids []int) {
 
 // Build builds the program of this module, without the race detector.
 func Build(ctx context.Context, dir string) (string, error) {
-	file, err := cluster.Build(ctx, dir, false)
+	file, err := peers.Build(ctx, dir, "./cmd/mailcutover", false)
 	if err != nil {
 		return "", fmt.Errorf("campaign: %w", err)
 	}

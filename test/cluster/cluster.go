@@ -3,8 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -80,25 +78,6 @@ type Cluster struct {
 	loads    []*Load
 	clients  []*Clients
 	relayed  map[int]int
-}
-
-// Build builds mailcutover, with the race detector or without, and returns its file.
-func Build(ctx context.Context, dir string, race bool) (string, error) {
-	root, err := peers.Root()
-	if err != nil {
-		return "", err
-	}
-	file := filepath.Join(dir, "mailcutover")
-	args := []string{"build", "-o", file}
-	if race {
-		args = append(args, "-race")
-	}
-	build := exec.CommandContext(ctx, "go", append(args, "./cmd/mailcutover")...)
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build mailcutover: %w\n%s", err, out)
-	}
-	return file, nil
 }
 
 // Start starts a cluster. It ends with the test.

@@ -16,7 +16,9 @@ import (
 // programDir is where the program is while the tests run.
 var programDir string
 
-var program = sync.OnceValues(func() (string, error) { return Build(context.Background(), programDir, raceEnabled) })
+var program = sync.OnceValues(func() (string, error) {
+	return peers.Build(context.Background(), programDir, "./cmd/mailcutover", raceEnabled)
+})
 
 // TestMain lets more tests run at a time than there are processors: most of the time they
 // wait, for a lease to end or a Sentinel to decide.

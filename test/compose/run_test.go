@@ -32,17 +32,7 @@ func TestMain(m *testing.M) {
 
 // build builds the program, once in a test process.
 var build = sync.OnceValues(func() (string, error) {
-	dir, err := peers.Root()
-	if err != nil {
-		return "", err
-	}
-	file := filepath.Join(programDir, "mailcutover")
-	cmd := exec.Command("go", "build", "-o", file, "./cmd/mailcutover")
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build mailcutover: %w\n%s", err, out)
-	}
-	return file, nil
+	return peers.Build(context.Background(), programDir, "./cmd/mailcutover", false)
 })
 
 // container is a service of docker-compose.yml as a process.

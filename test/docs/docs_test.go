@@ -24,15 +24,13 @@ var elsewhere = []struct {
 }
 
 // build makes the program for all pages, and returns the directory that has it.
-func build(t *testing.T, root string) string {
+func build(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "mailcutover"), "./cmd/mailcutover")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build mailcutover: %v\n%s", err, out)
+	file, err := peers.Build(t.Context(), t.TempDir(), "./cmd/mailcutover", false)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return dir
+	return filepath.Dir(file)
 }
 
 // newSetup returns what every page begins with.
@@ -69,7 +67,7 @@ func TestPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bin := build(t, root)
+	bin := build(t)
 	t.Run("docs/operations", func(t *testing.T) {
 		t.Parallel()
 		runOperations(t, root, bin)

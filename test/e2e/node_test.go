@@ -27,21 +27,7 @@ const patience = 30 * time.Second
 
 // program builds mailcutover, once in a test process.
 var program = sync.OnceValues(func() (string, error) {
-	root, err := peers.Root()
-	if err != nil {
-		return "", err
-	}
-	file := filepath.Join(programDir, "mailcutover")
-	args := []string{"build", "-o", file}
-	if raceEnabled {
-		args = append(args, "-race")
-	}
-	build := exec.Command("go", append(args, "./cmd/mailcutover")...)
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build mailcutover: %w\n%s", err, out)
-	}
-	return file, nil
+	return peers.Build(context.Background(), programDir, "./cmd/mailcutover", raceEnabled)
 })
 
 // programDir is where the program is while the tests run.

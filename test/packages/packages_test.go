@@ -2,6 +2,7 @@ package packages
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"net"
 	"os"
@@ -18,17 +19,7 @@ import (
 
 // build builds the program, once in a test process, without what a release leaves out.
 var build = sync.OnceValues(func() (string, error) {
-	root, err := peers.Root()
-	if err != nil {
-		return "", err
-	}
-	file := filepath.Join(programDir, "mailcutover")
-	cmd := exec.Command("go", "build", "-o", file, "./cmd/mailcutover")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", &exec.Error{Name: string(out), Err: err}
-	}
-	return file, nil
+	return peers.Build(context.Background(), programDir, "./cmd/mailcutover", false)
 })
 
 var programDir string

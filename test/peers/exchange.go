@@ -3,6 +3,7 @@ package peers
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,21 +42,16 @@ type ExchangeRecord struct {
 // exchangeBinary builds the program, once in a test process; it is kept in memory, so
 // that nothing is left behind.
 var exchangeBinary = sync.OnceValues(func() ([]byte, error) {
-	root, err := Root()
-	if err != nil {
-		return nil, err
-	}
 	dir, err := os.MkdirTemp("", "mc-build-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "exchangelike"), "./test/exchangelike")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build test/exchangelike: %w\n%s", err, out)
+	file, err := Build(context.Background(), dir, "./test/exchangelike", false)
+	if err != nil {
+		return nil, err
 	}
-	return os.ReadFile(filepath.Join(dir, "exchangelike"))
+	return os.ReadFile(file)
 })
 
 // StartExchange starts it with the quirks that the flags ask for, such as "-tarpit",
