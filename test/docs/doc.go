@@ -24,8 +24,9 @@
 // what is printed. Each of those is run too, in the order of the pages, against a lab in which
 // an agency was cut over and brought back; or it stands in the test's list of those that can't
 // be run there, with the reason and where it is run instead. They must succeed; what they print
-// isn't compared.
+// isn't compared. The runbook's commands, in its sentences, come after them: nothing is wrong in
+// the lab, so the node may refuse them, but not because a command isn't right.
 //
 // That the commands of all other documents exist, with their flags, is tested in
-// cmd/mailcutover; the runbook's stand in its sentences.
+// cmd/mailcutover.
 package docs

@@ -75,7 +75,7 @@ var (
 )
 
 // tellers returns the commands of the pages below docs/operations, in the order of the pages.
-// The runbook's stand in its sentences, and each is for a bad night: drills.md has those.
+// The runbook's stand in its sentences, and each is for a bad night: runRunbook has those.
 func tellers(t *testing.T, root string) []told {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(root, "docs/operations/*.md"))
@@ -124,6 +124,7 @@ func runOperations(t *testing.T, root, bin string) {
 		}
 		ran++
 	}
+	runRunbook(t, sh, root, s.home, here)
 	if ran < 40 {
 		t.Errorf("only %d commands were found", ran)
 	}
