@@ -146,7 +146,7 @@ func (s *script) store(change func(*mailstore.Options)) *mailstore.IMAP {
 	s.t.Helper()
 	s.begin()
 	o := mailstore.Options{
-		Platform: "ox", Hosts: []string{s.l.Addr().String()}, Command: 300 * time.Millisecond, RetryFirst: 10 * time.Millisecond, RetryMax: 200 * time.Millisecond,
+		Platform: "ox", Hosts: []string{s.l.Addr().String()}, Command: 30 * time.Second, RetryFirst: 10 * time.Millisecond, RetryMax: 200 * time.Millisecond,
 		Access: mailstore.Access{Mode: mailstore.ModeMaster, User: "admin", Password: "master"},
 	}
 	if change != nil {
@@ -158,6 +158,9 @@ func (s *script) store(change func(*mailstore.Options)) *mailstore.IMAP {
 	}
 	return p
 }
+
+// hurried is for what has to run into the limit of a command, and no other command may.
+func hurried(o *mailstore.Options) { o.Command = 600 * time.Millisecond }
 
 // calls are what can be asked of a session, each with the command that it sends.
 var calls = map[string]func(ctx context.Context, s mailstore.Session) error{
@@ -199,8 +202,9 @@ func TestHung(t *testing.T) {
 	for command, call := range calls {
 		for name, answer := range map[string]string{"silent": "", "alive": "* OK still here\r\n"} {
 			t.Run(command+" "+name, func(t *testing.T) {
+				t.Parallel()
 				s := startScript(t, func(c string, _ int) (string, bool) { return answer, strings.HasPrefix(c, command) })
-				session, err := s.store(nil).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source)
+				session, err := s.store(hurried).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -214,6 +218,7 @@ func TestHung(t *testing.T) {
 			})
 		}
 		t.Run(command+" given up", func(t *testing.T) {
+			t.Parallel()
 			s := startScript(t, func(c string, _ int) (string, bool) { return "", strings.HasPrefix(c, command) })
 			session, err := s.store(func(o *mailstore.Options) { o.Command = time.Hour }).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source)
 			if err != nil {
@@ -229,8 +234,9 @@ func TestHung(t *testing.T) {
 	}
 	for _, command := range []string{"AUTHENTICATE", "NAMESPACE"} {
 		t.Run(command, func(t *testing.T) {
+			t.Parallel()
 			s := startScript(t, func(c string, _ int) (string, bool) { return "", strings.HasPrefix(c, command) })
-			if _, err := s.store(nil).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source); !errors.Is(err, mailstore.ErrTimeout) {
+			if _, err := s.store(hurried).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source); !errors.Is(err, mailstore.ErrTimeout) {
 				t.Errorf("%v", err)
 			}
 		})
@@ -239,10 +245,18 @@ func TestHung(t *testing.T) {
 
 // A message may take longer than a command's limit, as long as it comes.
 func TestSlowMessage(t *testing.T) {
-	const parts, size = 8, 16 << 10
+	t.Parallel()
+	const parts, size, limit = 6, 16 << 10, 2 * time.Second
 	s := startScript(t, nil)
-	s.answers = func(c string, _ int) (string, bool) { return "", strings.HasPrefix(c, "UID FETCH") }
-	session, err := s.store(nil).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source)
+	asked := make(chan struct{})
+	s.answers = func(c string, _ int) (string, bool) {
+		fetch := strings.HasPrefix(c, "UID FETCH")
+		if fetch {
+			close(asked)
+		}
+		return "", fetch
+	}
+	session, err := s.store(func(o *mailstore.Options) { o.Command = limit }).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,9 +265,14 @@ func TestSlowMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.wg.Go(func() {
+		select {
+		case <-asked:
+		case <-t.Context().Done():
+			return
+		}
 		peer := func() net.Conn { s.mu.Lock(); defer s.mu.Unlock(); return s.conns[0] }()
 		fmt.Fprintf(peer, "* 1 FETCH (UID 1 BODY[] {%d}\r\n", parts*size)
-		tick := time.NewTicker(150 * time.Millisecond) // half the limit
+		tick := time.NewTicker(limit / 4)
 		defer tick.Stop()
 		for range parts {
 			<-tick.C
