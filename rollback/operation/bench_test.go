@@ -142,7 +142,7 @@ type simNode struct {
 	options  Options
 	end      func()
 
-	mu      sync.Mutex
+	mu      sync.Mutex         // held during each renewal: what is set afterwards, none still under way contradicts
 	after   routing.InstanceID // the node's former life
 	brief   bool               // its leases are short, as before it goes silent
 	silent  bool
@@ -151,7 +151,6 @@ type simNode struct {
 	holding bool // it isn't drained of anything that is closed
 	doubts  []table.Doubt
 	counts  []table.Count
-	held    routing.Revision // its marks stay there; 0: they don't
 	above   []routing.Agency // what it says that it has seen, and the table lost
 	poke    chan struct{}
 }
@@ -254,44 +253,44 @@ func (c *cluster) startNode(id routing.NodeID, change func(*Options), first ...f
 
 // renew sends renewals until ctx ends.
 func (n *simNode) renew(ctx context.Context) {
-	lapsed := true
-	for ctx.Err() == nil {
-		n.mu.Lock()
-		r := table.Renewal{
-			Incarnation: n.replica.State().Position().Incarnation,
-			Member:      routing.Member{Node: n.id, Instance: n.instance, Protocol: table.Protocol, Build: "test", ClockRuns: n.runs},
-			After:       n.after, Short: livesShort, Long: livesLong, Lapsed: lapsed,
-			Doubts: slices.Clone(n.doubts), Counts: slices.Clone(n.counts), Above: slices.Clone(n.above),
-		}
-		silent, holding, held := n.silent, n.holding, n.held
-		if n.brief {
-			r.Short, r.Long = testShort, testLong
-		}
-		if n.gaveUp {
-			r.Short, r.Long = 0, 0
-		}
-		n.mu.Unlock()
-		s := n.replica.State()
-		r.Term, r.Applied = s.Position().Term, s.Position().Revision
-		if held != 0 {
-			r.Applied = min(r.Applied, held)
-		}
-		for _, a := range s.Agencies() {
-			doubtful := slices.ContainsFunc(r.Doubts, func(d table.Doubt) bool { return d.Agency == a.ID })
-			if (a.Open() || !holding) && !doubtful && held == 0 {
-				r.Drained = append(r.Drained, table.AgencyEpoch{Agency: a.ID, Epoch: a.Epoch})
-			}
-		}
-		if !silent && r.Incarnation != "" {
-			_, err := n.c.real.Renew(ctx, r)
-			lapsed = err != nil
-		}
+	for lapsed := true; ctx.Err() == nil; {
+		lapsed = n.renewOnce(ctx, lapsed)
 		select {
 		case <-time.After(testRenew):
 		case <-n.poke:
 		case <-ctx.Done():
 		}
 	}
+}
+
+// renewOnce sends a renewal, unless the node is silent. lapsed: the last one failed.
+func (n *simNode) renewOnce(ctx context.Context, lapsed bool) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.replica.State()
+	if n.silent || s.Position().Incarnation == "" {
+		return lapsed
+	}
+	r := table.Renewal{
+		Incarnation: s.Position().Incarnation, Term: s.Position().Term, Applied: s.Position().Revision,
+		Member: routing.Member{Node: n.id, Instance: n.instance, Protocol: table.Protocol, Build: "test", ClockRuns: n.runs},
+		After:  n.after, Short: livesShort, Long: livesLong, Lapsed: lapsed,
+		Doubts: slices.Clone(n.doubts), Counts: slices.Clone(n.counts), Above: slices.Clone(n.above),
+	}
+	if n.brief {
+		r.Short, r.Long = testShort, testLong
+	}
+	if n.gaveUp {
+		r.Short, r.Long = 0, 0
+	}
+	for _, a := range s.Agencies() {
+		doubtful := slices.ContainsFunc(r.Doubts, func(d table.Doubt) bool { return d.Agency == a.ID })
+		if (a.Open() || !n.holding) && !doubtful {
+			r.Drained = append(r.Drained, table.AgencyEpoch{Agency: a.ID, Epoch: a.Epoch})
+		}
+	}
+	_, err := n.c.real.Renew(ctx, r)
+	return err != nil
 }
 
 // goSilent ends the renewals, with a short lease as the last one. Leases are long before: no busy machine
@@ -311,6 +310,12 @@ func (n *simNode) set(f func(n *simNode)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	f(n)
+}
+
+func (n *simNode) isSilent() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.silent
 }
 
 // restart makes a new process of the node's runner: another instance, the same journal.
@@ -348,7 +353,8 @@ func (n *simNode) catchUp() {
 	}
 }
 
-// store changes records as an administrator would, and waits until all nodes know.
+// store changes records as an administrator would, and waits until all nodes know, and the
+// table of each that isn't silent that it does: what begins next need not wait for that.
 func (c *cluster) store(ch table.Change) routing.Position {
 	c.t.Helper()
 	pos, err := c.real.Position(c.t.Context())
@@ -364,6 +370,13 @@ func (c *cluster) store(ch table.Change) routing.Position {
 		if err := n.replica.Wait(c.t.Context(), pos); err != nil {
 			c.t.Fatal(err)
 		}
+	}
+	for _, n := range c.nodes {
+		n.until("it has told that it knows", func() bool {
+			all, err := c.real.Nodes(c.t.Context())
+			l := all.Leases[n.id]
+			return n.isSilent() || err == nil && l.Instance == n.instance && knows(&all, &l, pos.Revision)
+		})
 	}
 	return pos
 }

@@ -483,25 +483,21 @@ func TestAbortAndPublishFromAnotherNode(t *testing.T) {
 	c := newCluster(t, openLocal(t), 2, nil)
 	a, b := c.nodes[0], c.nodes[1]
 	b.set(func(n *simNode) { n.holding = true })
-	drains := make(chan routing.OperationID, 1)
-	start := func() <-chan Operation {
-		ended := make(chan Operation, 1)
+	start := func() (<-chan Operation, routing.OperationID) {
+		ended, drains := make(chan Operation, 1), make(chan routing.OperationID, 1)
 		go func() {
+			var once sync.Once // it may wait for one node after the other
 			op, _ := a.Run(context.Background(), Request{Kind: Cutover, Agency: "police", Who: "tester", Reason: "test", Progress: func(op Operation) {
 				if op.Step == StepDrain && op.Waiting != "" || op.Step == StepPublish {
-					select {
-					case drains <- op.ID:
-					default:
-					}
+					once.Do(func() { drains <- op.ID })
 				}
 			}})
 			ended <- op
 		}()
-		return ended
+		return ended, <-drains
 	}
 	for _, n := range []*simNode{a, b} {
-		ended := start()
-		id := <-drains
+		ended, id := start()
 		n.catchUp()
 		if _, err := n.Publish(t.Context(), id, "ben", "redis-2"); !errors.Is(err, ErrNotCommitted) {
 			t.Errorf("publish before commit on %s: %v", n.id, err)

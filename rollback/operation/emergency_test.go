@@ -169,7 +169,7 @@ func TestTargetDeadAndASilentNode(t *testing.T) {
 		if got := strings.Join(op.Fenced, ","); got != "c: its short lease is over; its logins end with the platform" {
 			t.Errorf("fenced %q", got)
 		}
-		if took := op.ClosedFor(); took > deadGrace+testShort+testMargin+10*time.Second {
+		if took := op.ClosedFor(); took > 10*time.Minute { // the platform's limit is an hour
 			t.Errorf("closed for %s", took)
 		}
 		a.stands("police", routing.PhaseSource)

@@ -332,7 +332,7 @@ func TestHalt(t *testing.T) {
 	})
 	began := time.Now()
 	op, err := b.run(Cutover, "police")
-	if err == nil || op.Step != StepPublish || time.Since(began) > 20*time.Second {
+	if err == nil || op.Step != StepPublish || time.Since(began) > DefaultDeadline-5*time.Second {
 		t.Errorf("%+v, %v, after %s", op, err, time.Since(began))
 	}
 	if _, err := b.run(Cutover, "health"); !errors.Is(err, context.Canceled) {
