@@ -17,8 +17,10 @@ type Sentinel struct {
 const SentinelName = "mailcutover"
 
 // StartSentinels starts n Sentinels that watch primary and its replicas, find it gone
-// after 500 ms and want most of them to agree; with TLS, if primary has it. The password, if not empty, is their own.
-// They run on these hosts in turn; without any on this one.
+// after 3 s and want most of them to agree; with TLS, if primary has it. The password, if
+// not empty, is their own. On a busy machine a process stands still for over half a
+// second: with less than that one failover follows the other, and replicas never get one
+// to follow. They run on these hosts in turn; without any on this one.
 func StartSentinels(t TB, n int, primary *Redis, password string, hosts ...Host) []*Sentinel {
 	t.Helper()
 	Need(t, "redis")
@@ -54,7 +56,7 @@ func startSentinel(t TB, quorum int, primary *Redis, password string, h Host) *S
 	if primary.o.Password != "" {
 		conf = append(conf, "sentinel auth-pass "+SentinelName+" "+primary.o.Password)
 	}
-	conf = append(conf, "sentinel down-after-milliseconds "+SentinelName+" 500",
+	conf = append(conf, "sentinel down-after-milliseconds "+SentinelName+" 3000",
 		"sentinel failover-timeout "+SentinelName+" 3000", "sentinel parallel-syncs "+SentinelName+" 1")
 	file := filepath.Join(dir, "sentinel.conf") // Sentinel writes into it what it learns
 	writeFile(t, file, []byte(strings.Join(conf, "\n")+"\n"))
