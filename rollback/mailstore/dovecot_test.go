@@ -235,7 +235,7 @@ func TestAppendCutOff(t *testing.T) {
 
 // Logins that fail tell whose fault it is.
 func TestAccess(t *testing.T) {
-	d := peers.StartDovecot(t, peers.DovecotOptions{First: masterPassdb, Users: map[string]string{"anna@example.org": "x"}})
+	d := peers.StartDovecot(t, peers.DovecotOptions{First: masterPassdb, Extra: noPenalty, Users: map[string]string{"anna@example.org": "x"}})
 	t.Run("master's name", func(t *testing.T) {
 		open(t, store(t, d, func(o *mailstore.Options) { o.Access.Mode = mailstore.ModeMasterName }), "anna@example.org")
 	})
