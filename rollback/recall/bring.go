@@ -235,7 +235,7 @@ func (r *run) confirm(ctx context.Context, to *folder, taken []*sending) error {
 	deadline := time.NewTimer(r.e.o.Settle)
 	defer deadline.Stop()
 	left := taken
-	for {
+	for last := false; ; { // a look may take long: the last one begins when the time is over
 		var err error
 		if left, err = r.findAgain(ctx, to, left); err != nil {
 			return err
@@ -243,23 +243,26 @@ func (r *run) confirm(ctx context.Context, to *folder, taken []*sending) error {
 		if len(left) == 0 {
 			return nil
 		}
+		if last {
+			break
+		}
 		pause := time.NewTimer(r.e.o.Settle / 4)
 		select {
 		case <-pause.C:
-			continue
 		case <-deadline.C:
+			last = true
 		case <-ctx.Done():
 			pause.Stop()
 			return context.Cause(ctx)
 		}
 		pause.Stop()
-		var records []record
-		for _, s := range left {
-			r.tried[r.origin(s.c)] = true
-			records = append(records, r.notBack(s.c, ClassDropped, fmt.Sprintf("%s answered OK and doesn't have it in %q: it may drop what looks like a duplicate to it", r.job.Direction.To, to.Name)))
-		}
-		return r.journal.write(records...)
 	}
+	var records []record
+	for _, s := range left {
+		r.tried[r.origin(s.c)] = true
+		records = append(records, r.notBack(s.c, ClassDropped, fmt.Sprintf("%s answered OK and doesn't have it in %q: it may drop what looks like a duplicate to it", r.job.Direction.To, to.Name)))
+	}
+	return r.journal.write(records...)
 }
 
 // findAgain looks for messages in the folder once, notes those that are there, and returns the rest.

@@ -144,7 +144,7 @@ func TestHungMailbox(t *testing.T) {
 		}
 	}
 	s.Hang(string(w.rows[0].Addresses[0]))
-	e, err := recall.New(recall.Options{From: w.from, To: exchangeStore(t, s, 500*time.Millisecond), Journals: w.journals()})
+	e, err := recall.New(recall.Options{From: w.from, To: exchangeStore(t, s, 5*time.Second), Journals: w.journals()})
 	if err != nil {
 		t.Fatal(err)
 	}

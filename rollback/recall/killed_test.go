@@ -5,25 +5,31 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"mailcutover/internal/durable"
 	"mailcutover/mail"
 	"mailcutover/rollback/mailstore"
 	"mailcutover/rollback/recall"
 	"mailcutover/rollback/watermark"
 	"mailcutover/routing"
+	"mailcutover/test/peers"
 )
 
 // errand is what a process has to do that is killed.
 type errand struct {
 	From, To, Dir string
+	Dies          int64         // once its journals have got so many bytes; 0: it doesn't
+	DiesAfter     time.Duration // of its start; 0: it doesn't
 	Jobs          []errandJob
 }
 
@@ -58,7 +64,14 @@ func runErrand(path string) error {
 	if err := json.Unmarshal(b, &e); err != nil {
 		return err
 	}
-	journals, err := recall.OpenJournals(e.Dir)
+	var disk durable.Disk = durable.OS{}
+	if e.DiesAfter > 0 {
+		time.AfterFunc(e.DiesAfter, die)
+	}
+	if e.Dies > 0 {
+		disk = &lethal{Disk: disk, left: e.Dies}
+	}
+	journals, err := recall.OpenJournalsOn(disk, e.Dir)
 	if err != nil {
 		return err
 	}
@@ -92,6 +105,43 @@ func runErrand(path string) error {
 	return errors.Join(errs...)
 }
 
+// lethal is a disk whose files kill the process some milliseconds after they got so many bytes. What is
+// written from then on isn't, so that however late the kill comes the process gets no further.
+type lethal struct {
+	durable.Disk
+	mu   sync.Mutex
+	left int64
+}
+
+func (l *lethal) Create(path string) (durable.File, error) {
+	f, err := l.Disk.Create(path)
+	return &lethalFile{f, l}, err
+}
+
+func (l *lethal) writes(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.left <= 0 {
+		select {}
+	}
+	if l.left -= int64(n); l.left <= 0 {
+		time.AfterFunc(rand.N(20*time.Millisecond), die)
+	}
+}
+
+// die kills the process.
+func die() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL) }
+
+type lethalFile struct {
+	durable.File
+	l *lethal
+}
+
+func (f *lethalFile) Write(p []byte) (int, error) {
+	f.l.writes(len(p))
+	return f.File.Write(p)
+}
+
 // killed has a process recall all mailboxes that is killed so often, and then let through. It
 // is killed when its journals have grown by its share of what there is to be written, so somewhere
 // between an intent and what became of it; every fourth time soon after its start, while it compares.
@@ -103,74 +153,43 @@ func (w *world) killed(d *day, kills int) {
 		e.Jobs = append(e.Jobs, errandJob{Address: row.Addresses[0], Mailbox: row.Mailbox, Since: w.watermarks[row.Mailbox], There: w.sourceMarks[row.Mailbox], Delivered: w.delivered[row.Mailbox]})
 		brought += d.ours[i] + d.users[i]
 	}
-	b, err := json.Marshal(e)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	path := filepath.Join(w.dir, "errand")
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		w.t.Fatal(err)
-	}
 	const perMessage = 300 // bytes of the journal, at least: intent, appended, back
 	share := int64(brought * perMessage / (kills + 1))
 	for n := range kills {
-		ctx, cancel := context.WithCancel(w.t.Context())
-		stop := make(chan struct{})
-		var watch sync.WaitGroup
+		e.Dies, e.DiesAfter = share, 0
 		if n%4 == 3 {
-			timer := time.AfterFunc(300*time.Millisecond, cancel)
-			watch.Go(func() { <-stop; timer.Stop() })
-		} else {
-			watch.Go(func() { grown(stop, e.Dir, share, cancel) })
+			e.Dies, e.DiesAfter = 0, 300*time.Millisecond
 		}
-		err := w.errand(ctx, path)
-		close(stop)
-		watch.Wait()
-		was := ctx.Err() != nil
-		cancel()
+		err := w.errand(&e)
+		exit, died := errors.AsType[*exec.ExitError](err)
+		died = died && exit.ProcessState.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
 		switch {
-		case err != nil && !was:
+		case err != nil && !died:
 			w.t.Fatalf("process %d: %v", n, err)
-		case err == nil && n%4 != 3:
+		case !died && n%4 != 3:
 			w.t.Errorf("process %d came to its end, and should have been killed", n)
 		}
+		// What it had sent is worked off: how long that takes on this machine is not what is tried here.
+		peers.WaitFor(w.t, time.Minute, "end of its sessions", func() bool { return !strings.Contains(w.source.Doveadm(w.t, "who"), "imap") })
 	}
-	if err := w.errand(w.t.Context(), path); err != nil {
+	e.Dies, e.DiesAfter = 0, 0
+	if err := w.errand(&e); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-// errand runs the process, until ctx ends: then it is killed.
-func (w *world) errand(ctx context.Context, path string) error {
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^$")
+// errand runs the process.
+func (w *world) errand(e *errand) error {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(w.dir, "errand")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(w.t.Context(), os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), "RECALL_ERRAND="+path)
 	cmd.Stderr = &testWriter{w.t}
 	return cmd.Run()
-}
-
-// grown calls kill when the files in dir have grown by n bytes, unless stop is closed before.
-func grown(stop <-chan struct{}, dir string, n int64, kill func()) {
-	before := bytesIn(dir)
-	for bytesIn(dir) < before+n {
-		select {
-		case <-stop:
-			return
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-	kill()
-}
-
-// bytesIn is how large the files in dir are together.
-func bytesIn(dir string) (n int64) {
-	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error { // one that isn't there, or goes, has none
-		if err != nil || d.IsDir() {
-			return nil
-		}
-		if info, err := d.Info(); err == nil {
-			n += info.Size()
-		}
-		return nil
-	})
-	return n
 }
