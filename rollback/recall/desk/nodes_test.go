@@ -247,9 +247,20 @@ func TestOtherNodesKnow(t *testing.T) {
 	n := w.network([]routing.NodeID{"mx1", "mx2"}, nil)
 	w.ends(w.begin(n.desks["mx1"]).ID)
 	theirs := w.engine["mx2"].mailboxes()
+	taken := make(chan struct{})
+	let := sync.OnceFunc(func() { close(taken) })
+	t.Cleanup(let)
+	other := w.engine["mx2"]
+	other.mu.Lock()
+	other.answer = func(recall.Job, int) (recall.Result, error) {
+		<-taken // before it is done with its share
+		return recall.Result{Passes: 1, Done: true}, nil
+	}
+	other.mu.Unlock()
 	r := w.begin(n.desks["mx1"])
 	_, docs, err := desk.TakeOver(w.replica.State(), r.ID, "mx2")
 	w.store(docs, err)
+	let()
 	r = w.ends(r.ID)
 	e := w.engine["mx1"]
 	e.mu.Lock()
