@@ -15,14 +15,21 @@ import (
 type Findings struct {
 	Verdict *cluster.Verdict
 	Bad     []string // what must not be, the promise first
+	Denied  int      // times that it was said for good that nobody has an address, rightly
+	Early   int      // times that mail for somebody new was put off before a list named him
 }
 
 // Judge goes by the record of a cluster that has ended.
-func Judge(t peers.TB, c *cluster.Cluster, r *cluster.Record, locks []Lock, sample []Traced) *Findings {
+func Judge(t peers.TB, c *cluster.Cluster, r *cluster.Record, locks []Lock, roster *Roster, sample []Traced) *Findings {
 	t.Helper()
+	f := &Findings{}
 	unsynced := forgiveUnsynced(r)
+	f.Bad, f.Early = append(f.Bad, checkEntries(r, roster)...), early(r, roster)
+	f.Bad = append(f.Bad, settleHoldings(r, roster)...)
+	denied, right := settleDenied(r, roster)
+	f.Bad, f.Denied = append(f.Bad, denied...), right
 	v := cluster.Check(r)
-	f := &Findings{Verdict: v}
+	f.Verdict = v
 	for _, bad := range v.Bad() {
 		if !strings.HasPrefix(bad, "disturbed: ") { // counted: with so many faults one is always near
 			f.Bad = append(f.Bad, bad)
@@ -35,6 +42,7 @@ func Judge(t peers.TB, c *cluster.Cluster, r *cluster.Record, locks []Lock, samp
 		f.Bad = append(f.Bad, "P9: "+err.Error())
 	}
 	f.Bad = append(f.Bad, checkAudit(r.Switches, audits)...)
+	f.Bad = append(f.Bad, checkLists(roster, audits)...)
 	return f
 }
 
@@ -126,6 +134,7 @@ func (f *Findings) count(t *Tally) {
 	for what, n := range map[string]int{
 		"messages sent": v.Messages, "messages answered 250": v.Taken, "logins on platforms": v.Visits, "submissions": v.Submitted,
 		"copies, each named or excused": v.Copies, "deliveries named as in doubt": v.Named, "dots without answer": v.Open,
+		"addresses that nobody had, denied":          f.Denied,
 		"others put off with no fault at their node": len(v.Disturbed),
 	} {
 		t.Add("judged", what, n)

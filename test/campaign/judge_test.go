@@ -17,14 +17,16 @@ type history struct {
 	locks  []Lock
 	sample []Traced
 	audits []audit.Record
+	roster Roster
 }
 
 // good is a history without a fault: a cutover of health by two people from second 10 to 12, a
-// rollback as an emergency from 20 to 22, a lock from 30 to 32.
+// rollback as an emergency from 20 to 22, a lock from 30 to 32. At 40 somebody is entered, whom a list
+// names at 42; info is another's from 45 to 47, by another list.
 func good() *history {
 	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(s float64) time.Time { return began.Add(time.Duration(s * float64(time.Second))) }
-	const box = "box1@health.example"
+	const box, added, info = "box1@health.example", "box5@health.example", "info@health.example"
 	r := &cluster.Record{
 		Agencies: map[string]cluster.Agency{"health": {Domain: "health.example", Home: cluster.Exchange}},
 		Switches: []cluster.Switch{
@@ -41,6 +43,18 @@ func good() *history {
 		r.Sent = append(r.Sent, cluster.Sent{ID: i + 1, Rcpt: box, Tries: []cluster.Try{{Began: at(m.at - 0.1), Ended: at(m.at + 0.1), Dotted: true, Answer: "250 2.0.0 Ok"}}})
 		r.Arrived = append(r.Arrived, cluster.Arrival{Platform: m.platform, ID: i + 1, Rcpt: box, Transaction: mail.TransactionID(rune('a' + i)), At: at(m.at)})
 	}
+	r.Sent = append(r.Sent,
+		cluster.Sent{ID: 5, Rcpt: added, Tries: []cluster.Try{{Began: at(39), Ended: at(39.1), Answer: "550 5.1.1 No such recipient here"}}},
+		cluster.Sent{ID: 6, Rcpt: added, Tries: []cluster.Try{{Began: at(40.5), Ended: at(40.6), Answer: "451 4.1.1 later"}, {Began: at(42.9), Ended: at(43.1), Dotted: true, Answer: "250 2.0.0 Ok"}}},
+		cluster.Sent{ID: 7, Rcpt: info, Tries: []cluster.Try{{Began: at(44.1), Ended: at(44.3), Dotted: true, Answer: "250 2.0.0 Ok"}}},
+		cluster.Sent{ID: 8, Rcpt: info, Tries: []cluster.Try{{Began: at(47.9), Ended: at(48.1), Dotted: true, Answer: "250 2.0.0 Ok"}}})
+	for _, a := range []struct {
+		id   int
+		at   float64
+		rcpt string
+	}{{6, 43, added}, {7, 44.2, box}, {8, 48, "box2@health.example"}} {
+		r.Arrived = append(r.Arrived, cluster.Arrival{Platform: cluster.Exchange, ID: a.id, Rcpt: a.rcpt, Transaction: mail.TransactionID(rune('a' + a.id)), At: at(a.at)})
+	}
 	entry := func(s float64, e audit.Entry) audit.Record { return audit.Record{Time: at(s), Entry: e} }
 	return &history{
 		record: r,
@@ -51,12 +65,27 @@ func good() *history {
 			entry(10.2, audit.Entry{What: "cutover", Person: "Anna", Proposal: "p1", Subject: "agency health"}),
 			entry(20.1, audit.Entry{What: "rollback", Person: "Anna", Emergency: true, Subject: "agency health"}),
 			entry(23, audit.Entry{What: "confirm-emergency", Person: "Ben", Subject: "emergency e1 of agency health"}),
+			entry(41, audit.Entry{What: "approve-proposal", Person: "Ben", Proposal: "p2", Subject: "proposal p2"}),
+			entry(41.5, audit.Entry{What: "start-proposal", Person: "Anna", Proposal: "p2", Subject: "list health-1"}),
+		},
+		roster: Roster{
+			Entries: []Entry{{Address: added, Began: at(40), Ended: at(40.2), Listed: at(42)}},
+			Holdings: []Holding{
+				{Address: info, Mailbox: box, Asked: at(1), Told: at(2)},
+				{Address: info, Mailbox: "box2@health.example", Asked: at(45), Told: at(47)},
+			},
+			Lists:    []Activated{{List: "health-1", Proposal: "p2", Asked: at(40.9), Told: at(42)}},
+			Complete: map[string]time.Time{"health.example": at(3)},
 		},
 	}
 }
 
 func (h *history) judge() []string {
-	bad := cluster.Check(h.record).Bad()
+	bad := checkEntries(h.record, &h.roster)
+	bad = append(bad, settleHoldings(h.record, &h.roster)...)
+	denied, _ := settleDenied(h.record, &h.roster)
+	bad = append(append(bad, denied...), cluster.Check(h.record).Bad()...)
+	bad = append(bad, checkLists(&h.roster, h.audits)...)
 	bad = append(bad, checkLocks(h.record, h.locks)...)
 	bad = append(bad, checkTraces(h.record, h.sample, nil)...)
 	return append(bad, checkAudit(h.record.Switches, h.audits)...)
@@ -96,6 +125,29 @@ func TestJudge(t *testing.T) {
 		{"P9: approved afterwards", func(h *history) { h.audits[0].Time = h.audits[1].Time.Add(time.Second) }, "P9"},
 		{"P9: an emergency that nobody confirmed", func(h *history) { h.audits = h.audits[:3] }, "P9"},
 		{"P9: no record", func(h *history) { h.audits = h.audits[:1] }, "P9"},
+		{"P1: somebody whom a list names gets nothing", func(h *history) {
+			h.record.Arrived = slices.DeleteFunc(h.record.Arrived, func(a cluster.Arrival) bool { return a.ID == 6 })
+		}, "P1"},
+		{"P3: mail for somebody before he is entered", func(h *history) {
+			h.record.Arrived[4].At = h.roster.Entries[0].Began.Add(-time.Second)
+		}, "P3"},
+		{"P3: mail for an address comes to who has it no more", func(h *history) {
+			h.record.Arrived[6].Rcpt = "box1@health.example"
+		}, "P3"},
+		{"P3: mail for an address comes to who hasn't got it yet", func(h *history) {
+			h.record.Arrived[5].Rcpt = "box2@health.example"
+		}, "P3"},
+		{"P5: denied, and the directory knows him", func(h *history) { h.record.Sent[5].Tries[0].Answer = "550 5.1.1 No such recipient here" }, "P5"},
+		{"P5: denied, and the domain isn't complete", func(h *history) { h.roster.Complete = nil }, "refused"},
+		{"P5: denied before the domain was complete", func(h *history) {
+			h.roster.Complete["health.example"] = h.roster.Entries[0].Ended
+		}, "refused"},
+		{"P5: denied, and has been there from the beginning", func(h *history) {
+			h.record.Sent[3].Tries[0].Answer = "550 5.1.1 No such recipient here"
+		}, "refused"},
+		{"P9: a list by one person alone", func(h *history) { h.audits[4].Person = "Anna" }, "P9"},
+		{"P9: a list that nobody approved", func(h *history) { h.audits = slices.Delete(h.audits, 4, 5) }, "P9"},
+		{"P9: a list without a record", func(h *history) { h.audits = h.audits[:5] }, "P9"},
 		{"P10: a trace with another platform", func(h *history) { h.sample[0].Events[0].Platform = cluster.Exchange }, "P10"},
 		{"P10: a trace without the delivery", func(h *history) { h.sample[0].Events = nil }, "P10"},
 		{"P10: no answer", func(h *history) { h.sample[0].Error = "no answer" }, "P10"},

@@ -18,6 +18,10 @@ type Lock struct {
 	Ended  time.Time // when its end was asked for
 }
 
+// listsAgain is after how long without success somebody looks whether the lists of an agency are
+// still there.
+const listsAgain = 15 * time.Second
+
 // callPatience is how long a person waits for an answer of the API.
 const callPatience = 30 * time.Second
 
@@ -30,6 +34,10 @@ func (s *Storm) operate(ctx context.Context, agency string) error {
 		return s.change(ctx, agency, "abort")
 	case k < 5 && s.c.Where(agency) == cluster.OX:
 		return s.change(ctx, agency, "emergency")
+	case k < 9:
+		return s.enter(ctx, agency)
+	case k < 11:
+		return s.share(ctx, agency)
 	default:
 		return s.change(ctx, agency, "switch")
 	}
@@ -39,10 +47,16 @@ func (s *Storm) operate(ctx context.Context, agency string) error {
 func (s *Storm) change(ctx context.Context, agency, how string) error {
 	asked := time.Now()
 	var o *cluster.Running
-	said := ""
+	said, tried := "", time.Now()
 	if !s.until(ctx, func() bool {
-		o, said = s.begin(ctx, s.anyNode(), agency, how, asked)
-		return o != nil
+		if o, said = s.begin(ctx, s.anyNode(), agency, how, asked); o != nil {
+			return true
+		}
+		if time.Since(tried) > listsAgain { // a failover of Redis may have lost a list
+			s.bringAsIs(ctx, agency)
+			tried = time.Now()
+		}
+		return false
 	}) {
 		return fmt.Errorf("%s of %s did not begin: %s", how, agency, said)
 	}
@@ -106,7 +120,7 @@ func (s *Storm) begin(ctx context.Context, n *cluster.Node, agency, how string, 
 			s.mu.Lock()
 			known := s.known[op.ID]
 			s.mu.Unlock()
-			if !known {
+			if !known && op.Kind != "remap" {
 				s.log("%s of %s goes on though its beginning was answered: %v", how, agency, err)
 				return s.c.Follow(agency, op.ID, asked), ""
 			}

@@ -44,7 +44,9 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 		Platform: platformtest.Options{Script: usual}, Direct: true,
 	}
 	var disks []*Disk
+	var host peers.Host
 	if r.World != nil {
+		host = r.World.Directory
 		o.Replicas = servers - 1
 		disks = r.World.Disks(t)
 		o.Ground = r.World.Ground(disks)
@@ -54,6 +56,8 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 			}
 		}
 	}
+	dir := StartDirectory(t, host, Moving)
+	o.More = dir.Settings(t, Moving, r.Seed%2 == 1)
 	c := cluster.Start(t, o)
 	agencies := append(append([]string{}, Moving...), Still...)
 	for _, id := range agencies {
@@ -61,6 +65,10 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 	}
 	if err := c.Arm(t.Context(), c.Nodes[0], Still[1]); err != nil {
 		t.Fatalf("arm %s: %v", Still[1], err)
+	}
+	s := NewStorm(c, r.World, disks, dir, r.Pace, r.Seed, tally, t.Logf)
+	if err := s.Settle(t.Context(), Moving...); err != nil {
+		t.Fatalf("seed %d: %v", r.Seed, err)
 	}
 	var senders []cluster.Senders
 	var relay *peers.Postfix
@@ -80,6 +88,11 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 			senders = append(senders, cluster.Senders{Node: -1, Relay: true, Addr: relay.Addr, Rcpts: all, Pace: r.Pace})
 		}
 	}
+	for _, id := range Moving {
+		for _, n := range c.Nodes {
+			senders = append(senders, cluster.Senders{Node: n.Index, Addr: n.SMTP, Rcpts: []string{shared(id)}, Pace: r.Pace})
+		}
+	}
 	c.Send(t.Context(), senders...)
 	var groups [][]string
 	for _, id := range agencies {
@@ -87,7 +100,6 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 	}
 	c.LogIn(t.Context(), groups...)
 
-	s := NewStorm(c, r.World, disks, r.Seed, tally, t.Logf)
 	if err := s.Rage(t.Context(), r.Lasts, Moving...); err != nil {
 		t.Fatalf("seed %d: %v", r.Seed, err)
 	}
@@ -97,7 +109,7 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 	c.Drain(t)
 	sample := Sample(t, c, tally)
 	record := c.Record(t)
-	return Judge(t, c, record, s.Locks(), sample)
+	return Judge(t, c, record, s.Locks(), s.Roster(), sample)
 }
 
 // drainRelay waits until the relay has nothing left, once its senders have ended, and notes what it

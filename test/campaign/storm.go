@@ -1,6 +1,7 @@
 package campaign
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ type Storm struct {
 	c     *cluster.Cluster
 	w     *World  // nil: without networks and disks
 	disks []*Disk // of the nodes; with a world
+	dir   *Directory
+	pace  time.Duration // of senders to new mailboxes
 	tally *Tally
 	log   func(format string, args ...any)
 
@@ -26,15 +29,19 @@ type Storm struct {
 	known   map[string]bool // operations that have ended
 	held    map[string]bool // agencies that our own people keep locked
 	locks   []Lock
+	entered map[string]int // people in each agency's directory since the beginning
+	holder  map[string]int // which mailbox has an agency's shared address; 0: the first
+	roster  Roster
 	errs    []error
 	working sync.WaitGroup
 }
 
-// NewStorm is a storm over c. The seed draws.
-func NewStorm(c *cluster.Cluster, w *World, disks []*Disk, seed uint64, tally *Tally, log func(string, ...any)) *Storm {
+// NewStorm is a storm over c, whose agencies are in dir. The seed draws.
+func NewStorm(c *cluster.Cluster, w *World, disks []*Disk, dir *Directory, pace time.Duration, seed uint64, tally *Tally, log func(string, ...any)) *Storm {
 	return &Storm{
-		c: c, w: w, disks: disks, tally: tally, log: log, random: rand.New(rand.NewPCG(seed, 0x5eed)),
+		c: c, w: w, disks: disks, dir: dir, pace: pace, tally: tally, log: log, random: rand.New(rand.NewPCG(seed, 0x5eed)),
 		busy: make(map[int]bool), known: make(map[string]bool), held: make(map[string]bool),
+		entered: make(map[string]int), holder: make(map[string]int), roster: Roster{Complete: make(map[string]time.Time)},
 	}
 }
 
@@ -57,6 +64,7 @@ func (s *Storm) Rage(ctx context.Context, lasts time.Duration, agencies ...strin
 		s.again(ctx, goOn, 300*time.Millisecond, s.troubleNode)
 	}
 	s.again(ctx, goOn, 3*time.Second, s.troublePlatform)
+	s.again(ctx, goOn, 6*time.Second, s.troubleDirectory)
 	if s.w != nil {
 		s.again(ctx, goOn, 6*time.Second, s.troubleRedis)
 	}
@@ -64,7 +72,7 @@ func (s *Storm) Rage(ctx context.Context, lasts time.Duration, agencies ...strin
 		s.again(ctx, goOn, 300*time.Millisecond, func(ctx context.Context) error { return s.operate(ctx, id) })
 	}
 	s.working.Wait()
-	if err := s.rest(ctx); err != nil {
+	if err := s.rest(ctx, agencies); err != nil {
 		s.fail(err)
 	}
 	home()
@@ -111,14 +119,40 @@ func (s *Storm) upTo(d time.Duration) time.Duration {
 	return time.Duration(s.random.Int64N(int64(d) + 1))
 }
 
-// rest waits until all nodes decide for all agencies.
-func (s *Storm) rest(ctx context.Context) error {
+// rest waits until all nodes decide for all agencies, and know whose mailbox is whose as the
+// directory does. What a failover of Redis has lost of that, people bring once more.
+func (s *Storm) rest(ctx context.Context, agencies []string) error {
 	for _, n := range s.c.Nodes {
 		if !s.until(ctx, func() bool { return s.c.Serving(ctx, n) }) {
 			return fmt.Errorf("%s does not serve after all was healed: %w", n.Name, n.Ready(context.WithoutCancel(ctx)))
 		}
 	}
+	for _, id := range agencies {
+		holder := cluster.Mailbox(id, cmp.Or(s.holder[id], 1))
+		if err := s.bring(ctx, id, shared(id), holder); err != nil {
+			return err
+		}
+		for _, n := range s.c.Nodes {
+			last := ""
+			if !s.until(ctx, func() bool {
+				call, cancel := context.WithTimeout(ctx, callPatience)
+				defer cancel()
+				otherwise, err := s.agreed(call, n, id, shared(id), holder)
+				last = otherwise + sayError(err)
+				return last == ""
+			}) {
+				return fmt.Errorf("%s doesn't agree with the directory after all was healed: %s", n.Name, last)
+			}
+		}
+	}
 	return nil
+}
+
+// Roster is what people have said about mailboxes.
+func (s *Storm) Roster() *Roster {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &s.roster
 }
 
 // until waits for done, no longer than ctx.

@@ -22,10 +22,11 @@ var platformAt = map[string]string{cluster.Exchange: "10.77.1.1", cluster.OX: "1
 // World is the ground of a campaign: the hosts, and the clocks of those with Redis. Its methods are
 // safe for concurrent use, but for Disks.
 type World struct {
-	Net     *Network
-	Nodes   []peers.Host
-	Servers []peers.Host
-	clocks  []string // file with the offset of each server's clock
+	Net       *Network
+	Nodes     []peers.Host
+	Servers   []peers.Host
+	Directory peers.Host
+	clocks    []string // file with the offset of each server's clock
 }
 
 // NewWorld makes the hosts, in the network namespace of this process.
@@ -42,6 +43,9 @@ func NewWorld(t peers.TB) *World {
 			t.Fatalf("%v", err)
 		}
 		w.Nodes = append(w.Nodes, h)
+	}
+	if w.Directory, err = w.Net.Host("directory", "10.77.4.1"); err != nil {
+		t.Fatalf("%v", err)
 	}
 	// faketime doesn't go together with the allocator of Debian's redis-server.
 	peers.Need(t, "toolchain")

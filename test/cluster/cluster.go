@@ -219,7 +219,7 @@ func (c *Cluster) AddAgency(t peers.TB, id string, mailboxes int) {
 	var list strings.Builder
 	list.WriteString("address;directory_id;agency;kind;aliases;logins;source_address;source_login;target_address;target_login;platform\n")
 	for i := range mailboxes {
-		fmt.Fprintf(&list, "%s;%08x-0000-4000-8000-%012x;%s;user;;;;;;;\n", Mailbox(id, i+1), fold(id), i+1, id)
+		fmt.Fprintf(&list, "%s;%s;%s;user;;;;;;;\n", Mailbox(id, i+1), MailboxID(id, i+1), id)
 	}
 	if _, err := api.Import(ctx, strings.NewReader(list.String()), "test", false); err != nil {
 		t.Fatalf("import agency %s: %v", id, err)
@@ -245,6 +245,11 @@ func Mailboxes(agency string, n int) (all []string) {
 		all = append(all, Mailbox(agency, i+1))
 	}
 	return all
+}
+
+// MailboxID is the directory id of an agency's mailbox i, from 1.
+func MailboxID(agency string, i int) string {
+	return fmt.Sprintf("%08x-0000-4000-8000-%012x", fold(agency), i)
 }
 
 // fold makes a number of a name.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -42,7 +43,13 @@ type Senders struct {
 	Body  int           // bytes beside the header
 	LMTP  bool          // by LMTP (RFC 2033)
 	Relay bool          // Addr is a relay's, which takes all and sends it on to some node; Node is -1
+	Named bool          // each message has a sender of its own: SenderOf
+
+	Again time.Duration // before a message that wasn't taken is sent again; 0: 20 ms
 }
+
+// SenderOf is the envelope's sender of a message, where Senders are Named.
+func SenderOf(id int) string { return fmt.Sprintf("m%d@out.example", id) }
 
 // nextID numbers messages in this process.
 var nextID atomic.Int64
@@ -92,6 +99,7 @@ func (l *Load) send(ctx context.Context, o Senders) {
 			s.conn.Close()
 		}
 	}()
+	again := cmp.Or(o.Again, 20*time.Millisecond)
 	body := strings.Repeat("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n", o.Body/64)
 	next := time.Now().Add(rand.N(o.Pace + 1))
 	for i := 0; ; i++ {
@@ -100,6 +108,10 @@ func (l *Load) send(ctx context.Context, o Senders) {
 		}
 		next = later(next.Add(o.Pace), time.Now())
 		m := &Sent{ID: int(nextID.Add(1)), Rcpt: o.Rcpts[i%len(o.Rcpts)], Node: o.Node, Relay: o.Relay}
+		from := sender
+		if o.Named {
+			from = SenderOf(m.ID)
+		}
 		l.mu.Lock()
 		l.sent = append(l.sent, m)
 		l.mu.Unlock()
@@ -110,7 +122,7 @@ func (l *Load) send(ctx context.Context, o Senders) {
 				s, err = connect(ctx, o.Addr, o.LMTP)
 			}
 			if s != nil {
-				t.Answer, t.Dotted, err = s.message(m.Rcpt, messageText(m.ID, body))
+				t.Answer, t.Dotted, err = s.messageFrom(from, m.Rcpt, messageText(m.ID, body))
 			}
 			t.Ended = time.Now()
 			if (err != nil || strings.HasPrefix(t.Answer, "421")) && s != nil {
@@ -125,7 +137,7 @@ func (l *Load) send(ctx context.Context, o Senders) {
 				l.taken.Add(1)
 				break
 			}
-			if strings.HasPrefix(t.Answer, "5") || !sleep(ctx, 20*time.Millisecond) {
+			if strings.HasPrefix(t.Answer, "5") || !sleep(ctx, again) {
 				break
 			}
 		}
@@ -219,9 +231,17 @@ func (s *session) ask(text string) (string, error) {
 	}
 }
 
-// message sends one, to one recipient, so that LMTP answers once, too; the answer is the one that decided.
+// sender is the envelope's sender of messages whose Senders aren't Named.
+const sender = "sender@out.example"
+
+// message is messageFrom the usual sender.
 func (s *session) message(rcpt, text string) (answer string, dotted bool, err error) {
-	for _, command := range []string{"RSET", "MAIL FROM:<sender@out.example>", "RCPT TO:<" + rcpt + ">", "DATA"} {
+	return s.messageFrom(sender, rcpt, text)
+}
+
+// messageFrom sends one, to one recipient, so that LMTP answers once, too; the answer is the one that decided.
+func (s *session) messageFrom(from, rcpt, text string) (answer string, dotted bool, err error) {
+	for _, command := range []string{"RSET", "MAIL FROM:<" + from + ">", "RCPT TO:<" + rcpt + ">", "DATA"} {
 		if answer, err = s.ask(command + "\r\n"); err != nil || answer[0] > '3' {
 			return answer, false, err
 		}

@@ -17,6 +17,7 @@ type SlapdOptions struct {
 	CAFile   string   // the CA of client certificates, which may then bind by EXTERNAL
 	Settings []string // lines of slapd.conf for the database, such as "sizelimit 100"
 	Global   []string // and before it
+	Host     Host
 }
 
 // Slapd is a directory server.
@@ -45,10 +46,10 @@ func StartSlapd(t TB, o SlapdOptions) *Slapd {
 	}
 	examples := []string{"slapd.conf", "ad.schema"}
 	conf := []string{strings.Replace(global, "/etc/mailcutover/slapd/ad.schema", schema, 1)}
-	s := &Slapd{Addr: fmt.Sprintf("127.0.0.1:%d", Port(t))}
+	s := &Slapd{Addr: fmt.Sprintf("%s:%d", o.Host.Address(), Port(t))}
 	urls := "ldap://" + s.Addr + "/"
 	if o.CertFile != "" {
-		s.TLSAddr = fmt.Sprintf("127.0.0.1:%d", Port(t))
+		s.TLSAddr = fmt.Sprintf("%s:%d", o.Host.Address(), Port(t))
 		urls += " ldaps://" + s.TLSAddr + "/"
 		conf = append(conf, "TLSCertificateFile "+o.CertFile, "TLSCertificateKeyFile "+o.KeyFile)
 	}
@@ -76,7 +77,7 @@ func StartSlapd(t TB, o SlapdOptions) *Slapd {
 		t.Fatalf("load slapd: %v\n%s", err, out)
 	}
 	s.Process = startProcess(t, "slapd", s.Addr, func() *exec.Cmd {
-		return exec.Command(slapd, "-d", "0", "-h", urls, "-f", file)
+		return o.Host.Command(slapd, "-d", "0", "-h", urls, "-f", file)
 	}, examples...)
 	return s
 }
