@@ -71,7 +71,7 @@ func message(t *testing.T, c *textproto.Conn, text, answer string, rcpts ...stri
 // wantFired waits, because the program's output comes by a pipe of its own.
 func wantFired(t *testing.T, e *peers.Exchange, quirk string, n int) {
 	t.Helper()
-	peers.WaitFor(t, 10*time.Second, fmt.Sprintf("%dth quirk %s", n, quirk), func() bool { return e.Fired(quirk) >= n })
+	peers.WaitFor(t, time.Minute, fmt.Sprintf("%dth quirk %s", n, quirk), func() bool { return e.Fired(quirk) >= n })
 	if got := e.Fired(quirk); got != n {
 		t.Errorf("quirk %s fired %d times, want %d", quirk, got, n)
 	}
@@ -139,7 +139,7 @@ func TestMaxPerSource(t *testing.T) {
 	}
 	wantFired(t, e, "max-per-source", 1)
 	talk(t, first, "QUIT", "221")
-	peers.WaitFor(t, 10*time.Second, "place for one more", func() bool {
+	peers.WaitFor(t, time.Minute, "place for one more", func() bool {
 		c, err := textproto.Dial("tcp", e.Addr)
 		if err != nil {
 			t.Fatal(err)
@@ -155,14 +155,14 @@ func TestTimeLimits(t *testing.T) {
 	want(t, idle, "421 4.4.1")
 
 	// A busy connection, in the middle of a message, is as old as any.
-	e := peers.StartExchange(t, "-total", "300ms")
+	e := peers.StartExchange(t, "-total", "3s")
 	c := dial(t, e, "220")
 	talk(t, c, "EHLO me", "250", "MAIL FROM:<a@x>", "250", "RCPT TO:<b@x>", "250", "DATA", "354")
 	began := time.Now()
-	for c.PrintfLine("line") == nil && time.Since(began) < 10*time.Second {
+	for c.PrintfLine("line") == nil && time.Since(began) < time.Minute {
 		time.Sleep(time.Millisecond) // the pace of a slow sender
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("a busy connection ended after %v", took)
 	}
 	if got := e.Records(t); len(got) != 0 {

@@ -121,11 +121,11 @@ func (e *Exchange) Delivered(t TB, mailbox string) []ExchangeRecord {
 	return slices.DeleteFunc(e.Records(t), func(r ExchangeRecord) bool { return !slices.Contains(r.Delivered, mailbox) })
 }
 
-// WaitRecords waits until it answered n messages with 250, at most 30 s, and returns them.
+// WaitRecords waits until it answered n messages with 250, at most 90 s, and returns them.
 func (e *Exchange) WaitRecords(t TB, n int) []ExchangeRecord {
 	t.Helper()
 	var records []ExchangeRecord
-	WaitFor(t, 30*time.Second, fmt.Sprintf("%d messages at the Exchange-like platform", n), func() bool {
+	WaitFor(t, 90*time.Second, fmt.Sprintf("%d messages at the Exchange-like platform", n), func() bool {
 		records = e.Records(t)
 		return len(records) >= n
 	})

@@ -82,11 +82,11 @@ func (m maildirs) Mailboxes(t TB) []string {
 	return slices.Compact(names)
 }
 
-// WaitMessages waits until user@domain has n messages, at most 30 s, and returns them.
+// WaitMessages waits until user@domain has n messages, at most 90 s, and returns them.
 func (m maildirs) WaitMessages(t TB, mailbox string, n int) []Message {
 	t.Helper()
 	var messages []Message
-	WaitFor(t, 30*time.Second, strconv.Itoa(n)+" messages for "+mailbox, func() bool {
+	WaitFor(t, 90*time.Second, strconv.Itoa(n)+" messages for "+mailbox, func() bool {
 		messages = m.Messages(t, mailbox)
 		return len(messages) >= n
 	})

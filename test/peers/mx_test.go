@@ -39,7 +39,7 @@ func TestMXAsAPlatformSeesIt(t *testing.T) {
 			if status != 0 {
 				t.Fatalf("swaks: exit status %d\n%s", status, out)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			stored, err := platform.WaitStored(ctx, 2)
 			if err != nil {
@@ -58,7 +58,7 @@ func TestMXAsAPlatformSeesIt(t *testing.T) {
 			if cr, lf := first.BareLineEnds(); cr+lf != 0 || !strings.Contains(string(first.Body()), "id 4711\r\n") {
 				t.Errorf("message %q", first.Body())
 			}
-			WaitFor(t, 10*time.Second, "empty queue", func() bool { return mx.QueueEmpty(t) })
+			WaitFor(t, time.Minute, "empty queue", func() bool { return mx.QueueEmpty(t) })
 		})
 	}
 }

@@ -3,7 +3,9 @@ package peers
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -61,7 +63,7 @@ func TestMXDelivers(t *testing.T) {
 					t.Errorf("%s has %d messages: %s", mailbox, len(got), got)
 				}
 			}
-			WaitFor(t, 10*time.Second, "empty queue", func() bool { return mx.QueueEmpty(t) })
+			WaitFor(t, time.Minute, "empty queue", func() bool { return mx.QueueEmpty(t) })
 		})
 	}
 	if got := fmt.Sprint(target.Mailboxes(t)); got != "[anna@health.example ben@roads.example]" {
@@ -77,7 +79,7 @@ func TestMXQueuesAndTriesAgain(t *testing.T) {
 	mx := StartMX(t, MXOptions{NextHop: platform.Addr})
 	platform.Stop()
 	Source(t, mx.Addr, SourceOptions{From: "a@out.example", To: "anna@health.example", Messages: 3})
-	WaitFor(t, 10*time.Second, "deferred message", func() bool {
+	WaitFor(t, time.Minute, "deferred message", func() bool {
 		for _, q := range mx.Queue(t) {
 			if q.Queue == "deferred" && len(q.Recipients) == 1 && strings.Contains(q.Recipients[0].Reason, "refused") {
 				return true
@@ -89,7 +91,7 @@ func TestMXQueuesAndTriesAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	platform.WaitMessages(t, "anna@health.example", 3)
-	WaitFor(t, 10*time.Second, "empty queue", func() bool { return mx.QueueEmpty(t) })
+	WaitFor(t, time.Minute, "empty queue", func() bool { return mx.QueueEmpty(t) })
 }
 
 func TestPostfixPlatformWithMailboxes(t *testing.T) {
@@ -147,7 +149,7 @@ func TestPostfixWithProxyFilter(t *testing.T) {
 	Source(t, mx.Addr, SourceOptions{To: "anna@health.example", Messages: 10, Sessions: 2, Length: 10240})
 	// Postfix logs through a process of its own, after its answer.
 	passed := func() int { return strings.Count(mx.Log(), "proxy-accept") }
-	for deadline := time.Now().Add(10 * time.Second); passed() < 10 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); passed() < 10 && time.Now().Before(deadline); {
 		time.Sleep(pollEvery)
 	}
 	if n := passed(); n != 10 {
@@ -173,7 +175,7 @@ func TestPausedPeerIsSilent(t *testing.T) {
 	if err := sink.Resume(); err != nil {
 		t.Fatal(err)
 	}
-	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := conn.Read(buf); err != nil {
 		t.Fatalf("read after Resume: %v", err)
 	}
@@ -183,7 +185,7 @@ func TestStartFailsWhenThePeerEnds(t *testing.T) {
 	Need(t, "redis")
 	p := &Process{name: "redis-server", addr: freeAddr(t), out: &tail{max: logKept}, make: redisWithBadConfig(t)}
 	defer p.Stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := p.Start(ctx); err == nil || !strings.Contains(err.Error(), "no-such-setting") {
 		t.Errorf("Start: %v, want the server's complaint", err)
@@ -243,10 +245,13 @@ func TestNothingElseSkips(t *testing.T) {
 	}
 	skip := regexp.MustCompile(`\b([tbf]|tb)\.(Skip|Skipf|SkipNow)\(`)
 	err = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && path != root {
+			return nil // another package's tests made it, and have removed it
+		}
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && path == filepath.Join(root, "test", "peers") {
+		if d.IsDir() && (path == filepath.Join(root, "test", "peers") || d.Name() == "node_modules" || d.Name() == ".git") {
 			return filepath.SkipDir
 		}
 		if !strings.HasSuffix(path, "_test.go") {

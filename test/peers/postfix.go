@@ -215,10 +215,12 @@ func (p *Postfix) Queue(t TB) []Queued {
 	return queue
 }
 
-// QueueEmpty reports whether Postfix has nothing left to deliver.
+// QueueEmpty reports whether Postfix has nothing left to deliver. It looks twice: showq(8) lists
+// one queue after the other, and misses a message that moves meanwhile into one that it has
+// listed. There it is found at once the next time, or where it was put back for a second.
 func (p *Postfix) QueueEmpty(t TB) bool {
 	t.Helper()
-	return len(p.Queue(t)) == 0
+	return len(p.Queue(t)) == 0 && len(p.Queue(t)) == 0
 }
 
 // Flush makes Postfix try all waiting messages now.

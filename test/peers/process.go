@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,7 +19,7 @@ import (
 
 const (
 	readyWithin = 2 * time.Minute  // for a peer to accept connections, on a busy machine
-	stopWithin  = 10 * time.Second // from SIGTERM to SIGKILL
+	stopWithin  = 30 * time.Second // from SIGTERM to SIGKILL
 	pollEvery   = 20 * time.Millisecond
 	logKept     = 256 << 10 // bytes of a peer's output that are shown on failure
 )
@@ -145,7 +146,7 @@ func (p *Process) ended() <-chan struct{} {
 	return p.done
 }
 
-// Stop ends the peer with SIGTERM, with SIGKILL if that takes over 10 s, and waits for
+// Stop ends the peer with SIGTERM, with SIGKILL if that takes over 30 s, and waits for
 // it. Stopping a stopped peer does nothing.
 func (p *Process) Stop() { p.end(syscall.SIGTERM) }
 
@@ -169,7 +170,39 @@ func (p *Process) end(signal syscall.Signal) {
 	}
 	_ = syscall.Kill(group, syscall.SIGKILL) // what is left of the children, too
 	<-p.done
+	waitGone(p.cmd.Process.Pid)
 	p.cmd = nil
+}
+
+// waitGone waits until no process of a group that was killed runs any more. A child that isn't
+// ours to wait for has its sockets until it was given a processor once more, and whoever
+// starts the peer again wants their ports.
+func waitGone(group int) {
+	for end := time.Now().Add(stopWithin); time.Now().Before(end); time.Sleep(pollEvery / 4) {
+		if syscall.Kill(-group, 0) != nil || !running(group) {
+			return
+		}
+	}
+}
+
+// running reports whether a process of the group is more than a zombie, which has no files.
+func running(group int) bool {
+	names, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return false
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		// PID (NAME) STATE PARENT GROUP ..., and the name may have anything in it (proc(5)).
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if len(fields) > 2 && fields[2] == strconv.Itoa(group) && fields[0] != "Z" && fields[0] != "X" {
+			return true
+		}
+	}
+	return false
 }
 
 // Pause stops the peer and its children with SIGSTOP: connections stay open, the kernel

@@ -51,9 +51,12 @@ func StartRedis(t TB, o RedisOptions) *Redis {
 	writeFile(t, file, []byte(strings.Join(conf, "\n")+"\n"))
 
 	r := &Redis{Addr: fmt.Sprintf("%s:%d", o.Host.Address(), port), Dir: dir, o: o}
-	r.Process = startProcess(t, "redis-server", r.Addr, func() *exec.Cmd {
-		return o.Host.Command("redis-server", file)
-	}, "redis.conf")
+	// It listens, and refuses commands, before it has read what it had.
+	r.Process = &Process{
+		name: "redis-server", addr: r.Addr, says: "Ready to accept connections", out: &tail{max: logKept}, examples: []string{"redis.conf"},
+		make: func() *exec.Cmd { return o.Host.Command("redis-server", file) },
+	}
+	r.own(t)
 	return r
 }
 
