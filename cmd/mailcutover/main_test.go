@@ -147,7 +147,7 @@ func status(ts *testscript.TestScript, _ bool, args []string) {
 // A command line never ends in a panic, and without arguments it helps.
 func TestNothingToDo(t *testing.T) {
 	var out, errs strings.Builder
-	if code := run(context.Background(), nil, strings.NewReader(""), &out, &errs); code != exitDone || !strings.Contains(out.String(), "Exit codes") || errs.Len() != 0 {
+	if code := run(context.Background(), []string{}, strings.NewReader(""), &out, &errs); code != exitDone || !strings.Contains(out.String(), "Exit codes") || errs.Len() != 0 {
 		t.Errorf("code %d, %q, %q", code, out.String(), errs.String())
 	}
 }
