@@ -116,9 +116,8 @@ func TestCanary(t *testing.T) {
 		if strings.Contains(r.Text(), "hunter2") {
 			t.Errorf("a password in %+v", r)
 		}
-		if alarmed() == c.ok {
-			t.Errorf("%s: alarm %v", c.name, !c.ok)
-		}
+		// Operations raise and clear it at once, and the desk by what it saw up to two seconds ago.
+		until(t, c.name+": the alarm, or its end", func() bool { return alarmed() != c.ok })
 		side := 0
 		if c.kind == operation.Cutover {
 			side = 1
@@ -205,7 +204,7 @@ func TestCanaryThatNeverArrives(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.arm()
-	b.write(b.a.Addr(), "operations: {canary_wait: 2s, canaries: [{agency: health, address: anna@health.example}]}")
+	b.write(b.a.Addr(), "operations: {canary_wait: 8s, canaries: [{agency: health, address: anna@health.example}]}")
 	if _, err := b.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}

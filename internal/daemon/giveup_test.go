@@ -22,7 +22,7 @@ func TestAStopDoesntWaitForAnAnswerForEver(t *testing.T) {
 			t.Error("the sender got a 250")
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := b.a.Wait(ctx, func(p *platformtest.Platform) bool {
 		all := p.Transactions()

@@ -124,6 +124,7 @@ func (f *forwarder) one(hook, platform, id, address, to string) {
 // goes elsewhere, that leaves a copy, or that is left, ends the operation, with the mailboxes named;
 // one that is seen late is waited for.
 func TestForwardsAreReadBack(t *testing.T) {
+	t.Parallel()
 	contact := "dn: cn=p0004 moved,ou=health,dc=example,dc=org\nobjectClass: contact\ncn: p0004 moved\ntargetAddress: SMTP:P0004.tmp@health.example\n\n"
 	ldif, provision := unit("health")+unit("tax")+contact, ""
 	for n := 1; n <= 4; n++ {
@@ -137,7 +138,7 @@ func TestForwardsAreReadBack(t *testing.T) {
 	defer f.pending.Wait()
 	redis := peers.StartRedis(t, peers.RedisOptions{})
 	directories := fmt.Sprintf(`  directories:
-    - {name: ad, servers: ["ldap://%s"], base: "dc=example,dc=org", bind: {dn: "%s", password_env: AD}, replication: 1s}
+    - {name: ad, servers: ["ldap://%s"], base: "dc=example,dc=org", bind: {dn: "%s", password_env: AD}, replication: 5s}
     - {name: ucs, role: target, preset: ucs, servers: ["ldap://%s"], base: "dc=example,dc=org", bind: {dn: "%[2]s", password_env: AD}, replication: 1s}
 `, f.source.Addr, peers.SlapdAdmin, f.target.Addr)
 	more := fmt.Sprintf("  coexistence:\n    - {patterns: [\"{local}.tmp@{domain}\"]}\ntable: {redis: {url: %q, allow_no_password: true, timeout: 5s}}\n", redis.URL())
@@ -177,7 +178,7 @@ func TestForwardsAreReadBack(t *testing.T) {
 		t.Fatalf("the plan says nothing of forwards: %+v", plan.Checks)
 		return c, ""
 	}
-	if c, text := check("cutover"); !c.OK || !strings.Contains(c.Text, "0 of 4 go to their coexistence addresses") || !strings.Contains(text, "read back by directory ad, for 1s at most") {
+	if c, text := check("cutover"); !c.OK || !strings.Contains(c.Text, "0 of 4 go to their coexistence addresses") || !strings.Contains(text, "read back by directory ad, for 5s at most") {
 		t.Errorf("%+v\n%s", c, text)
 	}
 	fails := func(kind operation.Kind, want ...string) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/smtp"
+	"net/textproto"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,7 +19,6 @@ import (
 
 	"mailcutover/admin"
 	"mailcutover/internal/config"
-	"mailcutover/internal/platformtest"
 	"mailcutover/routing"
 	"mailcutover/test/peers"
 )
@@ -79,13 +80,7 @@ func directoryOf(slapd *peers.Slapd) string {
 func newIdentityBenchWith(t *testing.T, directories, more string) (*bench, people) {
 	t.Helper()
 	b := &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines)}
-	for _, p := range []**platformtest.Platform{&b.a, &b.b} {
-		var err error
-		if *p, err = platformtest.Start(platformtest.Options{}); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup((*p).Close)
-	}
+	b.startPlatforms()
 	b.writeDirectories(directories, more)
 	cfg, err := config.Load(b.path, identityEnviron)
 	if err != nil {
@@ -97,6 +92,7 @@ func newIdentityBenchWith(t *testing.T, directories, more string) (*bench, peopl
 	}
 	d := b.Daemon
 	t.Cleanup(func() { b.stop(d) })
+	b.until("a lease", func() bool { return b.gate.Ready() == nil })
 	as := func(token string) *admin.Client {
 		c, err := admin.NewClient("http://"+d.AdminAddr().String(), token, nil)
 		if err != nil {
@@ -342,6 +338,20 @@ func (b *bench) alarm(key string) string {
 	return ""
 }
 
+// rcpt asks the node, by a connection of its own, whether it takes mail for an address.
+func (b *bench) rcpt(address string) error {
+	b.t.Helper()
+	c, err := smtp.Dial(b.Addr("mx").String())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer c.Close()
+	if err := errors.Join(c.Hello("client.example"), c.Mail("a@elsewhere.example")); err != nil {
+		b.t.Fatal(err)
+	}
+	return c.Rcpt(address)
+}
+
 // What the directory has more enters by itself, within bounds and in the name of the directory;
 // an address that nobody has is denied for good in a complete domain; an X.500 name finds
 // its mailbox; and an agency whose lists are right is cut over.
@@ -439,8 +449,16 @@ func TestDirectoryAtWork(t *testing.T) {
 	say("MAIL FROM:<a@elsewhere.example>", 250)
 	say("RCPT TO:<nobody@health.example>", 451)
 	b.agreed(who, admin.NewProposal{Kind: "complete-domain", Domain: "health.example", Reason: "all are in"})
-	say("RCPT TO:<nobody@health.example>", 550)
-	say("RCPT TO:<nobody+detail@health.example>", 550)
+	for _, rcpt := range []string{"nobody@health.example", "nobody+detail@health.example"} {
+		b.until(rcpt+" to be denied", func() bool { // put off, if table or directory are slow to answer
+			err := b.rcpt(rcpt)
+			p, ok := errors.AsType[*textproto.Error](err)
+			if !ok || p.Code != 451 && p.Code != 550 {
+				t.Fatalf("%s: %v", rcpt, err)
+			}
+			return p.Code == 550
+		})
+	}
 	say("RCPT TO:<p0020@health.example>", 451) // the directory has it
 	say("RCPT TO:<IMCEAEX-_o=Org_ou=First+20Group_cn=Recipients_cn=P0003@health.example>", 250)
 	say("RCPT TO:<IMCEAEX-_o=Org_ou=First+20Group_cn=Recipients_cn=nobody@health.example>", 451)
@@ -466,12 +484,17 @@ func TestDirectoryAtWork(t *testing.T) {
 	if _, err := who.approver.Approve(ctx, p.ID, p.Digest, ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := who.operator.StartProposal(ctx, p.ID); err != nil {
-		t.Fatal(err)
+	started, err := who.operator.StartProposal(ctx, p.ID)
+	if err != nil || started.Operation == nil {
+		t.Fatalf("%+v, %v", started, err)
 	}
 	b.until("the mailbox on its target", func() bool {
 		d := b.gate.Address("p0020@health.example")
 		return d.Deliver() && d.Platform == "ox"
+	})
+	b.until("the operation's end", func() bool {
+		op, err := who.operator.Operation(ctx, started.Operation.ID)
+		return err == nil && op.Ended
 	})
 	// The way back is only informed of what the lists lack.
 	add(30)

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -69,15 +68,14 @@ func TestListThatChangesAnswers(t *testing.T) {
 	}
 
 	// A dot under way keeps the operation in its drain.
-	b.a.SetScript(platformtest.On(".", platformtest.Reaction{Delay: 3 * time.Second}))
-	say := b.dialogue()
-	say("", 220)
-	say("EHLO client.example", 250)
-	say("MAIL FROM:<s@elsewhere.example>", 250)
-	say("RCPT TO:<info@health.example>", 250)
-	say("DATA", 354)
-	say("Subject: test\r\n\r\nbody\r\n.", 0)
-	b.until("a dot under way", func() bool { return b.gate.Load("health").Dotted == 1 })
+	release := make(chan struct{})
+	b.a.SetScript(func(c platformtest.Command) platformtest.Reaction {
+		if c.Verb == platformtest.VerbDot {
+			<-release
+		}
+		return platformtest.Reaction{}
+	})
+	answered := b.underWay("info@health.example")
 	started, err := who.operator.StartProposal(ctx, p.ID)
 	if err != nil || started.Operation == nil {
 		t.Fatalf("%+v, %v", started, err)
@@ -97,7 +95,8 @@ func TestListThatChangesAnswers(t *testing.T) {
 		t.Errorf("aborted, info is %s", d.Mailbox)
 	}
 	b.a.SetScript(nil)
-	say("", 250)
+	close(release)
+	answered(250)
 	if c := b.cutoverCheck(t); c.OK || !strings.Contains(c.Text, "info@health.example: it has this address, which is now that of mailbox "+mailboxID(2).String()) {
 		t.Errorf("%+v", c)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/smtp"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,7 +45,7 @@ func (b *bench) set(guard table.Guard, next func(routing.Agency) (routing.Agency
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
 	defer cancel()
 	pos, err := b.table.Change(ctx, table.Change{
 		ID: uuid.NewString(), Incarnation: state.Position().Incarnation, Term: state.Position().Term,
@@ -102,14 +101,7 @@ func TestTwoNodesOnOneTable(t *testing.T) {
 		}
 		return platformtest.Reaction{}
 	})
-	say := two.dialogue()
-	for _, line := range []struct {
-		text string
-		code int
-	}{{"", 220}, {"EHLO client.example", 250}, {"MAIL FROM:<s@elsewhere.example>", 250}, {"RCPT TO:<anna@health.example>", 250}, {"DATA", 354}, {"Subject: test\r\n\r\nbody\r\n.", 0}} {
-		say(line.text, line.code)
-	}
-	two.until("a dot under way", func() bool { return two.gate.Load("health").Dotted == 1 })
+	answered := two.underWay(anna)
 
 	one.until("both nodes' word that it is armed", func() bool {
 		return one.lease("mx1.example").Applied >= armed.Revision && one.lease("mx2.example").Applied >= armed.Revision
@@ -136,7 +128,7 @@ func TestTwoNodesOnOneTable(t *testing.T) {
 		t.Errorf("commit with a dot under way on the other node: %v, want ErrGuard", err)
 	}
 	close(release)
-	say("", 250) // before the commit: passed on (node rule 4)
+	answered(250) // before the commit: passed on (node rule 4)
 	one.until("the second node drained", func() bool { return one.lease("mx2.example").Drained["health"] == begun.Epoch })
 	if err := commit(); err != nil {
 		t.Fatal(err)
@@ -147,7 +139,7 @@ func TestTwoNodesOnOneTable(t *testing.T) {
 		n.until("open", func() bool { return n.replica.State().Position().Revision >= published.Revision })
 		n.send(one.b)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := two.Shutdown(ctx); err != nil {
 		t.Fatal(err)
@@ -203,11 +195,7 @@ func TestACutoverWaitsForAllNodes(t *testing.T) {
 		}
 		return platformtest.Reaction{}
 	})
-	sent := make(chan error, 1)
-	go func() {
-		sent <- smtp.SendMail(two.Addr("mx").String(), nil, "s@elsewhere.example", []string{"anna@health.example"}, []byte("Subject: test\r\n\r\nbody\r\n"))
-	}()
-	two.until("a dot under way", func() bool { return two.gate.Load("health").Dotted == 1 })
+	answered := two.underWay(anna)
 	op, err := one.api.Start(t.Context(), operation.Cutover, "health", a.Epoch, "test")
 	if err != nil {
 		t.Fatal(err)
@@ -221,9 +209,7 @@ func TestACutoverWaitsForAllNodes(t *testing.T) {
 		t.Errorf("committed while a dot is under way on the other node: %+v", rec)
 	}
 	close(release)
-	if err := <-sent; err != nil {
-		t.Errorf("the message whose dot was under way: %v", err)
-	}
+	answered(250)
 	if op, err = one.api.Watch(t.Context(), op.ID, func(admin.Operation) {}); err != nil || op.Step != string(operation.StepDone) {
 		t.Fatalf("%+v, %v", op, err)
 	}

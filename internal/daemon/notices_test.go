@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -124,24 +125,25 @@ notices:
 	toggle(one)
 	so := []string{"agency.added", "agency.mapping", "notice.test", "agency.locked", "agency.closed"}
 	h.waits("a lock", so...)
-	var subject, text string
-	for end := time.Now().Add(30 * time.Second); subject == ""; time.Sleep(50 * time.Millisecond) {
-		subject, text = newestLetter(t, letters)
-		if time.Now().After(end) {
-			t.Fatal("no letter came")
+	one.until("a letter of the agency", func() bool {
+		for _, l := range readLetters(t, letters) {
+			if strings.Contains(l.subject, "Behörde health") && strings.Contains(l.text, "Behörde health wurde angelegt") {
+				return true
+			}
 		}
-	}
-	if !strings.Contains(subject, "Behörde health") || !strings.Contains(text, "Behörde health wurde angelegt") {
-		t.Errorf("subject %q, text\n%s", subject, text)
-	}
+		return false
+	})
 
 	one.stop(one.Daemon)
 	toggle(two)
 	h.waits("an end of the lock, after the first node stopped", append(so, "agency.unlocked", "agency.opened")...)
-	list, err := two.api.Notices(t.Context())
-	if err != nil || len(list.Channels) != 2 || list.Channels[0].Teller != "mx2.example" || list.Channels[0].Waiting != 0 || list.Channels[0].To != receiver.URL {
-		t.Errorf("%+v, %v", list, err)
-	}
+	two.until("nothing left to tell", func() bool { // the receiver has it before its sender has the answer
+		list, err := two.api.Notices(t.Context())
+		if err != nil || len(list.Channels) != 2 || list.Channels[0].Teller != "mx2.example" || list.Channels[0].To != receiver.URL {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		return list.Channels[0].Waiting == 0
+	})
 	for _, log := range []string{one.log.String(), two.log.String()} {
 		if strings.Contains(log, secret) || strings.Contains(log, "secret-path") {
 			t.Error("a secret is in the log")
@@ -149,33 +151,34 @@ notices:
 	}
 }
 
-// newestLetter returns the subject and the text of the last message that smtp-sink(1) wrote;
-// empty: it wrote none yet.
-func newestLetter(t *testing.T, dir string) (subject, text string) {
+// written is a letter as smtp-sink(1) wrote it, or as much of it as there is by now.
+type written struct{ subject, text string }
+
+// readLetters returns those that came, each as far as it is written.
+func readLetters(t *testing.T, dir string) (all []written) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "letter.*"))
-	if err != nil || len(files) == 0 {
-		return "", ""
-	}
-	f, err := os.Open(files[len(files)-1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	m, err := mail.ReadMessage(f)
-	if err != nil {
-		return "", "" // it is being written
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := mail.ReadMessage(bytes.NewReader(text))
+		if err != nil {
+			continue // it is being written
+		}
+		if m.Header.Get("Auto-Submitted") != "auto-generated" || !strings.HasPrefix(m.Header.Get("Message-Id"), "<notice.") {
+			t.Errorf("headers %v", m.Header)
+		}
+		subject, err := new(mime.WordDecoder).DecodeHeader(m.Header.Get("Subject"))
+		if err != nil {
+			t.Error(err)
+		}
+		body, _ := io.ReadAll(quotedprintable.NewReader(m.Body)) // up to where it is written
+		all = append(all, written{subject, string(body)})
 	}
-	if m.Header.Get("Auto-Submitted") != "auto-generated" || !strings.HasPrefix(m.Header.Get("Message-Id"), "<notice.") {
-		t.Errorf("headers %v", m.Header)
-	}
-	subject, err = new(mime.WordDecoder).DecodeHeader(m.Header.Get("Subject"))
-	if err != nil {
-		t.Error(err)
-	}
-	body, err := io.ReadAll(quotedprintable.NewReader(m.Body))
-	if err != nil {
-		return "", ""
-	}
-	return subject, string(body)
+	return all
 }

@@ -19,7 +19,6 @@ import (
 
 	"mailcutover/admin"
 	"mailcutover/internal/config"
-	"mailcutover/internal/platformtest"
 	"mailcutover/test/peers"
 )
 
@@ -38,12 +37,7 @@ func newPageBench(t *testing.T) *pageBench {
 	}
 	t.Cleanup(func() { _ = op.Shutdown() })
 	b := &pageBench{bench: &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines)}, op: op}
-	for _, p := range []**platformtest.Platform{&b.a, &b.b} {
-		if *p, err = platformtest.Start(platformtest.Options{}); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup((*p).Close)
-	}
+	b.startPlatforms()
 	// The page's address is in the redirection, so it must be known before.
 	socket := fmt.Sprintf("127.0.0.1:%d", peers.Port(t))
 	b.base = "http://" + socket
@@ -83,6 +77,7 @@ admin:
 	}
 	d := b.Daemon
 	t.Cleanup(func() { b.stop(d) })
+	b.until("a lease", func() bool { return b.gate.Ready() == nil })
 	b.api, err = admin.NewClient("http://"+d.AdminAddr().String(), "olga-token", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +110,7 @@ func (b *pageBench) browser() *browser {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return &browser{b.t, &http.Client{Jar: jar, Timeout: 20 * time.Second}, b.base}
+	return &browser{b.t, &http.Client{Jar: jar, Timeout: patience}, b.base}
 }
 
 func (b *pageBench) signedIn(token string) *browser {
@@ -361,7 +356,7 @@ func TestPageIsLive(t *testing.T) {
 	}()
 	wait := func(want string) {
 		t.Helper()
-		end := time.After(20 * time.Second)
+		end := time.After(patience)
 		for {
 			select {
 			case line, ok := <-events:
@@ -381,7 +376,7 @@ func TestPageIsLive(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait("locked")
-	olga.http.Timeout = 20 * time.Second
+	olga.http.Timeout = patience
 	if code, _ := olga.post("/signout"); code != http.StatusOK {
 		t.Fatal("signing out", code)
 	}

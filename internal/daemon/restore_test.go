@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"mailcutover/admin"
 	"mailcutover/rollback/control"
@@ -32,7 +33,7 @@ func (b *bench) watched(t *testing.T, platform routing.PlatformID) (ended func()
 			select {
 			case <-stop:
 				return
-			default:
+			case <-time.After(100 * time.Microsecond): // a state stays in force for as long as a write to the disk takes
 			}
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 // is aborted within the grace period, who watches it learns why, and the agency is open
 // for the next start.
 func TestStopDuringAnOperation(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	a, err := b.api.Agency(t.Context(), "health")
 	if err != nil {
@@ -25,14 +27,7 @@ func TestStopDuringAnOperation(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.a.SetScript(platformtest.On(".", platformtest.Reaction{Delay: time.Minute}))
-	say := b.dialogue()
-	say("", 220)
-	say("EHLO client.example", 250)
-	say("MAIL FROM:<s@elsewhere.example>", 250)
-	say("RCPT TO:<anna@health.example>", 250)
-	say("DATA", 354)
-	say("Subject: test\r\n\r\nbody\r\n.", 0)
-	b.until("a dot under way", func() bool { return b.gate.Load("health").Dotted == 1 })
+	b.underWay(anna)
 	op, err := b.api.Start(t.Context(), operation.Cutover, "health", a.Epoch, "test")
 	if err != nil {
 		t.Fatal(err)
@@ -42,13 +37,14 @@ func TestStopDuringAnOperation(t *testing.T) {
 		err error
 	}
 	watched := make(chan end, 1)
-	steps := make(chan string, 100)
+	watching := make(chan struct{})
 	go func() {
-		last, err := b.api.Watch(context.Background(), op.ID, func(op admin.Operation) { steps <- op.Step })
+		begun := sync.OnceFunc(func() { close(watching) })
+		last, err := b.api.Watch(context.Background(), op.ID, func(admin.Operation) { begun() })
 		watched <- end{last, err}
 	}()
-	<-steps                       // it watches
-	const grace = 6 * time.Second // an abort comes after two thirds of it
+	<-watching
+	const grace = 15 * time.Second // an abort comes after two thirds of it
 	ctx, cancel := context.WithTimeout(t.Context(), grace)
 	defer cancel()
 	began := time.Now()
