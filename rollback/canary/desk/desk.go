@@ -73,8 +73,15 @@ type Options struct {
 // Desk tries canaries. Use [New].
 type Desk struct {
 	o      Options
-	next   map[routing.AgencyID]time.Time // of Run alone, as the following
+	next   map[routing.AgencyID]next // of Run alone, as the following
 	raised map[routing.AgencyID]string
+}
+
+// next is when this node tries an agency's canary again.
+type next struct {
+	at     time.Time
+	after  routing.OperationID // the agency's last switch when this was set: a later one ends it
+	runner bool                // it is the end of the patience with what the runner tries
 }
 
 // New returns a desk that does nothing before Run.
@@ -91,7 +98,7 @@ func New(o Options) *Desk {
 	if o.Noted == nil {
 		o.Noted = func(*canary.Result) {}
 	}
-	return &Desk{o: o, next: make(map[routing.AgencyID]time.Time), raised: make(map[routing.AgencyID]string)}
+	return &Desk{o: o, next: make(map[routing.AgencyID]next), raised: make(map[routing.AgencyID]string)}
 }
 
 const (
@@ -156,33 +163,37 @@ func (d *Desk) due(a *routing.Agency, r *Record) bool {
 	}
 	now := d.o.Now()
 	mine, tried := r.Nodes[d.o.Node]
+	switched := r.Operation != "" && (!tried || mine.Operation != r.Operation)
 	set := d.o.Settings()
-	switch next, ok := d.next[a.ID]; {
-	case r.Operation != "" && (!tried || mine.Operation != r.Operation):
-		if r.Runner == d.o.Node { // the runner has tried it, or does so now
-			if !ok {
-				d.next[a.ID] = now.Add(runnerPatience)
+	n, ok := d.next[a.ID]
+	if ok = ok && n.after == r.Operation && (!n.runner || switched); !ok {
+		n = next{at: now, after: r.Operation}
+		switch {
+		case switched && r.Runner == d.o.Node: // the runner has tried it, or does so now
+			n.at, n.runner = now.Add(runnerPatience), true
+		case switched:
+		case mine.Failures > 0: // as the runner found
+			if n.at = mine.Time.Add(retryPause); n.at.After(now.Add(retryPause)) { // by a clock that was set back
+				n.at = now.Add(retryPause)
 			}
-			return ok && !now.Before(next)
+		case set.Every == 0:
+			return false
+		default: // as after a start: spread, so that nodes that start together don't try together
+			n.at = now.Add(rand.N(set.Every))
 		}
-		return !ok || !now.Before(next)
-	case mine.Failures > 0 && tried:
-		return !ok || !now.Before(next)
-	case set.Every == 0:
-		return false
-	case !ok: // as after a start: spread, so that nodes that start together don't try together
-		d.next[a.ID] = now.Add(rand.N(set.Every))
-		return false
-	default:
-		return !now.Before(next)
+		d.next[a.ID] = n
 	}
+	if !switched && mine.Failures == 0 && set.Every == 0 {
+		return false
+	}
+	return !now.Before(n.at)
 }
 
 // steady reports whether mail and logins of an agency are to work now.
 func steady(a *routing.Agency) bool { return a.Open() && a.Operation == "" }
 
-// schedule says when the next try is due.
-func (d *Desk) schedule(id routing.AgencyID, ok bool) {
+// schedule says when the next try is due, unless the agency is switched before. last is its last switch.
+func (d *Desk) schedule(id routing.AgencyID, last routing.OperationID, ok bool) {
 	every := d.o.Settings().Every
 	if !ok && (every == 0 || every > retryPause) {
 		every = retryPause
@@ -191,14 +202,14 @@ func (d *Desk) schedule(id routing.AgencyID, ok bool) {
 		delete(d.next, id)
 		return
 	}
-	d.next[id] = d.o.Now().Add(every*9/10 + rand.N(every/5+1))
+	d.next[id] = next{at: d.o.Now().Add(every*9/10 + rand.N(every/5+1)), after: last}
 }
 
 // try tries a canary, and notes what came of it unless that says nothing. last is the agency's last
 // switch when it was looked at.
 func (d *Desk) try(ctx context.Context, was *routing.Agency, last routing.OperationID) {
 	result := d.o.Try(ctx, was.ID, was.Platform())
-	d.schedule(was.ID, result.OK)
+	d.schedule(was.ID, last, result.OK)
 	now, _ := d.o.Replica.State().Agency(was.ID)
 	moved := !steady(&now) || now.Epoch != was.Epoch
 	if moved {

@@ -123,11 +123,12 @@ func newNode(s *shelf, id routing.NodeID, set Settings) *node {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.tries++
+			well := n.well
 			if n.meanwhile != nil {
 				n.meanwhile()
 				n.meanwhile = nil
 			}
-			return canary.Result{Agency: id, OK: n.well, Mail: "as it is"}
+			return canary.Result{Agency: id, OK: well, Mail: "as it is"}
 		},
 		Freeze: noting(&n.frozen), RollBack: noting(&n.back), Failed: func(ctx context.Context, id routing.AgencyID, reason string) { _ = told(ctx, id, reason) },
 	})
@@ -260,6 +261,56 @@ func TestAfterASwitch(t *testing.T) {
 	}
 }
 
+// A switch isn't waited out by what was next before it: other nodes try at once, and the runner's node tries what
+// failed again after a minute, and what was well on its schedule.
+func TestSwitchBetweenTries(t *testing.T) {
+	for _, well := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newShelf(t)
+			set := Settings{Every: 30 * time.Minute, Failures: 10, React: Alarm}
+			one, two := newNode(s, "mx1", set), newNode(s, "mx2", set)
+			run(t, one, two)
+			time.Sleep(90 * time.Minute)
+			for _, op := range []routing.OperationID{"op-1", "op-2"} {
+				tries1, _, _, _ := one.counts()
+				tries2, _, _, _ := two.counts()
+				doc, err := Switched(s.State(), "health", op, "mx2", false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.Change(t.Context(), table.Change{Documents: []routing.Document{doc}}); err != nil {
+					t.Fatal(err)
+				}
+				two.set(well, true)
+				time.Sleep(3 * time.Second)
+				synctest.Wait()
+				if now, _, _, _ := one.counts(); now != tries1+1 {
+					t.Errorf("%s, well %v: %d tries of another node at once", op, well, now-tries1)
+				}
+				if err := two.Note(t.Context(), &canary.Result{Agency: "health", OK: well, Mail: "runner"}, "ox"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(30 * time.Second)
+				synctest.Wait()
+				if now, _, _, _ := two.counts(); !well && now != tries2 {
+					t.Errorf("%s: %d tries of the runner's node within half a minute", op, now-tries2)
+				}
+				time.Sleep(40 * time.Second)
+				synctest.Wait()
+				if now, _, _, _ := two.counts(); !well && now != tries2+1 {
+					t.Errorf("%s: %d tries of the runner's node after a minute", op, now-tries2)
+				}
+				two.set(true, true)
+				time.Sleep(35 * time.Minute)
+				synctest.Wait()
+				if now, _, _, _ := two.counts(); now < tries2+1 {
+					t.Errorf("%s, well %v: the runner's node never tries again", op, well)
+				}
+			}
+		})
+	}
+}
+
 // An agency that people have locked, or are switching, is not rolled back under their hands, nor the moment
 // they let go of it: only for what fails then.
 func TestPeopleAreAtIt(t *testing.T) {
@@ -356,7 +407,7 @@ func TestSwitchedDuringATry(t *testing.T) {
 			if r, err := RecordOf(s.State(), "health"); err != nil || len(r.Nodes) > 0 || r.Reaction != nil {
 				t.Errorf("well %v: %v, %v, %v", well, r.Nodes, r.Reaction, err)
 			}
-			time.Sleep(time.Minute)
+			time.Sleep(2 * time.Minute)
 			synctest.Wait()
 			r, err := RecordOf(s.State(), "health")
 			if err != nil || r.Nodes["mx1"].Operation != "op-2" || !r.Nodes["mx1"].OK {
