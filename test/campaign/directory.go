@@ -2,6 +2,7 @@ package campaign
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/go-ldap/ldap/v3"
 
+	"mailcutover/internal/platformtest"
 	"mailcutover/routing"
 	"mailcutover/test/cluster"
 	"mailcutover/test/peers"
@@ -22,6 +24,8 @@ import (
 // one goroutine for each agency.
 type Directory struct {
 	*peers.Slapd
+	ca   *platformtest.CA
+	file string // of the CA's certificate
 }
 
 // shared is the address of an agency that goes from one of its first two mailboxes to the other.
@@ -43,7 +47,18 @@ func StartDirectory(t peers.TB, host peers.Host, agencies []string) *Directory {
 			ldif.WriteString("\n")
 		}
 	}
-	return &Directory{peers.StartSlapd(t, peers.SlapdOptions{LDIF: ldif.String(), Host: host})}
+	d := &Directory{}
+	dir := peers.TempDir(t, "directory")
+	var cert, key string
+	var err error
+	if d.ca, err = platformtest.NewCA(); err == nil {
+		cert, key, d.file, err = d.ca.WriteFiles(dir, host.Address())
+	}
+	if err != nil {
+		t.Fatalf("certificate of the directory: %v", err)
+	}
+	d.Slapd = peers.StartSlapd(t, peers.SlapdOptions{LDIF: ldif.String(), Host: host, CertFile: cert, KeyFile: key})
+	return d
 }
 
 // nameIn is the DN of an agency's mailbox i, from 1.
@@ -89,8 +104,8 @@ func (d *Directory) Settings(t peers.TB, agencies []string, additions bool) stri
 		rows = 200
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "identity:\n  key_file: %q\n  check_every: 5s\n  check_age: 1m\n  additions: {most_rows: %d}\n  unknown: {snapshot_age: 1m}\n", filepath.Join(dir, "lists"), rows)
-	fmt.Fprintf(&b, "  directories:\n    - {name: ad, servers: [\"ldap://%s\"], base: \"dc=example,dc=org\", bind: {dn: %q, password_file: %q}, timeout: 3s}\n  agencies:\n", d.Addr, peers.SlapdAdmin, filepath.Join(dir, "bind"))
+	fmt.Fprintf(&b, "identity:\n  key_file: %q\n  check_every: 10s\n  check_age: 1m\n  additions: {most_rows: %d}\n  unknown: {snapshot_age: 1m}\n", filepath.Join(dir, "lists"), rows)
+	fmt.Fprintf(&b, "  directories:\n    - {name: ad, servers: [\"ldaps://%s\"], tls: {ca_file: %q}, base: \"dc=example,dc=org\", bind: {dn: %q, password_file: %q}, timeout: 3s}\n  agencies:\n", d.TLSAddr, d.file, peers.SlapdAdmin, filepath.Join(dir, "bind"))
 	for _, id := range agencies {
 		fmt.Fprintf(&b, "    - {agency: %s, bases: [\"ou=%[1]s,dc=example,dc=org\"]}\n", id)
 	}
@@ -127,7 +142,7 @@ func (d *Directory) Share(ctx context.Context, agency string, to int) error {
 
 // write changes the directory.
 func (d *Directory) write(ctx context.Context, do func(*ldap.Conn) error) error {
-	c, err := ldap.DialURL("ldap://"+d.Addr, ldap.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}))
+	c, err := ldap.DialURL("ldaps://"+d.TLSAddr, ldap.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}), ldap.DialWithTLSConfig(&tls.Config{RootCAs: d.ca.Pool()}))
 	if err != nil {
 		return fmt.Errorf("change the directory: %w", err)
 	}

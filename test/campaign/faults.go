@@ -239,15 +239,15 @@ func (s *Storm) troublePlatform(ctx context.Context) error {
 	}
 	kind := kinds[s.draw(len(kinds))]
 	one := 1 + s.draw(6)
-	p := s.c.Platforms[platform]
+	p, often := s.c.Platforms[platform], s.no.On(platform)
 	p.SetScript(func(c platformtest.Command) platformtest.Reaction {
 		if c.Verb == verb && rand.N(one) == 0 {
 			return kind.r
 		}
-		return usual(c)
+		return often(c)
 	})
 	wait(ctx, s.upTo(2500*time.Millisecond))
-	p.SetScript(usual)
+	p.SetScript(often)
 	p.Drop() // stalled ones, too
 	s.tally.Add("platform", kind.name, 1)
 	s.tally.Add("verb", verb, 1)

@@ -16,13 +16,18 @@ type Findings struct {
 	Verdict *cluster.Verdict
 	Bad     []string // what must not be, the promise first
 	Denied  int      // times that it was said for good that nobody has an address, rightly
+	Passed  int      // refusals of platforms that their senders were told, rightly
+	Told    int      // messages that were refused when they had been acknowledged, and whose senders were told
 	Early   int      // times that mail for somebody new was put off before a list named him
 }
 
 // Judge goes by the record of a cluster that has ended.
-func Judge(t peers.TB, c *cluster.Cluster, r *cluster.Record, locks []Lock, roster *Roster, sample []Traced) *Findings {
+func Judge(t peers.TB, c *cluster.Cluster, r *cluster.Record, locks []Lock, roster *Roster, said []Said, sample []Traced) *Findings {
 	t.Helper()
 	f := &Findings{}
+	var refused []string
+	refused, f.Passed, f.Told = settleRefused(r, roster, said)
+	f.Bad = append(f.Bad, refused...)
 	unsynced := forgiveUnsynced(r)
 	f.Bad, f.Early = append(f.Bad, checkEntries(r, roster)...), early(r, roster)
 	f.Bad = append(f.Bad, settleHoldings(r, roster)...)
@@ -134,7 +139,8 @@ func (f *Findings) count(t *Tally) {
 	for what, n := range map[string]int{
 		"messages sent": v.Messages, "messages answered 250": v.Taken, "logins on platforms": v.Visits, "submissions": v.Submitted,
 		"copies, each named or excused": v.Copies, "deliveries named as in doubt": v.Named, "dots without answer": v.Open,
-		"addresses that nobody had, denied":          f.Denied,
+		"addresses that nobody had, denied": f.Denied, "mail for somebody new put off": f.Early,
+		"refusals of platforms passed on": f.Passed, "notices of what a platform refused": f.Told,
 		"others put off with no fault at their node": len(v.Disturbed),
 	} {
 		t.Add("judged", what, n)

@@ -18,11 +18,13 @@ type history struct {
 	sample []Traced
 	audits []audit.Record
 	roster Roster
+	said   []Said
 }
 
 // good is a history without a fault: a cutover of health by two people from second 10 to 12, a
 // rollback as an emergency from 20 to 22, a lock from 30 to 32. At 40 somebody is entered, whom a list
-// names at 42; info is another's from 45 to 47, by another list.
+// names at 42; info is another's from 45 to 47, by another list. A platform refuses message 9 before
+// the cutover, 10 when it had been acknowledged, and 11's content while the agency is armed.
 func good() *history {
 	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(s float64) time.Time { return began.Add(time.Duration(s * float64(time.Second))) }
@@ -48,6 +50,11 @@ func good() *history {
 		cluster.Sent{ID: 6, Rcpt: added, Tries: []cluster.Try{{Began: at(40.5), Ended: at(40.6), Answer: "451 4.1.1 later"}, {Began: at(42.9), Ended: at(43.1), Dotted: true, Answer: "250 2.0.0 Ok"}}},
 		cluster.Sent{ID: 7, Rcpt: info, Tries: []cluster.Try{{Began: at(44.1), Ended: at(44.3), Dotted: true, Answer: "250 2.0.0 Ok"}}},
 		cluster.Sent{ID: 8, Rcpt: info, Tries: []cluster.Try{{Began: at(47.9), Ended: at(48.1), Dotted: true, Answer: "250 2.0.0 Ok"}}})
+	r.Sent = append(r.Sent,
+		cluster.Sent{ID: 9, Rcpt: box, Tries: []cluster.Try{{Began: at(6), Ended: at(6.2), Answer: "550 5.2.1 Disabled"}}},
+		cluster.Sent{ID: 10, Rcpt: box, Tries: []cluster.Try{{Began: at(7), Ended: at(7.2), Dotted: true, Answer: "250 2.0.0 Ok"}}},
+		cluster.Sent{ID: 11, Rcpt: box, Tries: []cluster.Try{{Began: at(26), Ended: at(26.2), Dotted: true, Answer: "554 5.6.0 Content"}}})
+	r.Arrived = append(r.Arrived, cluster.Arrival{Platform: cluster.Exchange, ID: 10, Rcpt: cluster.SenderOf(10), Transaction: "n", At: at(8), Null: true})
 	for _, a := range []struct {
 		id   int
 		at   float64
@@ -77,11 +84,17 @@ func good() *history {
 			Lists:    []Activated{{List: "health-1", Proposal: "p2", Asked: at(40.9), Told: at(42)}},
 			Complete: map[string]time.Time{"health.example": at(3)},
 		},
+		said: []Said{
+			{Platform: cluster.Exchange, ID: 9, Rcpt: box, At: at(6.1), Reply: "550 5.2.1 Disabled", About: aboutMailbox},
+			{Platform: cluster.Exchange, ID: 10, Rcpt: box, At: at(7.9), Reply: "550 5.2.1 Disabled", About: aboutMailbox},
+			{Platform: cluster.Exchange, ID: 11, Rcpt: box, At: at(26.1), Reply: "554 5.6.0 Content", About: aboutContent},
+		},
 	}
 }
 
 func (h *history) judge() []string {
-	bad := checkEntries(h.record, &h.roster)
+	bad, _, _ := settleRefused(h.record, &h.roster, h.said)
+	bad = append(bad, checkEntries(h.record, &h.roster)...)
 	bad = append(bad, settleHoldings(h.record, &h.roster)...)
 	denied, _ := settleDenied(h.record, &h.roster)
 	bad = append(append(bad, denied...), cluster.Check(h.record).Bad()...)
@@ -129,13 +142,13 @@ func TestJudge(t *testing.T) {
 			h.record.Arrived = slices.DeleteFunc(h.record.Arrived, func(a cluster.Arrival) bool { return a.ID == 6 })
 		}, "P1"},
 		{"P3: mail for somebody before he is entered", func(h *history) {
-			h.record.Arrived[4].At = h.roster.Entries[0].Began.Add(-time.Second)
+			h.record.Arrived[5].At = h.roster.Entries[0].Began.Add(-time.Second)
 		}, "P3"},
 		{"P3: mail for an address comes to who has it no more", func(h *history) {
-			h.record.Arrived[6].Rcpt = "box1@health.example"
+			h.record.Arrived[7].Rcpt = "box1@health.example"
 		}, "P3"},
 		{"P3: mail for an address comes to who hasn't got it yet", func(h *history) {
-			h.record.Arrived[5].Rcpt = "box2@health.example"
+			h.record.Arrived[6].Rcpt = "box2@health.example"
 		}, "P3"},
 		{"P5: denied, and the directory knows him", func(h *history) { h.record.Sent[5].Tries[0].Answer = "550 5.1.1 No such recipient here" }, "P5"},
 		{"P5: denied, and the domain isn't complete", func(h *history) { h.roster.Complete = nil }, "refused"},
@@ -145,6 +158,24 @@ func TestJudge(t *testing.T) {
 		{"P5: denied, and has been there from the beginning", func(h *history) {
 			h.record.Sent[3].Tries[0].Answer = "550 5.1.1 No such recipient here"
 		}, "refused"},
+		{"P1: acknowledged, refused, and nobody is told", func(h *history) {
+			h.record.Arrived = slices.DeleteFunc(h.record.Arrived, func(a cluster.Arrival) bool { return a.Null })
+		}, "lost"},
+		{"P5: a refusal that no platform has said", func(h *history) { h.said = h.said[1:] }, "refused"},
+		{"P5: a refusal of another message", func(h *history) { h.said[0].ID = 8 }, "refused"},
+		{"P5: a refusal of an earlier attempt", func(h *history) { h.said[0].At = h.record.Sent[8].Tries[0].Began.Add(-time.Second) }, "refused"},
+		{"P5: another refusal than the platform's", func(h *history) { h.said[0].Reply = "550 5.2.1 Full" }, "refused"},
+		{"P5: a refusal for another mailbox", func(h *history) { h.said[0].Rcpt = "box2@health.example" }, "P5"},
+		{"P5: a refusal of the platform that doesn't hold the mailbox", func(h *history) { h.said[0].Platform = cluster.OX }, "P5"},
+		{"P5: a refusal that is about us", func(h *history) { h.said[0].About = aboutUs }, "P5"},
+		{"P5: a refusal of a mailbox of an armed agency", func(h *history) { h.said[2].About = aboutMailbox }, "P5"},
+		{"P5: the same of an agency that was armed from the beginning", func(h *history) {
+			h.roster.Armed = map[string]time.Time{"health": h.said[0].At.Add(-time.Second)}
+		}, "P5"},
+		{"P5: a notice, and no platform had refused it", func(h *history) { h.said = slices.Delete(h.said, 1, 2) }, "P5"},
+		{"P5: a notice before the refusal", func(h *history) { h.said[1].At = h.said[1].At.Add(time.Second) }, "P5"},
+		{"P5: a notice of a refusal that is about us", func(h *history) { h.said[1].About = aboutUs }, "P5"},
+		{"P5: a notice about what nobody sent", func(h *history) { h.record.Arrived[4].Rcpt = cluster.SenderOf(99) }, "P5"},
 		{"P9: a list by one person alone", func(h *history) { h.audits[4].Person = "Anna" }, "P9"},
 		{"P9: a list that nobody approved", func(h *history) { h.audits = slices.Delete(h.audits, 4, 5) }, "P9"},
 		{"P9: a list without a record", func(h *history) { h.audits = h.audits[:5] }, "P9"},

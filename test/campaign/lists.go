@@ -64,7 +64,7 @@ func (s *Storm) enter(ctx context.Context, agency string) error {
 	s.c.Send(context.WithoutCancel(ctx), // they send on when the storm is over
 		cluster.Senders{Node: one.Index, Addr: one.SMTP, Rcpts: []string{address}, Pace: s.pace, Again: newcomerPause, Named: true},
 		cluster.Senders{Node: other.Index, Addr: other.LMTP, LMTP: true, Rcpts: []string{address}, Pace: s.pace, Again: newcomerPause, Named: true})
-	wait(ctx, s.upTo(2*time.Second))
+	wait(ctx, time.Second+s.upTo(4*time.Second))
 	e := Entry{Address: address, Began: time.Now()}
 	if err := s.insist(ctx, func(ctx context.Context) error { return s.dir.Enter(ctx, agency, i) }); err != nil {
 		return fmt.Errorf("enter %s: %w", address, err)

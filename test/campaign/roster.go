@@ -17,6 +17,7 @@ type Roster struct {
 	Holdings []Holding // of each address in their order; the first as it was at the beginning
 	Lists    []Activated
 	Complete map[string]time.Time // domains, and since when they may have been called complete
+	Armed    map[string]time.Time // agencies that don't move, and since when they are armed
 }
 
 // Entry is a mailbox that was entered in the directory.

@@ -57,8 +57,12 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 		}
 	}
 	dir := StartDirectory(t, host, Moving)
-	o.More = dir.Settings(t, Moving, r.Seed%2 == 1)
+	o.More = dir.Settings(t, Moving, r.Seed%2 == 1) + "notices: {platform: " + cluster.Exchange + "}\n"
 	c := cluster.Start(t, o)
+	no := &Refusals{}
+	for id, p := range c.Platforms {
+		p.SetScript(no.On(id))
+	}
 	agencies := append(append([]string{}, Moving...), Still...)
 	for _, id := range agencies {
 		c.AddAgency(t, id, mailboxes)
@@ -66,10 +70,11 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 	if err := c.Arm(t.Context(), c.Nodes[0], Still[1]); err != nil {
 		t.Fatalf("arm %s: %v", Still[1], err)
 	}
-	s := NewStorm(c, r.World, disks, dir, r.Pace, r.Seed, tally, t.Logf)
+	s := NewStorm(c, r.World, disks, dir, no, r.Pace, r.Seed, tally, t.Logf)
 	if err := s.Settle(t.Context(), Moving...); err != nil {
 		t.Fatalf("seed %d: %v", r.Seed, err)
 	}
+	s.Roster().Armed[Still[1]] = time.Now()
 	var senders []cluster.Senders
 	var relay *peers.Postfix
 	if r.Relay {
@@ -81,8 +86,8 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 		all := cluster.Mailboxes(id, mailboxes)
 		for _, n := range c.Nodes {
 			senders = append(senders,
-				cluster.Senders{Node: n.Index, Addr: n.SMTP, Rcpts: all[:mailboxes/2], Pace: r.Pace},
-				cluster.Senders{Node: n.Index, Addr: n.LMTP, LMTP: true, Rcpts: all[mailboxes/2:], Pace: r.Pace})
+				cluster.Senders{Node: n.Index, Addr: n.SMTP, Rcpts: all[:mailboxes/2], Pace: r.Pace, Named: true},
+				cluster.Senders{Node: n.Index, Addr: n.LMTP, LMTP: true, Rcpts: all[mailboxes/2:], Pace: r.Pace, Named: true})
 		}
 		if relay != nil {
 			senders = append(senders, cluster.Senders{Node: -1, Relay: true, Addr: relay.Addr, Rcpts: all, Pace: r.Pace})
@@ -90,7 +95,7 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 	}
 	for _, id := range Moving {
 		for _, n := range c.Nodes {
-			senders = append(senders, cluster.Senders{Node: n.Index, Addr: n.SMTP, Rcpts: []string{shared(id)}, Pace: r.Pace})
+			senders = append(senders, cluster.Senders{Node: n.Index, Addr: n.SMTP, Rcpts: []string{shared(id)}, Pace: r.Pace, Named: true})
 		}
 	}
 	c.Send(t.Context(), senders...)
@@ -109,7 +114,7 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 	c.Drain(t)
 	sample := Sample(t, c, tally)
 	record := c.Record(t)
-	return Judge(t, c, record, s.Locks(), s.Roster(), sample)
+	return Judge(t, c, record, s.Locks(), s.Roster(), no.Said(), sample)
 }
 
 // drainRelay waits until the relay has nothing left, once its senders have ended, and notes what it

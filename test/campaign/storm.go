@@ -19,6 +19,7 @@ type Storm struct {
 	w     *World  // nil: without networks and disks
 	disks []*Disk // of the nodes; with a world
 	dir   *Directory
+	no    *Refusals
 	pace  time.Duration // of senders to new mailboxes
 	tally *Tally
 	log   func(format string, args ...any)
@@ -37,11 +38,11 @@ type Storm struct {
 }
 
 // NewStorm is a storm over c, whose agencies are in dir. The seed draws.
-func NewStorm(c *cluster.Cluster, w *World, disks []*Disk, dir *Directory, pace time.Duration, seed uint64, tally *Tally, log func(string, ...any)) *Storm {
+func NewStorm(c *cluster.Cluster, w *World, disks []*Disk, dir *Directory, no *Refusals, pace time.Duration, seed uint64, tally *Tally, log func(string, ...any)) *Storm {
 	return &Storm{
-		c: c, w: w, disks: disks, dir: dir, pace: pace, tally: tally, log: log, random: rand.New(rand.NewPCG(seed, 0x5eed)),
+		c: c, w: w, disks: disks, dir: dir, no: no, pace: pace, tally: tally, log: log, random: rand.New(rand.NewPCG(seed, 0x5eed)),
 		busy: make(map[int]bool), known: make(map[string]bool), held: make(map[string]bool),
-		entered: make(map[string]int), holder: make(map[string]int), roster: Roster{Complete: make(map[string]time.Time)},
+		entered: make(map[string]int), holder: make(map[string]int), roster: Roster{Complete: make(map[string]time.Time), Armed: make(map[string]time.Time)},
 	}
 }
 
