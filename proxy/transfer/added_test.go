@@ -52,7 +52,7 @@ func TestSpooledDoesNotWaitForTheDot(t *testing.T) {
 		select {
 		case a := <-added:
 			return a
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("the queue wasn't told")
 			return told{}
 		}

@@ -186,7 +186,7 @@ func (w *world) listen(protocol smtp.Protocol) {
 
 // reply reads one whole reply and returns its last line.
 func (w *world) reply() (string, error) {
-	_ = w.client.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = w.client.SetReadDeadline(time.Now().Add(time.Minute))
 	for {
 		line, err := w.lines.ReadString('\n')
 		if err != nil {
@@ -194,6 +194,24 @@ func (w *world) reply() (string, error) {
 		}
 		if line = strings.TrimRight(line, "\r\n"); len(line) < 4 || line[3] != '-' {
 			return line, nil
+		}
+	}
+}
+
+// eventually asks again until nothing is wrong: for what may follow an answer, and not come before it
+// as what the ledger has.
+func (w *world) eventually(wrong func() error) {
+	w.t.Helper()
+	if err := w.soon(wrong); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// soon is eventually for those who pass on what stays wrong.
+func (w *world) soon(wrong func() error) error {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
+		if err := wrong(); err == nil || time.Now().After(end) {
+			return err
 		}
 	}
 }
@@ -227,7 +245,7 @@ func (w *world) agency(id, event string) error {
 
 // stored compares the next message that a platform took with "FROM -> RCPT RCPT".
 func (w *world) stored(platform, want string) error {
-	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
 	n := w.seen[platform] + 1
 	all, err := w.platforms[platform].WaitStored(ctx, n)
@@ -436,20 +454,26 @@ func (w *world) do(line string) error {
 			return fmt.Errorf("%s took %d messages, the transcript names %d", rest, n, w.seen[rest])
 		}
 	case "alarm":
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if len(w.alarms) == 0 || !strings.HasPrefix(w.alarms[0], rest) {
-			return fmt.Errorf("alarms are %q", w.alarms)
-		}
-		w.alarms = w.alarms[1:]
+		return w.soon(func() error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if len(w.alarms) == 0 || !strings.HasPrefix(w.alarms[0], rest) {
+				return fmt.Errorf("alarms are %q", w.alarms)
+			}
+			w.alarms = w.alarms[1:]
+			return nil
+		})
 	case "lapse":
 		w.mu.Lock()
 		w.lapsed = true
 		w.mu.Unlock()
 	case "doubts":
-		if l := w.gate.Load(routing.AgencyID(args[0])); fmt.Sprint(l.InDoubt) != args[1] {
-			return fmt.Errorf("load is %+v", l)
-		}
+		return w.soon(func() error {
+			if l := w.gate.Load(routing.AgencyID(args[0])); fmt.Sprint(l.InDoubt) != args[1] {
+				return fmt.Errorf("load is %+v", l)
+			}
+			return nil
+		})
 	default:
 		return errors.New("no such directive")
 	}
