@@ -17,7 +17,7 @@ import (
 // call sends one call and returns the status, the header and the body.
 func call(t *testing.T, n *admintest.Node, method, path, body string, header ...string) (int, http.Header, string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, n.URL+path, strings.NewReader(body))
 	if err != nil {

@@ -106,7 +106,7 @@ func TestRecall(t *testing.T) {
 	want[admin.Problem](t, n, 409, "POST", "/v1/recalls", `{"agency":"health","reason":"again"}`)
 	want[admin.Problem](t, n, 409, "POST", "/v1/recalls/"+r.ID+"/accept", `{"reason":"too early"}`)
 	run()
-	end := time.Now().Add(30 * time.Second)
+	end := time.Now().Add(time.Minute)
 	for r.State == "running" && time.Now().Before(end) {
 		time.Sleep(20 * time.Millisecond)
 		r = want[admin.Recall](t, n, 200, "GET", "/v1/recalls/"+r.ID+"?mailboxes=true", "")
@@ -166,12 +166,12 @@ func TestFinaliseWaits(t *testing.T) {
 	})
 	addHealth(t, n)
 	a := armed(t, n, "health")
-	want[admin.Operation](t, n, 202, "POST", "/v1/agencies/health/cutover", `{"reason":"r","expected_epoch":"`+a.Epoch+`"}`)
-	end := time.Now().Add(30 * time.Second)
-	for !(a.Phase == "target" && a.Open) && time.Now().Before(end) {
-		time.Sleep(20 * time.Millisecond)
-		a = want[admin.Agency](t, n, 200, "GET", "/v1/agencies/health", "")
+	op := want[admin.Operation](t, n, 202, "POST", "/v1/agencies/health/cutover", `{"reason":"r","expected_epoch":"`+a.Epoch+`"}`)
+	ended(t, n, op.ID)
+	if a = want[admin.Agency](t, n, 200, "GET", "/v1/agencies/health", ""); a.Phase != "target" || !a.Open {
+		t.Fatalf("after the cutover: %+v", a)
 	}
+	end := time.Now().Add(time.Minute)
 	propose := `{"kind":"finalise","agency":"health","expected_epoch":"` + a.Epoch + `","reason":"r"}`
 	if p := want[admin.Problem](t, n, 409, "POST", "/v1/proposals", propose); !strings.Contains(p.Detail, "12 findings are open") {
 		t.Errorf("refused with %+v", p)

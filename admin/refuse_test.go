@@ -132,7 +132,7 @@ func TestSlowBody(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = conn.SetDeadline(time.Now().Add(time.Minute))
 			if _, err := conn.Write([]byte(c.head)); err != nil {
 				t.Fatal(err)
 			}

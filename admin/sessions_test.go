@@ -37,7 +37,7 @@ func cluster(t *testing.T, registries map[string]*admintest.Sessions, secret fun
 	members := make(map[string]string)
 	nodes := make(map[string]*admintest.Node)
 	for name, registry := range registries {
-		group := peer.New(peer.Options{Settings: func() peer.Settings { return peer.Settings{Secret: secret(name)} }, Timeout: 5 * time.Second})
+		group := peer.New(peer.Options{Settings: func() peer.Settings { return peer.Settings{Secret: secret(name)} }, Timeout: time.Minute})
 		t.Cleanup(group.Close)
 		nodes[name] = admintest.Start(t, func(o *admin.Options) {
 			o.Node, o.Sessions, o.Peers, o.PeerSecret = name, registry, group, func() string { return secret(name) }
@@ -162,7 +162,7 @@ func TestNodesWithAnotherSecret(t *testing.T) {
 func TestWhatNodesMayCall(t *testing.T) {
 	n := cluster(t, map[string]*admintest.Sessions{"mx1": of("a", 2)}, func(string) string { return nodesSecret })["mx1"]
 	address := strings.TrimPrefix(n.URL, "http://")
-	group := peer.New(peer.Options{Settings: func() peer.Settings { return peer.Settings{Secret: nodesSecret} }, Timeout: 5 * time.Second})
+	group := peer.New(peer.Options{Settings: func() peer.Settings { return peer.Settings{Secret: nodesSecret} }, Timeout: time.Minute})
 	defer group.Close()
 	for _, c := range []struct {
 		method, path string

@@ -132,7 +132,7 @@ func TestSpoolLaneDown(t *testing.T) {
 	r := to("dora@health.example", spool.StateHeld)
 	r.Mailbox = dora
 	n.Put(t, "s@out.example", r)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		st := want[admin.SpoolStatus](t, n, 200, "GET", "/v1/spool", "")
 		if i := slices.IndexFunc(st.Lanes, func(l admin.Lane) bool { return l.Platform == "exchange" }); i >= 0 && st.Lanes[i].Down {
 			if l := st.Lanes[i]; l.Backlog != 1 || l.Error == "" || l.Until == nil {

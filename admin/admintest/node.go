@@ -178,7 +178,7 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 	served := make(chan error, 1)
 	running.Go(func() { served <- n.Server.Serve(l) })
 	t.Cleanup(func() {
-		end, stop := context.WithTimeout(context.Background(), 10*time.Second)
+		end, stop := context.WithTimeout(context.Background(), time.Minute)
 		defer stop()
 		if err := n.Server.Shutdown(end); err != nil {
 			t.Error(err)
@@ -195,7 +195,7 @@ func Start(t testing.TB, change func(*admin.Options)) *Node {
 			t.Error(err)
 		}
 	})
-	wait, stop := context.WithTimeout(ctx, 10*time.Second)
+	wait, stop := context.WithTimeout(ctx, time.Minute)
 	defer stop()
 	must(n.Replica.Wait(wait, pos))
 	must(runner.Recover(wait))

@@ -50,7 +50,7 @@ func group(t *testing.T, set peer.Settings, timeout time.Duration) *peer.Group {
 
 func TestCallSaysOnWhoseBehalf(t *testing.T) {
 	one, two := member(t, secret), member(t, secret)
-	g := group(t, peer.Settings{Secret: secret}, 10*time.Second)
+	g := group(t, peer.Settings{Secret: secret}, time.Minute)
 	answers := g.Call(t.Context(), []peer.Member{{"mx3", address(two)}, {"mx2", address(one)}}, anna,
 		peer.Call{Method: http.MethodPost, Path: "/v1/x y", Query: url.Values{"agency": {"tax"}}, Body: map[string]string{"reason": "why"}})
 	if len(answers) != 2 || answers[0].Node != "mx2" || answers[1].Node != "mx3" {
@@ -73,6 +73,7 @@ func TestCallSaysOnWhoseBehalf(t *testing.T) {
 
 // Each node that doesn't answer is there with its reason, and keeps the others from nothing.
 func TestWhoDidNotAnswer(t *testing.T) {
+	t.Parallel() // waits for its timeout
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -84,16 +85,16 @@ func TestWhoDidNotAnswer(t *testing.T) {
 	}
 	gone.Close()
 	good, strange := member(t, secret), member(t, "another secret")
-	g := group(t, peer.Settings{Secret: secret}, 300*time.Millisecond)
+	g := group(t, peer.Settings{Secret: secret}, 3*time.Second)
 	began := time.Now()
 	answers := g.Call(t.Context(), []peer.Member{
 		{"a-silent", silent.Addr().String()}, {"b-gone", gone.Addr().String()}, {"c-no-address", ""},
 		{"d-far", "192.0.2.1:8025"}, {"e-good", address(good)}, {"f-strange", address(strange)}, {"g-bad", "no port"},
 	}, anna, peer.Call{Method: http.MethodGet, Path: "/v1/sessions"})
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("took %s with a timeout of 300 ms", took)
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("took %s with a timeout of 3 s", took)
 	}
-	for i, want := range []string{"no answer within 300ms", "refused", "doesn't have its address", "admin.tls", "", "", "missing port"} {
+	for i, want := range []string{"no answer within 3s", "refused", "doesn't have its address", "admin.tls", "", "", "missing port"} {
 		a := answers[i]
 		if (a.Err == nil) != (want == "") || a.Err != nil && !strings.Contains(a.Err.Error(), want) {
 			t.Errorf("node %s: %v, want %q", a.Node, a.Err, want)
@@ -152,7 +153,7 @@ func TestCertificateIsChecked(t *testing.T) {
 		{"loopback", "127.0.0.1:" + other, nil, ""},
 		{"loopback in IPv6", "[::ffff:127.0.0.1]:" + other, nil, ""},
 	} {
-		a := group(t, peer.Settings{Secret: secret, TLS: true, Roots: c.roots}, 10*time.Second).
+		a := group(t, peer.Settings{Secret: secret, TLS: true, Roots: c.roots}, time.Minute).
 			Call(t.Context(), []peer.Member{{"mx2", c.address}}, anna, peer.Call{Method: http.MethodGet, Path: "/"})[0]
 		switch {
 		case c.want == "" && (a.Err != nil || a.Status != http.StatusOK):
