@@ -47,12 +47,12 @@ func TestCountsOfARealPool(t *testing.T) {
 	pool, err := relay.NewPool(relay.Endpoint{
 		Platform: "exchange", Origin: mail.OriginOutside, Protocol: relay.ProtocolSMTP,
 		Hosts: []string{nobody.Addr().String(), platform.Addr()}, Helo: "mx1.example.org",
-		TLS: dial.TLS{Policy: dial.TLSNone}, Limits: relay.Limits{MaxMessages: 2},
+		TLS: dial.TLS{Policy: dial.TLSNone}, Limits: relay.Limits{MaxMessages: 2, Backoff: time.Hour},
 	}, relay.Options{Observer: m.Endpoint("exchange", mail.OriginOutside)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	from, _ := mail.ParsePath("a@example.com", false)
 	to, _ := mail.ParsePath("b@example.org", false)
@@ -127,7 +127,7 @@ func TestCountsOfARealListener(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
 		t.Error(err)
