@@ -122,6 +122,10 @@ func (w *Watch) Run(ctx context.Context) error {
 		w.mu.Lock()
 		waiting := w.waiting
 		w.waiting = nil
+		select {
+		case <-w.due: // what was asked for is this reading
+		default:
+		}
 		w.mu.Unlock()
 		err := w.read(ctx)
 		for _, c := range waiting {
@@ -142,11 +146,11 @@ func (w *Watch) Refresh(ctx context.Context) error {
 	c := make(chan error, 1)
 	w.mu.Lock()
 	w.waiting = append(w.waiting, c)
-	w.mu.Unlock()
 	select {
 	case w.due <- struct{}{}:
 	default: // is asked for already
 	}
+	w.mu.Unlock()
 	select {
 	case err := <-c:
 		return err
