@@ -315,6 +315,9 @@ func TestAddressesReachNoOtherTenant(t *testing.T) {
 		}
 	}
 	for line := range strings.Lines(a.Output()) {
+		if !strings.HasSuffix(line, "\n") {
+			continue // the node runs: the last one may be under way
+		}
 		var record map[string]any
 		if err := json.Unmarshal([]byte(line), &record); err != nil || record["level"] == "forged" {
 			t.Errorf("log: %q: %v", line, err)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -303,10 +304,10 @@ func TestKilledWithHeldMail(t *testing.T) {
 	})
 	n.addAgency("health", "anna", "ben", "carl", "keeper")
 	n.addAgency("roads", "dora")
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*patience) // each wait below has a limit of its own
 	defer cancel()
 	c := correspond(ctx, n.smtp, "anna@health.example", "ben@health.example", "carl@health.example", "keeper@health.example", "dora@roads.example")
-	switches := 0
+	var switches atomic.Int32
 	var switching sync.WaitGroup
 	switchCtx, stopSwitching := context.WithCancel(ctx)
 	defer stopSwitching()
@@ -319,7 +320,7 @@ func TestKilledWithHeldMail(t *testing.T) {
 					kind = operation.Rollback
 				}
 				if op, err := n.switchAgency(switchCtx, kind, "health"); err == nil && op.Step == string(operation.StepDone) {
-					switches++
+					switches.Add(1)
 				}
 			}
 			time.Sleep(20 * time.Millisecond) // the node may be dead just now
@@ -334,6 +335,13 @@ func TestKilledWithHeldMail(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Where kills came before the end of each switch, some come now.
+	waitFor(t, "three switches", func() bool { return switches.Load() >= 3 })
+	held := 0
+	waitFor(t, "mail to be held", func() bool {
+		held = strings.Count(n.Output(), `"spool":"held"`)
+		return held >= 20
+	})
 	stopSwitching()
 	switching.Wait()
 	c.finish()
@@ -348,7 +356,6 @@ func TestKilledWithHeldMail(t *testing.T) {
 		return len(there) >= c.count()
 	})
 	waitFor(t, "what was in doubt to come again", func() bool { return n.metric(t, "mailcutover_spool_messages") == 0 })
-	held := strings.Count(n.Output(), `"spool":"held"`)
 	n.Stop()
 	all = arrivals(t, platforms)
 	doubts, waited := n.doubts(t)
@@ -356,10 +363,7 @@ func TestKilledWithHeldMail(t *testing.T) {
 	if left := n.inSpool(t); len(left) != 0 {
 		t.Errorf("left in the spool: %v", left)
 	}
-	if held < 20 || switches < 3 {
-		t.Errorf("%d messages were held in %d switches: this tests little", held, switches)
-	}
-	t.Logf("%d kills, %d switches, %d messages held at least (in the log's last part)", kills, switches, held)
+	t.Logf("%d kills, %d switches, %d messages held at least (in the log's last part)", kills, switches.Load(), held)
 }
 
 // metric returns a metric without labels.

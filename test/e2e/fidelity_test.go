@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"mailcutover/internal/platformtest"
 	"mailcutover/test/corpus"
@@ -250,6 +251,14 @@ func TestMemoryStaysFlat(t *testing.T) {
 				}
 				err := w.send(content)
 				got, rerr := w.reply()
+				for end := time.Now().Add(patience); err == nil && strings.HasPrefix(got, "451 4.4.3 ") && time.Now().Before(end); {
+					// The table was too slow to be asked before the dot: as a relay does, it is sent again.
+					text := "MAIL FROM:<sender@out.example>\r\nRCPT TO:<" + rcpt + ">\r\nBDAT " + strconv.Itoa(len(m.Content)) + " LAST\r\n"
+					err = w.send(text + string(m.Content))
+					for range 3 {
+						got, rerr = w.reply()
+					}
+				}
 				if err != nil || rerr != nil || !strings.HasPrefix(got, "250 ") {
 					t.Errorf("large message to %s: %q, %v, %v", rcpt, got, err, rerr)
 				}

@@ -26,6 +26,8 @@ type hostile struct {
 	leaks bool
 	// want is what the client's LOGIN is answered; empty: NO [UNAVAILABLE].
 	want string
+	// silent is set where only a time limit ends it.
+	silent bool
 }
 
 // inPlain are those of a platform that is spoken to in plain text on this host.
@@ -36,7 +38,7 @@ var inPlain = []hostile{
 	}},
 	{name: "greeting without an end", play: func(l *fakeLeg) { l.endless("x") }},
 	{name: "untagged lines without an end", play: func(l *fakeLeg) { l.endless("* NO wait\r\n") }},
-	{name: "no greeting", play: func(l *fakeLeg) { l.until() }},
+	{name: "no greeting", silent: true, play: func(l *fakeLeg) { l.until() }},
 	{name: "PREAUTH", play: func(l *fakeLeg) { l.say("* PREAUTH [CAPABILITY IMAP4rev1] you are somebody\r\n"); l.until() }},
 	{name: "BYE", play: func(l *fakeLeg) { l.say("* BYE [REFERRAL imap://elsewhere.example/] go there\r\n"); l.until() }},
 	{name: "another protocol", play: func(l *fakeLeg) { l.say("220 mail.example ESMTP\r\n"); l.until() }},
@@ -76,7 +78,7 @@ var inPlain = []hostile{
 		}
 	}},
 	{name: "the end instead of an answer", leaks: true, play: func(l *fakeLeg) { l.greet(); l.upToLogin() }},
-	{name: "silence instead of an answer", leaks: true, play: func(l *fakeLeg) { l.greet(); l.upToLogin(); l.until() }},
+	{name: "silence instead of an answer", leaks: true, silent: true, play: func(l *fakeLeg) { l.greet(); l.upToLogin(); l.until() }},
 	{name: "not now", leaks: true, play: func(l *fakeLeg) { l.greet(); l.afterwards("%s NO [UNAVAILABLE] not now\r\n") }},
 	{name: "too many", leaks: true, want: "a NO [LIMIT]", play: func(l *fakeLeg) { l.greet(); l.afterwards("%s NO [LIMIT] too many\r\n") }},
 	{name: "an unknown code", leaks: true, play: func(l *fakeLeg) { l.greet(); l.afterwards("%s NO [XODD] not so\r\n") }},
@@ -170,7 +172,7 @@ func (l *fakeLeg) answerSTARTTLS(answer string) bool {
 
 // startFakeFront is a node with platforms that are fakes, plain ones and ones with STARTTLS and a
 // verified certificate. Each fake has an agency of its name, with the mailbox anna.
-func startFakeFront(t testing.TB, logins string, plain, secure int) (f *loginFront, plains, secures []*fakeIMAP) {
+func startFakeFront(t testing.TB, logins string, plain, secure []hostile) (f *loginFront, plains, secures []*fakeIMAP) {
 	t.Helper()
 	ca, err := platformtest.NewCA()
 	if err != nil {
@@ -184,18 +186,25 @@ func startFakeFront(t testing.TB, logins string, plain, secure int) (f *loginFro
 	if err := os.WriteFile(caFile, ca.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const timeouts = "timeouts: {dial: 2s, greeting: 2s, command: 2s, login: 2s}"
+	// Only who is silent is to meet a limit.
+	timeouts := func(c hostile) string {
+		each := "20s"
+		if c.silent {
+			each = "5s"
+		}
+		return strings.ReplaceAll("timeouts: {dial: EACH, greeting: EACH, command: EACH, login: EACH}", "EACH", each)
+	}
 	s := loginSetup{imap: true, logins: logins}
 	mail := startPlatform(t, platformtest.Options{}).Addr()
-	for i := range plain {
+	for i, c := range plain {
 		p := startFakeIMAP(t, fmt.Sprintf("plain%d", i), nil)
 		plains = append(plains, p)
-		s.setup.platforms = append(s.setup.platforms, platform{id: p.id, addr: mail, more: fmt.Sprintf("imap: {hosts: [%q], tls: {policy: none}, %s}", p.addr, timeouts)})
+		s.setup.platforms = append(s.setup.platforms, platform{id: p.id, addr: mail, more: fmt.Sprintf("imap: {hosts: [%q], tls: {policy: none}, %s}", p.addr, timeouts(c))})
 	}
-	for i := range secure {
+	for i, c := range secure {
 		p := startFakeIMAP(t, fmt.Sprintf("secure%d", i), config)
 		secures = append(secures, p)
-		s.setup.platforms = append(s.setup.platforms, platform{id: p.id, addr: mail, more: fmt.Sprintf("imap: {hosts: [%q], tls: {policy: verified, ca_file: %q}, %s}", p.addr, caFile, timeouts)})
+		s.setup.platforms = append(s.setup.platforms, platform{id: p.id, addr: mail, more: fmt.Sprintf("imap: {hosts: [%q], tls: {policy: verified, ca_file: %q}, %s}", p.addr, caFile, timeouts(c))})
 	}
 	f = startLoginFront(t, s)
 	f.authority = ca
@@ -242,7 +251,7 @@ func TestHostilePlatforms(t *testing.T) {
 	}
 	other := new(tls.Config)
 	secure := beforeTLS(stranger, other)
-	f, plains, secures := startFakeFront(t, "  wait: 100ms\n  failures: {delay: 1ms, max_delay: 1ms}\n", len(inPlain), len(secure))
+	f, plains, secures := startFakeFront(t, "  wait: 100ms\n  failures: {delay: 1ms, max_delay: 1ms}\n", inPlain, secure)
 	named, err := f.authority.ServerConfig("other.example")
 	if err != nil {
 		t.Fatal(err)
@@ -274,8 +283,21 @@ func (c *hostile) try(t *testing.T, f *loginFront, platform *fakeIMAP) {
 	}
 	platform.forget()
 	platform.play.Store(&play)
-	var answer string
-	for asked := false; !asked; {
+	var answer, heard string
+	// asked reports whether a login came so far: a probe alone is none.
+	asked := func() bool {
+		heard += platform.forget()
+		if c.leaks {
+			return strings.Contains(heard, secret) || strings.Contains(heard, plainSASL(user, secret))
+		}
+		select {
+		case <-came:
+			return true
+		case <-time.After(200 * time.Millisecond): // it is left alone since a probe met its other self
+			return false
+		}
+	}
+	for end := time.Now().Add(2 * patience); ; time.Sleep(100 * time.Millisecond) {
 		began := time.Now()
 		said, conn, in, err := f.logInAs(t.Context(), from, user, secret, "b SELECT INBOX\r\n")
 		if conn == nil {
@@ -291,10 +313,11 @@ func (c *hostile) try(t *testing.T, f *loginFront, platform *fakeIMAP) {
 		if took := time.Since(began); took > 60*time.Second {
 			t.Errorf("answered after %s", took)
 		}
-		select {
-		case <-came:
-			asked = true
-		case <-time.After(200 * time.Millisecond): // it is left alone since a probe met its other self
+		if asked() {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no login came to the platform; it heard %q", heard)
 		}
 	}
 	want := c.want
@@ -304,7 +327,7 @@ func (c *hostile) try(t *testing.T, f *loginFront, platform *fakeIMAP) {
 	if !strings.HasPrefix(answer, want) {
 		t.Errorf("answered %q, want %q", answer, want)
 	}
-	heard := platform.forget()
+	heard += platform.forget()
 	if sent := strings.Contains(heard, secret) || strings.Contains(heard, plainSASL(user, secret)); sent != c.leaks {
 		t.Errorf("the platform heard %q", heard)
 	}

@@ -75,10 +75,11 @@ func TestManyIdleSessions(t *testing.T) {
 	if now := f.sessions(t); now != *loginIdle+1 {
 		t.Errorf("the node has %d sessions, want %d", now, *loginIdle+1)
 	}
-	parked := f.gauge(t, "go_goroutines") - goroutinesBefore
-	if parked > 100 {
-		t.Errorf("%d idle sessions have %.0f goroutines", *loginIdle, parked)
-	}
+	var parked float64
+	waitFor(t, "sessions without goroutines", func() bool {
+		parked = f.gauge(t, "go_goroutines") - goroutinesBefore
+		return parked <= 100
+	})
 	grown := rss(t, f.PID()) - rssBefore
 
 	byes := make([]time.Time, len(conns))
@@ -108,7 +109,7 @@ func TestManyIdleSessions(t *testing.T) {
 	}
 	t.Logf("%d sessions: %.0f goroutines, %.1f KiB each; told within %s, the last one %s after the cutover was done",
 		len(conns), parked, float64(grown)/1024/float64(len(conns)), last.Sub(first), last.Sub(ended))
-	if all := last.Sub(first); all < spread/4 || all > spread+10*time.Second {
+	if all := last.Sub(first); all < spread/10 || all > spread+30*time.Second {
 		t.Errorf("all were told within %s, want about %s", all, spread)
 	}
 	if late := exchange.since(ended, "crowd"); len(late) > 0 {
@@ -139,7 +140,7 @@ func (f *loginFront) idle(user string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.SetDeadline(time.Now().Add(2 * patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(4 * patience)); err != nil {
 		return conn, err
 	}
 	if _, err := fmt.Fprintf(conn, "a LOGIN %s pw-%s\r\nb IDLE\r\n", user, user); err != nil {

@@ -107,7 +107,8 @@ func TestLoginMarkers(t *testing.T) {
 		p.mu.Unlock()
 	}
 	t.Logf("%d logins and %d wrong passwords, %d put off, %d switches", right.Load(), wrong.Load(), refused.Load(), switches)
-	if right.Load() < int64(*loginSessions)/2 || wrong.Load() == 0 {
+	// How many are put off is up to how often the agency is switched meanwhile.
+	if right.Load() < int64(*loginSessions)/4 || wrong.Load() == 0 {
 		t.Errorf("%d logins and %d wrong passwords, %d put off, of %d", right.Load(), wrong.Load(), refused.Load(), *loginSessions)
 	}
 }

@@ -231,7 +231,7 @@ func (w *way) deliver(t *testing.T, from, n int) {
 	t.Helper()
 	for i, local := range w.locals {
 		for k := range n {
-			if got := sendOne(w.smtp, from+i*n+k, local+"@health.example"); !strings.HasPrefix(got, "250 ") {
+			if got := sendAgain(w.smtp, from+i*n+k, local+"@health.example"); !strings.HasPrefix(got, "250 ") {
 				t.Fatalf("message %d for %s: %s", from+i*n+k, local, got)
 			}
 		}
@@ -425,6 +425,10 @@ func TestRecallFromADeadTarget(t *testing.T) {
 			return put(c, mailboxes.Sent, mailboxes.Text("sent-"+local, local+"@health.example", "out@out.example", now, "Gesendet"))
 		})
 	}
+	waitFor(t, "the retained copies", func() bool {
+		copies, err := w.api.RetainedCopies(t.Context(), admin.RetainedQuery{Agency: "health"})
+		return err == nil && len(copies.Copies) == each*len(w.locals)
+	})
 	w.ox.Kill()
 	plan := w.must("operation", "plan", "rollback", "--agency", "health", "--emergency", "--target-dead")
 	if !strings.Contains(plan, fmt.Sprintf("has %d retained copies", each*len(w.locals))) {
@@ -449,9 +453,15 @@ func TestRecallFromADeadTarget(t *testing.T) {
 		}
 		return true
 	})
-	r, err := w.api.Recall(t.Context(), id, false)
-	if err != nil || r.State != "running" || !r.Copies || r.Totals.Copies != each*len(w.locals) {
-		t.Errorf("while the target is dead: %+v, %v", r, err)
+	// They are on the source before the run has counted them.
+	var r admin.Recall
+	waitFor(t, "the run to have counted them", func() bool {
+		var err error
+		r, err = w.api.Recall(t.Context(), id, false)
+		return err == nil && r.Copies && r.Totals.Copies == each*len(w.locals)
+	})
+	if r.State != "running" {
+		t.Errorf("while the target is dead: %+v", r)
 	}
 	if err := w.ox.Start(t.Context()); err != nil {
 		t.Fatal(err)

@@ -82,7 +82,7 @@ func TestPlatformIsDown(t *testing.T) {
 	n.addAgency("moved", "anna", "dora", "keeper")
 	taken := func(id int, rcpt string) {
 		t.Helper()
-		if got := sendOne(n.smtp, id, rcpt); !strings.HasPrefix(got, "250 ") {
+		if got := sendAgain(n.smtp, id, rcpt); !strings.HasPrefix(got, "250 ") {
 			t.Fatalf("message %d for %s: %s", id, rcpt, got)
 		}
 	}
@@ -224,6 +224,7 @@ func TestSpoolIsFull(t *testing.T) {
 				switch got := try(id+1, "anna@closing.example"); {
 				case strings.HasPrefix(got, "250 "):
 					id++
+				case strings.HasPrefix(got, "451 4.4.3 "): // the table was too slow to say that the agency is still there
 				case got != full:
 					t.Fatal(got)
 				}

@@ -127,7 +127,7 @@ func TestCrossedMailboxesAreFound(t *testing.T) {
 	w.mustSwitch(operation.Cutover, "health")
 	began := time.Now()
 	var agency admin.Agency
-	waitFor(t, "the agency to be locked", func() bool {
+	peers.WaitFor(t, 4*patience, "the agency to be locked", func() bool {
 		agency, err = w.api.Agency(t.Context(), "health")
 		return err == nil && agency.Locked
 	})
@@ -138,7 +138,7 @@ func TestCrossedMailboxesAreFound(t *testing.T) {
 			t.Logf("found last: %v", found)
 		}
 	})
-	waitFor(t, "all pairs to be named", func() bool {
+	peers.WaitFor(t, 4*patience, "all pairs to be named", func() bool {
 		found = pairs(w.findings(t, "open"), "found")
 		return slices.Equal(found, want)
 	})
@@ -147,12 +147,11 @@ func TestCrossedMailboxesAreFound(t *testing.T) {
 	if !strings.Contains(text, "anna@health.example") || !strings.Contains(text, "crossed") {
 		t.Errorf("shown to people:\n%s", text)
 	}
-	if text := w.must("verify", "status"); !strings.Contains(text, "full") || !strings.Contains(text, "8 of 8") {
-		t.Errorf("status:\n%s", text)
-	}
-	if text := w.must("alarm", "list"); !strings.Contains(text, "crossed-mailboxes/health") {
-		t.Errorf("alarms:\n%s", text)
-	}
+	waitFor(t, "the status to say that all were compared", func() bool { // a pair is named before its mailbox is done with
+		text := w.must("verify", "status")
+		return strings.Contains(text, "full") && strings.Contains(text, "8 of 8")
+	})
+	waitFor(t, "the alarm", func() bool { return strings.Contains(w.must("alarm", "list"), "crossed-mailboxes/health") })
 	if _, errs, code := w.command("verify", "--agency", "health", "--full", "--reason", "again", "--watch"); code != 1 || !strings.Contains(errs, "8 findings") {
 		t.Errorf("looked at again: exit code %d, %s", code, errs)
 	}
@@ -184,7 +183,7 @@ func TestCrossedMailboxesAreFound(t *testing.T) {
 	w.must(mark...)
 	right := []string{"crossed dora in emil", "crossed emil in dora"}
 	rest := slices.DeleteFunc(slices.Clone(want), func(s string) bool { return slices.Contains(right, s) })
-	waitFor(t, "the program to have looked again", func() bool {
+	peers.WaitFor(t, 4*patience, "the program to have looked again", func() bool {
 		all := w.findings(t, "")
 		return slices.Equal(pairs(all, "confirmed"), right) && slices.Equal(pairs(all, "found"), rest)
 	})

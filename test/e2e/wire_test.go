@@ -47,9 +47,9 @@ func mustDial(t testing.TB, addr, hello string) *wire {
 	return w
 }
 
-// send writes bytes as they are.
+// send writes bytes as they are. Each MB may take a while longer: it has to pass.
 func (w *wire) send(s string) error {
-	if err := w.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := w.conn.SetDeadline(time.Now().Add(patience + time.Duration(len(s)>>20)*4*time.Second)); err != nil {
 		return err
 	}
 	_, err := io.WriteString(w.conn, s)
