@@ -178,12 +178,8 @@ func TestResets(t *testing.T) {
 
 // As long as the kernel has bytes for the platform, it isn't said to be gone.
 func TestUnsent(t *testing.T) {
-	for _, reads := range []bool{true, false} {
+	for end, linger := range map[string]time.Duration{"read": patience, "not read": 100 * time.Millisecond, "reset": time.Hour} {
 		o := newOwner()
-		linger := patience
-		if !reads {
-			linger = 100 * time.Millisecond
-		}
 		e := engine(t, Options{Linger: linger}, newWatcher)
 		a, client := tcp(t)
 		b, platform := tcp(t)
@@ -205,7 +201,8 @@ func TestUnsent(t *testing.T) {
 		}
 		client.Close()
 		until(t, "all is written", func() bool { return j.Stats().ToPlatform == int64(len(p)) })
-		if reads {
+		switch end {
+		case "read":
 			select {
 			case <-o.gone:
 				t.Error("the platform is gone before it has read anything")
@@ -214,9 +211,11 @@ func TestUnsent(t *testing.T) {
 			if got, err := io.ReadAll(platform); err != nil || !bytes.Equal(got, p) {
 				t.Errorf("the platform read %d bytes, %v", len(got), err)
 			}
-		} else {
+		case "not read":
 			<-o.gone
 			isReset(t, platform)
+		default: // what the kernel had for it is gone by then
+			sever(platform)
 		}
 		o.wait(t)
 	}
@@ -515,9 +514,8 @@ func TestIdle(t *testing.T) {
 	for class := range e.pool.buffers {
 		until(t, "no buffer is lent", func() bool { return e.pool.buffers[class].lent.Load() == 0 })
 	}
-	if c := e.Counts(); c.Pairs != n || c.Active != 0 {
-		t.Errorf("counts %+v", c)
-	}
+	// The last news that a socket takes more may still be on its way.
+	until(t, "no pair is at work", func() bool { return e.Counts() == Counts{Pairs: n} })
 	for _, j := range joints {
 		j.EndClient(words("BYE"), 0)
 	}

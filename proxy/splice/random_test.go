@@ -54,7 +54,7 @@ func TestRandom(t *testing.T) {
 	t.Logf("seed %d", seed)
 	for _, w := range watchers {
 		t.Run(w.name, func(t *testing.T) {
-			e := engine(t, Options{Workers: 3, Linger: 2 * time.Second}, w.make)
+			e := engine(t, Options{Workers: 3, Linger: patience}, w.make)
 			before := descriptors(t)
 			var group sync.WaitGroup
 			for i := range 24 {

@@ -279,7 +279,7 @@ func TestDialogue(t *testing.T) {
 
 // Much more than sockets and buffers hold goes both ways at once.
 func TestMuch(t *testing.T) {
-	everywhere(t, Options{}, func(t *testing.T, _ *Engine, pair func(Pair) (*Joint, peer, peer)) {
+	everywhere(t, Options{Linger: patience}, func(t *testing.T, _ *Engine, pair func(Pair) (*Joint, peer, peer)) {
 		o := newOwner()
 		j, client, platform := pair(Pair{Owner: o})
 		j.Start()
