@@ -40,7 +40,7 @@ func TestFront(t *testing.T) {
 		_, addr := start(t, Options{ProxyNets: s.ProxyNets, HeaderTime: s.HeaderTime, ConnectionsPerAddress: s.ConnectionsPerAddress},
 			func(c *Conn) bool {
 				nc := c.NetConn()
-				nc.SetDeadline(time.Now().Add(10 * time.Second))
+				nc.SetDeadline(time.Now().Add(30 * time.Second))
 				if s.Implicit {
 					nc = tls.Server(nc, secure.Config())
 				}
@@ -66,7 +66,7 @@ func echo(nc net.Conn) {
 // TestNothingIsReadBeyondAHeader sends each valid header with more behind it, in one write
 // and in pieces of every size.
 func TestNothingIsReadBeyondAHeader(t *testing.T) {
-	_, addr := start(t, Options{ProxyNets: loopback, HeaderTime: 10 * time.Second}, func(c *Conn) bool {
+	_, addr := start(t, Options{ProxyNets: loopback, HeaderTime: 30 * time.Second}, func(c *Conn) bool {
 		io.WriteString(c.NetConn(), c.Addr().String()+"\n")
 		io.Copy(c.NetConn(), c.NetConn())
 		return false

@@ -30,8 +30,9 @@ const cutTime = 2 * time.Second
 // maxResting is how many goroutines wait for a connection, at most.
 const maxResting = 32
 
-// refusalTime is how long the word to a refused connection may take.
-const refusalTime = 100 * time.Millisecond
+// refusalTime is how long the word to a refused connection may take. A new socket takes it at once;
+// that there is none may only be due to this process, which got no processor for a while.
+const refusalTime = 2 * time.Second
 
 // Why a connection was refused.
 const (

@@ -12,7 +12,7 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // Settings are those of a listener under test. All else is as the protocol has it.
 type Settings struct {
@@ -25,14 +25,21 @@ type Settings struct {
 // Run tests a protocol's listeners. Start starts one on a loopback port of its own, until t
 // ends, and returns its address.
 func Run(t *testing.T, start func(t *testing.T, s Settings) (addr string)) {
-	listed := Settings{ProxyNets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, HeaderTime: 500 * time.Millisecond}
+	// Only where a header doesn't come is its time short: a busy machine may pause before one that does.
+	listed := Settings{ProxyNets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, HeaderTime: 2 * patience}
+	impatient := listed
+	impatient.HeaderTime = 500 * time.Millisecond
 	good := V2(0x21, 0x11, 192, 0, 2, 1, 192, 0, 2, 2, 4, 1, 0, 25)
 	t.Run("headers", func(t *testing.T) {
-		addr := start(t, listed)
+		addr, hasty := start(t, listed), start(t, impatient)
 		for _, h := range Headers() {
 			t.Run(h.Name, func(t *testing.T) {
 				t.Parallel()
-				p := connect(t, addr)
+				at := addr
+				if h.Kind == Short {
+					at = hasty
+				}
+				p := connect(t, at)
 				p.write(h.Bytes)
 				if h.Kind == Valid {
 					p.wantServed()
@@ -53,7 +60,7 @@ func Run(t *testing.T, start func(t *testing.T, s Settings) (addr string)) {
 		})
 		t.Run("drip", func(t *testing.T) {
 			t.Parallel()
-			p := connect(t, addr)
+			p := connect(t, hasty)
 			begun := time.Now()
 			for h := "PROXY UNKNOWN " + string(make([]byte, 80)); ; h = h[1:] {
 				if _, err := io.WriteString(p.conn, h[:1]); err != nil {
@@ -85,7 +92,7 @@ func Run(t *testing.T, start func(t *testing.T, s Settings) (addr string)) {
 	})
 	t.Run("within TLS", func(t *testing.T) {
 		s := listed
-		s.Implicit, s.HeaderTime = true, patience
+		s.Implicit = true
 		addr := start(t, s)
 		p := connect(t, addr)
 		p.write(good)
