@@ -35,20 +35,22 @@ func testDialer(t *testing.T, n *network, hosts ...string) *Dialer {
 
 // TestHostsInTurn wants each to be used, and the next where one is down.
 func TestHostsInTurn(t *testing.T) {
-	n := &network{down: map[string]bool{"b:1": true}}
-	d := testDialer(t, n, "a:1", "b:1", "c:1")
-	for _, want := range []string{"a:1", "c:1", "a:1", "c:1"} {
-		if _, host, err := d.Dial(t.Context()); err != nil || host != want {
-			t.Fatalf("dialled %s (%v), want %s", host, err, want)
+	synctest.Test(t, func(t *testing.T) { // no time passes: the one that is down is left alone
+		n := &network{down: map[string]bool{"b:1": true}}
+		d := testDialer(t, n, "a:1", "b:1", "c:1")
+		for _, want := range []string{"a:1", "c:1", "a:1", "c:1"} {
+			if _, host, err := d.Dial(t.Context()); err != nil || host != want {
+				t.Fatalf("dialled %s (%v), want %s", host, err, want)
+			}
 		}
-	}
-	if len(n.dials) != 5 {
-		t.Errorf("dialled %v, want the host that is down once", n.dials)
-	}
-	s := d.Stats()
-	if s[1].Healthy || s[1].Failures != 1 || s[1].Error == "" || !s[0].Healthy {
-		t.Errorf("stats are %+v", s)
-	}
+		if len(n.dials) != 5 {
+			t.Errorf("dialled %v, want the host that is down once", n.dials)
+		}
+		s := d.Stats()
+		if s[1].Healthy || s[1].Failures != 1 || s[1].Error == "" || !s[0].Healthy {
+			t.Errorf("stats are %+v", s)
+		}
+	})
 }
 
 // TestBackoffGrows wants one attempt after each back-off, at growing distances up to the
