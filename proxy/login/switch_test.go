@@ -193,18 +193,29 @@ func TestAClientThatDoesNotRead(t *testing.T) {
 // TestEndingWhenSilent is about submission: a message under way may end.
 func TestEndingWhenSilent(t *testing.T) {
 	w := newWorld(t, nil)
-	const silence = 1500 * time.Millisecond // longer than a busy machine pauses
+	const silence = 500 * time.Millisecond
 	w.dialogue.ending = Ending{Silence: silence, Within: patience}
+	last := time.Now() // not after the last byte that moved
 	p := w.logIn("anna")
 	w.begin()
-	for began := time.Now(); time.Since(began) < silence*5/4; { // never silent for as long
+	ended := false
+	for began := time.Now(); !ended && time.Since(began) < 3*silence; {
+		sent := time.Now()
 		p.send("part")
-		p.want("exchange: part")
+		line := p.line()
+		drained := len(w.gate.Drained()) != 0
+		switch ended = line == "bye moved true"; {
+		// Since the last part that came back this test, or its machine, may have paused for so long; else nobody did.
+		case (ended || drained) && time.Since(last) < silence:
+			t.Fatalf("got %q, drained %v, %s after a part was sent", line, drained, time.Since(last))
+		case !ended && line != "exchange: part":
+			t.Fatalf("got %q", line)
+		}
+		last = sent
 	}
-	if len(w.gate.Drained()) != 0 {
-		t.Error("drained while bytes flow")
+	if !ended {
+		p.want("bye moved true")
 	}
-	p.want("bye moved true")
 	w.until("drained", func() bool { return len(w.gate.Drained()) == 1 })
 }
 
@@ -470,7 +481,7 @@ func TestAThousandSessions(t *testing.T) {
 	if early == sessions {
 		t.Error("all were told at once")
 	}
-	if told > spread+5*time.Second { // the machine may be busy
+	if told > spread+30*time.Second { // the machine may be busy
 		t.Errorf("told after %s, want within %s", told, spread)
 	}
 }

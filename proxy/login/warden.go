@@ -78,7 +78,7 @@ func (w *warden) run() {
 			}
 		}
 		if time.Since(last) >= roundPause { // news may come by the thousand
-			w.round()
+			w.round(resting)
 			last = time.Now()
 		}
 		timer.Reset(min(w.look(), roundPause-time.Since(last)))
@@ -101,9 +101,13 @@ func (w *warden) rest() {
 	}
 }
 
-// round suspends the sessions that have lapsed and are silent.
-func (w *warden) round() {
+// round suspends the sessions that have lapsed and are silent. In a maintenance it ends those that
+// began while there was none for a moment, shorter than this goroutine looks.
+func (w *warden) round(resting bool) {
 	for _, s := range w.p.all(&Filter{}) {
+		if resting {
+			s.endWithin(CauseDrain, "maintenance", w.p.o.Spread) // nothing, if its end is planned
+		}
 		if s.isJoined() && s.ticket.Flows() == node.ErrLapsed { // bare: it wraps ErrClosed
 			s.suspend()
 		}
