@@ -400,9 +400,15 @@ func (o *Running) record(op admin.Operation) {
 // Switch is Begin and Watch for a switch that must be done.
 func (c *Cluster) Switch(t peers.TB, n *Node, id string) admin.Operation {
 	t.Helper()
-	o, err := c.Begin(t.Context(), n, id)
-	if err != nil {
-		t.Fatalf("switch %s: %v", id, err)
+	var o *Running
+	var err error
+	for end := time.Now().Add(patience); ; sleep(t.Context(), 100*time.Millisecond) { // a table may be too slow to answer
+		if o, err = c.Begin(t.Context(), n, id); err == nil {
+			break
+		}
+		if t.Context().Err() != nil || time.Now().After(end) {
+			t.Fatalf("switch %s: %v", id, err)
+		}
 	}
 	op, err := o.Watch(t.Context(), n)
 	if err != nil || op.Step != string(operation.StepDone) {

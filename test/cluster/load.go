@@ -19,7 +19,7 @@ import (
 
 // senderPatience is how long a sender waits for an answer. A node that stands still keeps
 // him waiting.
-const senderPatience = 5 * time.Second
+const senderPatience = 15 * time.Second
 
 // Load are senders, each with its own recipients at one node. A message that isn't answered
 // 250 is sent again, to the same node, until it is. So what a node takes for a recipient

@@ -113,7 +113,7 @@ func TestFailover(t *testing.T) {
 // under way ends by itself.
 func TestRedisAwayLongerThanTheArmedLease(t *testing.T) {
 	t.Parallel()
-	c := start(t, Options{Settled: 25 * time.Second, Armed: 2 * time.Second, Logins: true})
+	c := start(t, Options{Settled: 90 * time.Second, Armed: 2 * time.Second, Logins: true})
 	l := c.load(t.Context())
 	c.logIn(t.Context())
 	l.more(t, 60)
@@ -151,6 +151,9 @@ func TestRedisTrouble(t *testing.T) {
 	t.Parallel()
 	c := start(t, Options{Settled: 3 * time.Second, Armed: 1500 * time.Millisecond})
 	redis := c.Servers[0]
+	// The leases are short, so that each trouble is felt soon: a node that gets no processor for
+	// two seconds may put mail off in between, too.
+	c.Trouble("short leases", -1, "")
 	l := c.load(t.Context())
 	l.more(t, 60)
 	everybody := func(t *testing.T, set func(w *Wire)) {
@@ -326,7 +329,11 @@ func (c *Cluster) closed(t *testing.T, l *Load) {
 	for _, n := range c.Nodes {
 		Until(t, "health to be closed at "+n.Name, func() bool {
 			r, err := n.API.Route(t.Context(), "address", Mailbox("health", 1))
-			return err == nil && !r.Deliver
+			if err != nil || r.Deliver {
+				return false
+			}
+			a, err := n.API.Agency(t.Context(), "health") // a dot that was sent before may arrive still
+			return err == nil && a.UnderWay.Dotted == 0
 		})
 	}
 	before := c.count(t, "health")
@@ -387,6 +394,10 @@ func TestFailoverThatLosesWrites(t *testing.T) {
 	l := c.load(t.Context())
 	l.more(t, 60)
 	primary := c.primary(t)
+	// For long enough to take the lock it counts replicas that hang.
+	if out := primary.CLI(t, "CONFIG", "SET", "min-replicas-max-lag", "60"); out != "OK" {
+		t.Fatal(out)
+	}
 	var others []*peers.Redis
 	for _, s := range c.Servers {
 		if s != primary {

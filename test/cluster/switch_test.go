@@ -9,7 +9,8 @@ import (
 // late or misplaced, and other agencies notice nothing.
 func TestCutoverAndRollback(t *testing.T) {
 	t.Parallel()
-	c := start(t, Options{Logins: true})
+	// Nothing is silent here: no lease, and no connection's age, is to end it on a busy machine.
+	c := start(t, Options{Logins: true, Settled: 2 * time.Minute, Armed: 30 * time.Second, Limit: 8 * time.Second})
 	l := c.load(t.Context())
 	programs := c.logIn(t.Context())
 	l.more(t, 100)
