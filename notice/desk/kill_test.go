@@ -59,7 +59,7 @@ func changeAndTell(dir string) error {
 		return err
 	}
 	go func() { _ = rep.Run(ctx) }()
-	if _, err := tb.Renew(ctx, table.Renewal{Incarnation: pos.Incarnation, Member: routing.Member{Node: "mx1", Instance: "mx1-1", Protocol: table.Protocol}, Short: time.Minute, Long: 2 * time.Minute}); err != nil {
+	if _, err := tb.Renew(ctx, table.Renewal{Incarnation: pos.Incarnation, Member: routing.Member{Node: "mx1", Instance: "mx1-1", Protocol: table.Protocol}, Short: time.Hour, Long: 2 * time.Hour}); err != nil {
 		return err
 	}
 	d, err := New(Options{Node: "mx1", Installation: "lab", Table: tb, Replica: rep, Alarms: alarm.NewSet(nil), Dir: dir, Logger: log, Pace: pace})
@@ -67,7 +67,7 @@ func changeAndTell(dir string) error {
 		return err
 	}
 	taken := 0
-	d.Configure([]*Channel{{Name: "ops", Kind: "test", Filter: notice.Filter{Types: []string{"agency.*"}}, Most: 1, Timeout: time.Second, Send: func(_ context.Context, events []notice.Event) error {
+	d.Configure([]*Channel{{Name: "ops", Kind: "test", Filter: notice.Filter{Types: []string{"agency.*"}}, Most: 1, Timeout: time.Minute, Send: func(_ context.Context, events []notice.Event) error {
 		if taken == 2 {
 			fmt.Println("W")
 			return errors.New("away")
@@ -120,7 +120,7 @@ func TestKill(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() }).Stop() // it has got stuck
+	defer time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() }).Stop() // it has got stuck
 	told := make(map[string]notice.Type)
 	var order []notice.Type
 	for lines := bufio.NewScanner(out); lines.Scan(); {
@@ -147,7 +147,7 @@ func TestKill(t *testing.T) {
 	}
 	defer tb.Close()
 	l, r := &lab{t: t, tb: tb}, new(receiver)
-	l.member("mx1", time.Minute)
+	l.member("mx1", time.Hour)
 	l.desk("mx1", dir, alarm.NewSet(nil), 0, r.channel(notice.Filter{Types: []string{"agency.*"}}))
 	a, _ := l.State().Agency("health")
 	changes := int(a.Epoch.Number) // the first adds it, each other one locks or unlocks

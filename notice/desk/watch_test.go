@@ -171,7 +171,7 @@ func TestExpiredProposals(t *testing.T) {
 // TestStartIsTold once, whatever channels come and go.
 func TestStartIsTold(t *testing.T) {
 	l, r := newLab(t, localtable.Options{}), new(receiver)
-	l.member("mx1", time.Minute)
+	l.member("mx1", time.Hour)
 	d, err := New(Options{Node: "mx1", Installation: "lab", Table: l.tb, Replica: l, Alarms: alarm.NewSet(nil), Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler), Pace: pace, Started: time.Now(), Build: "1.2"})
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +194,7 @@ func TestStartIsTold(t *testing.T) {
 // TestDamagedEventKeepsNothing from being told: it is named by an alarm, and those behind it go.
 func TestDamagedEventKeepsNothing(t *testing.T) {
 	l, r, alarms, dir := newLab(t, localtable.Options{}), new(receiver), alarm.NewSet(nil), t.TempDir()
-	l.member("mx1", time.Minute)
+	l.member("mx1", time.Hour)
 	only := notice.Filter{Types: []string{"agency.*"}}
 	_, stop := l.desk("mx1", dir, alarms, 0, r.channel(only))
 	r.set(errors.New("receiver is away"))

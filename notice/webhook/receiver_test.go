@@ -54,7 +54,7 @@ func TestReceiverOfTheManual(t *testing.T) {
 	defer server.Close()
 	const secret, former = "a secret of enough bytes, ok", "the former one, of enough bytes"
 	at := time.Unix(1_700_000_000, 0)
-	s, err := New(Options{URL: server.URL, Secrets: [][]byte{[]byte(secret), []byte(former)}, Timeout: 5 * time.Second, AllowLoopback: true, AllowPlaintext: true, Now: func() time.Time { return at }})
+	s, err := New(Options{URL: server.URL, Secrets: [][]byte{[]byte(secret), []byte(former)}, Timeout: time.Minute, AllowLoopback: true, AllowPlaintext: true, Now: func() time.Time { return at }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,7 @@ func TestSignedOverTLS(t *testing.T) {
 	defer server.Close()
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
-	o := Options{URL: server.URL + "/hook", Secrets: [][]byte{fresh, old}, Roots: roots, Timeout: 5 * time.Second, AllowLoopback: true,
+	o := Options{URL: server.URL + "/hook", Secrets: [][]byte{fresh, old}, Roots: roots, Timeout: time.Minute, AllowLoopback: true,
 		Now: func() time.Time { return time.Unix(1_700_000_001, 0) }}
 	s, err := New(o)
 	if err != nil {
@@ -115,7 +115,7 @@ func TestAnswers(t *testing.T) {
 				_, _ = io.WriteString(w, "SECRET ANSWER")
 			}))
 			defer server.Close()
-			s, err := New(Options{URL: server.URL, Secrets: [][]byte{make([]byte, 32)}, Timeout: 5 * time.Second, AllowLoopback: true, AllowPlaintext: true})
+			s, err := New(Options{URL: server.URL, Secrets: [][]byte{make([]byte, 32)}, Timeout: time.Minute, AllowLoopback: true, AllowPlaintext: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -149,7 +149,7 @@ func TestURLs(t *testing.T) {
 
 // A name that leads to this host is refused where it is dialled.
 func TestNameOfThisHost(t *testing.T) {
-	s, err := New(Options{URL: "http://ip6-loopback.invalid/", Secrets: [][]byte{make([]byte, 32)}, Timeout: 5 * time.Second, AllowPlaintext: true})
+	s, err := New(Options{URL: "http://ip6-loopback.invalid/", Secrets: [][]byte{make([]byte, 32)}, Timeout: time.Minute, AllowPlaintext: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mailcutover/routing"
@@ -178,6 +179,10 @@ func TestLockAndUnlock(t *testing.T) {
 }
 
 func TestReceiptsSayWhatEachNodeHasMadeOfALock(t *testing.T) {
+	synctest.Test(t, receiptsSayWhatEachNodeHasMadeOfALock)
+}
+
+func receiptsSayWhatEachNodeHasMadeOfALock(t *testing.T) {
 	b := newBench(t)
 	b.add("health")
 	b.put(b.agency("health").Arm())
@@ -318,6 +323,10 @@ func TestFinalise(t *testing.T) {
 }
 
 func TestNodesAreDrainedAttestedAndEvicted(t *testing.T) {
+	synctest.Test(t, nodesAreDrainedAttestedAndEvicted)
+}
+
+func nodesAreDrainedAttestedAndEvicted(t *testing.T) {
 	b := newBench(t)
 	b.renew("one", nil)
 	b.renew("two", nil)
@@ -389,7 +398,9 @@ func TestNodesAreDrainedAttestedAndEvicted(t *testing.T) {
 
 // One person attests in an emergency: it counts for emergencies at once, and keeps back
 // whatever rests on it until another one confirms it, also after the node has come back.
-func TestOnePersonAttestsInAnEmergency(t *testing.T) {
+func TestOnePersonAttestsInAnEmergency(t *testing.T) { synctest.Test(t, onePersonAttestsInAnEmergency) }
+
+func onePersonAttestsInAnEmergency(t *testing.T) {
 	b := newBench(t)
 	b.add("health")
 	a := b.agency("health")
@@ -466,6 +477,10 @@ func TestAnOldLossIsNoneOfALock(t *testing.T) {
 // One person's word doesn't end a rejoin, which waits for the node: what it has seen may be
 // what the table lost. The second person's word is taken meanwhile.
 func TestARejoinWaitsForTheSecondPerson(t *testing.T) {
+	synctest.Test(t, aRejoinWaitsForTheSecondPerson)
+}
+
+func aRejoinWaitsForTheSecondPerson(t *testing.T) {
 	b := newBench(t)
 	b.renew("one", nil)
 	b.renew("two", nil)
@@ -494,7 +509,9 @@ func TestARejoinWaitsForTheSecondPerson(t *testing.T) {
 
 // The long fence: the lease is over, and the counter has stood still for the limit after
 // that. What one call has seen of it the next one needn't wait for again.
-func TestEvictWatchesASilentNode(t *testing.T) {
+func TestEvictWatchesASilentNode(t *testing.T) { synctest.Test(t, evictWatchesASilentNode) }
+
+func evictWatchesASilentNode(t *testing.T) {
 	b := newBench(t)
 	silent := func(r *table.Renewal) {
 		r.Short, r.Long, r.Member.ClockRuns = 50*time.Millisecond, 200*time.Millisecond, true
@@ -525,6 +542,10 @@ func TestEvictWatchesASilentNode(t *testing.T) {
 
 // A node that renewed between two calls is watched anew.
 func TestEvictWatchesAnewWhatHasRenewed(t *testing.T) {
+	synctest.Test(t, evictWatchesAnewWhatHasRenewed)
+}
+
+func evictWatchesAnewWhatHasRenewed(t *testing.T) {
 	b := newBench(t)
 	try := func() error {
 		short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
