@@ -57,8 +57,6 @@ type Watch struct {
 	mu       sync.Mutex
 	waiting  []chan error      // for the next reading to end
 	failures map[string]uint64 // readings that didn't come to their end, by directory
-
-	absent answers
 }
 
 // New returns a watch that has read nothing yet.
@@ -230,8 +228,6 @@ func (w *Watch) Absent(ctx context.Context, a routing.Address) error {
 		return fmt.Errorf("%w: %s was last read at %s", ErrUnproven, v.Snapshot.Directory, v.Snapshot.Began.Format(time.RFC3339))
 	case v.Facts.Knows(a):
 		return fmt.Errorf("%w: %s had it when it was read", ErrUnproven, v.Snapshot.Directory)
-	case w.absent.lately(a, w.now()):
-		return nil
 	case !w.rate.Allow():
 		return fmt.Errorf("%w: too many questions at once", ErrUnproven)
 	}
@@ -244,7 +240,6 @@ func (w *Watch) Absent(ctx context.Context, a routing.Address) error {
 	case len(found) > 0:
 		return fmt.Errorf("%w: %s has it", ErrUnproven, w.o.Source.Name())
 	}
-	w.absent.note(a, w.now())
 	return nil
 }
 
@@ -267,32 +262,4 @@ func (w *Watch) X500(name string) (routing.MailboxID, bool) {
 		return routing.MailboxID{}, false
 	}
 	return v.X500(name)
-}
-
-// answers remembers for a short time what the directory has denied, so that a sender who tries
-// again and again doesn't ask it each time.
-type answers struct {
-	mu     sync.Mutex
-	denied map[routing.Address]time.Time
-}
-
-const (
-	deniedFor = 30 * time.Second
-	mostKept  = 10_000
-)
-
-func (n *answers) lately(a routing.Address, now time.Time) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	at, ok := n.denied[a]
-	return ok && now.Sub(at) < deniedFor
-}
-
-func (n *answers) note(a routing.Address, now time.Time) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.denied == nil || len(n.denied) >= mostKept {
-		n.denied = make(map[routing.Address]time.Time)
-	}
-	n.denied[a] = now
 }
