@@ -135,7 +135,7 @@ func TestRefusals(t *testing.T) {
 // goes again where its mailbox is by then; copies are as many as the ledger has in doubt.
 func TestAnswerLost(t *testing.T) {
 	exchange, ox, _, endpoints := platforms(t)
-	const limit = 1500 * time.Millisecond
+	const limit = 4 * time.Second // so long that the agency is on its way when the message may go again
 	w := newWorld(t, t.TempDir(), limit, quick, endpoints...)
 	defer w.close()
 	exchange.SetScript(platformtest.On(platformtest.VerbDot, platformtest.Reaction{Drop: platformtest.DropBefore}))

@@ -85,7 +85,7 @@ func newWorld(t testing.TB, dir string, limit time.Duration, retry queue.Retry, 
 		ep := relay.Endpoint{
 			Platform: e.id, Origin: mail.OriginOutside, Protocol: relay.ProtocolSMTP, Hosts: []string{e.addr}, Helo: "mx1.example",
 			TLS: dial.TLS{Policy: dial.TLSNone}, Limits: relay.Limits{Connections: e.connections, Backoff: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond},
-			Timeouts: relay.Timeouts{Dot: time.Second},
+			Timeouts: relay.Timeouts{Dot: time.Minute},
 		}
 		if e.lmtp {
 			ep.Protocol = relay.ProtocolLMTP
@@ -228,7 +228,7 @@ func (w *world) put(s spool.State, content string, boxes ...int) mail.Transactio
 // wait waits for a condition.
 func (w *world) wait(what string, done func() bool) {
 	w.Helper()
-	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.Fatalf("not in time: %s; alarms %v", what, w.alarms.List())
 		}
