@@ -64,7 +64,7 @@ func framingCases() []conformance {
 		{name: "NUL and 8-bit bytes", steps: byData("a\x00b\xff\r\n.\r\n"), want: one("a\x00b\xff\r\n")},
 		{
 			name: "a pause within DATA ends the connection",
-			read: time.Second,
+			read: 2 * time.Second,
 			steps: []step{
 				send(hello + envelope + "DATA\r\n"), await("354"),
 				send("Subject: slow\r\n\r\n"), step{await: "554"}, send(evil), stay,

@@ -274,7 +274,7 @@ func (r *goRecorder) listen(t *testing.T, c conformance) string {
 	if c.read > 0 {
 		srv.ReadTimeout = c.read
 	} else if slices.Contains(c.steps, stay) {
-		srv.ReadTimeout = time.Second // it would not end by itself
+		srv.ReadTimeout = 2 * time.Second // it would not end by itself
 	}
 	if c.tls {
 		srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate(t, "mx.example")}}

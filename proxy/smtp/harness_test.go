@@ -27,7 +27,7 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // recorder is a backend that keeps what it is given and takes every recipient but
 // those whose local part is no, later or panic.
