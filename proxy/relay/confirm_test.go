@@ -49,7 +49,7 @@ func TestShiftedDialogue(t *testing.T) {
 					}
 					eventually(t, "all is well with the next message", func() bool {
 						out := deliver(testContext(t), t, p, "y\r\n", "bob@x.example", "anna@x.example")
-						return out.open == nil && mail.AsReply(out.rcpts[0]).Code == 550 && out.rcpts[1] == nil && out.dots[0] == nil
+						return out.open == nil && mail.AsReply(out.rcpts[0]).Code == 550 && out.rcpts[1] == nil && len(out.dots) == 1 && out.dots[0] == nil
 					})
 				})
 			}

@@ -136,7 +136,7 @@ func TestManyShortPauses(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- deliver(ctx, t, p, "other\r\n", "d@x.example").err() }()
 	n := 1
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); n++ {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); n++ {
 		select {
 		case err := <-done:
 			if err != nil {
@@ -145,7 +145,7 @@ func TestManyShortPauses(t *testing.T) {
 			if err := goOn(ctx, tx, "x\r\n"); err != nil {
 				t.Error(err)
 			}
-			if tx.Accepted() != n || n > 100 {
+			if tx.Accepted() != n || n > 1000 {
 				t.Errorf("%d accepted of %d", tx.Accepted(), n)
 			}
 			return
@@ -275,7 +275,7 @@ func TestAbortAfterReclaim(t *testing.T) {
 	}
 	other.Abort()
 	// One who goes on waits no longer than one who comes.
-	ep.Limits.QueueWait = time.Second // so long that it is there for who comes first, also on a busy machine
+	ep.Limits.QueueWait = 3 * time.Second // so long that it is there for who comes first, also on a busy machine
 	p = newPool(t, ep, Options{})
 	tx = paused(ctx, t, p, "b@x.example")
 	other = open(ctx, t, p)

@@ -120,7 +120,7 @@ func TestHostilePlatform(t *testing.T) {
 				if errors.Is(err, ErrInDoubt) != (verb == ".") || p.Stats().Open != 0 {
 					t.Errorf("%v, %+v", err, p.Stats())
 				}
-				if took := time.Since(start); took > 20*time.Second {
+				if took := time.Since(start); took > time.Minute {
 					t.Errorf("took %s", took)
 				}
 				if len(err.Error()) > 2000 {

@@ -87,7 +87,7 @@ func deliverAs(ctx context.Context, t testing.TB, p *Pool, together bool, client
 }
 
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -95,9 +95,9 @@ func testContext(t testing.TB) context.Context {
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }
@@ -524,7 +524,6 @@ func TestInDoubtExactlyIfThePlatformMayHaveIt(t *testing.T) {
 			if lmtp {
 				ep.Protocol = ProtocolLMTP
 			}
-			ep.Timeouts.Reset = time.Second
 			o, _ := tapped(l)
 			p := newPool(t, ep, o)
 			out := deliverAs(testContext(t), t, p, together, mail.Client{}, nil, body, "b@x.example", "b@x.example")
@@ -760,7 +759,7 @@ func TestContextEnds(t *testing.T) {
 			if !errors.Is(err, reason) || errors.Is(err, ErrInDoubt) != c.doubt {
 				t.Errorf("got %v", err)
 			}
-			if took := time.Since(start); took > 20*time.Second {
+			if took := time.Since(start); took > time.Minute {
 				t.Errorf("took %s", took)
 			}
 			if s := p.Stats(); s.Open != 0 || !s.Hosts[0].Healthy {
