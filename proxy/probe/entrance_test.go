@@ -68,7 +68,7 @@ func TestSend(t *testing.T) {
 				if way.tls {
 					e.TLS = client
 				}
-				if err := e.Send(within(t, 20*time.Second), "canary@health.example", []byte("Subject: canary\r\n\r\n.test\r\n")); err != nil {
+				if err := e.Send(within(t, time.Minute), "canary@health.example", []byte("Subject: canary\r\n\r\n.test\r\n")); err != nil {
 					t.Fatal(err)
 				}
 				got := p.Stored()
@@ -76,7 +76,7 @@ func TestSend(t *testing.T) {
 					t.Errorf("%+v", got)
 				}
 				p.SetScript(platformtest.On("RCPT", platformtest.Reaction{Reply: "451 4.3.0 later"}))
-				if err := e.Send(within(t, 20*time.Second), "canary@health.example", []byte("\r\n")); err == nil || !strings.Contains(err.Error(), "RCPT") || !strings.Contains(err.Error(), "later") {
+				if err := e.Send(within(t, time.Minute), "canary@health.example", []byte("\r\n")); err == nil || !strings.Contains(err.Error(), "RCPT") || !strings.Contains(err.Error(), "later") {
 					t.Errorf("put off: %v", err)
 				}
 			})
@@ -131,13 +131,13 @@ func TestLoginThroughAListener(t *testing.T) {
 				<-done
 			})
 			var from netip.AddrPort
-			if _, err := e.Login(within(t, 20*time.Second), Account{Login: "canary", Password: "secret"}, func(a netip.AddrPort) { from = a }, "", 0); err != nil || !from.IsValid() {
+			if _, err := e.Login(within(t, time.Minute), Account{Login: "canary", Password: "secret"}, func(a netip.AddrPort) { from = a }, "", 0); err != nil || !from.IsValid() {
 				t.Errorf("from %s: %v", from, err)
 			}
-			if _, err := e.Login(within(t, 20*time.Second), Account{Login: "canary", Password: "secret"}, func(netip.AddrPort) {}, "<none@x>", 0); !errors.Is(err, ErrNotThere) {
+			if _, err := e.Login(within(t, time.Minute), Account{Login: "canary", Password: "secret"}, func(netip.AddrPort) {}, "<none@x>", 0); !errors.Is(err, ErrNotThere) {
 				t.Errorf("a message that isn't there: %v", err)
 			}
-			if _, err := e.Login(within(t, 20*time.Second), Account{Login: "canary", Password: "hunter2"}, func(netip.AddrPort) { t.Error("logged in") }, "", 0); err == nil {
+			if _, err := e.Login(within(t, time.Minute), Account{Login: "canary", Password: "hunter2"}, func(netip.AddrPort) { t.Error("logged in") }, "", 0); err == nil {
 				t.Error("a wrong password")
 			}
 		})

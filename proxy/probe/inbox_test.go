@@ -175,7 +175,7 @@ func TestLogInByDialogue(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = silent.Close() })
 	e := Entrance{Addr: silent.Addr()}
-	err = e.LogIn(within(t, 300*time.Millisecond), submission.Dialogue{}, Account{Login: "canary", Password: "hunter2"}, func(netip.AddrPort) { t.Error("logged in") })
+	err = e.LogIn(within(t, 3*time.Second), submission.Dialogue{}, Account{Login: "canary", Password: "hunter2"}, func(netip.AddrPort) { t.Error("logged in") })
 	if err == nil || !strings.Contains(err.Error(), "no answer") {
 		t.Errorf("a silent listener: %v", err)
 	}
