@@ -1,8 +1,9 @@
 // Package campaign is the whole system under faults: three nodes, Redis with two replicas and three
 // Sentinels, each on a host of its own in a network namespace, each node with a disk of its own;
 // Postfix in front, senders by SMTP and LMTP, mail programs by IMAP and submission, two recording
-// platforms, and people who cut agencies over and back, abort, lock, unlock and declare emergencies,
-// each thing proposed by one and approved by another.
+// platforms that also refuse for good, a directory, and people who cut agencies over and back, abort,
+// lock, unlock, declare emergencies, enter mailboxes and bring lists of them into force, each thing
+// proposed by one and approved by another.
 //
 // [World] is the ground, [Storm] what is done to it: a storm draws faults and operations from its
 // seed and lets them happen side by side, heals everything, and leaves a system that has to come to
