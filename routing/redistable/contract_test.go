@@ -22,7 +22,10 @@ func open(t testing.TB, o Options) *Table {
 		o.AllowNoPassword = true
 	}
 	if o.Timeout == 0 {
-		o.Timeout = 5 * time.Second // a busy machine is not what most tests are about
+		o.Timeout = 20 * time.Second // a busy machine, with a busy disk, is not what most tests are about
+		if o.BulkTimeout > 0 {
+			o.Timeout = min(o.Timeout, o.BulkTimeout)
+		}
 	}
 	tb, err := Open(t.Context(), o)
 	if err != nil {

@@ -94,7 +94,7 @@ func TestOptionsThatAreTaken(t *testing.T) {
 func TestOpenWithoutServer(t *testing.T) {
 	var log bytes.Buffer
 	tb := open(t, Options{
-		URL: "redis://localhost:1", Password: "topsecret", Timeout: 50 * time.Millisecond,
+		URL: "redis://localhost:1", Password: "topsecret",
 		Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	if !strings.Contains(log.String(), "state table can't be read at start") || strings.Contains(log.String(), "topsecret") {
