@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	blockTime = 4 * time.Minute  // the longest that one block may take; one compiles the program
-	untilTime = 60 * time.Second // how long something shown may take to come true
+	blockTime = 4 * time.Minute // the longest that one block may take; one compiles the program
+	untilTime = 2 * time.Minute // how long something shown may take to come true
 )
 
 // shell runs the blocks of one page, one after the other.
