@@ -378,7 +378,7 @@ func TestSharedWriteFailsHalfway(t *testing.T) {
 			}
 		})
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		l.mu.Lock()
 		n := l.open.n
 		l.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 // A sender who doesn't end his message delays those of others by little.
 func TestSlowSenderHoldsNobodyUp(t *testing.T) {
 	s := openStore(t, Options{Dir: t.TempDir()})
+	defer s.Close()
 	slow, err := s.Begin(envelope(t))
 	if err != nil {
 		t.Fatal(err)
@@ -21,7 +22,7 @@ func TestSlowSenderHoldsNobodyUp(t *testing.T) {
 	for range 20 {
 		accept(t, s, "Subject: whole\r\n", rcpt("anna", "one", StateHeld))
 	}
-	if took := time.Since(began); took > 20*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("20 messages took %s beside one that doesn't end", took)
 	}
 }

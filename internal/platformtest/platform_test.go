@@ -44,7 +44,7 @@ func dial(t *testing.T, p *Platform) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	return &client{t: t, Conn: conn, r: bufio.NewReader(conn)}
 }
 
@@ -95,7 +95,7 @@ func (c *client) wantEnd() {
 
 func last(t *testing.T, p *Platform, n int) Transaction {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := p.Wait(ctx, func(p *Platform) bool { return len(p.Transactions()) >= n }); err != nil {
 		t.Fatal(err)
@@ -449,7 +449,7 @@ func TestConnectionsWaitDropSetScript(t *testing.T) {
 	a.reply("220")
 	b.reply("220")
 	a.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := p.Wait(ctx, func(p *Platform) bool { return p.Connections() == (Connections{Open: 1, Peak: 2, Total: 2}) }); err != nil {
 		t.Fatalf("%v: %+v", err, p.Connections())

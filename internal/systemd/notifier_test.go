@@ -52,7 +52,7 @@ func TestNotifier(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := make([]byte, 200)
-		_ = manager.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = manager.SetReadDeadline(time.Now().Add(30 * time.Second))
 		got, err := manager.Read(b)
 		if err != nil || string(b[:got]) != c.want {
 			t.Errorf("%q, %v, want %q", b[:got], err, c.want)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -43,7 +44,7 @@ func child(dir string) {
 		fmt.Println("E", err)
 		os.Exit(1)
 	}
-	s, err := Open(Options{Dir: dir, SegmentBytes: 500_000, Keys: k})
+	s, err := Open(Options{Dir: dir, SegmentBytes: 500_000, Keys: k, Patience: time.Hour}) // what is said to be kept was
 	if err != nil {
 		fmt.Println("E", err)
 		os.Exit(1)

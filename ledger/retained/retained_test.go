@@ -25,6 +25,9 @@ func open(t *testing.T, o Options) *Store {
 	if o.Dir == "" {
 		o.Dir = filepath.Join(t.TempDir(), "retained")
 	}
+	if o.Patience == 0 {
+		o.Patience = 10 * time.Minute // no copy is to be left out because the disk is busy
+	}
 	s, err := Open(o)
 	if err != nil {
 		t.Fatal(err)

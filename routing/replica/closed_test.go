@@ -63,8 +63,9 @@ func TestFreshWaitsForWhatIsOnItsWay(t *testing.T) {
 	w.wait(routing.Position{Incarnation: "first", Revision: 2})
 	w.table.do(func() { w.table.loadFailure = table.ErrUnavailable })
 	works := w.newAgency("works", 1, anna("works"))
-	changed := time.Now()
+	begun := time.Now()
 	pos := w.table.set(works)
+	changed := time.Now() // or before, but not before begun
 	snapshots := func() int {
 		w.table.mu.Lock()
 		defer w.table.mu.Unlock()
@@ -80,7 +81,7 @@ func TestFreshWaitsForWhatIsOnItsWay(t *testing.T) {
 	}
 	w.table.do(func() { w.table.loadFailure = nil })
 	w.wait(pos)
-	if at, ok := w.rep.Fresh(); !ok || !at.After(changed) {
+	if at, ok := w.rep.Fresh(); !ok || !at.After(begun) {
 		t.Errorf("fresh as of %v, %t", at, ok)
 	}
 	w.await("no word of an error", func() bool { return w.rep.Status().Err == nil }) // it goes when the log is followed again

@@ -95,12 +95,12 @@ func (w *world) mapping(id routing.AgencyID, n int, addresses ...routing.Address
 	return m
 }
 
-// await returns when cond holds, and fails the test after ten seconds.
+// await returns when cond holds, and fails the test after a minute.
 func (w *world) await(what string, cond func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !cond(); {
+	for deadline := time.Now().Add(time.Minute); !cond(); {
 		if time.Now().After(deadline) {
-			w.t.Fatalf("%s: not after 10 s; status %+v", what, w.rep.Status())
+			w.t.Fatalf("%s: not after a minute; status %+v", what, w.rep.Status())
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -108,7 +108,7 @@ func (w *world) await(what string, cond func() bool) {
 
 func (w *world) wait(pos routing.Position) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := w.rep.Wait(ctx, pos); err != nil {
 		w.t.Fatal(err)

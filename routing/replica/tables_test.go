@@ -30,7 +30,7 @@ func TestRealTables(t *testing.T) {
 		},
 		"redistable": func(t *testing.T) table.Table {
 			r := peers.StartRedis(t, peers.RedisOptions{Password: "secret"})
-			tb, err := redistable.Open(t.Context(), redistable.Options{URL: r.URL()})
+			tb, err := redistable.Open(t.Context(), redistable.Options{URL: r.URL(), Timeout: 20 * time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -43,7 +43,7 @@ func TestRealTables(t *testing.T) {
 
 func followsACutover(t *testing.T, tb table.Table) {
 	t.Cleanup(func() { tb.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	pos, err := tb.Init(ctx)
 	if err != nil {

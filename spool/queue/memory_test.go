@@ -81,7 +81,7 @@ func TestMemory(t *testing.T) {
 				p := w.q.parked["health"]
 				return p != nil && len(p.boxes) >= c.boxes-1 && w.q.cursor == uint64(c.messages)
 			}
-			for end := time.Now().Add(30 * time.Second); !loaded(); time.Sleep(10 * time.Millisecond) {
+			for end := time.Now().Add(2 * time.Minute); !loaded(); time.Sleep(10 * time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatal("not loaded")
 				}

@@ -133,10 +133,11 @@ func testInstances(t *testing.T, open opener) {
 	}
 	// Who gave up can be followed by anybody, once what it sent can't arrive any more.
 	other.r.Short, other.r.Long = time.Second, time.Second
+	began := time.Now()
 	other.renew()
 	third := newNode(t, tb, pos, "n1")
 	third.r.Member.Instance, third.r.Short, third.r.Long = "n1-3", 10*time.Millisecond, 20*time.Millisecond
-	if _, err := third.try(); !errors.Is(err, table.ErrInstance) {
+	if _, err := third.try(); !errors.Is(err, table.ErrInstance) && time.Since(began) < other.r.Long { // else the machine was too busy to ask in time
 		t.Errorf("another instance while something may arrive: %v", err)
 	}
 	eventually(t, "renewal after it gave up", nil, func() error { _, err := third.try(); return err })
