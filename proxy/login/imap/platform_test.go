@@ -32,7 +32,7 @@ func TestAuthenticate(t *testing.T) {
 	transcripts(t, "platform", []string{"C:", "asked", "result"}, func(tr *transcript) {
 		server, client := certificates(tr.t)
 		here, there := pair(tr.t)
-		options := login.LegOptions{Net: there, Answer: 10 * time.Second}
+		options := login.LegOptions{Net: there, Answer: time.Minute}
 		options.Target = login.Target{Platform: "exchange", Host: "ex:143", Client: login.ClientInfo{
 			Addr: "192.0.2.7", Port: "40000", Local: "192.0.2.1", LocalPort: "993", Session: "s-1",
 		}}

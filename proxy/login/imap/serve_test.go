@@ -44,7 +44,7 @@ func TestServe(t *testing.T) {
 		options := login.ConnOptions{
 			Net:   there,
 			Front: login.Front{Hostname: "mx.example", LineBytes: 1024, TokenBytes: 2048, Errors: 5},
-			Idle:  10 * time.Second,
+			Idle:  time.Minute,
 		}
 		answers := settings(tr, &options)
 		if options.Front.TLS {

@@ -135,7 +135,7 @@ func pair(t testing.TB) (here, there net.Conn) {
 // heard takes the lines that come from the other side.
 func (e *end) heard() {
 	e.tr.t.Helper()
-	wait := 10 * time.Second
+	wait := time.Minute
 	if *update {
 		wait = 150 * time.Millisecond // no test: the file's author reads what came
 	}
@@ -162,7 +162,7 @@ func (e *end) send(text string) { _, _ = io.WriteString(e.nc, text) }
 // over makes sure that nothing more comes.
 func (e *end) over() {
 	e.tr.t.Helper()
-	_ = e.nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = e.nc.SetReadDeadline(time.Now().Add(time.Minute))
 	if b, _ := io.ReadAll(e.r); len(b) > 0 {
 		e.tr.t.Errorf("more came: %.200q", b)
 	}
@@ -171,7 +171,7 @@ func (e *end) over() {
 // upgrade puts TLS on.
 func (e *end) upgrade(c *tls.Conn) {
 	e.tr.t.Helper()
-	_ = e.nc.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = e.nc.SetDeadline(time.Now().Add(time.Minute))
 	if err := c.Handshake(); err != nil {
 		e.tr.t.Fatalf("TLS handshake: %v", err)
 	}

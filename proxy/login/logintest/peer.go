@@ -14,7 +14,7 @@ import (
 )
 
 // patience is how long a test waits for what has to come.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // Peer is the test's end of a connection. It belongs to one goroutine at a time.
 type Peer struct {

@@ -66,7 +66,7 @@ func TestPeers(t *testing.T) {
 				t.Errorf("the platform was told of the client: %s", platform.log())
 			}
 			useClients(t, through(login.IdentityXCLIENT, trust).Addr)
-			peers.WaitFor(t, 10*time.Second, "log of the client's address", func() bool { return strings.Contains(platform.log(), platform.seen) })
+			peers.WaitFor(t, time.Minute, "log of the client's address", func() bool { return strings.Contains(platform.log(), platform.seen) })
 			leg := legTo(t, platform.addr)
 			got, err := Dialogue{}.Probe(leg)
 			if got.Size = 0; err != nil || got != platform.offers {
@@ -116,7 +116,7 @@ func useCurl(t *testing.T, addr string) {
 const python = `
 import smtplib, ssl, sys
 context = ssl._create_unverified_context()
-s = smtplib.SMTP(sys.argv[1], int(sys.argv[2]), timeout=20)
+s = smtplib.SMTP(sys.argv[1], int(sys.argv[2]), timeout=60)
 try:
     s.sendmail('anna@ox.example', ['bert@ox.example'], b'Subject: x\r\n\r\nx\r\n')
     raise SystemExit('mail before AUTH')
