@@ -123,7 +123,11 @@ func mutations() []mutation {
 		{"a byte inserted", func(r *rand.Rand, l [][]byte) ([][]byte, uint64) {
 			i := r.IntN(len(l))
 			at := r.IntN(len(l[i]))
-			l[i] = append(l[i][:at:at], append([]byte{byte(r.IntN(256))}, l[i][at:]...)...)
+			extra, end := byte(r.IntN(256)), at == len(l[i])-1
+			l[i] = append(l[i][:at:at], append([]byte{extra}, l[i][at:]...)...)
+			if end && extra == '\n' {
+				return l, uint64(i + 2) // a line of its own
+			}
 			return l, uint64(i + 1)
 		}},
 		{"a byte removed", func(r *rand.Rand, l [][]byte) ([][]byte, uint64) {

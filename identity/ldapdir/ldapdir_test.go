@@ -174,21 +174,17 @@ func TestACutResultIsAnError(t *testing.T) {
 }
 
 func TestFailover(t *testing.T) {
+	t.Parallel() // it waits for a server that never answers
 	entry, id := user(1)
 	s := peers.StartSlapd(t, peers.SlapdOptions{LDIF: people + entry})
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := dead.Addr().String()
-	dead.Close()
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and never answers
+	addr := fmt.Sprintf("127.0.0.1:%d", peers.Port(t)) // nobody listens there
+	silent, err := net.Listen("tcp", "127.0.0.1:0")    // accepts, and never answers
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
 	o := options("ldap://"+addr, "ldap://"+silent.Addr().String(), "ldap://"+s.Addr)
-	o.Timeout = time.Second
+	o.Timeout = 5 * time.Second // which the last server never needs
 	c := newClient(t, o)
 	q := directory.Query{ID: id}
 	for range 2 {

@@ -48,7 +48,7 @@ func login(t *testing.T, address, user string) (session, string) {
 // line returns the next line, or why there is none.
 func (s session) line(t *testing.T) string {
 	t.Helper()
-	if err := s.conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := s.conn.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	text, err := s.in.ReadString('\n')
