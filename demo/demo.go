@@ -43,7 +43,7 @@ const (
 )
 
 // drainTime is how long the spool may take to send what is left at the end.
-const drainTime = 10 * time.Second
+const drainTime = time.Minute
 
 // slowDot is how long a platform takes for the one answer that a switch has to wait for,
 // so that the agency is closed for long enough to see its mail being held.
@@ -452,7 +452,7 @@ func (s *stage) say(format string, args ...any) {
 // close ends what build started.
 func (s *stage) close() {
 	if s.node != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		_ = s.node.Shutdown(ctx)
 	}

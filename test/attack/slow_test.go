@@ -36,8 +36,8 @@ func mailStates(id, hello, more string) []state {
 func TestSlowPeers(t *testing.T) {
 	t.Parallel()
 	f := start(t, setup{
-		mail:   ", limits: {handshake: 2s, idle: 3s, read: 3s, data_rate: 10KiB/s, data_grace: 2s}",
-		logins: ", limits: {handshake: 2s, login: 1m}",
+		mail:   ", limits: {handshake: 8s, idle: 10s, read: 10s, data_rate: 10KiB/s, data_grace: 8s}", // honest clients have them, too
+		logins: ", limits: {handshake: 8s, login: 1m}",
 	})
 	states := append(mailStates("mx", "EHLO x.example", ""), mailStates("mx-lmtp", "LHLO x.example", "")...)
 	states = append(states,

@@ -93,9 +93,9 @@ admin:
 		t.Fatal(err)
 	}
 	letter := "Message-ID: <sought@out.example>\r\nFrom: s@out.example\r\nSubject: secret\r\n\r\nhello\r\n"
-	if err := smtp.SendMail(mx, nil, "s@out.example", []string{"anna@health.example"}, []byte(letter)); err != nil {
-		t.Fatal(err)
-	}
+	peers.WaitFor(t, time.Minute, "mail to be taken", func() bool {
+		return smtp.SendMail(mx, nil, "s@out.example", []string{"anna@health.example"}, []byte(letter)) == nil
+	})
 	return "http://" + d.PageAddr().String()
 }
 
@@ -163,7 +163,7 @@ func TestWalk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, err := run(5*time.Minute, []string{"BASE=" + base, "OPERATOR=" + operator, "APPROVER=" + approver, "CHROMIUM=" + chromium, "SHOTS=" + shots, "PROGRESS=" + progressLink(t, base)}, "node", "walk.mjs")
+	out, err := run(8*time.Minute, []string{"BASE=" + base, "OPERATOR=" + operator, "APPROVER=" + approver, "CHROMIUM=" + chromium, "SHOTS=" + shots, "PROGRESS=" + progressLink(t, base)}, "node", "walk.mjs")
 	t.Log(out)
 	if err != nil {
 		t.Errorf("walk: %v", err)

@@ -26,6 +26,7 @@ async function person(name, options = {}) {
   // The page's policy keeps axe out as it keeps others out; where it is looked at by axe, it is
   // laid aside, and everywhere else it holds.
   const context = await browser.newContext({ viewport: desk, locale: 'en-GB', ...options });
+  context.setDefaultTimeout(90000); // the machine may be busy
   const page = await context.newPage();
   page.on('console', (m) => { if (m.type() === 'error' && !expected.some((e) => m.text().includes(e))) problems.push(`${name}: console: ${m.text()}`); });
   page.on('pageerror', (e) => problems.push(`${name}: ${e.message}`));
@@ -54,6 +55,7 @@ async function look(page, name, schemes = ['light', 'dark']) {
   for (const colorScheme of schemes) {
     const size = page.viewportSize();
     const context = await browser.newContext({ storageState: state, viewport: size, colorScheme, bypassCSP: true, locale: 'en-GB' });
+    context.setDefaultTimeout(90000);
     const copy = await context.newPage();
     await copy.goto(page.url());
     await copy.waitForSelector('main');
@@ -168,14 +170,14 @@ await step('it is started, and goes by itself on the page until it is done', asy
   await olga.goto(BASE + proposal);
   await olga.click('form[action$="/start"] button');
   await olga.waitForSelector('ol.steps');
-  await olga.waitForSelector('ol.steps li.done:has-text("done")', { timeout: 30000 }); // nobody loads the page again
+  await olga.waitForSelector('ol.steps li.done:has-text("done")', { timeout: 90000 }); // nobody loads the page again
   await look(olga, 'operation');
 });
 
 await step('mail is brought over, and the help desk asks where a message lies', async () => {
   await olga.goto(BASE + '/agencies/health');
   await olga.waitForSelector('#returns >> text=sweep');
-  await olga.waitForSelector('#returns .tag:has-text("done")', { timeout: 60000 }); // by itself
+  await olga.waitForSelector('#returns .tag:has-text("done")', { timeout: 120000 }); // by itself
   await olga.waitForSelector('#returns >> text=1 of 1 mailboxes done');
   await look(olga, 'agency-swept');
   const help = await person('help desk', { bypassCSP: true, storageState: await olga.context().storageState() });
@@ -200,7 +202,8 @@ await step('a wave is approved, started, answered, paused; the plan is stopped',
   await ada.click('form[action$="/approve"] button');
   await ada.waitForSelector('text=Approved.');
   await olga.goto(ada.url().split('?')[0]);
-  await olga.click('form[action$="/start"] button');
+  // Going on at once would take the request back.
+  await Promise.all([olga.waitForResponse((r) => r.request().method() === 'POST'), olga.click('form[action$="/start"] button')]);
   await olga.goto(BASE + '/plan');
   await olga.waitForSelector('#waves >> text=running');
   await look(olga, 'plan-of-waves');
@@ -232,7 +235,7 @@ await step('the overview changes under the eyes of somebody else', async () => {
   await olga.fill('#typed', 'health');
   await olga.click('button.danger');
   await olga.waitForSelector('text=The agency is locked.');
-  await ada.waitForSelector('#needs >> text=A second person has to confirm it', { timeout: 15000 });
+  await ada.waitForSelector('#needs >> text=A second person has to confirm it', { timeout: 90000 });
   await look(ada, 'overview-emergency');
   await ada.click('#needs a:has-text("Look and confirm")');
   await look(ada, 'emergency');
