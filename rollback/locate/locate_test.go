@@ -66,7 +66,7 @@ func open(t *testing.T) *office {
 	}
 	d := peers.StartDovecot(t, peers.DovecotOptions{First: master, Extra: fmt.Sprintf(filtered, path)})
 	store, err := mailstore.New(mailstore.Options{
-		Platform: "ox", Hosts: []string{d.IMAP}, Command: 20 * time.Second, Installation: installation,
+		Platform: "ox", Hosts: []string{d.IMAP}, Command: 2 * time.Minute, Installation: installation,
 		Access: mailstore.Access{Mode: mailstore.ModeMaster, User: "admin", Password: "master"},
 	})
 	if err != nil {

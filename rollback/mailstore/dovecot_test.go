@@ -54,7 +54,7 @@ func row(t *testing.T, address string) routing.Row {
 func store(t *testing.T, d *peers.Dovecot, change func(*mailstore.Options)) *mailstore.IMAP {
 	t.Helper()
 	o := mailstore.Options{
-		Platform: "ox", Hosts: []string{d.IMAP}, Command: 20 * time.Second, Installation: "test",
+		Platform: "ox", Hosts: []string{d.IMAP}, Command: 2 * time.Minute, Installation: "test",
 		Access: mailstore.Access{Mode: mailstore.ModeMaster, User: "admin", Password: "master"},
 	}
 	if change != nil {

@@ -185,7 +185,7 @@ func (s *script) store(change func(*mailstore.Options)) *mailstore.IMAP {
 	s.t.Helper()
 	s.begin()
 	o := mailstore.Options{
-		Platform: "ox", Hosts: []string{s.l.Addr().String()}, Command: 30 * time.Second, RetryFirst: 10 * time.Millisecond, RetryMax: 200 * time.Millisecond,
+		Platform: "ox", Hosts: []string{s.l.Addr().String()}, Command: 2 * time.Minute, RetryFirst: 10 * time.Millisecond, RetryMax: 200 * time.Millisecond,
 		Access: mailstore.Access{Mode: mailstore.ModeMaster, User: "admin", Password: "master"},
 	}
 	if p, ok := s.l.(*pipes); ok {

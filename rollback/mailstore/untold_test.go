@@ -23,7 +23,7 @@ func flags(uid int) string { return fmt.Sprintf("* %d FETCH (UID %[1]d FLAGS (\\
 
 func opened(t *testing.T, s *script) mailstore.Session {
 	t.Helper()
-	session, err := s.store(func(o *mailstore.Options) { o.Command = 20 * time.Second }).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source)
+	session, err := s.store(func(o *mailstore.Options) { o.Command = 2 * time.Minute }).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source)
 	if err == nil {
 		t.Cleanup(func() { session.Close() })
 		_, err = session.Select(t.Context(), "INBOX", false)

@@ -86,7 +86,7 @@ func TestExchange(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := exchange.Start(t, c.quirks, login)
-			to := exchangeStore(t, s, 20*time.Second)
+			to := exchangeStore(t, s, 2*time.Minute)
 			j, err := recall.OpenJournals(t.TempDir())
 			if err != nil {
 				t.Fatal(err)
@@ -144,7 +144,7 @@ func TestHungMailbox(t *testing.T) {
 		}
 	}
 	s.Hang(string(w.rows[0].Addresses[0]))
-	e, err := recall.New(recall.Options{From: w.from, To: exchangeStore(t, s, 5*time.Second), Journals: w.journals()})
+	e, err := recall.New(recall.Options{From: w.from, To: exchangeStore(t, s, 10*time.Second), Journals: w.journals()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestSweep(t *testing.T) {
 	row := w.rows[0]
 	login := string(row.Addresses[0])
 	s := exchange.Start(t, exchange.Quirks{}, login)
-	from := exchangeStore(t, s, 20*time.Second)
+	from := exchangeStore(t, s, 2*time.Minute)
 	e, err := recall.New(recall.Options{From: from, To: w.from, Journals: w.journals()})
 	if err != nil {
 		t.Fatal(err)

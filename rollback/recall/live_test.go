@@ -166,7 +166,7 @@ func TestNoMove(t *testing.T) {
 	row, now := w.rows[0], time.Now().UTC().Truncate(time.Second)
 	login := string(row.Addresses[0])
 	s := exchange.Start(t, exchange.Quirks{NoMove: true}, login)
-	w.to = exchangeStore(t, s, 20*time.Second)
+	w.to = exchangeStore(t, s, 2*time.Minute)
 	old := mailboxes.Text("old", "a@out.example", login, now.AddDate(0, 0, -9), "old")
 	target := w.user(false)
 	target.mustPut(t, "INBOX", old)

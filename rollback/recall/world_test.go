@@ -121,7 +121,7 @@ func newWorld(t *testing.T, n int) *world {
 func storeOf(t *testing.T, platform routing.PlatformID, host string) *mailstore.IMAP {
 	t.Helper()
 	s, err := mailstore.New(mailstore.Options{
-		Platform: platform, Hosts: []string{host}, Connections: atOnce, Command: 30 * time.Second, Installation: installation,
+		Platform: platform, Hosts: []string{host}, Connections: atOnce, Command: 2 * time.Minute, Installation: installation,
 		Access: mailstore.Access{Mode: mailstore.ModeMaster, User: "admin", Password: "master"},
 	})
 	if err != nil {

@@ -17,22 +17,22 @@ import (
 
 // dovecot is a Dovecot whose Maildirs are written as files, which a few thousand messages
 // need. Sessions of one process are faster than a process each.
-func dovecot(t *testing.T, platform string) (store *mailstore.IMAP, maildirs string) {
+func dovecot(t *testing.T) (d *peers.Dovecot, store *mailstore.IMAP, maildirs string) {
 	t.Helper()
 	maildirs = t.TempDir()
-	d := peers.StartDovecot(t, peers.DovecotOptions{
+	d = peers.StartDovecot(t, peers.DovecotOptions{
 		First: "auth_master_user_separator = *\npassdb {\n driver = static\n master = yes\n args = password=master\n}",
 		Extra: "mail_location = maildir:" + maildirs + "/%u\nmail_fsync = never\n" +
 			"service imap {\n service_count = 100000\n}\nservice imap-login {\n service_count = 0\n}\nservice auth {\n client_limit = 2000\n}\n",
 	})
 	store, err := mailstore.New(mailstore.Options{
-		Platform: "p", Hosts: []string{d.IMAP}, Command: 30 * time.Second, Installation: installation,
+		Platform: "p", Hosts: []string{d.IMAP}, Command: 2 * time.Minute, Installation: installation,
 		Access: mailstore.Access{Mode: mailstore.ModeMaster, User: "admin", Password: "master"},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return store, maildirs
+	return d, store, maildirs
 }
 
 // seed writes what a platform in memory has as Maildirs.
@@ -99,9 +99,9 @@ func TestTheIncident(t *testing.T) {
 	w.fillSmall(messages)
 	crossed := func(i int) []int { return []int{(i + 1 + i%2*4) % mailboxes} }
 	w.copy(crossed)
-	source, maildirs := dovecot(t, "exchange")
+	_, source, maildirs := dovecot(t)
 	w.source.seed(t, maildirs)
-	target, maildirs := dovecot(t, "ox")
+	there, target, maildirs := dovecot(t)
 	w.target.seed(t, maildirs)
 	t.Log("seeded")
 	o := w.options()
@@ -117,7 +117,8 @@ func TestTheIncident(t *testing.T) {
 	}
 	want(t, w.found(report, verify.Crossed), pairs)
 
-	// The mailboxes are put right, as files.
+	// The mailboxes are put right, as files, when nobody is in them any more.
+	peers.WaitFor(t, time.Minute, "end of the sessions", func() bool { return !strings.Contains(there.Doveadm(t, "who"), "imap") })
 	for i := range mailboxes {
 		if err := os.Rename(filepath.Join(maildirs, w.there(crossed(i)[0])), filepath.Join(maildirs, "right-"+w.there(i))); err != nil {
 			t.Fatal(err)

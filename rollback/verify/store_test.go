@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -71,7 +72,9 @@ func (p *platform) put(login, folder, raw string, internal time.Time) {
 func (p *platform) keep(login string, keep func(raw string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, f := range p.boxes[login] {
+	box := p.boxes[login]
+	for _, name := range slices.Sorted(maps.Keys(box)) { // in one order, as keep may draw
+		f := box[name]
 		f.letters = slices.DeleteFunc(f.letters, func(l letter) bool { return !keep(l.raw) })
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -163,7 +164,9 @@ func (w *world) fillSmall(n int) {
 // As a platform that writes messages anew it changes what doesn't matter.
 func (w *world) copy(to func(i int) []int) {
 	for i := range w.rows {
-		for name, f := range w.source.boxes[w.address(i)] {
+		box := w.source.boxes[w.address(i)]
+		for _, name := range slices.Sorted(maps.Keys(box)) {
+			f := box[name]
 			if name == "Sent" {
 				name = "Gesendete Elemente"
 			}
