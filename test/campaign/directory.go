@@ -126,6 +126,17 @@ func (d *Directory) Enter(ctx context.Context, agency string, i int) error {
 	})
 }
 
+// Leave takes an agency's mailbox i out. Taking it out once more is no error.
+func (d *Directory) Leave(ctx context.Context, agency string, i int) error {
+	return d.write(ctx, func(c *ldap.Conn) error {
+		err := c.Del(ldap.NewDelRequest(nameIn(agency, i), nil))
+		if ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject) {
+			return nil
+		}
+		return err
+	})
+}
+
 // Share gives the shared address to one of the first two mailboxes, and takes it from the other one.
 func (d *Directory) Share(ctx context.Context, agency string, to int) error {
 	return d.write(ctx, func(c *ldap.Conn) error {

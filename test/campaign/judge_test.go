@@ -128,6 +128,15 @@ func TestJudge(t *testing.T) {
 			a := h.record.Arrived
 			a[2].At, a[3].At = a[3].At, a[2].At
 		}, "out of order"},
+		{"P6: another order of mail for an address that has been another mailbox's", func(h *history) {
+			last := h.record.Sent[7]
+			last.ID, last.Tries = 12, slices.Clone(last.Tries)
+			last.Tries[0].Began, last.Tries[0].Ended = last.Tries[0].Began.Add(time.Second), last.Tries[0].Ended.Add(time.Second)
+			h.record.Sent = append(h.record.Sent, last)
+			a := h.record.Arrived[7]
+			a.ID, a.Transaction, a.At = 12, "y", a.At.Add(-time.Millisecond)
+			h.record.Arrived = append(h.record.Arrived, a)
+		}, "out of order"},
 		{"P7: a copy that nobody names", func(h *history) { h.record.Arrived = append(h.record.Arrived, h.record.Arrived[0]) }, "repeated"},
 		{"P7: a copy that only the relay could have made, and didn't", func(h *history) {
 			again := h.record.Arrived[0]
@@ -144,6 +153,13 @@ func TestJudge(t *testing.T) {
 		{"P3: mail for somebody before he is entered", func(h *history) {
 			h.record.Arrived[5].At = h.roster.Entries[0].Began.Add(-time.Second)
 		}, "P3"},
+		{"P3: mail for somebody who is retired", func(h *history) {
+			h.roster.Entries[0].Left, h.roster.Entries[0].Retired = h.roster.Entries[0].Listed, h.roster.Entries[0].Listed
+		}, "P3"},
+		{"P5: denied before he had left", func(h *history) {
+			h.record.Sent[5].Tries[0].Answer = "550 5.1.1 No such recipient here"
+			h.roster.Entries[0].Left = h.record.Sent[5].Tries[0].Ended.Add(time.Second)
+		}, "P5"},
 		{"P3: mail for an address comes to who has it no more", func(h *history) {
 			h.record.Arrived[7].Rcpt = "box1@health.example"
 		}, "P3"},

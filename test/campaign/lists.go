@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,7 +62,7 @@ func (s *Storm) enter(ctx context.Context, agency string) error {
 	address := cluster.Mailbox(agency, i)
 	first := s.draw(len(s.c.Nodes))
 	one, other := s.c.Nodes[first], s.c.Nodes[(first+1)%len(s.c.Nodes)]
-	s.c.Send(context.WithoutCancel(ctx), // they send on when the storm is over
+	load := s.c.Send(context.WithoutCancel(ctx), // they send on when the storm is over
 		cluster.Senders{Node: one.Index, Addr: one.SMTP, Rcpts: []string{address}, Pace: s.pace, Again: newcomerPause, Named: true},
 		cluster.Senders{Node: other.Index, Addr: other.LMTP, LMTP: true, Rcpts: []string{address}, Pace: s.pace, Again: newcomerPause, Named: true})
 	wait(ctx, time.Second+s.upTo(4*time.Second))
@@ -80,7 +81,90 @@ func (s *Storm) enter(ctx context.Context, agency string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.roster.Entries = append(s.roster.Entries, e)
+	s.there[agency] = append(s.there[agency], newcomer{i, len(s.roster.Entries) - 1, load})
 	return nil
+}
+
+// newcomer is somebody whom a list in force names.
+type newcomer struct {
+	box   int // number of the mailbox
+	entry int // in the roster
+	load  *cluster.Load
+}
+
+// leave takes somebody out of the directory who was entered, and has the mailbox retired. Mail that
+// was taken for it has arrived by then: what is held for a retired mailbox stays in the spool.
+func (s *Storm) leave(ctx context.Context, agency string) error {
+	s.mu.Lock()
+	all := s.there[agency]
+	if len(all) == 0 {
+		s.mu.Unlock()
+		return s.enter(ctx, agency)
+	}
+	who := all[0]
+	s.there[agency] = all[1:]
+	s.mu.Unlock()
+	address := cluster.Mailbox(agency, who.box)
+	if err := who.load.Stop(ctx); err != nil {
+		return fmt.Errorf("mail for %s: %w", address, err)
+	}
+	for _, n := range s.c.Nodes {
+		if !s.until(ctx, func() bool {
+			call, cancel := context.WithTimeout(ctx, callPatience)
+			defer cancel()
+			held, err := n.API.Spooled(call, admin.SpoolFilter{Mailbox: address}, "", 1)
+			return err == nil && len(held.Messages) == 0
+		}) {
+			return fmt.Errorf("mail for %s is still at %s", address, n.Name)
+		}
+	}
+	left := time.Now()
+	if err := s.insist(ctx, func(ctx context.Context) error { return s.dir.Leave(ctx, agency, who.box) }); err != nil {
+		return fmt.Errorf("take out %s: %w", address, err)
+	}
+	s.mu.Lock()
+	s.roster.Entries[who.entry].Left = left
+	s.mu.Unlock()
+	if err := s.bring(ctx, agency, address, ""); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.roster.Entries[who.entry].Retired = time.Now()
+	s.mu.Unlock()
+	s.tally.Add("people", "mailboxes taken out and retired", 1)
+	n := s.c.Nodes[s.draw(len(s.c.Nodes))]
+	s.c.Send(context.WithoutCancel(ctx), cluster.Senders{Node: n.Index, Addr: n.SMTP, Rcpts: []string{address}, Pace: s.pace, Named: true, Once: true})
+	return nil
+}
+
+// retire has the mailboxes of an agency taken out of the table that the directory has no more, if
+// there are any.
+func (s *Storm) retire(ctx context.Context, n *cluster.Node, agency string) (tried bool, why string) {
+	d, err := n.API.Drift(ctx, agency)
+	if err != nil {
+		return true, "drift: " + sayError(err)
+	}
+	if !slices.ContainsFunc(d.Drift, func(d admin.Drift) bool { return d.Kind == "gone" }) {
+		return false, ""
+	}
+	if err := s.c.Arm(ctx, n, agency); err != nil {
+		return true, "armed: " + sayError(err)
+	}
+	a, err := n.API.Agency(ctx, agency)
+	if err != nil {
+		return true, sayError(err)
+	}
+	started, err := n.Agree(ctx, admin.NewProposal{Kind: "retire", Agency: agency, ExpectedEpoch: a.Epoch, Reason: "campaign"})
+	if err != nil {
+		return true, "retired: " + sayError(err)
+	}
+	if started.Operation != nil {
+		if op := s.ended(ctx, started.Operation.ID); op.Step != "done" {
+			return true, "retired: " + op.Step + " " + op.Error
+		}
+	}
+	s.tally.Add("operation", "retire done", 1)
+	return true, "still to be seen"
 }
 
 // share gives the shared address to the other mailbox: in the directory, and by a list that changes
@@ -159,6 +243,9 @@ func (s *Storm) bringOnce(ctx context.Context, agency, address, mailbox string) 
 	missing, err := s.agreed(ctx, n, agency, address, mailbox)
 	if err != nil || missing == "" {
 		return sayError(err)
+	}
+	if tried, why := s.retire(ctx, n, agency); tried {
+		return why
 	}
 	made, err := n.API.Generate(ctx, admin.NewLists{Agency: agency, AcceptChanges: true})
 	if err != nil {

@@ -38,6 +38,8 @@ func (s *Storm) operate(ctx context.Context, agency string) error {
 		return s.enter(ctx, agency)
 	case k < 11:
 		return s.share(ctx, agency)
+	case k < 13:
+		return s.leave(ctx, agency)
 	default:
 		return s.change(ctx, agency, "switch")
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mailcutover/audit"
+	"mailcutover/mail"
 	"mailcutover/test/cluster"
 )
 
@@ -26,6 +27,9 @@ type Entry struct {
 	Began   time.Time // from when on the directory may know it
 	Ended   time.Time // from when on it does
 	Listed  time.Time // when people were told that a list in force names it; zero: that was not seen
+
+	Left    time.Time // from when on the directory may not know it any more; zero: it stays
+	Retired time.Time // when people were told that the table doesn't have it any more
 }
 
 // Holding is an address that is one of a mailbox's.
@@ -65,8 +69,8 @@ func (o *Roster) holders(address string, at time.Time) (all []string) {
 	return all
 }
 
-// checkEntries wants that nobody's mail is taken before the directory knows him, and that all whom a
-// list in force names get theirs.
+// checkEntries wants that nobody's mail is taken before the directory knows him, nor when he is
+// retired, and that all whom a list in force names get theirs.
 func checkEntries(r *cluster.Record, o *Roster) (bad []string) {
 	got := make(map[string]int)
 	for _, a := range r.Arrived {
@@ -77,6 +81,9 @@ func checkEntries(r *cluster.Record, o *Roster) (bad []string) {
 		got[a.Rcpt]++
 		if a.At.Before(e.Began) {
 			bad = append(bad, fmt.Sprintf("P3: message %d for %s at %s, %s, before anybody had entered it, at %s", a.ID, a.Rcpt, a.Platform, a.At.Format(clock), e.Began.Format(clock)))
+		}
+		if !e.Retired.IsZero() && a.At.After(e.Retired) {
+			bad = append(bad, fmt.Sprintf("P3: message %d for %s at %s, %s, which was retired at %s", a.ID, a.Rcpt, a.Platform, a.At.Format(clock), e.Retired.Format(clock)))
 		}
 	}
 	for i := range o.Entries {
@@ -102,13 +109,21 @@ func early(r *cluster.Record, o *Roster) (n int) {
 
 // settleHoldings wants that mail for an address that goes from one mailbox to another comes to who
 // has it then. What is right stands in the record as mail for the address from now on, as
-// [cluster.Check] wants it.
+// [cluster.Check] wants it. What was taken for the one and came to the other stood in the queue of the
+// one, so it may be overtaken.
 func settleHoldings(r *cluster.Record, o *Roster) (bad []string) {
-	to := make(map[int]string)
+	to, since := make(map[int]string), make(map[int]time.Time)
 	for i := range r.Sent {
-		if slices.ContainsFunc(o.Holdings, func(h Holding) bool { return h.Address == r.Sent[i].Rcpt }) {
-			to[r.Sent[i].ID] = r.Sent[i].Rcpt
+		s := &r.Sent[i]
+		if slices.ContainsFunc(o.Holdings, func(h Holding) bool { return h.Address == s.Rcpt }) {
+			to[s.ID] = s.Rcpt
+			if len(s.Tries) > 0 {
+				since[s.ID] = s.Tries[len(s.Tries)-1].Began
+			}
 		}
+	}
+	if r.Waited == nil {
+		r.Waited = make(map[mail.TransactionID]bool)
 	}
 	for i := range r.Arrived {
 		a := &r.Arrived[i]
@@ -121,12 +136,18 @@ func settleHoldings(r *cluster.Record, o *Roster) (bad []string) {
 			continue
 		}
 		a.Rcpt = address
+		if slices.ContainsFunc(o.Holdings, func(h Holding) bool {
+			return h.Address == address && since[a.ID].Before(h.Told) && !a.At.Before(h.Asked)
+		}) {
+			r.Waited[a.Transaction] = true
+		}
 	}
 	return bad
 }
 
 // denied reports whether an attempt was told that nobody has the address, though it may have been
-// so: in a domain that was complete, before the directory knew it for certain.
+// so: in a domain that was complete, before the directory knew it for certain, or when it didn't any
+// more.
 func (o *Roster) denied(s *cluster.Sent, t *cluster.Try) bool {
 	if !strings.HasPrefix(t.Answer, "550 5.1.1 ") {
 		return false
@@ -134,8 +155,11 @@ func (o *Roster) denied(s *cluster.Sent, t *cluster.Try) bool {
 	_, domain, _ := strings.Cut(s.Rcpt, "@")
 	since, complete := o.Complete[domain]
 	e := o.entry(s.Rcpt)
-	return complete && !t.Ended.Before(since) && e != nil && !t.Began.After(e.Ended)
+	return complete && !t.Ended.Before(since) && e != nil && (!t.Began.After(e.Ended) || e.mayBeGone(t.Ended))
 }
+
+// mayBeGone reports whether the directory may not know it any more.
+func (e *Entry) mayBeGone(at time.Time) bool { return !e.Left.IsZero() && !at.Before(e.Left) }
 
 // settleDenied takes the denials that are right out of the record, and names those of addresses that
 // the directory knew, or of which nothing was proven.
@@ -149,7 +173,7 @@ func settleDenied(r *cluster.Record, o *Roster) (bad []string, right int) {
 				right++
 				continue
 			}
-			if e := o.entry(s.Rcpt); e != nil && strings.HasPrefix(t.Answer, "550 5.1.1 ") && t.Began.After(e.Ended) {
+			if e := o.entry(s.Rcpt); e != nil && strings.HasPrefix(t.Answer, "550 5.1.1 ") && t.Began.After(e.Ended) && !e.mayBeGone(t.Ended) {
 				bad = append(bad, fmt.Sprintf("P5: message %d for %s was told %q by node %d, %s to %s, which the directory knew since %s", s.ID, s.Rcpt, t.Answer, s.Node, t.Began.Format(clock), t.Ended.Format(clock), e.Ended.Format(clock)))
 			}
 			kept = append(kept, *t)

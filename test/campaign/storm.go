@@ -32,6 +32,7 @@ type Storm struct {
 	locks   []Lock
 	entered map[string]int // people in each agency's directory since the beginning
 	holder  map[string]int // which mailbox has an agency's shared address; 0: the first
+	there   map[string][]newcomer
 	roster  Roster
 	errs    []error
 	working sync.WaitGroup
@@ -42,7 +43,7 @@ func NewStorm(c *cluster.Cluster, w *World, disks []*Disk, dir *Directory, no *R
 	return &Storm{
 		c: c, w: w, disks: disks, dir: dir, no: no, pace: pace, tally: tally, log: log, random: rand.New(rand.NewPCG(seed, 0x5eed)),
 		busy: make(map[int]bool), known: make(map[string]bool), held: make(map[string]bool),
-		entered: make(map[string]int), holder: make(map[string]int), roster: Roster{Complete: make(map[string]time.Time), Armed: make(map[string]time.Time)},
+		entered: make(map[string]int), holder: make(map[string]int), there: make(map[string][]newcomer), roster: Roster{Complete: make(map[string]time.Time), Armed: make(map[string]time.Time)},
 	}
 }
 

@@ -44,6 +44,7 @@ type Senders struct {
 	LMTP  bool          // by LMTP (RFC 2033)
 	Relay bool          // Addr is a relay's, which takes all and sends it on to some node; Node is -1
 	Named bool          // each message has a sender of its own: SenderOf
+	Once  bool          // what isn't taken is given up
 
 	Again time.Duration // before a message that wasn't taken is sent again; 0: 20 ms
 }
@@ -137,7 +138,7 @@ func (l *Load) send(ctx context.Context, o Senders) {
 				l.taken.Add(1)
 				break
 			}
-			if strings.HasPrefix(t.Answer, "5") || !sleep(ctx, again) {
+			if o.Once || strings.HasPrefix(t.Answer, "5") || !sleep(ctx, again) {
 				break
 			}
 		}
