@@ -52,7 +52,8 @@ func Judge(t peers.TB, c *cluster.Cluster, r *cluster.Record, locks []Lock, rost
 }
 
 // forgiveUnsynced returns what was delivered shortly before a disk lost what wasn't synced, and lets
-// it be in doubt: the ledger is synced once a second, and P7 names nothing beyond what it has then.
+// it be in doubt: the ledger is synced once a second, and P7 names nothing beyond what it has then. What
+// the node took then may have been waiting for its platform, which the ledger doesn't know any more either.
 func forgiveUnsynced(r *cluster.Record) map[mail.TransactionID]bool {
 	unsynced := make(map[mail.TransactionID]bool)
 	for _, f := range r.Faults {
@@ -62,6 +63,18 @@ func forgiveUnsynced(r *cluster.Record) map[mail.TransactionID]bool {
 		for _, a := range r.Arrived {
 			if a.At.After(f.From.Add(-3*time.Second)) && (f.To.IsZero() || a.At.Before(f.To)) {
 				unsynced[a.Transaction] = true
+			}
+		}
+		waiting := make(map[int]bool)
+		for _, s := range r.Sent {
+			if s.Node == f.Node && len(s.Tries) > 0 {
+				end := s.Tries[len(s.Tries)-1].Ended
+				waiting[s.ID] = end.After(f.From.Add(-3*time.Second)) && (f.To.IsZero() || end.Before(f.To))
+			}
+		}
+		for _, a := range r.Arrived {
+			if waiting[a.ID] {
+				r.Waited[a.Transaction] = true
 			}
 		}
 	}

@@ -210,6 +210,38 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// What a disk has lost is forgiven to its node and for its time alone.
+func TestForgiveUnsynced(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		node  int
+		after time.Duration // from the taking of a message to the loss
+		what  string
+		found bool
+	}{
+		{"lost with the power", 0, 2 * time.Second, powerLost, false},
+		{"lost with the disk", 0, 2 * time.Second, diskFailed, false},
+		{"synced before", 0, 4 * time.Second, powerLost, true},
+		{"another node's", 1, 2 * time.Second, powerLost, true},
+		{"killed", 0, 2 * time.Second, "killed", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h := good()
+			h.record.Waited = make(map[mail.TransactionID]bool)
+			a := h.record.Arrived
+			a[2].At, a[3].At = a[3].At, a[2].At
+			from := h.record.Sent[2].Tries[0].Ended.Add(c.after)
+			h.record.Faults = []cluster.Fault{{Name: c.what, Node: c.node, From: from, To: from.Add(time.Second)}}
+			forgiveUnsynced(h.record)
+			if bad := h.judge(); c.found != slices.ContainsFunc(bad, func(b string) bool { return strings.HasPrefix(b, "out of order") }) {
+				t.Errorf("it says %q", bad)
+			}
+		})
+	}
+}
+
 // Postfix says of which messages it may send a second copy.
 func TestRelayedTwice(t *testing.T) {
 	t.Parallel()
