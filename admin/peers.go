@@ -22,6 +22,8 @@ var peerCalls = []string{"list-sessions", "close-sessions", "trace", "list-ledge
 type Missing struct {
 	Node  string `json:"node"`
 	Error string `json:"error" doc:"Why"`
+
+	status int // of HTTP; 0: there was no answer
 }
 
 // membersLook bounds what a call waits for the table, to learn which nodes there are.
@@ -57,9 +59,9 @@ func (s *Server) excluded() (all []Missing) {
 		switch {
 		case strings.EqualFold(string(m.Node), s.Node):
 		case m.Evicted:
-			all = append(all, Missing{string(m.Node), "it isn't asked, since it was evicted: what is on its disk is not here"})
+			all = append(all, Missing{Node: string(m.Node), Error: "it isn't asked, since it was evicted: what is on its disk is not here"})
 		case m.Attested == m.Instance:
-			all = append(all, Missing{string(m.Node), "it isn't asked, since people said that it is off: what is on its disk is not here"})
+			all = append(all, Missing{Node: string(m.Node), Error: "it isn't asked, since people said that it is off: what is on its disk is not here"})
 		}
 	}
 	return all
@@ -74,7 +76,7 @@ func elsewhere[T any](ctx context.Context, s *Server, members []peer.Member, c p
 	}
 	if s.Peers == nil {
 		for _, m := range members {
-			missing = append(missing, Missing{m.Node, peer.ErrNoSecret.Error()})
+			missing = append(missing, Missing{Node: m.Node, Error: peer.ErrNoSecret.Error()})
 		}
 		return missing
 	}
@@ -88,7 +90,7 @@ func elsewhere[T any](ctx context.Context, s *Server, members []peer.Member, c p
 			err = json.Unmarshal(a.Body, &answer)
 		}
 		if err != nil {
-			missing = append(missing, Missing{a.Node, err.Error()})
+			missing = append(missing, Missing{a.Node, err.Error(), a.Status})
 			continue
 		}
 		take(a.Node, answer)

@@ -344,7 +344,7 @@ func (s *Server) recall(ctx context.Context, id string, boxes bool) (Recall, err
 	if s.Recall != nil && slices.Contains(r.Nodes, routing.NodeID(s.Node)) {
 		one, err := s.Recall.Share(ctx, r.ID, boxes)
 		if err != nil {
-			v.Missing = append(v.Missing, Missing{s.Node, err.Error()})
+			v.Missing = append(v.Missing, Missing{Node: s.Node, Error: err.Error()})
 		} else {
 			shares[s.Node] = one
 		}

@@ -151,10 +151,10 @@ func (s *Server) asNode(ctx context.Context, operation string) context.Context {
 }
 
 // silent says who did not answer. A node that can't be called by the configuration is lost: asking
-// again helps as little.
+// again helps as little. One that refuses for now is there (desk.ErrNotYet).
 func (p recallPeers) silent(missing []Missing) (all []desk.Silent) {
 	for _, m := range missing {
-		all = append(all, desk.Silent{Node: routing.NodeID(m.Node), Reason: "it did not answer: " + m.Error, Lost: p.Peers == nil})
+		all = append(all, desk.Silent{Node: routing.NodeID(m.Node), Reason: "it did not answer: " + m.Error, Lost: p.Peers == nil, Later: m.status == http.StatusConflict})
 	}
 	return all
 }

@@ -63,7 +63,7 @@ func (w *work) back(ctx context.Context) func(mail.TransactionID, routing.Mailbo
 	}
 	own, err := w.d.Back(ctx, w.run.ID, w.run.Version())
 	if err != nil {
-		silent = append(silent, Silent{w.d.o.Node, err.Error(), true})
+		silent = append(silent, Silent{Node: w.d.o.Node, Reason: err.Error(), Lost: true})
 	}
 	known := make(map[string]map[string]bool)
 	for _, b := range append(all, own) {

@@ -78,6 +78,10 @@ type Silent struct {
 	// Lost says that asking again is of no use by itself: the node is out of the table, it can't be
 	// called by the configuration, or its disk doesn't have it.
 	Lost bool
+
+	// Later says that the node is there and works by another version of the run (ErrNotYet): it
+	// answers soon.
+	Later bool
 }
 
 func (s Silent) String() string { return fmt.Sprintf("node %s: %s", s.Node, s.Reason) }
@@ -101,9 +105,9 @@ func (d *Desk) gone(s *routing.State, agency routing.AgencyID) []Silent {
 		switch {
 		case m.Node == d.o.Node || m.Revision < since:
 		case m.Evicted:
-			all = append(all, Silent{m.Node, "it is evicted, and can't be asked", true})
+			all = append(all, Silent{Node: m.Node, Reason: "it is evicted, and can't be asked", Lost: true})
 		case m.Attested == m.Instance:
-			all = append(all, Silent{m.Node, "it is attested to be off, and can't be asked", true})
+			all = append(all, Silent{Node: m.Node, Reason: "it is attested to be off, and can't be asked", Lost: true})
 		}
 	}
 	return all
@@ -141,7 +145,7 @@ func (d *Desk) facts(ctx context.Context, q Query) (*facts, error) {
 			f.by[id] = append(f.by[id], list...)
 		}
 		if n := all[i].Damaged; n > 0 {
-			f.silent = append(f.silent, Silent{all[i].Node, fmt.Sprintf("%d segments of its ledger can't be read", n), true})
+			f.silent = append(f.silent, Silent{Node: all[i].Node, Reason: fmt.Sprintf("%d segments of its ledger can't be read", n), Lost: true})
 		}
 	}
 	for id, list := range f.by {

@@ -207,8 +207,9 @@ func (w *work) ask(ctx context.Context, journals Journals) (*known, error) {
 }
 
 // awaited reports whether a node that is silent is waited for: one that shares the run does its part
-// itself, so without it the run isn't done anyway. People say that it is gone.
-func (w *work) awaited(s Silent) bool { return !s.Lost && w.run.shares(s.Node) }
+// itself, so without it the run isn't done anyway. People say that it is gone. One that is there all
+// the same, and hasn't ended its part yet, tells what it knows then.
+func (w *work) awaited(s Silent) bool { return !s.Lost && (s.Later || w.run.shares(s.Node)) }
 
 // former returns the nodes that brought a mailbox before, in this run or others that bring the same.
 func former(s *routing.State, r *Run, id routing.MailboxID) []routing.NodeID {
@@ -263,7 +264,7 @@ func (w *work) learn(ctx context.Context, journals Journals) error {
 			if text, ok := waits[n]; ok {
 				b.waits = "it brought mailboxes of this share before: " + text
 			}
-			if lost[n] || w.run.without(n) && !w.answered(n) {
+			if lost[n] {
 				notes[fmt.Sprintf("what node %s had brought before isn't known: it counts as copied, and what users have deleted since may come back once", n)] = true
 			}
 		}
@@ -283,16 +284,15 @@ func (w *work) learn(ctx context.Context, journals Journals) error {
 	}
 	w.late = ""
 	for _, one := range slices.Concat(f.silent, k.silent) {
-		if w.awaited(one) {
+		switch {
+		case !w.awaited(one):
+		case w.run.shares(one.Node):
 			w.late = fmt.Sprintf("%s. If it is lost: mailcutover recall take-over %s --without-node %s --reason ...", one, w.run.ID, one.Node)
+		case w.late == "":
+			w.late = one.String()
 		}
 	}
 	return nil
-}
-
-// answered reports whether a node told what it knows. w.mu is held.
-func (w *work) answered(n routing.NodeID) bool {
-	return !slices.ContainsFunc(w.known.silent, func(s Silent) bool { return s.Node == n })
 }
 
 // goOn asks again, at growing intervals, while nodes are silent or copies are on their way.

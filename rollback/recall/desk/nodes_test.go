@@ -44,7 +44,7 @@ func (b between) each(f func(n routing.NodeID, d *desk.Desk) error) (silent []de
 			err = f(n, d)
 		}
 		if err != nil {
-			silent = append(silent, desk.Silent{Node: n, Reason: err.Error()})
+			silent = append(silent, desk.Silent{Node: n, Reason: err.Error(), Later: errors.Is(err, desk.ErrNotYet)})
 		}
 	}
 	return silent
@@ -241,28 +241,41 @@ func TestEvictedNode(t *testing.T) {
 }
 
 // Who brings mailboxes that another node brought before is told what that one knows, and begins none
-// of them earlier.
+// of them earlier: nor while that one, whose share was taken from it, hasn't ended its work yet.
 func TestOtherNodesKnow(t *testing.T) {
 	w := newWorld(t, 16, "mx1", "mx2")
 	n := w.network([]routing.NodeID{"mx1", "mx2"}, nil)
 	w.ends(w.begin(n.desks["mx1"]).ID)
 	theirs := w.engine["mx2"].mailboxes()
-	taken := make(chan struct{})
+	begun, taken := make(chan struct{}), make(chan struct{})
+	begins := sync.OnceFunc(func() { close(begun) })
 	let := sync.OnceFunc(func() { close(taken) })
 	t.Cleanup(let)
 	other := w.engine["mx2"]
 	other.mu.Lock()
 	other.answer = func(recall.Job, int) (recall.Result, error) {
+		begins()
 		<-taken // before it is done with its share
 		return recall.Result{Passes: 1, Done: true}, nil
 	}
 	other.mu.Unlock()
 	r := w.begin(n.desks["mx1"])
+	<-begun
 	_, docs, err := desk.TakeOver(w.replica.State(), r.ID, "mx2")
 	w.store(docs, err)
+	w.until("mx1 waits for what mx2 is still at", func(*routing.State) bool {
+		return strings.Contains(w.share(n, "mx1", r.ID).Waiting, "mx2: "+desk.ErrNotYet.Error())
+	})
+	e := w.engine["mx1"]
+	e.mu.Lock()
+	for id := range theirs {
+		if slices.ContainsFunc(e.calls, func(j recall.Job) bool { return j.Row.Mailbox == id }) {
+			t.Errorf("mx1 brings %s, at which mx2 works", id)
+		}
+	}
+	e.mu.Unlock()
 	let()
 	r = w.ends(r.ID)
-	e := w.engine["mx1"]
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id := range theirs {
