@@ -37,6 +37,10 @@ type Options struct {
 	// 3 s, 500 ms, 2 s.
 	Settled, Armed, Margin, Limit time.Duration
 
+	// Unsynced leaves it to the kernel when Redis' log comes to its disk. A kill loses nothing of
+	// it, and nobody cuts the power; a disk that is busy for seconds is none of a test's matter.
+	Unsynced bool
+
 	// Platform says how the platforms differ from recording ones.
 	Platform platformtest.Options
 	// Platforms are addresses of other platforms in their place, which then record nothing;
@@ -108,6 +112,9 @@ func Start(t peers.TB, o Options) *Cluster {
 		c.o.Direct = true
 	}
 	settings := map[string]string{}
+	if o.Unsynced {
+		settings["appendfsync"] = "no"
+	}
 	if o.Replicas > 0 {
 		settings["repl-diskless-sync-delay"] = "0" // a replica is there at once
 		settings["min-replicas-to-write"], settings["min-replicas-max-lag"] = "1", "2"

@@ -53,6 +53,7 @@ func start(t *testing.T, o Options) *Cluster {
 	if o.Platform.Script == nil { // a dot takes a moment, so that switches have something to wait for
 		o.Platform.Script = platformtest.On(platformtest.VerbDot, platformtest.Reaction{Delay: 3 * time.Millisecond})
 	}
+	o.Unsynced = true
 	c := Start(t, o)
 	for _, id := range []string{"health", "roads", "parks"} {
 		c.AddAgency(t, id, 4)

@@ -133,8 +133,13 @@ func TestKilledRunner(t *testing.T) {
 	}
 	o := c.begin(t, c.Nodes[0], "health")
 	Until(t, "the agency to be closed", func() bool {
-		a, err := c.Nodes[1].API.Agency(t.Context(), "health")
-		return err == nil && !a.Open
+		if a, err := c.Nodes[1].API.Agency(t.Context(), "health"); err == nil && !a.Open {
+			return true
+		}
+		if op, err := c.Nodes[0].API.Operation(t.Context(), o.ID); err == nil && op.Step == "refused" { // a node was too slow
+			o = c.begin(t, c.Nodes[0], "health")
+		}
+		return false
 	})
 	restart := c.Crash(t, c.Nodes[0])
 	hold.Store(false)

@@ -33,7 +33,7 @@ func startMailboxes(t *testing.T, nodes, mailboxes int, more string) *Cluster {
 	for _, id := range []string{Exchange, OX} {
 		both[id] = peers.StartDovecot(t, peers.DovecotOptions{First: masterUser, Extra: "mail_max_userip_connections = 100"})
 	}
-	c := Start(t, Options{Program: bin, Nodes: nodes, Direct: true, Mailboxes: both, Settled: 9 * time.Second, Armed: 6 * time.Second, Limit: time.Second, More: more})
+	c := Start(t, Options{Unsynced: true, Program: bin, Nodes: nodes, Direct: true, Mailboxes: both, Settled: 9 * time.Second, Armed: 6 * time.Second, Limit: time.Second, More: more})
 	c.AddAgency(t, "health", mailboxes)
 	return c
 }
