@@ -23,11 +23,13 @@ func (u *run) begin(ctx context.Context, deadline time.Duration) (done bool, err
 	var behind time.Time // since when members are known to be; the table may have been away before
 	for began := time.Now(); ; {
 		err := u.tryBegin(ctx, w)
-		if behind.IsZero() {
+		if u.op.Waiting == tableSilent {
+			behind = time.Time{}
+		} else if behind.IsZero() {
 			behind = time.Now()
 		}
 		over := time.Since(began) > deadline
-		if !u.comes() || u.op.Emergency {
+		if !behind.IsZero() && (!u.comes() || u.op.Emergency) {
 			over = over || time.Since(behind) > beginPatience
 		}
 		switch {

@@ -39,6 +39,18 @@ type faulty struct {
 	mu      sync.Mutex
 	change  func(c table.Change, do func() (routing.Position, error)) (routing.Position, error)
 	confirm func() error
+	mute    time.Time // until then it doesn't say how the nodes stand
+}
+
+func (f *faulty) Nodes(ctx context.Context) (table.Nodes, error) {
+	f.mu.Lock()
+	mute := f.mute
+	f.mu.Unlock()
+	if time.Now().Before(mute) {
+		<-ctx.Done()
+		return table.Nodes{}, ctx.Err()
+	}
+	return f.Table.Nodes(ctx)
 }
 
 func (f *faulty) Change(ctx context.Context, c table.Change) (routing.Position, error) {

@@ -63,7 +63,7 @@ const tableSilent = "the table doesn't answer"
 // await polls the members until each of them grants the wish or is fenced.
 func (u *run) await(ctx context.Context, w wish) error {
 	defer u.Alarms.Clear(u.waitAlarm())
-	began, said := time.Now(), ""
+	began, said, heard := time.Now(), "", false
 	for pace := fastPace; ; pace = min(2*pace, slowPace) {
 		if err := u.holds(); err != nil {
 			return err
@@ -71,11 +71,15 @@ func (u *run) await(ctx context.Context, w wish) error {
 		n, err := u.nodes(ctx)
 		switch {
 		case ctx.Err() != nil: // below
+			if err != nil && !heard {
+				u.op.Waiting = tableSilent // for all the time that there was
+			}
 		case errors.Is(err, table.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 			u.op.Waiting = tableSilent
 		case err != nil:
 			return fmt.Errorf("look at the nodes: %w", err)
 		default:
+			heard = true
 			now := time.Now()
 			u.stands.look(now, &n)
 			var ready bool

@@ -179,6 +179,20 @@ func TestLostAnswers(t *testing.T) {
 	}
 }
 
+// A table that takes longer to answer than a look at the nodes lasts is waited for, as one that is
+// away: it is no node's fault.
+func TestTheTableIsSlowBeforeBegin(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.table.mu.Lock()
+	b.table.mute = time.Now().Add(beginPatience + 2*time.Second) // a second of which the look before it takes
+	b.table.mu.Unlock()
+	if op, err := b.run(Cutover, "police"); err != nil || op.Step != StepDone {
+		t.Errorf("%+v, %v", op, err)
+	}
+	b.stands("police", routing.PhaseTarget)
+}
+
 // A lock in the middle of a switch doesn't stop it; it keeps the agency closed.
 func TestLockedInTheMiddle(t *testing.T) {
 	t.Parallel()
