@@ -147,6 +147,18 @@ func cmdXAdd(c *call) any {
 	if len(args) < 3 || len(args)%2 == 0 {
 		return c.arity()
 	}
+	// Redis looks at an id by itself before it looks at the key.
+	var given streamID
+	ms, partial := strings.CutSuffix(args[0], "-*")
+	if args[0] != "*" {
+		var err error
+		if given, err = parseStreamID(ms, 0); err != nil {
+			return err
+		}
+		if !partial && given == (streamID{}) {
+			return failure("ERR The ID specified in XADD must be greater than 0-0")
+		}
+	}
 	st, err := c.streamAt(key)
 	if err != nil {
 		return err
@@ -155,25 +167,15 @@ func cmdXAdd(c *call) any {
 	if st != nil {
 		last = st.last
 	}
-	var id streamID
-	ms, partial := strings.CutSuffix(args[0], "-*")
+	id := given
 	switch {
 	case args[0] == "*":
 		id = streamID{ms: uint64(c.now().UnixMilli())}
 		if !last.less(id) {
 			id = last.next()
 		}
-	case partial:
-		if id, err = parseStreamID(ms, 0); err != nil {
-			return err
-		}
-		if id.ms == last.ms {
-			id = last.next()
-		}
-	default:
-		if id, err = parseStreamID(args[0], 0); err != nil {
-			return err
-		}
+	case partial && id.ms == last.ms:
+		id = last.next()
 	}
 	switch {
 	case id == streamID{}:
