@@ -78,7 +78,7 @@ func answered(e *imap.Error) error {
 	case nil:
 		return fmt.Errorf("%w: %w", ErrRefused, said)
 	case ErrThrottled:
-		t := &ThrottledError{Err: said}
+		t := &ThrottledError{Err: said, unavailable: e.Code == imap.ResponseCodeUnavailable || e.Code == imap.ResponseCodeServerBug}
 		if m := backoffTime.FindStringSubmatch(e.Text); m != nil {
 			ms, _ := strconv.Atoi(m[1]) // nine digits at most
 			t.After = time.Duration(ms) * time.Millisecond

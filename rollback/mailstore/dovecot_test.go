@@ -250,7 +250,7 @@ func TestAccess(t *testing.T) {
 		}
 	})
 	t.Run("no mailbox", func(t *testing.T) {
-		p := store(t, d, nil)
+		p := store(t, d, func(o *mailstore.Options) { o.RetryFirst, o.RetryMax = 10*time.Millisecond, 50*time.Millisecond })
 		open(t, p, "anna@example.org")
 		_, err := p.Open(t.Context(), row(t, "otto@example.org"), mailstore.Source)
 		if !errors.Is(err, mailstore.ErrNoMailbox) || mailstore.Platform(err) {

@@ -40,6 +40,8 @@ var (
 type ThrottledError struct {
 	After time.Duration // from now; 0: it didn't say
 	Err   error
+
+	unavailable bool // it has trouble of its own (RFC 5530: UNAVAILABLE, SERVERBUG), and didn't ask for less
 }
 
 // Error says what was answered.

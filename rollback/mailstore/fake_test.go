@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -336,6 +337,39 @@ func slowMessage(t *testing.T) {
 	}
 	if err := body.Close(); !errors.Is(err, mailstore.ErrTimeout) { // the script never ends the FETCH
 		t.Errorf("%v", err)
+	}
+}
+
+// A mailbox that a platform puts off to the end while others open is that mailbox's trouble, until it
+// is so for one after the other.
+func TestPutOffForGood(t *testing.T) {
+	var open atomic.Bool
+	s := startScript(t, func(command string, _ int) (string, bool) {
+		return "% NO [UNAVAILABLE] Internal error occurred\r\n", strings.HasPrefix(command, "AUTHENTICATE") && !open.Load()
+	})
+	p := s.store(func(o *mailstore.Options) { o.RetryFirst, o.RetryMax = time.Millisecond, 5*time.Millisecond })
+	login := func() error {
+		session, err := p.Open(t.Context(), row(t, "otto@example.org"), mailstore.Source)
+		if err == nil {
+			err = session.Close()
+		}
+		return err
+	}
+	if err := login(); !errors.Is(err, mailstore.ErrThrottled) || !mailstore.Platform(err) {
+		t.Errorf("before any mailbox opened: %v", err)
+	}
+	open.Store(true)
+	if err := login(); err != nil {
+		t.Fatal(err)
+	}
+	open.Store(false)
+	for i := range 5 {
+		if err := login(); !errors.Is(err, mailstore.ErrNoMailbox) || mailstore.Platform(err) {
+			t.Errorf("mailbox %d that is put off: %v", i+1, err)
+		}
+	}
+	if err := login(); !mailstore.Platform(err) {
+		t.Errorf("after five in a row: %v", err)
 	}
 }
 

@@ -162,5 +162,23 @@ func (p *IMAP) judge(err error) error {
 	return fmt.Errorf("%w: %s", ErrNoMailbox, text) // with a master user both get the same answer
 }
 
+// putOff says what a login is about that the platform has put off to the end, with all pauses. A
+// mailbox that doesn't exist is also answered NO [UNAVAILABLE] by Dovecot 2.3, or it hangs up,
+// whichever of its processes is quicker: where others open it is this mailbox, and the platform
+// doesn't have to wait for it.
+func (p *IMAP) putOff(ctx context.Context, err error) error {
+	t, ok := errors.AsType[*ThrottledError](err)
+	if !ok || !t.unavailable || ctx.Err() != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.welcome || p.refused >= strangers {
+		return err
+	}
+	p.refused++
+	return fmt.Errorf("%w: %s", ErrNoMailbox, t.Err)
+}
+
 // logoutLimit is how long a platform may take to say goodbye.
 const logoutLimit = 2 * time.Second

@@ -40,8 +40,11 @@ func (s *session) connect(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, ErrThrottled) || !wait.more(ctx, s.p.o, err) {
+		if !errors.Is(err, ErrThrottled) {
 			return err
+		}
+		if !wait.more(ctx, s.p.o, err) {
+			return s.p.putOff(ctx, err)
 		}
 	}
 }
