@@ -301,6 +301,15 @@ func TestMaintenance(t *testing.T) {
 	w.until("nothing is under way", func() bool { return w.gate.Load("health") == node.Load{} })
 }
 
+// Maintenance ended and began again before anybody looked: a session that began meanwhile is ended too.
+func TestMaintenanceThatWasNotSeenToPause(t *testing.T) {
+	w := newWorld(t, nil)
+	p := w.logIn("anna")
+	w.proxy.warden.round(true)
+	p.want("bye drain true")
+	_ = p.nc.Close()
+}
+
 // A node in maintenance greets nobody: its clients have other nodes.
 func TestMaintenanceAtTheGreeting(t *testing.T) {
 	w := newWorld(t, nil)
