@@ -220,7 +220,12 @@ func (p *Postfix) Queue(t TB) []Queued {
 // listed. There it is found at once the next time, or where it was put back for a second.
 func (p *Postfix) QueueEmpty(t TB) bool {
 	t.Helper()
-	return len(p.Queue(t)) == 0 && len(p.Queue(t)) == 0
+	for range 2 {
+		if len(p.Queue(t)) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // Flush makes Postfix try all waiting messages now.
