@@ -277,9 +277,6 @@ func (r *Run) Part(s *routing.State, n routing.NodeID) (Part, bool) {
 // shares reports whether a node has a share of it now.
 func (r *Run) shares(n routing.NodeID) bool { return slices.Contains(r.active(), n) }
 
-// without reports whether others have taken a node's share.
-func (r *Run) without(n routing.NodeID) bool { return slices.Contains(r.Without, n) }
-
 // brought reports whether a node has said that it brought its share of now.
 func (r *Run) brought(s *routing.State, n routing.NodeID) bool {
 	_, ok := r.Part(s, n)
