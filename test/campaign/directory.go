@@ -104,7 +104,7 @@ func (d *Directory) Settings(t peers.TB, agencies []string, additions bool) stri
 		rows = 200
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "identity:\n  key_file: %q\n  check_every: 10s\n  check_age: 1m\n  additions: {most_rows: %d}\n  unknown: {snapshot_age: 1m}\n", filepath.Join(dir, "lists"), rows)
+	fmt.Fprintf(&b, "identity:\n  key_file: %q\n  check_every: 20s\n  check_age: 1m\n  additions: {most_rows: %d}\n  unknown: {snapshot_age: 1m}\n", filepath.Join(dir, "lists"), rows)
 	fmt.Fprintf(&b, "  directories:\n    - {name: ad, servers: [\"ldaps://%s\"], tls: {ca_file: %q}, base: \"dc=example,dc=org\", bind: {dn: %q, password_file: %q}, timeout: 3s}\n  agencies:\n", d.TLSAddr, d.file, peers.SlapdAdmin, filepath.Join(dir, "bind"))
 	for _, id := range agencies {
 		fmt.Fprintf(&b, "    - {agency: %s, bases: [\"ou=%[1]s,dc=example,dc=org\"]}\n", id)

@@ -63,15 +63,15 @@ func (s *Storm) enter(ctx context.Context, agency string) error {
 	first := s.draw(len(s.c.Nodes))
 	one, other := s.c.Nodes[first], s.c.Nodes[(first+1)%len(s.c.Nodes)]
 	load := s.c.Send(context.WithoutCancel(ctx), // they send on when the storm is over
-		cluster.Senders{Node: one.Index, Addr: one.SMTP, Rcpts: []string{address}, Pace: s.pace, Again: newcomerPause, Named: true},
-		cluster.Senders{Node: other.Index, Addr: other.LMTP, LMTP: true, Rcpts: []string{address}, Pace: s.pace, Again: newcomerPause, Named: true})
+		cluster.Senders{Node: one.Index, Addr: one.SMTP, Rcpts: []string{address}, Pace: s.pace / 2, Again: newcomerPause, Named: true},
+		cluster.Senders{Node: other.Index, Addr: other.LMTP, LMTP: true, Rcpts: []string{address}, Pace: s.pace / 2, Again: newcomerPause, Named: true})
 	wait(ctx, time.Second+s.upTo(4*time.Second))
 	e := Entry{Address: address, Began: time.Now()}
 	if err := s.insist(ctx, func(ctx context.Context) error { return s.dir.Enter(ctx, agency, i) }); err != nil {
 		return fmt.Errorf("enter %s: %w", address, err)
 	}
 	e.Ended = time.Now()
-	wait(ctx, s.upTo(3*time.Second))
+	wait(ctx, s.upTo(6*time.Second)) // what was denied just now must not be denied any more
 	if err := s.bring(ctx, agency, address, address); err != nil {
 		return err
 	}
