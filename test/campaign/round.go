@@ -111,6 +111,10 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 	if relay != nil {
 		r.drainRelay(t, c, relay)
 	}
+	c.Quiet(t)
+	if err := s.Empty(t.Context()); err != nil {
+		t.Fatalf("seed %d: %v", r.Seed, err)
+	}
 	c.Drain(t)
 	sample := Sample(t, c, tally)
 	record := c.Record(t)

@@ -157,6 +157,20 @@ func (s *Storm) Roster() *Roster {
 	return &s.roster
 }
 
+// Empty waits until all spools are. A platform that refuses what it says it had to take keeps a
+// mailbox's mail for a while, one message after the other.
+func (s *Storm) Empty(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, comeToRest)
+	defer cancel()
+	for _, n := range s.c.Nodes {
+		held, err := 0.0, error(nil)
+		if !s.until(ctx, func() bool { held, err = n.Held(ctx); return err == nil && held == 0 }) {
+			return fmt.Errorf("%s still has %g messages in its spool, %s after all was healed (%v)", n.Name, held, comeToRest, err)
+		}
+	}
+	return nil
+}
+
 // until waits for done, no longer than ctx.
 func (s *Storm) until(ctx context.Context, done func() bool) bool {
 	for !done() {

@@ -586,11 +586,9 @@ func (c *Cluster) Taken() (all []Sent) {
 func (c *Cluster) Drain(t peers.TB) {
 	t.Helper()
 	c.Quiet(t)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	for _, n := range c.Nodes {
 		Until(t, "the spool of "+n.Name+" to be empty", func() bool {
-			held, err := n.Held(ctx)
+			held, err := n.Held(t.Context())
 			return err == nil && held == 0
 		})
 	}
