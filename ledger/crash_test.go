@@ -491,3 +491,38 @@ func TestAPowerCutRightAfterAStart(t *testing.T) {
 		}
 	}
 }
+
+// What a process wrote before it was killed is in the kernel alone. The next one makes it durable, so
+// that a power cut after its start takes nothing of it.
+func TestAPowerCutAfterAKill(t *testing.T) {
+	for _, loss := range memdisk.Losses() {
+		disk := memdisk.New()
+		killed, err := open(options(disk, "1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := newCustody()
+		c.deliver(killed, 24, 1)
+		want := collect(t, killed, Query{})
+		if len(want) == 0 {
+			t.Fatal("nothing was delivered")
+		}
+		if _, err := open(options(disk, "1")); err != nil {
+			t.Fatal(err)
+		}
+		after, err := open(options(disk.Restart(loss), "2"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(map[mail.TransactionID]Result)
+		for _, r := range collect(t, after, Query{}) {
+			got[r.Transaction] = r.Answer(0).Result
+		}
+		for _, r := range want {
+			was := r.Answer(0).Result
+			if is, ok := got[r.Transaction]; !ok || is != was && was != ResultPending {
+				t.Errorf("%s: %s was %s before the kill, and is %s (%t)", loss, r.Transaction, was, is, ok)
+			}
+		}
+	}
+}

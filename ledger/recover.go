@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,10 +32,11 @@ func (l *Ledger) recover() error {
 	}
 	slices.Sort(numbers)
 	now := l.o.Now()
+	unsafe := l.secure(numbers)
 	chain, numbers, lost := l.chain(numbers, now)
 	open := map[identity]*entry{}
 	var newest found
-	l.unknown = lost
+	l.unknown = lost || unsafe != nil
 	for _, s := range chain {
 		f := s.survey(open)
 		if f.synced.IsZero() {
@@ -77,6 +79,34 @@ func (l *Ledger) recover() error {
 		l.o.Logger.Warn("ledger has mail in doubt", "intents", len(l.doubts), "unknown", l.unknown, "since", l.since)
 	}
 	return nil
+}
+
+// secure makes durable what the process before wrote in its last second and, since it was killed, did
+// not fsync: the newest segments, back to one with a mark, which says that all before it is. Else
+// this start would write a mark after it, and a power cut could take it still, with nobody to say so.
+func (l *Ledger) secure(numbers []uint64) error {
+	var errs []error
+	for _, n := range slices.Backward(numbers) {
+		if err := l.fsync(n); err != nil {
+			l.o.Logger.Warn("ledger segment of the process before can't be fsynced", "segment", n, "error", err)
+			errs = append(errs, err)
+		}
+		if s, err := l.load(n); err == nil && !s.survey(map[identity]*entry{}).synced.IsZero() {
+			break
+		}
+	}
+	if len(numbers) > 0 {
+		errs = append(errs, l.o.Disk.SyncDir(l.o.Dir))
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Ledger) fsync(number uint64) error {
+	f, err := l.o.Disk.OpenAt(filepath.Join(l.o.Dir, segmentName(number, logSuffix)))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // chain returns the newest segments that are needed to know what is open, oldest first,
