@@ -337,16 +337,20 @@ func (r *Record) checkCopies(v *Verdict, m *message) {
 
 // checkOrder holds what one node took for one mailbox to the order in which it did. Where
 // a dot got no answer its sender went on without knowing, so that message proves nothing; nor
-// does one that waited for its platform.
+// does one that waited for its platform. Nor does another copy of what has arrived already: whether
+// there may be one is P7's.
 func (r *Record) checkOrder(v *Verdict, arrived []Arrival, all map[int]*message) {
 	type line struct {
 		node int
 		rcpt string
 	}
 	last := make(map[line]*Sent)
+	there := make(map[int]bool)
 	for _, a := range arrived {
 		m := all[a.ID]
-		if m == nil || a.Null || m.sent.Rcpt != a.Rcpt || m.sent.Relay || m.sent.open() > 0 || r.Waited[a.Transaction] {
+		again := there[a.ID]
+		there[a.ID] = true
+		if m == nil || again || a.Null || m.sent.Rcpt != a.Rcpt || m.sent.Relay || m.sent.open() > 0 || r.Waited[a.Transaction] {
 			continue
 		}
 		taken, ok := m.sent.taken()

@@ -123,6 +123,10 @@ func TestCheck(t *testing.T) {
 			r.Arrived = append(r.Arrived, arrived(6, roads, Exchange, 12))
 			r.Doubts[r.Arrived[5].Transaction] = 1
 		}},
+		{"a copy that a ledger names, and that comes after a later message", func(r *Record) {
+			r.Arrived = append(r.Arrived, arrived(6, roads, Exchange, 31))
+			r.Doubts[r.Arrived[5].Transaction] = 1
+		}},
 		{"a retained copy of what a dead platform took", func(r *Record) {
 			back := arrived(4, health, Exchange, 23)
 			back.Null, r.Switches[1].Copies = true, true
