@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"mailcutover/internal/durable"
 )
 
 // diskSize is that of a node's disk, in bytes: small, so that it is soon full.
@@ -71,8 +73,13 @@ func (d *Disk) Fill() error {
 	return nil
 }
 
-// Free ends Fill.
-func (d *Disk) Free() error { return os.Remove(d.filler()) }
+// Free ends Fill, and the disk doesn't forget that when its power is lost.
+func (d *Disk) Free() error {
+	if err := os.Remove(d.filler()); err != nil {
+		return fmt.Errorf("make room on a disk: %w", err)
+	}
+	return durable.OS{}.SyncDir(d.At)
+}
 
 // What FS_IOC_SHUTDOWN (include/uapi/linux/fs.h) may do with what is not on the disk yet.
 const (
