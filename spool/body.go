@@ -254,9 +254,11 @@ func (s *Store) Get(transaction mail.TransactionID) (*Message, error) {
 		m := s.x.find(id)
 		var head position
 		var rcpts []recipient
+		var keys []Key // of those that have another one than at acceptance
 		if m != nil {
 			head = m.head
 			rcpts = append(rcpts, s.x.recipients(m)...)
+			keys = s.x.moved(rcpts)
 		}
 		s.mu.Unlock()
 		if m == nil {
@@ -268,6 +270,9 @@ func (s *Store) Get(transaction mail.TransactionID) (*Message, error) {
 		}
 		if err != nil {
 			return nil, fmt.Errorf("spool: get message %s: %w", transaction, err)
+		}
+		for i, k := range keys {
+			msg.Recipients[i].key = k
 		}
 		return msg, nil
 	}

@@ -5,7 +5,9 @@
 // committed is delivered to nobody; and that a body which isn't what was accepted is
 // never taken for it: [Body.Verify] has to return nil before the final dot. It keeps the
 // order of acceptance: a sequence number is fixed when a message is written to the
-// journal. It knows neither network nor routes; package queue decides what is sent when.
+// journal. It knows neither network nor routes; package queue decides what is sent when. Only
+// whose mail it is it asks anew when that changes ([Store.Own]): the order of held mail (P6) is
+// that of the mailbox that has the address now, whoever had it at acceptance.
 //
 // # On disk
 //
@@ -95,7 +97,7 @@
 // an fsync for itself.
 //
 // Memory holds some 120 bytes for a held message of one recipient at a million, in rows
-// without pointers, beside 90 for each mailbox or address that has any; what can be read
+// without pointers, beside some 180 for each address of a mailbox that has any; what can be read
 // back from the journal isn't among it. A start with 100,000 held messages
 // of 10 KiB took 0.4 s, the files being in memory.
 package spool

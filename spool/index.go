@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"hash/maphash"
 	"slices"
 	"sort"
 
@@ -29,7 +30,7 @@ type message struct {
 }
 
 type recipient struct {
-	key      uint32   // index in keys
+	name     uint32   // index in names
 	agency   uint32   // index in agencies
 	out      position // of the record of the last outcome; zero if there was none
 	outBytes uint16
@@ -39,8 +40,8 @@ type recipient struct {
 // keyCount is a mailbox or fixed address.
 type keyCount struct {
 	key  Key
-	refs int32 // recipients that name it
-	held int32 // of them in StateHeld
+	refs int32 // names that have it as home, and names that have it as key
+	held int32 // recipients in StateHeld whose key it is
 }
 
 // agencyCount is an agency; the one without a name counts fixed addresses.
@@ -58,9 +59,15 @@ type index struct {
 	many     [][]recipient
 	freeMany []uint32
 
+	names      []name // from 1
+	freeNames  []uint32
+	nameNumber map[uint64]uint32 // by hash: the first of those that have it
+	seed       maphash.Seed
+
 	keys      []keyCount
 	freeKeys  []uint32
 	keyNumber map[Key]uint32
+	owner     Owners // nil: every name's key is its home
 
 	agencies     []agencyCount
 	agencyNumber map[routing.AgencyID]uint32
@@ -69,33 +76,9 @@ type index struct {
 }
 
 func newIndex() index {
-	return index{many: make([][]recipient, 1), keyNumber: map[Key]uint32{}, agencyNumber: map[routing.AgencyID]uint32{}}
-}
-
-// refer returns the number of a key and counts the reference.
-func (x *index) refer(k Key) uint32 {
-	n, ok := x.keyNumber[k]
-	if !ok {
-		if last := len(x.freeKeys); last > 0 {
-			n = x.freeKeys[last-1]
-			x.freeKeys = x.freeKeys[:last-1]
-			x.keys[n] = keyCount{key: k}
-		} else {
-			n = uint32(len(x.keys))
-			x.keys = append(x.keys, keyCount{key: k})
-		}
-		x.keyNumber[k] = n
-	}
-	x.keys[n].refs++
-	return n
-}
-
-func (x *index) release(n uint32) {
-	k := &x.keys[n]
-	if k.refs--; k.refs == 0 {
-		delete(x.keyNumber, k.key)
-		*k = keyCount{}
-		x.freeKeys = append(x.freeKeys, n)
+	return index{
+		many: make([][]recipient, 1), names: make([]name, 1), nameNumber: map[uint64]uint32{}, seed: maphash.MakeSeed(),
+		keyNumber: map[Key]uint32{}, agencyNumber: map[routing.AgencyID]uint32{},
 	}
 }
 
@@ -111,7 +94,7 @@ func (x *index) agency(id routing.AgencyID) uint32 {
 
 // recipient returns what memory holds of r.
 func (x *index) recipient(r *Recipient) recipient {
-	return recipient{key: x.refer(r.Key()), agency: x.agency(r.Agency), state: r.State}
+	return recipient{name: x.refer(r), agency: x.agency(r.Agency), state: r.State}
 }
 
 // find returns the message with an id; nil if there is none.
@@ -204,7 +187,7 @@ func (x *index) remove(m *message) {
 // drop forgets a message, but for its row, which it returns.
 func (x *index) drop(m *message) (row uint32) {
 	for _, r := range x.recipients(m) {
-		x.release(r.key)
+		x.release(r.name)
 	}
 	x.forgetMany(m)
 	return x.messages.remove(&x.rows, m.id)
@@ -254,7 +237,9 @@ func (x *index) count(m *message, sign int) {
 		a := &x.agencies[r.agency].counts
 		a.Recipients[r.state] += sign
 		if r.state == StateHeld {
-			x.keys[r.key].held += int32(sign)
+			n := &x.names[r.name]
+			n.held += int32(sign)
+			x.keys[n.key].held += int32(sign)
 		}
 		if !slices.Contains(agencies, r.agency) {
 			agencies = append(agencies, r.agency)
@@ -270,12 +255,12 @@ func (x *index) count(m *message, sign int) {
 func (x *index) entries(list []Entry, m *message, f *Filter) []Entry {
 	for i, r := range x.recipients(m) {
 		if r.state.Final() || f.State != StateUnknown && r.state != f.State ||
-			f.Agency != "" && x.agencies[r.agency].id != f.Agency || f.Key != "" && x.keys[r.key].key != f.Key {
+			f.Agency != "" && x.agencies[r.agency].id != f.Agency || f.Key != "" && x.keyOf(r) != f.Key {
 			continue
 		}
 		list = append(list, Entry{
 			Transaction: mail.TransactionIDOf(m.id), Recipient: i, Sequence: m.seq,
-			Agency: x.agencies[r.agency].id, Key: x.keys[r.key].key, State: r.state, Time: unixTime(m.time), Size: m.plainSize(),
+			Agency: x.agencies[r.agency].id, Key: x.keyOf(r), State: r.state, Time: unixTime(m.time), Size: m.plainSize(),
 		})
 	}
 	return list

@@ -35,13 +35,22 @@ type Recipient struct {
 	State   State              // StateHeld, StateWaiting or StateQuarantined at acceptance
 	Reason  string             // why it is here, or the text of the last outcome; at most MaxText bytes
 	Last    Result             // of the last attempt; zero before the first
+
+	key Key // of who had the address when Get read it; empty: who had it at acceptance
 }
 
 // Key names whose order a recipient belongs to: a mailbox, or a fixed address.
 type Key string
 
-// Key returns the key of r: its mailbox or, if it has none, its address.
-func (r *Recipient) Key() Key { return KeyOf(r.Mailbox, r.Address) }
+// Key returns the key of r: of the mailbox that had its address when [Store.Get] read it,
+// as far as that is known ([Store.Own]), else of that at acceptance or, if it had none, of
+// its address.
+func (r *Recipient) Key() Key {
+	if r.key != "" {
+		return r.key
+	}
+	return KeyOf(r.Mailbox, r.Address)
+}
 
 // KeyOf returns the key of a mailbox or, if that is zero, of an address.
 func KeyOf(mailbox routing.MailboxID, address routing.Address) Key {
@@ -112,8 +121,8 @@ type Entry struct {
 	Transaction mail.TransactionID
 	Recipient   int
 	Sequence    uint64
-	Agency      routing.AgencyID
-	Key         Key
+	Agency      routing.AgencyID // at acceptance
+	Key         Key              // now, see Store.Own
 	State       State
 	Time        time.Time // of the envelope
 	Size        int64

@@ -262,7 +262,7 @@ func (r *recovery) message(rec *record, f *fixed, msg *Message) {
 			rcpts[i] = s.x.recipient(&msg.Recipients[i])
 		}
 		for i := len(rcpts); i < len(known); i++ { // they were of an Add that failed
-			s.x.release(known[i].key)
+			s.x.release(known[i].name)
 		}
 		s.x.setRecipients(m, rcpts)
 	}

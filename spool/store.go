@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mailcutover/internal/durable"
@@ -89,6 +90,8 @@ type Store struct {
 	pending  []*outcome // not written: the disk refused
 	unlink   [][16]byte // bodies whose end is on the disk
 	after    []func()   // wait until nothing is pending
+
+	moves atomic.Uint64 // of held mail to another key
 
 	mu       sync.Mutex
 	x        index

@@ -21,7 +21,7 @@ import (
 func (d *Daemon) openSpool(cfg *config.Config) error {
 	limit := longestLimit(cfg)
 	o := ledger.Options{
-		Dir: filepath.Join(cfg.Data, "ledger"), Boot: ledger.BootID(), MaxAge: cfg.Ledger.MaxAge, MaxBytes: int64(cfg.Ledger.Bytes),
+		Dir: filepath.Join(cfg.Data, "ledger"), Boot: ledger.BootID(filepath.Join(cfg.Data, "ledger")), MaxAge: cfg.Ledger.MaxAge, MaxBytes: int64(cfg.Ledger.Bytes),
 		DoubtFor: limit, Logger: d.logger,
 	}
 	if cfg.Ledger.HashKey.IsSet() {

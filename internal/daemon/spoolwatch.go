@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"mailcutover/internal/alarm"
 	"mailcutover/ledger"
 	"mailcutover/spool"
 )
@@ -51,7 +52,7 @@ func (w *spoolWatch) list() []string {
 // watchSpool keeps the alarms about spool and ledger: they stand as long as their reason
 // does. A file that was set aside is raised once; a person clears that.
 func (d *Daemon) watchSpool() {
-	alarms := standing{alarms: d.alarms, raised: make(map[string]time.Time)}
+	alarms := alarm.NewStanding(d.alarms, sayAgain)
 	aside := 0
 	look := time.NewTicker(spoolLook)
 	defer look.Stop()
@@ -59,7 +60,7 @@ func (d *Daemon) watchSpool() {
 		st := d.ledger.Status()
 		texts := spoolAlarms(d.spool.Status(), st, d.bounds())
 		retainedAlarms(d.retained, texts)
-		alarms.set(texts, time.Now())
+		alarms.Set(texts)
 		troubles := slices.Sorted(maps.Values(texts))
 		if n := len(st.Aside); n > 0 {
 			text := fmt.Sprintf("%d files of the ledger can't be read and were set aside, the last one %s: the deliveries in them are not found any more. Keep them, and see to the disk.", n, st.Aside[n-1])

@@ -23,13 +23,13 @@ const (
 // watchTable keeps the alarms about the copy of the table and about the lease: they stand
 // as long as their reason does.
 func (d *Daemon) watchTable() {
-	alarms := standing{alarms: d.alarms, raised: make(map[string]time.Time)}
+	alarms := alarm.NewStanding(d.alarms, sayAgain)
 	look := time.NewTicker(tableLook)
 	defer look.Stop()
 	for {
 		texts := tableAlarms(d.replica.Status())
 		maps.Copy(texts, d.keeper.Troubles())
-		alarms.set(texts, time.Now())
+		alarms.Set(texts)
 		select {
 		case <-look.C:
 		case <-d.ctx.Done():
@@ -62,26 +62,4 @@ func tableAlarms(s replica.Status) map[string]string {
 		texts["mapping-missing/"+string(id)] = fmt.Sprintf("Agency %s is closed: its mapping is not in the table, or damaged.", id)
 	}
 	return texts
-}
-
-// standing are alarms that end by themselves.
-type standing struct {
-	alarms *alarm.Set
-	raised map[string]time.Time // when last
-}
-
-// set raises these alarms, and clears those of before that are not among them.
-func (s *standing) set(texts map[string]string, now time.Time) {
-	for key := range s.raised {
-		if _, still := texts[key]; !still {
-			s.alarms.Clear(key)
-			delete(s.raised, key)
-		}
-	}
-	for key, text := range texts {
-		if at, known := s.raised[key]; !known || now.Sub(at) >= sayAgain {
-			s.alarms.Raise(key, text)
-			s.raised[key] = now
-		}
-	}
 }

@@ -7,10 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"mailcutover/admin"
-	"mailcutover/internal/alarm"
 	"mailcutover/routing"
 	"mailcutover/routing/replica"
 	"mailcutover/routing/table"
@@ -38,29 +36,6 @@ func TestTableAlarms(t *testing.T) {
 			if !strings.Contains(got[key], words) {
 				t.Errorf("%s: %s says %q, want %q in it", name, key, got[key], words)
 			}
-		}
-	}
-}
-
-func TestStandingAlarms(t *testing.T) {
-	set := alarm.NewSet(nil)
-	s := standing{alarms: set, raised: make(map[string]time.Time)}
-	now := time.Now()
-	for i, step := range []struct {
-		texts map[string]string
-		clear string // by a person, before
-		after time.Duration
-		want  int
-	}{
-		{map[string]string{"a": "A", "b": "B"}, "", 0, 2},
-		{map[string]string{"a": "A"}, "", 1 * time.Second, 1},
-		{map[string]string{"a": "A"}, "a", 2 * time.Second, 0},
-		{map[string]string{"a": "A"}, "", sayAgain, 1},
-		{nil, "", sayAgain, 0},
-	} {
-		set.Clear(step.clear)
-		if s.set(step.texts, now.Add(step.after)); set.Len() != step.want {
-			t.Errorf("step %d: %d alarms, want %d", i, set.Len(), step.want)
 		}
 	}
 }

@@ -124,15 +124,19 @@ func (q *Queue) scan(ctx context.Context) {
 		q.mu.Unlock()
 		return
 	}
-	q.scanDue = false
+	q.followMoves()
+	q.scanDue, q.scanning = false, true
 	q.scanNo++
-	from, empty := q.cursor, q.empty
+	from, empty, moved := q.cursor, q.empty, q.moved
 	q.empty = nil
 	q.mu.Unlock()
 	ended := false
 	q.o.Store.Each(spool.Filter{State: spool.StateHeld, After: from}, func(e spool.Entry) bool {
 		q.mu.Lock()
 		defer q.mu.Unlock()
+		if q.followMoves(); q.moved != moved { // the boxes may have others' mail: another scan is due
+			return false
+		}
 		q.loadHeld(refOf(&e), e.Key, from)
 		q.cursor = max(q.cursor, e.Sequence)
 		ended = ctx.Err() != nil
@@ -140,11 +144,13 @@ func (q *Queue) scan(ctx context.Context) {
 	})
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.scanning = false
+	q.followMoves()
 	for _, b := range empty {
 		if b.state != boxEmpty || q.boxes[b.key] != b {
 			continue
 		}
-		if b.more && b.resume < from { // this scan began behind what it had left
+		if b.more && (b.resume < from || b.seen == q.scanNo) { // this scan began behind what it had left, or left it
 			q.empty = append(q.empty, b)
 			q.hungry[b] = struct{}{}
 			q.starving = true
@@ -171,8 +177,8 @@ func (q *Queue) loadHeld(r ref, k spool.Key, from uint64) {
 	if b.more && b.seen != q.scanNo && from <= b.resume {
 		b.more = false // this scan sees again what was left
 	}
-	if b.more {
-		return
+	if b.more && r.seq > b.resume {
+		return // it was left, or what is before it
 	}
 	if !b.room() {
 		b.more, b.resume, b.seen = true, r.seq-1, q.scanNo
@@ -206,16 +212,23 @@ func (q *Queue) addHeld(r ref, k spool.Key) {
 	if !found {
 		b.refs = slices.Insert(b.refs, b.taken+at, r)
 		q.account(b)
+		if b.state == boxEmpty {
+			q.goOn(b)
+		}
 	}
 }
 
 // leftFrom has a box's mail read by a scan from a recipient on, which may have become held after
-// those behind it: a scan that is under way may be past its place. q.mu is held.
+// those behind it: a scan that is under way may be past its place, and doesn't count. q.mu is held.
 func (q *Queue) leftFrom(b *box, r ref) {
-	if b.more && b.resume < r.seq {
-		return // so it is
+	left := b.more && b.resume < r.seq
+	if left && !q.scanning {
+		return // the next one sees it
 	}
-	b.more, b.resume, b.seen = true, r.seq-1, q.scanNo
+	if !left {
+		b.more, b.resume = true, r.seq-1
+	}
+	b.seen = q.scanNo
 	q.rescan(b.resume)
 }
 

@@ -4,7 +4,8 @@
 // # What it promises
 //
 // Order (P6): the held mail of one mailbox is sent one message after the other, in the
-// order in which this node accepted it; [Queue.Behind] says for which mailboxes mail that
+// order in which this node accepted it, also where its address went to another mailbox, in
+// whose order it then has its place; [Queue.Behind] says for which mailboxes mail that
 // arrives has to be held too, so that it doesn't overtake. Waiting mail is tried again
 // when its time comes and blocks nobody. A mailbox whose platform puts it off pauses; when
 // its patience is over the first of its mail becomes waiting mail, and so does what

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +31,10 @@ type memory struct {
 	history  []spool.Outcome
 	putErr   error
 	setErr   error
-	openErr  error
+	owners   map[routing.Address]routing.MailboxID // that got an address after the acceptance
+	moves    atomic.Uint64
+
+	openErr error
 }
 
 func newMemory() *memory {
@@ -51,10 +55,10 @@ func (s *memory) Each(f spool.Filter, yield func(spool.Entry) bool) {
 		}
 		for i := range m.Recipients {
 			r := &m.Recipients[i]
-			if r.State.Final() || f.State != spool.StateUnknown && r.State != f.State || f.Agency != "" && r.Agency != f.Agency || f.Key != "" && r.Key() != f.Key {
+			if r.State.Final() || f.State != spool.StateUnknown && r.State != f.State || f.Agency != "" && r.Agency != f.Agency || f.Key != "" && s.key(r) != f.Key {
 				continue
 			}
-			all = append(all, spool.Entry{Transaction: id, Recipient: i, Sequence: m.Sequence, Agency: r.Agency, Key: r.Key(), State: r.State, Time: m.Time, Size: m.Size})
+			all = append(all, spool.Entry{Transaction: id, Recipient: i, Sequence: m.Sequence, Agency: r.Agency, Key: s.key(r), State: r.State, Time: m.Time, Size: m.Size})
 		}
 	}
 	s.mu.Unlock()
@@ -74,8 +78,61 @@ func (s *memory) Get(id mail.TransactionID) (*spool.Message, error) {
 	}
 	c := *m
 	c.Recipients = slices.Clone(m.Recipients)
+	for i := range c.Recipients {
+		c.Recipients[i].Mailbox = s.key(&c.Recipients[i]).Mailbox()
+	}
 	return &c, nil
 }
+
+// key returns a recipient's key as it is now. s.mu is held.
+func (s *memory) key(r *spool.Recipient) spool.Key {
+	if owner, ok := s.owners[r.Address]; ok {
+		return spool.KeyOf(owner, r.Address)
+	}
+	return r.Key()
+}
+
+// give gives address n to a mailbox.
+func (s *memory) give(n int, to routing.MailboxID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owners == nil {
+		s.owners = make(map[routing.Address]routing.MailboxID)
+	}
+	s.owners[address(n)] = to
+	s.moves.Add(1)
+}
+
+// owner returns the mailbox that has address n.
+func (s *memory) owner(n int) routing.MailboxID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if owner, ok := s.owners[address(n)]; ok {
+		return owner
+	}
+	return box1(n)
+}
+
+// before returns the sequences of held mail of a mailbox that are below that of a recipient, if
+// that is held too.
+func (s *memory) before(id mail.TransactionID, rcpt int, mailbox routing.MailboxID) (all []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seq := s.messages[id].Sequence
+	if s.messages[id].Recipients[rcpt].State != spool.StateHeld {
+		return nil
+	}
+	for _, m := range s.messages {
+		for i := range m.Recipients {
+			if r := &m.Recipients[i]; m.Sequence < seq && r.State == spool.StateHeld && s.key(r) == spool.KeyOf(mailbox, "") {
+				all = append(all, m.Sequence)
+			}
+		}
+	}
+	return all
+}
+
+func (s *memory) Moves() uint64 { return s.moves.Load() }
 
 type memoryBody struct{ io.Reader }
 
@@ -175,6 +232,7 @@ type world struct {
 
 	mu        sync.Mutex
 	decisions map[routing.Address]routing.Decision
+	epoch     uint32 // of what opens next
 	behave    func(d *Delivery, r *Recipient) Result
 	took      time.Duration // of a delivery
 	sent      []sent
@@ -288,7 +346,7 @@ func (w *world) open(platform routing.PlatformID, agency routing.AgencyID, boxes
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, n := range boxes {
-		w.decisions[address(n)] = routing.Decision{Reason: routing.ReasonOpen, Agency: agency, Mailbox: box1(n), Platform: platform, Address: address(n), Epoch: routing.Epoch{Term: 1, Number: 2}}
+		w.decisions[address(n)] = routing.Decision{Reason: routing.ReasonOpen, Agency: agency, Mailbox: w.store.owner(n), Platform: platform, Address: address(n), Epoch: routing.Epoch{Term: 1, Number: w.epoch}}
 	}
 }
 
@@ -296,8 +354,9 @@ func (w *world) open(platform routing.PlatformID, agency routing.AgencyID, boxes
 func (w *world) shut(agency routing.AgencyID, boxes ...int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.epoch++
 	for _, n := range boxes {
-		w.decisions[address(n)] = routing.Decision{Reason: routing.ReasonInPhase, Agency: agency, Mailbox: box1(n)}
+		w.decisions[address(n)] = routing.Decision{Reason: routing.ReasonInPhase, Agency: agency, Mailbox: w.store.owner(n)}
 	}
 }
 

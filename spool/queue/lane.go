@@ -140,6 +140,7 @@ type claim struct {
 func (q *Queue) take(l *lane, paced bool) (claims []claim, it item, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.followMoves()
 	for paced && !q.stopping && l.running <= l.allowed(time.Now()) && l.ready() > 0 {
 		if len(l.boxes) > 0 && (!l.turn || len(l.items) == 0) {
 			l.turn = true
@@ -180,8 +181,13 @@ func (q *Queue) takeBox(l *lane, at int) *box {
 		b.state = boxBlocked
 		return nil
 	}
+	r := b.refs[0]
+	if _, sent := q.sending[r]; sent {
+		b.state, q.sending[r] = boxBlocked, b
+		return nil
+	}
 	b.state, b.taken = boxBusy, 1
-	q.busy[b.key] = struct{}{}
+	q.busy[b.key], q.sending[r] = struct{}{}, nil
 	return b
 }
 

@@ -151,6 +151,10 @@ func (q *Queue) change(entries []spool.Entry, prefix, reason string, to func(*sp
 	q.mu.Lock()
 	for i := range entries {
 		e := &entries[i]
+		if _, sent := q.sending[refOf(e)]; sent {
+			a.Busy++
+			continue
+		}
 		if _, own := mine[e.Key]; !own {
 			if _, busy := q.busy[e.Key]; busy {
 				a.Busy++
@@ -160,6 +164,7 @@ func (q *Queue) change(entries []spool.Entry, prefix, reason string, to func(*sp
 			q.busy[e.Key] = struct{}{}
 		}
 		kept = append(kept, *e)
+		q.sending[refOf(e)] = nil
 		o := spool.Outcome{Transaction: e.Transaction, Recipient: e.Recipient, State: to(e), Reason: prefix + reason}
 		o.Time = time.Now()
 		outcomes = append(outcomes, o)
@@ -185,13 +190,16 @@ func (q *Queue) change(entries []spool.Entry, prefix, reason string, to func(*sp
 	defer q.mu.Unlock()
 	for i := range kept {
 		e := &kept[i]
+		q.unship(refOf(e))
 		if b := q.boxes[e.Key]; b != nil && e.State == spool.StateHeld {
 			if r := refOf(e); slices.Contains(b.refs, r) {
 				q.forget(b, r)
 			}
 		}
-		e.State = outcomes[i].State
-		q.takeUp(e, true)
+		if e.State = outcomes[i].State; e.State == spool.StateHeld {
+			e.Key = q.keyNow(e) // Store.Moves didn't count what wasn't held
+		}
+		q.takeUp(e, q.moved, true)
 	}
 	for k := range mine {
 		q.free(k)

@@ -15,9 +15,9 @@ import (
 )
 
 // TestOrderAndDuplicates draws a history of held and arriving mail, mailboxes that open,
-// close, move and put off, platforms that go away and lose answers, and restarts of the
-// queue at any time. Each mailbox gets its held mail in order, all of it, on the side
-// where it is, and twice only what was in doubt or under way at a restart.
+// close, move, put off and give their addresses to others, platforms that go away and lose
+// answers, and restarts of the queue at any time. Each mailbox gets its held mail in order, all
+// of it, on the side where it is, and twice only what was in doubt or under way at a restart.
 func TestOrderAndDuplicates(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -45,6 +45,7 @@ type history struct {
 	early   []string             // what went again before the platform's limit, or its delay, had passed
 	put     map[string]time.Time // when a recipient was put off last
 	eager   time.Time            // when something last happened that makes mail go before its delay is over
+	passed  []string             // what went before older mail of its mailbox
 }
 
 func (h *history) play() {
@@ -70,6 +71,9 @@ func (h *history) play() {
 	w.stop()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if len(h.passed) > 0 {
+		h.rt.Errorf("overtook: %v", h.passed)
+	}
 	if len(h.early) > 0 {
 		h.rt.Errorf("went again too early: %v", h.early)
 	}
@@ -121,6 +125,12 @@ func (h *history) answer(d *Delivery, r *Recipient) Result {
 	n := int(r.Decision.Mailbox[15])
 	key := fmt.Sprint(d.Message.Transaction, " ", r.Index)
 	now := h.decisions[r.Decision.Address]
+	if now.Epoch != r.Decision.Epoch {
+		return Result{Status: Closed} // it was cut
+	}
+	if older := h.store.before(d.Message.Transaction, r.Index, now.Mailbox); len(older) > 0 && now.Deliver() {
+		h.passed = append(h.passed, fmt.Sprintf("%d for %s: %v", d.Message.Sequence, r.Decision.Address, older))
+	}
 	switch {
 	case !now.Deliver() || now.Platform != d.Platform:
 		return Result{Status: Closed}
@@ -147,14 +157,20 @@ func (h *history) answer(d *Delivery, r *Recipient) Result {
 	return Result{}
 }
 
-// side opens a mailbox on a platform.
+// side opens a mailbox on a platform, for all addresses that it has.
 func (h *history) side(n int, platform string) {
 	h.stir()
+	var addresses []int
+	for a := range drawnBoxes {
+		if h.store.owner(a) == box1(n) {
+			addresses = append(addresses, a)
+		}
+	}
 	if platform == "" {
-		h.shut("health", n)
+		h.shut("health", addresses...)
 		return
 	}
-	h.world.open(routing.PlatformID(platform), "health", n)
+	h.world.open(routing.PlatformID(platform), "health", addresses...)
 }
 
 // stir notes that mail may go before its delay is over.
@@ -168,7 +184,7 @@ func (h *history) stir() {
 func (h *history) step() {
 	w, rt := h.world, h.rt
 	n := rapid.IntRange(0, drawnBoxes-1).Draw(rt, "mailbox")
-	switch rapid.SampledFrom([]string{"held", "held", "held", "arrives", "open", "open", "close", "off", "down", "lose", "loses", "time", "restart", "wait"}).Draw(rt, "step") {
+	switch rapid.SampledFrom([]string{"held", "held", "held", "arrives", "open", "open", "close", "off", "down", "lose", "loses", "time", "restart", "wait", "give", "give"}).Draw(rt, "step") {
 	case "held":
 		boxes := []int{n}
 		if rapid.Bool().Draw(rt, "two") {
@@ -178,7 +194,7 @@ func (h *history) step() {
 			w.q.Added(w.put(spool.StateHeld, "a@out.example", boxes...))
 		}
 	case "arrives": // as transfer does: held behind held mail, else it goes by
-		if w.q.Behind(spool.KeyOf(box1(n), "")) {
+		if w.q.Behind(spool.KeyOf(w.store.owner(n), "")) {
 			w.q.Added(w.put(spool.StateHeld, "a@out.example", n))
 		}
 	case "wait":
@@ -191,6 +207,18 @@ func (h *history) step() {
 		h.side(n, rapid.SampledFrom([]string{"exchange", "ox"}).Draw(rt, "side"))
 	case "close":
 		h.side(n, "")
+	case "give": // the agency is closed before, so that what is under way is cut
+		from, to := int(w.store.owner(n)[15]), rapid.IntRange(0, drawnBoxes-1).Draw(rt, "to")
+		h.side(from, "")
+		h.side(to, "")
+		w.store.give(n, box1(to))
+		w.q.signal()
+		platform := ""
+		if rapid.Bool().Draw(rt, "opens at once") {
+			platform = "ox"
+		}
+		h.side(from, platform)
+		h.side(to, platform)
 	case "off":
 		w.mu.Lock()
 		h.off[n] = !h.off[n]

@@ -30,6 +30,8 @@ type Store interface {
 	Put(ctx context.Context, env spool.Envelope, rcpts []spool.Recipient, content []byte) error
 	// Held reports whether there is held mail for a key.
 	Held(k spool.Key) bool
+	// Moves has grown when held mail got another key.
+	Moves() uint64
 	// Counts returns how much there is, in all and per agency.
 	Counts() (spool.Counts, map[routing.AgencyID]spool.Counts)
 }
@@ -134,11 +136,14 @@ type Queue struct {
 	scanDue  bool      // there may be mail behind cursor
 	scanAt   time.Time // not before
 	scanNo   uint64
+	scanning bool              // a scan is under way
 	empty    []*box            // that the next scan fills, or ends
 	hungry   map[*box]struct{} // with mail that was left, for which there was no room
 	starving bool              // there may be room by now
 	waiting  itemHeap
+	moved    uint64                 // Store.Moves by which the boxes have their mail
 	busy     map[spool.Key]struct{} // a delivery for the key is under way
+	sending  map[ref]*box           // under way, whatever its key is by now, with the box that waits for it
 	blocked  map[spool.Key][]item   // waiting mail that waits for it to end
 	parked   map[routing.AgencyID]*parked
 	nextLook time.Time // at parked
@@ -170,7 +175,7 @@ func New(o Options) (*Queue, error) {
 	q := &Queue{
 		o: o, log: o.Logger, obs: o.Observer, wake: make(chan struct{}, 1), begun: time.Now(),
 		lanes: make(map[routing.PlatformID]*lane), byNumber: []*lane{nil}, boxes: make(map[spool.Key]*box),
-		hungry: make(map[*box]struct{}), early: make(map[ref]struct{}),
+		hungry: make(map[*box]struct{}), early: make(map[ref]struct{}), sending: make(map[ref]*box),
 		busy: make(map[spool.Key]struct{}), blocked: make(map[spool.Key][]item),
 		parked: make(map[routing.AgencyID]*parked), rates: make(map[routing.AgencyID]*rateMeter),
 		rate: make(map[routing.PlatformID]float64),
@@ -247,6 +252,7 @@ func (q *Queue) step(ctx, sending context.Context) time.Duration {
 	q.takeFresh()
 	now := time.Now()
 	q.mu.Lock()
+	q.followMoves()
 	q.resumeLanes(now)
 	q.resumePauses(now)
 	q.lookAtParked(now)
@@ -376,7 +382,7 @@ func (q *Queue) added(f fresh) {
 // takeFresh takes up what Added named.
 func (q *Queue) takeFresh() {
 	q.mu.Lock()
-	fresh := q.fresh
+	fresh, moved := q.fresh, q.moved
 	q.fresh = nil
 	q.mu.Unlock()
 	for _, f := range fresh {
@@ -386,18 +392,22 @@ func (q *Queue) takeFresh() {
 			}
 			q.mu.Lock()
 			defer q.mu.Unlock()
-			q.takeUp(&e, f.soon)
+			q.takeUp(&e, moved, f.soon)
 			return true
 		})
 	}
 }
 
-// takeUp puts an entry where its state belongs. Waiting mail is due at once, or when its
-// record says. q.mu is held.
-func (q *Queue) takeUp(e *spool.Entry, soon bool) {
+// takeUp puts an entry where its state belongs. moved is what q.moved was before it was read.
+// Waiting mail is due at once, or when its record says. q.mu is held.
+func (q *Queue) takeUp(e *spool.Entry, moved uint64, soon bool) {
 	switch e.State {
 	case spool.StateHeld:
-		q.addHeld(refOf(e), e.Key)
+		k := e.Key
+		if q.moved != moved {
+			k = q.keyNow(e)
+		}
+		q.addHeld(refOf(e), k)
 	case spool.StateWaiting:
 		if _, twice := q.early[refOf(e)]; twice {
 			delete(q.early, refOf(e))

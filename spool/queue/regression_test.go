@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,6 +41,115 @@ func TestNoMailboxIsForgottenBeyondTheWindow(t *testing.T) {
 			w.inOrder()
 		})
 	}
+}
+
+// An operator releases mail while a scan is on its way to older mail of the mailbox: the older is
+// loaded, and goes first.
+func TestReleaseBesideAScan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.open("ox", "health", 1, 2)
+		w.put(spool.StateHeld, "a@out.example", 2)
+		w.put(spool.StateHeld, "a@out.example", 1)
+		set := w.put(spool.StateQuarantined, "a@out.example", 1)
+		release := sync.OnceFunc(func() {
+			if _, err := w.q.Release(Subject{Transaction: set}, "test"); err != nil {
+				t.Error(err)
+			}
+		})
+		w.q.o.Store = each{w.store, func(f spool.Filter, e spool.Entry) {
+			if f.State == spool.StateHeld && e.Key == spool.KeyOf(box1(2), "") {
+				release()
+			}
+		}}
+		w.run()
+		w.settle(time.Minute, "all is delivered", w.store.empty)
+		w.stop()
+		w.inOrder()
+	})
+}
+
+// An operator releases mail while a scan is past its place: younger mail, which the scan still finds,
+// doesn't hide it.
+func TestReleaseBehindAScan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.open("ox", "health", 1)
+		w.shut("health", 2)
+		first := w.put(spool.StateHeld, "a@out.example", 1)
+		set := w.put(spool.StateQuarantined, "a@out.example", 1)
+		w.put(spool.StateHeld, "a@out.example", 2)
+		w.put(spool.StateHeld, "a@out.example", 1)
+		w.took = time.Second // so that all is loaded before the first attempt ends
+		off, tried := true, 0
+		w.behave = func(d *Delivery, _ *Recipient) Result { // the mailbox pauses, all but its first mail is left
+			if tried++; off && d.Message.Transaction == first {
+				return Result{Status: Deferred, Err: errDown}
+			}
+			return Result{}
+		}
+		release := sync.OnceFunc(func() {
+			if _, err := w.q.Release(Subject{Transaction: set}, "test"); err != nil {
+				t.Error(err)
+			}
+		})
+		w.q.o.Store = each{w.store, func(f spool.Filter, e spool.Entry) {
+			w.mu.Lock()
+			again := tried > 0
+			w.mu.Unlock()
+			if again && f.State == spool.StateHeld && e.Key == spool.KeyOf(box1(2), "") {
+				release()
+			}
+		}}
+		w.run()
+		w.settle(time.Minute, "it was put off", func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return tried > 0
+		})
+		w.mu.Lock()
+		off = false
+		w.mu.Unlock()
+		w.settle(time.Hour, "all of the mailbox is delivered", func() bool { return len(w.taken(false)) == 3 })
+		w.open("ox", "health", 2)
+		w.settle(time.Hour, "all is delivered", w.store.empty)
+		w.stop()
+		w.inOrder()
+	})
+}
+
+// An operator releases mail of a mailbox of which nothing is loaded at the moment, and that is older
+// than what was: it goes.
+func TestReleaseWhileNothingIsLoaded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.open("ox", "health", 1)
+		w.put(spool.StateHeld, "a@out.example", 1)
+		k := spool.KeyOf(box1(1), "")
+		w.store.Each(spool.Filter{Key: k}, func(e spool.Entry) bool {
+			r := refOf(&e)
+			b := &box{key: k, heapAt: -1, state: boxEmpty, loaded: ref{seq: r.seq + 1000}, more: true, resume: r.seq + 1000}
+			w.q.boxes[k], w.q.empty, w.q.cursor = b, append(w.q.empty, b), b.resume
+			w.q.addHeld(r, k)
+			return true
+		})
+		w.run()
+		w.settle(time.Minute, "all is delivered", w.store.empty)
+		w.stop()
+	})
+}
+
+// each is a store of which something is done at each entry that is read.
+type each struct {
+	*memory
+	at func(spool.Filter, spool.Entry)
+}
+
+func (s each) Each(f spool.Filter, yield func(spool.Entry) bool) {
+	s.memory.Each(f, func(e spool.Entry) bool {
+		s.at(f, e)
+		return yield(e)
+	})
 }
 
 // What is in doubt rests until the platform's limit, also where a delivery took it along.

@@ -36,6 +36,86 @@ func TestReplayInOrder(t *testing.T) {
 	})
 }
 
+// TestAddressGoesToAnother: held mail for an address that went to another mailbox goes in its
+// place between that one's, and new mail for either goes behind it (P6), also if its old
+// mailbox's mail was loaded, pauses, or is under way.
+func TestAddressGoesToAnother(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		when func(w *world)
+	}{
+		{"not loaded", func(w *world) { w.give(); w.run() }},
+		{"parked", func(w *world) {
+			w.run()
+			time.Sleep(time.Second)
+			w.give()
+		}},
+		{"paused", func(w *world) {
+			w.behave = func(*Delivery, *Recipient) Result { return Result{Status: Deferred, Err: errDown} }
+			w.open("ox", "health", 1, 2)
+			w.run()
+			time.Sleep(3 * time.Second)
+			w.mu.Lock()
+			w.behave, w.sent = nil, nil
+			w.mu.Unlock()
+			w.give()
+		}},
+		{"under way", func(w *world) {
+			w.open("ox", "health", 1)
+			w.took = time.Second // its answer comes late, and as a doubt
+			w.behave = func(d *Delivery, _ *Recipient) Result {
+				if len(w.sent) > 0 {
+					return Result{}
+				}
+				return Result{Status: InDoubt, Until: time.Now().Add(10 * time.Second)}
+			}
+			w.run()
+			time.Sleep(time.Millisecond)
+			w.give()
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, nil)
+				w.shut("health", 1, 2)
+				for i := range 40 {
+					w.put(spool.StateHeld, "a@out.example", 1+i%2)
+				}
+				c.when(w)
+				if w.q.Behind(spool.KeyOf(box1(1), "")) || !w.q.Behind(spool.KeyOf(box1(2), "")) {
+					t.Error("new mail doesn't go behind what is held for its mailbox now")
+				}
+				w.open("ox", "health", 1, 2)
+				w.q.Update(stateOf(t, routing.PhaseToTarget), stateOf(t, routing.PhaseTarget))
+				w.settle(5*time.Minute, "all is delivered", w.store.empty)
+				w.stop()
+				var got []uint64
+				var doubt time.Time
+				for _, s := range w.taken(true) {
+					if s.status == InDoubt {
+						doubt = s.at
+					} else if got = append(got, s.seq); s.at.Before(doubt.Add(10 * time.Second)) {
+						t.Errorf("%d came %s after the first copy of what was in doubt", s.seq, s.at.Sub(doubt))
+					}
+				}
+				if len(got) != 40 || !slices.IsSorted(got) {
+					t.Errorf("not in order, or not once: %v", got)
+				}
+				if len(w.q.boxes)+len(w.q.busy)+len(w.q.sending) != 0 || w.q.lanes["ox"].window != 0 {
+					t.Errorf("left in memory: %d boxes, %d busy, %d under way, window %d", len(w.q.boxes), len(w.q.busy), len(w.q.sending), w.q.lanes["ox"].window)
+				}
+			})
+		})
+	}
+}
+
+// give gives the first mailbox's address to the second, as a switch of its agency does.
+func (w *world) give() {
+	w.shut("health", 1, 2)
+	w.store.give(1, box1(2))
+	w.q.signal()
+}
+
 // TestReplayWhenAgencyOpens: nothing goes before, and all goes right after.
 func TestReplayWhenAgencyOpens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -44,7 +44,7 @@ func (q *Queue) sendBox(ctx context.Context, l *lane, first claim, with []claim)
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		b.taken = 0
-		q.free(b.key)
+		q.free(b.key, r)
 		q.unreadable(b, r, err)
 		return
 	}
@@ -53,7 +53,7 @@ func (q *Queue) sendBox(ctx context.Context, l *lane, first claim, with []claim)
 		q.putBack(with)
 		q.mu.Lock()
 		b.taken = 0
-		q.free(b.key)
+		q.free(b.key, r)
 		q.mu.Unlock()
 		q.directBox(b, m, r, &d, open)
 		return
@@ -72,7 +72,7 @@ func (q *Queue) putBack(claims []claim) {
 	defer q.mu.Unlock()
 	for _, c := range claims {
 		c.box.taken = 0
-		q.free(c.box.key)
+		q.free(c.box.key, c.ref)
 		q.settleBox(c.box, boxReady)
 	}
 }
@@ -98,14 +98,19 @@ func (q *Queue) sendItem(ctx context.Context, l *lane, it item) {
 		q.mu.Unlock()
 		return
 	}
-	q.busy[key] = struct{}{}
+	if _, sent := q.sending[it.ref]; sent {
+		q.schedule(it, closedPause)
+		q.mu.Unlock()
+		return
+	}
+	q.busy[key], q.sending[it.ref] = struct{}{}, nil
 	q.mu.Unlock()
 	// Another delivery of the message may have taken it along since m was read. From now
 	// on none does.
 	if m, ok = q.dueNow(it); !ok {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		q.free(key)
+		q.free(key, it.ref)
 		return
 	}
 	s := &shipment{q: q, lane: l, m: m}
@@ -189,8 +194,10 @@ func (l *lane) pace(ctx context.Context) bool {
 	}
 }
 
-// free says that no delivery for a key is under way any more. q.mu is held.
-func (q *Queue) free(k spool.Key) {
+// free says that no delivery for a key is under way any more, nor of what was sent for it.
+// q.mu is held.
+func (q *Queue) free(k spool.Key, sent ...ref) {
+	q.unship(sent...)
 	delete(q.busy, k)
 	if b := q.boxes[k]; b != nil && b.state == boxBlocked {
 		q.settleBox(b, boxReady)
@@ -252,6 +259,7 @@ func (s *shipment) join(with []claim) {
 		p.ref.rcpt = uint32(i)
 		if at := slices.IndexFunc(with, func(c claim) bool { return c.ref == p.ref }); at >= 0 && r.State == spool.StateHeld {
 			p.box = with[at].box
+			p.key = p.box.key // which is busy, also where the address went to another meanwhile
 			with = slices.Delete(with, at, at+1)
 			s.add(p, d)
 		} else if q.mayJoin(s, &p, r.State) {
@@ -291,9 +299,12 @@ func (q *Queue) mayJoin(s *shipment, p *part, state spool.State) bool {
 	if _, busy := q.busy[p.key]; busy && !own {
 		return false
 	}
+	if _, sent := q.sending[p.ref]; sent {
+		return false
+	}
 	if state == spool.StateWaiting {
 		p.joined = true
-		q.busy[p.key] = struct{}{}
+		q.busy[p.key], q.sending[p.ref] = struct{}{}, nil
 		return true
 	}
 	b := q.boxes[p.key]
@@ -303,7 +314,7 @@ func (q *Queue) mayJoin(s *shipment, p *part, state spool.State) bool {
 	b.state = boxBusy
 	b.taken++
 	p.box = b
-	q.busy[p.key] = struct{}{}
+	q.busy[p.key], q.sending[p.ref] = struct{}{}, nil
 	return true
 }
 
@@ -311,6 +322,7 @@ func (q *Queue) mayJoin(s *shipment, p *part, state spool.State) bool {
 func (q *Queue) leave(s *shipment, p *part) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.unship(p.ref)
 	if !slices.ContainsFunc(s.parts, func(o part) bool { return o.key == p.key }) {
 		q.free(p.key)
 	}
@@ -325,6 +337,10 @@ func (s *shipment) send(ctx context.Context, with []claim) {
 		q.putBack(with)
 	}
 	s.began = time.Now()
+	if !q.unmoved(s.parts) {
+		s.settle(slices.Repeat([]Result{{Status: Closed, Err: errMoved}}, len(s.to)))
+		return
+	}
 	body, err := q.o.Store.Open(s.m.Transaction)
 	if err != nil {
 		r := Result{Status: Unavailable, Err: err} // a failure of this node's: no mailbox's fault

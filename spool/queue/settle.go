@@ -68,7 +68,7 @@ func (s *shipment) settle(results []Result) {
 		}
 	}
 	for i := range s.parts {
-		q.free(s.parts[i].key)
+		q.free(s.parts[i].key, s.parts[i].ref)
 	}
 	for i := range results {
 		if results[i].Status == Delivered {
