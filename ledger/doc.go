@@ -12,9 +12,9 @@
 // it left the spool without a platform ([Intent].Local, [Ledger.Note]).
 //
 // Nothing is fsynced per message. Once a second the ledger is fsynced, and a mark says so
-// in it. After a power cut, which shows by another boot id than at the last write, what
-// came after the last mark is unknown: [Ledger.Unknown] says so, and from when. A start
-// fsyncs what a killed process left, before it writes a mark of its own.
+// in it. After a power cut, or when the file system was mounted anew, which shows by another
+// [BootID] than at the last write, what came after the last mark is unknown: [Ledger.Unknown] says
+// so, and from when. A start fsyncs what a killed process left, before it writes a mark of its own.
 //
 // # Files
 //

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"hash"
 	"log/slog"
-	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -38,7 +36,7 @@ const maxSegmentBytes = 1 << 30
 type Options struct {
 	Disk durable.Disk // nil: the machine's
 	Dir  string       // of this ledger alone; made if it isn't there
-	Boot string       // boot id of the machine, see [BootID]; empty: not known, each start without a Close before it is taken for one after a power cut
+	Boot string       // another one once what was not fsynced may be gone, see [BootID]; empty: not known, each start without a Close before it is taken for one after a power cut
 
 	SegmentBytes int64         // a segment ends at this size; 0: [DefaultSegmentBytes]
 	SegmentAge   time.Duration // and at this age, if anything is in it; 0: [DefaultSegmentAge]
@@ -122,16 +120,6 @@ type trouble struct {
 	err   error
 	since time.Time
 	retry time.Time // not before
-}
-
-// BootID returns an id that is another one after each start of the machine, or an empty
-// string where the system tells none.
-func BootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id") // random(4)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
 }
 
 // Open opens the ledger, finds out what is in doubt, and begins a new segment. What can't

@@ -537,7 +537,8 @@ func TestFindStops(t *testing.T) {
 }
 
 func TestBootID(t *testing.T) {
-	if a, b := BootID(), BootID(); a != b || a == "" && runtime.GOOS == "linux" || strings.TrimSpace(a) != a {
+	dir := t.TempDir()
+	if a, b := BootID(dir), BootID(filepath.Join(dir, "not", "there")); a != b || a == "" && runtime.GOOS == "linux" || strings.TrimSpace(a) != a {
 		t.Errorf("%q, %q", a, b)
 	}
 }

@@ -31,6 +31,7 @@ import (
 	"mailcutover/proxy/transfer"
 	"mailcutover/rollback/control"
 	"mailcutover/rollback/operation"
+	"mailcutover/routing"
 	"mailcutover/routing/localtable"
 	"mailcutover/routing/redistable"
 	"mailcutover/routing/replica"
@@ -70,6 +71,7 @@ type Daemon struct {
 	ledger   *ledger.Ledger
 	retained *retained.Store // nil: no copies are kept
 	spool    *spool.Store
+	owning   *routing.State // that the spool keeps its mail by
 	watch    spoolWatch
 	sender   *deliver.Sender
 	queue    atomic.Pointer[queue.Queue] // nil until it is made

@@ -81,6 +81,40 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// What a process kept before it was killed is in the kernel alone. The next one makes it durable, so
+// that a power cut after its start takes nothing of it.
+func TestAPowerCutAfterAKill(t *testing.T) {
+	for _, loss := range memdisk.Losses() {
+		o := Options{Disk: memdisk.New(), Dir: "/retained", SegmentBytes: 2000, Keys: keys(t), Patience: time.Minute}
+		killed, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept := map[mail.TransactionID][]byte{}
+		for i := range 8 {
+			body := text(300 + 100*i)
+			kept[put(killed, body, to("health", fmt.Sprintf("m%d", i))...).Transaction] = body
+		}
+		if n := killed.Status().Kept; n != uint64(len(kept)) {
+			t.Fatalf("%d of %d copies are kept", n, len(kept))
+		}
+		left := o.Disk.(*memdisk.Disk).Restart(memdisk.LoseNothing)
+		if err := killed.Close(); err != nil {
+			t.Fatal(err)
+		}
+		o.Disk = left
+		next, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Disk = left.Restart(loss)
+		if err := next.Close(); err != nil {
+			t.Fatal(err)
+		}
+		afterCrash(t, o, kept, true, "power cut after a kill, "+loss.String())
+	}
+}
+
 func afterCrash(t *testing.T, o Options, kept map[mail.TransactionID][]byte, all bool, what string) {
 	t.Helper()
 	s, err := Open(o)

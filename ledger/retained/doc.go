@@ -10,7 +10,7 @@
 //
 // When Keep returns, the copy is with the kernel: a killed process loses none whose sender was
 // told 250. Nothing is fsynced for a message. Twice a minute what was written is, so a power cut
-// costs the copies of the last half minute, and nothing else.
+// costs the copies of the last half minute, and nothing else. A start fsyncs what a killed process left.
 //
 // # Files
 //

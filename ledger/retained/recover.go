@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 )
 
 // recover finds out what is in the folder.
@@ -50,7 +51,48 @@ func (s *Store) recover() error {
 			}
 		}
 	}
+	if err := s.secure(); err != nil {
+		s.o.Logger.Warn("retained copies of the process before can't be fsynced: a power cut would cost them", "error", err)
+	}
 	return s.removeRest(names)
+}
+
+// securedSpan is how far behind its agency's newest copy a segment may end and not be fsynced
+// yet, by far: what was written is, twice a minute.
+const securedSpan = time.Hour
+
+// secure makes durable what the process before wrote in its last half minute and, since it was
+// killed, did not fsync. Nobody else does: its segments get no more copies.
+func (s *Store) secure() error {
+	var errs []error
+	found := false
+	for _, a := range s.agencies {
+		var newest time.Time
+		for _, g := range a.segments {
+			if g.last.After(newest) {
+				newest = g.last
+			}
+		}
+		for _, g := range a.segments {
+			if !g.last.IsZero() && newest.Sub(g.last) > securedSpan {
+				continue
+			}
+			found = true
+			errs = append(errs, s.fsync(a.name(g.number, bodiesSuffix)), s.fsync(a.name(g.number, headsSuffix)))
+		}
+	}
+	if found {
+		errs = append(errs, s.o.Disk.SyncDir(s.o.Dir))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Store) fsync(name string) error {
+	f, err := s.o.Disk.OpenAt(s.path(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // removeRest removes files of segments without heads: a removal was interrupted.
