@@ -13,6 +13,7 @@ import (
 	"mailcutover/admin/peer"
 	"mailcutover/identity/desk"
 	"mailcutover/internal/alarm"
+	"mailcutover/internal/door"
 	"mailcutover/node"
 	plandesk "mailcutover/plan/desk"
 	"mailcutover/rollback/mailstore"
@@ -144,7 +145,7 @@ func New(o Options) *Server {
 	}
 	s.http = &http.Server{
 		Handler: s, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug), ConnContext: door.Context,
 	}
 	s.register()
 	return s

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"mailcutover/admin"
+	"mailcutover/internal/door"
 )
 
 //go:embed static
@@ -95,7 +96,7 @@ func New(o Options) (*Page, error) {
 		Handler: p, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 		WriteTimeout: 5 * time.Minute, // the longest call, a look into mailboxes, has to fit in; live updates set their own
 		ErrorLog:     slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
-		BaseContext:  func(net.Listener) context.Context { return p.halted },
+		BaseContext:  func(net.Listener) context.Context { return p.halted }, ConnContext: door.Context,
 	}
 	p.register()
 	return p, nil

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"mailcutover/admin"
+	"mailcutover/internal/door"
 )
 
 const (
@@ -131,5 +132,6 @@ func (p *Page) who(r *http.Request, active bool) (key string, s session, ok bool
 		p.sessions.end(c.Value)
 		return "", session{}, false
 	}
+	door.Vouch(r.Context())
 	return c.Value, s, true
 }

@@ -51,7 +51,7 @@ func (d *Daemon) startPage(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("web page: %w", err)
 	}
-	socket = d.boundWeb(socket)
+	socket = d.boundPage(socket)
 	if set.TLS.CertFile != "" {
 		cert := new(certificate)
 		if err := cert.load(set.TLS.CertFile, set.TLS.KeyFile); err != nil {
