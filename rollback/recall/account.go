@@ -76,6 +76,8 @@ func (a *account) apply(r *record) {
 		if r.UID != 0 {
 			delete(a.failed, r.origin)
 			delete(a.intents, r.origin)
+		} else { // one of the set may have been named as not back before
+			maps.DeleteFunc(a.failed, func(o origin, _ NotBack) bool { return place{o.Folder, o.Validity} == at && a.there[at].has(o.UID) })
 		}
 		switch {
 		case r.Ours:

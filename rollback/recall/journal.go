@@ -71,8 +71,9 @@ type Journals struct {
 	disk durable.Disk
 	dir  string
 
-	mu   sync.Mutex
-	busy map[routing.MailboxID]bool
+	mu      sync.Mutex
+	busy    map[routing.MailboxID]bool
+	secured map[routing.MailboxID]bool // all that is there is on the disk
 }
 
 // OpenJournals opens the directory, which is made if it isn't there. One process has it at a
@@ -87,7 +88,7 @@ func OpenJournalsOn(disk durable.Disk, dir string) (*Journals, error) {
 	if err := disk.SyncDir(filepath.Dir(dir)); err != nil {
 		return nil, fmt.Errorf("fsync directory %s: %w", filepath.Dir(dir), err)
 	}
-	return &Journals{disk: disk, dir: dir, busy: make(map[routing.MailboxID]bool)}, nil
+	return &Journals{disk: disk, dir: dir, busy: make(map[routing.MailboxID]bool), secured: make(map[routing.MailboxID]bool)}, nil
 }
 
 // Files of a mailbox: what this node wrote, and what others did, by node.
@@ -210,8 +211,35 @@ func (j *Journals) take(id routing.MailboxID) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := j.secure(id); err != nil {
+		return nil, fmt.Errorf("fsync the journal of mailbox %s: %w", id, err)
+	}
 	j.busy[id] = true
 	return &journal{j: j, id: id, number: next, account: a}, nil
+}
+
+// secure makes durable what a process before this one wrote and, since it was killed, may not have
+// fsynced: it counts from now on. That is in the newest file of its own, as each process
+// begins with this. j.mu is held.
+func (j *Journals) secure(id routing.MailboxID) error {
+	if j.secured[id] {
+		return nil
+	}
+	names, next, err := j.segments(id)
+	if err != nil {
+		return err
+	}
+	if last := fmt.Sprintf("%s-%06d%s", id, next-1, suffix); slices.Contains(names, last) {
+		f, err := j.disk.OpenAt(filepath.Join(j.dir, last))
+		if err == nil {
+			err = errors.Join(f.Sync(), f.Close(), j.disk.SyncDir(j.dir))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	j.secured[id] = true
+	return nil
 }
 
 // journal is a mailbox's journal while it is written. It belongs to one goroutine.
@@ -278,6 +306,9 @@ func (w *journal) close() error {
 	}
 	w.j.mu.Lock()
 	delete(w.j.busy, w.id)
+	if err != nil {
+		delete(w.j.secured, w.id)
+	}
 	w.j.mu.Unlock()
 	return err
 }

@@ -28,6 +28,41 @@ func writeAll(t *testing.T, j *Journals, id routing.MailboxID, records ...record
 	}
 }
 
+// What a killed process wrote counts for the next one, which makes it durable first: a power cut
+// takes nothing of it.
+func TestJournalAfterAKillAndAPowerCut(t *testing.T) {
+	id := routing.MailboxID{15: 1}
+	intent := record{Kind: kindIntent}
+	intent.UID = 7
+	for _, loss := range memdisk.Losses() {
+		disk := memdisk.New()
+		j, err := OpenJournalsOn(disk, "/recall")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := j.take(id)
+		if err == nil {
+			err = w.write(intent)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk = disk.Restart(memdisk.LoseNothing)
+		for _, cut := range []memdisk.Loss{loss, memdisk.LoseNothing} {
+			if j, err = OpenJournalsOn(disk, "/recall"); err == nil {
+				w, err = j.take(id)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(w.intents) != 1 {
+				t.Errorf("%s: %d intents are known, want 1", loss, len(w.intents))
+			}
+			disk = disk.Restart(cut)
+		}
+	}
+}
+
 // What one node knows of a mailbox counts at another as if it had been written there, however often
 // it is taken and whatever both have; and it can be handed on.
 func TestJournalOfAnotherNode(t *testing.T) {

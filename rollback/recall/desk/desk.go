@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"mailcutover/internal/alarm"
 	"mailcutover/mail"
 	"mailcutover/rollback/mailstore"
 	"mailcutover/rollback/msgkey"
@@ -33,12 +34,6 @@ type Table interface {
 type Replica interface {
 	State() *routing.State
 	Wait(ctx context.Context, pos routing.Position) error
-}
-
-// Alarms takes what a human has to see; *alarm.Set is one.
-type Alarms interface {
-	Raise(key, text string)
-	Clear(key string) bool
 }
 
 // Nodes asks the other nodes. silent names those that did not answer, and why; nodes that are
@@ -88,7 +83,7 @@ type Options struct {
 	Replica  Replica
 	Dir      string // of journals, watermarks and progress on this node
 	Ledger   Ledger
-	Alarms   Alarms
+	Alarms   alarm.Sink
 	Settings func() Settings
 
 	// Engine returns what brings the mailboxes of a run. nil: package recall, by Settings.
@@ -108,14 +103,14 @@ type Options struct {
 
 // Desk is this node's part in all runs. Use [New].
 type Desk struct {
-	o     Options
-	files *watermark.Files
-	now   func() time.Time
-	disk  string // names this node's disk
+	o      Options
+	files  *watermark.Files
+	now    func() time.Time
+	disk   string // names this node's disk
+	raised *alarm.Standing
 
 	mu     sync.Mutex
-	works  map[ID]*work // of runs with a share of this node, also those that ended here
-	raised map[string]struct{}
+	works  map[ID]*work  // of runs with a share of this node, also those that ended here
 	absent map[ID]string // texts about nodes that have a share and are not there
 	wake   chan struct{} // somebody wants the runs looked at now
 
@@ -148,7 +143,7 @@ func New(o Options) (*Desk, error) {
 	}
 	return &Desk{
 		o: o, files: files, now: o.Now, disk: disk,
-		works: make(map[ID]*work), raised: make(map[string]struct{}), wake: make(chan struct{}, 1),
+		works: make(map[ID]*work), raised: alarm.NewStanding(o.Alarms, 0), wake: make(chan struct{}, 1),
 		open: make(map[string]*recall.Journals), evidence: make(map[routing.AgencyID]*evidence),
 	}, nil
 }
@@ -243,23 +238,7 @@ func (d *Desk) look(ctx context.Context) {
 	for id, text := range d.absent {
 		alarms["recall-silent/"+string(id)] = text
 	}
-	d.alarm(alarms)
-}
-
-// alarm raises these alarms, and takes back those of earlier looks.
-func (d *Desk) alarm(alarms map[string]string) {
-	for key := range d.raised {
-		if alarms[key] == "" {
-			d.o.Alarms.Clear(key)
-			delete(d.raised, key)
-		}
-	}
-	for key, text := range alarms {
-		if _, stands := d.raised[key]; !stands {
-			d.o.Alarms.Raise(key, text)
-			d.raised[key] = struct{}{}
-		}
-	}
+	d.raised.Set(alarms)
 }
 
 // stopAll ends all work and waits for it.

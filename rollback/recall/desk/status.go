@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"mailcutover/rollback/recall"
@@ -105,13 +106,21 @@ func (w *work) left() time.Duration {
 	return max(until, took/time.Duration(passed)*time.Duration(open))
 }
 
-// Text returns the end in words: the three numbers, and what isn't back.
+// Text returns in words how far it is: the three numbers, and what isn't back.
 func (t *Totals) Text() string {
-	text := fmt.Sprintf("delivered by us: %d of %d back; made by users: %d; copied by the mover and skipped: %d; moved as on the other side: %d", t.DeliveredBack, t.Delivered, t.ByUsers, t.Copied, t.Moved)
+	delivered := fmt.Sprintf("%d of %d back", t.DeliveredBack, t.Delivered)
+	if t.DeliveredBack > t.Delivered { // by the journals of earlier runs, and the ledgers weren't asked yet
+		delivered = fmt.Sprintf("%d back, of how many isn't known yet", t.DeliveredBack)
+	}
+	text := fmt.Sprintf("delivered by us: %s; made by users: %d; copied by the mover and skipped: %d; moved as on the other side: %d", delivered, t.ByUsers, t.Copied, t.Moved)
 	if t.Gone > 0 {
 		text += fmt.Sprintf("; deleted by users meanwhile: %d", t.Gone)
 	}
-	if left := t.left(); left != "" {
+	left := t.left()
+	if open := t.Mailboxes - t.Done - t.Aside; open > 0 {
+		left = strings.TrimPrefix(fmt.Sprintf("%s, and %d mailboxes that are not done", left, open), ", and ")
+	}
+	if left != "" {
 		return text + "; left: " + left
 	}
 	return text + "; nothing is left"

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"mailcutover/internal/alarm"
 	"mailcutover/mail"
 	"mailcutover/rollback/mailstore"
 	"mailcutover/rollback/watermark"
@@ -29,12 +30,6 @@ type Table interface {
 type Replica interface {
 	State() *routing.State
 	Wait(ctx context.Context, pos routing.Position) error
-}
-
-// Alarms takes what a human has to see; *alarm.Set is one.
-type Alarms interface {
-	Raise(key, text string)
-	Clear(key string) bool
 }
 
 // React is what happens when crossed mailboxes are found after a cutover, besides the list.
@@ -72,7 +67,7 @@ type Options struct {
 	Table    Table
 	Replica  Replica
 	Dir      string // of this node's numbers of each mailbox, and of scratch files
-	Alarms   Alarms
+	Alarms   alarm.Sink
 	Settings func() Settings
 
 	// Before returns what is known of an agency's last cutover; nil: nothing is. Cutover
@@ -106,14 +101,14 @@ var (
 
 // Desk keeps comparisons and findings. Use [New].
 type Desk struct {
-	o Options
+	o      Options
+	raised *alarm.Standing
 
 	mu      sync.Mutex
 	orders  []order                        // to be begun, those that people gave; records say Running
 	current *order                         // under way on this node
 	working *comparing                     // the work of current, once it has begun
 	cancel  context.CancelFunc             // of current
-	raised  map[string]string              // alarms
 	retry   map[routing.AgencyID]time.Time // when a lock or a run may be tried again
 	wake    chan struct{}
 	work    sync.WaitGroup
@@ -151,7 +146,7 @@ func New(o Options) (*Desk, error) {
 			return nil, fmt.Errorf("desk of comparisons: clear scratch files: %w", err)
 		}
 	}
-	return &Desk{o: o, raised: make(map[string]string), retry: make(map[routing.AgencyID]time.Time), wake: make(chan struct{}, 1)}, nil
+	return &Desk{o: o, raised: alarm.NewStanding(o.Alarms, 0), retry: make(map[routing.AgencyID]time.Time), wake: make(chan struct{}, 1)}, nil
 }
 
 const (

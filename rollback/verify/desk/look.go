@@ -36,7 +36,7 @@ func (d *Desk) look(ctx context.Context) {
 			d.beginDue(ctx, o)
 		}
 	}
-	d.alarm(alarms)
+	d.raised.Set(alarms)
 }
 
 // alarms says what people have to see of an agency.
@@ -47,24 +47,6 @@ func (d *Desk) alarms(r *Record, a *routing.Agency, all []Tracked, set Settings,
 	}
 	if t := r.Trouble; t != nil && r.Running == nil && t.Tries >= 2 && set.React != ReactReport {
 		to["verify-failed/"+string(a.ID)] = fmt.Sprintf("Agency %s: mailboxes could not be compared %d times in a row, last by node %s: %s", a.ID, t.Tries, t.Node, t.Error)
-	}
-}
-
-// alarm raises these alarms, and takes back those of earlier looks.
-func (d *Desk) alarm(alarms map[string]string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for key := range d.raised {
-		if alarms[key] == "" {
-			d.o.Alarms.Clear(key)
-			delete(d.raised, key)
-		}
-	}
-	for key, text := range alarms {
-		if d.raised[key] != text {
-			d.o.Alarms.Raise(key, text)
-			d.raised[key] = text
-		}
 	}
 }
 

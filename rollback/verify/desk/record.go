@@ -105,9 +105,6 @@ const (
 	Dismissed State = "dismissed" // somebody says that it is as it should be
 )
 
-// States are all of them.
-func States() []State { return []State{Found, Removed, Confirmed, Dismissed} }
-
 // Open reports whether somebody has still to see to it.
 func (s State) Open() bool { return s == Found || s == Removed }
 
