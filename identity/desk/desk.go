@@ -15,6 +15,7 @@ import (
 	"mailcutover/identity/model"
 	"mailcutover/identity/register"
 	"mailcutover/identity/watch"
+	"mailcutover/internal/alarm"
 	"mailcutover/routing"
 )
 
@@ -24,12 +25,6 @@ var ErrStale = errors.New("the directories were not read lately enough")
 // ErrNotModelled is wrapped by errors about an agency of which the configuration doesn't say
 // what belongs to it.
 var ErrNotModelled = errors.New("identity.agencies doesn't say what belongs to it")
-
-// Alarms takes what a human has to see; *alarm.Set is one.
-type Alarms interface {
-	Raise(key, text string)
-	Clear(key string) bool
-}
 
 // Addition is what enters an agency by itself.
 type Addition struct {
@@ -49,7 +44,7 @@ type Options struct {
 	Model  *model.Model
 	Key    list.Key
 	State  func() *routing.State // the table as this node has it now
-	Alarms Alarms
+	Alarms alarm.Sink
 
 	Target directory.Directory // nil: there is none
 
@@ -75,15 +70,15 @@ type Options struct {
 
 // Desk is the place to ask. Use [New].
 type Desk struct {
-	o     Options
-	now   func() time.Time
-	watch *watch.Watch
+	o      Options
+	now    func() time.Time
+	watch  *watch.Watch
+	raised *alarm.Standing // of the last reading, raised by each
 
 	mu       sync.Mutex
 	failed   error
 	failedAt time.Time
-	raised   map[string]bool // alarms of the last reading
-	counted  []DriftCounts   // of the last reading
+	counted  []DriftCounts // of the last reading
 }
 
 // New returns a desk that has read nothing yet.
@@ -91,7 +86,7 @@ func New(o Options) (*Desk, error) {
 	if o.State == nil || o.Alarms == nil {
 		return nil, errors.New("desk of the directories: want the table and alarms")
 	}
-	d := &Desk{o: o, now: o.Now, raised: make(map[string]bool)}
+	d := &Desk{o: o, now: o.Now, raised: alarm.NewStanding(o.Alarms, sayAgain)}
 	if d.now == nil {
 		d.now = time.Now
 	}
@@ -112,6 +107,9 @@ const (
 	driftAlarm   = "drift/"
 	enterAlarm   = "directory-additions/"
 	memberAlarm  = "members/"
+
+	// sayAgain is so short that each reading raises what stays, also if a person has cleared it.
+	sayAgain = time.Millisecond
 )
 
 // Run reads the directories at once, then on schedule and on demand, until ctx ends.
@@ -119,12 +117,7 @@ func (d *Desk) Run(ctx context.Context) error { return d.watch.Run(ctx) }
 
 // Clear takes the desk's own alarms back, when another takes its place.
 func (d *Desk) Clear() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for key := range d.raised {
-		d.o.Alarms.Clear(key)
-	}
-	clear(d.raised)
+	d.raised.Set(nil)
 	d.o.Alarms.Clear(readAlarm)
 }
 
@@ -165,16 +158,7 @@ func (d *Desk) wasRead(ctx context.Context, source, target *watch.View) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.counted = counted
-	for key := range d.raised {
-		if alarms[key] == "" {
-			d.o.Alarms.Clear(key)
-			delete(d.raised, key)
-		}
-	}
-	for key, text := range alarms {
-		d.o.Alarms.Raise(key, text)
-		d.raised[key] = true
-	}
+	d.raised.Set(alarms)
 }
 
 // drifted returns in words how an agency doesn't fit its lists in force any more, and how many

@@ -187,16 +187,6 @@ func (d *Desk) ForwardGoals(agency routing.AgencyID) map[routing.MailboxID]routi
 	return out
 }
 
-// ReadsForwards returns the name of the directory by which the forwards of an agency on a platform
-// can be read back, going by the settings alone; else an error that wraps ErrUnread.
-func (d *Desk) ReadsForwards(q ForwardQuery) (name string, err error) {
-	dir, _, err := d.forwardsOf(&q)
-	if err != nil {
-		return "", err
-	}
-	return dir.Name(), nil
-}
-
 // Forwards asks the platform's directory now how an agency's mailboxes are forwarded. The error is
 // not about forwards that are wrong.
 func (d *Desk) Forwards(ctx context.Context, q ForwardQuery) (Forwards, error) {

@@ -176,7 +176,7 @@ func TestForwardsThatNobodyReads(t *testing.T) {
 		}
 	}
 	f.shows = false
-	if _, err := d.ReadsForwards(ForwardQuery{Agency: "health", Platform: "exchange"}); !errors.Is(err, ErrUnread) || len(f.asked) > 0 {
+	if _, err := d.AwaitForwards(t.Context(), ForwardQuery{Agency: "health", Platform: "exchange"}, time.Hour); !errors.Is(err, ErrUnread) || len(f.asked) > 0 {
 		t.Errorf("%v, asked %v", err, f.asked)
 	}
 }

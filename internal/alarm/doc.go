@@ -6,5 +6,6 @@
 // ones are logged and counted together under one key.
 //
 // Alarms are in memory: after a restart, those whose reason is still there are raised
-// anew. Any part raises them, from any goroutine; the admin API lists and clears them.
+// anew. Any part raises them, from any goroutine; the admin API lists and clears them. A part
+// that looks again and again keeps [Standing] alarms, which end by themselves.
 package alarm

@@ -26,7 +26,10 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 	var err error
 	d.replica, err = replica.Open(replica.Options{
 		Table: d.table, Dir: filepath.Join(cfg.Data, "replica"), Logger: d.logger,
-		OnSeen: func(old, next *routing.State) { d.gate.Update(old, next) },
+		OnSeen: func(old, next *routing.State) {
+			d.gate.Update(old, next)
+			d.ownSpool(next, cfg.Routing.Separator)
+		},
 		OnUpdate: func(old, now *routing.State) {
 			d.gate.Update(old, now)
 			d.watchNames(now)
@@ -38,6 +41,7 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	d.ownSpool(d.replica.State(), cfg.Routing.Separator)
 	id, err := routing.ParseNodeID(strings.ToLower(cfg.Node))
 	if err != nil {
 		return err
@@ -68,6 +72,20 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 		d.logger.Warn("table not reached yet: mail is put off until it is", "error", err)
 	}
 	return nil
+}
+
+// ownSpool has the spool keep its mail by who has which address in a state of the table, before
+// anything is decided by it: so nothing overtakes what is held for an address that goes to
+// another mailbox (P6). It is for one goroutine: the replica's, once that runs.
+func (d *Daemon) ownSpool(s *routing.State, separator string) {
+	if d.owning != nil && s.SameNames(d.owning) {
+		return
+	}
+	d.owning = s
+	d.spool.Own(func(a routing.Address) (routing.MailboxID, bool) {
+		at := s.DecideAddress(a, separator)
+		return at.Mailbox, !at.Mailbox.IsZero() || at.Reason == routing.ReasonFixed
+	})
 }
 
 // hold runs f as a part of the node that ends after all others.

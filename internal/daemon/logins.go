@@ -325,7 +325,7 @@ func (d *Daemon) startAutoconfig(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("autoconfiguration: %w", err)
 	}
-	socket = d.boundWeb(socket)
+	socket = d.boundAutoconfig(socket)
 	if a.CertFile != "" {
 		cert := new(certificate)
 		if err := cert.load(a.CertFile, a.KeyFile); err != nil {

@@ -3,21 +3,19 @@ package daemon
 import (
 	"net"
 
-	"golang.org/x/net/netutil"
-
 	"mailcutover/internal/config"
+	"mailcutover/internal/door"
 	"mailcutover/proxy/listen"
 )
 
 // boundAPI returns the API's socket with a bound of its own, a part of what the listeners leave:
-// it has to be there for people while strangers take all that they get. Callers beyond it wait,
-// until those who say nothing are cut.
+// it has to be there for people while strangers take all that they get, of the API too.
 func boundAPI(socket net.Listener) net.Listener {
 	n, ok := descriptors()
 	if !ok {
 		return socket
 	}
-	return netutil.LimitListener(socket, forAPI(n))
+	return door.Bound(socket, forAPI(n))
 }
 
 // forAPI returns how many of n descriptors the API's connections may take.
@@ -26,16 +24,29 @@ func forAPI(n uint64) int {
 	return max(16, left/4)
 }
 
-// boundWeb returns a socket of the page's, or of autoconfiguration, whose connections are counted
-// with the listeners'. Strangers reach both, and mustn't take what mail needs: together they
+// boundAutoconfig returns autoconfiguration's socket, whose connections are counted with the
+// listeners'. Strangers reach it, and the page, and mustn't take what mail needs: together they
 // get no more than a half of it.
-func (d *Daemon) boundWeb(socket net.Listener) net.Listener {
+func (d *Daemon) boundAutoconfig(socket net.Listener) net.Listener {
 	n, ok := descriptors()
 	if !ok {
 		return socket
 	}
-	return d.quota.Listener(socket, max(8, forConnections(n)/4))
+	return d.quota.Listener(socket, forWeb(n))
 }
+
+// boundPage returns the page's socket, counted in the same way, where strangers make way for
+// those who are signed in.
+func (d *Daemon) boundPage(socket net.Listener) net.Listener {
+	n, ok := descriptors()
+	if !ok {
+		return socket
+	}
+	most := forWeb(n)
+	return door.Bound(d.quota.Listener(socket, most+1), most) // one more, for which another one is cut
+}
+
+func forWeb(n uint64) int { return max(8, forConnections(n)/4) }
 
 // openQuota makes what bounds the connections of all listeners together: by the descriptors that
 // this process may have, of which strangers who just connect must not take the last.

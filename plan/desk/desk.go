@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mailcutover/approval"
+	"mailcutover/internal/alarm"
 	"mailcutover/plan"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
@@ -45,12 +46,6 @@ type Acts interface {
 	Cutover(ctx context.Context, req operation.Request, proposal string) (operation.Operation, error)
 }
 
-// Alarms takes what a human has to see; *alarm.Set is one.
-type Alarms interface {
-	Raise(key, text string)
-	Clear(key string) bool
-}
-
 // Drift is how a moved agency differs from what directory and lists say.
 type Drift struct {
 	Agency routing.AgencyID
@@ -80,7 +75,7 @@ type Options struct {
 	Replica  Replica
 	Runner   Runner
 	Knows    Knows
-	Alarms   Alarms
+	Alarms   alarm.Sink
 
 	// Acts returns who acts; nil: nobody can yet.
 	Acts func() Acts
@@ -96,8 +91,9 @@ type Options struct {
 
 // Desk is this node's part in the plan. Use [New].
 type Desk struct {
-	o   Options
-	now func() time.Time
+	o      Options
+	now    func() time.Time
+	raised *alarm.Standing
 
 	wake    chan struct{}
 	working sync.WaitGroup // operations that this node carries out for waves
@@ -106,7 +102,6 @@ type Desk struct {
 	carried  map[routing.OperationID]bool
 	measured []plan.Measure
 	canaries []plan.Finding // that failed outside of operations, of late
-	raised   map[string]string
 	counts   Counts
 
 	// What the goroutine of Run alone knows.
@@ -129,7 +124,7 @@ func New(o Options) (*Desk, error) {
 	if o.Pause == 0 {
 		o.Pause = time.Second
 	}
-	return &Desk{o: o, now: o.Now, wake: make(chan struct{}, 1), carried: make(map[routing.OperationID]bool), raised: make(map[string]string)}, nil
+	return &Desk{o: o, now: o.Now, wake: make(chan struct{}, 1), carried: make(map[routing.OperationID]bool), raised: alarm.NewStanding(o.Alarms, 0)}, nil
 }
 
 // Run does this node's part until ctx ends; it returns when nothing of it runs any more. What

@@ -331,18 +331,5 @@ func (d *Desk) show(p *plan.Plan, unreadable []error) {
 			}
 		}
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for key := range d.raised {
-		if now[key] == "" {
-			d.o.Alarms.Clear(key)
-			delete(d.raised, key)
-		}
-	}
-	for key, text := range now {
-		if d.raised[key] != text {
-			d.o.Alarms.Raise(key, text)
-			d.raised[key] = text
-		}
-	}
+	d.raised.Set(now)
 }
