@@ -2,19 +2,15 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 
-	"mailcutover/approval"
 	"mailcutover/audit"
 	"mailcutover/rollback/control"
 	"mailcutover/routing"
@@ -64,37 +60,6 @@ type Receipt struct {
 	Messages int        `json:"messages,omitempty" doc:"In doubt"`
 	Held     int        `json:"held" doc:"In its spool, as it last said"`
 }
-
-// Freeze forbids operations to begin.
-type Freeze struct {
-	Agency string    `json:"agency,omitempty" doc:"Absent: all agencies"`
-	Person string    `json:"person"`
-	Reason string    `json:"reason"`
-	Since  time.Time `json:"since"`
-}
-
-// Freezes is a list of them.
-type Freezes struct {
-	Freezes []Freeze `json:"freezes"`
-}
-
-// Emergency is what one person did alone, and a second one has not confirmed yet.
-type Emergency struct {
-	ID       string     `json:"id"`
-	Agencies []string   `json:"agencies"`
-	Nodes    []string   `json:"nodes" doc:"That were attested dead"`
-	Person   string     `json:"person,omitempty" doc:"Absent: the table doesn't know any more"`
-	What     string     `json:"what,omitempty"`
-	Reason   string     `json:"reason,omitempty"`
-	Time     *time.Time `json:"time,omitempty"`
-}
-
-// Emergencies is a list of them.
-type Emergencies struct {
-	Emergencies []Emergency `json:"emergencies"`
-}
-
-const freezesPath, emergenciesPath = "/v1/freezes", "/v1/emergencies"
 
 func (s *Server) registerControl(api huma.API) {
 	agencies := []string{"agencies"}
@@ -159,74 +124,6 @@ func (s *Server) registerControl(api huma.API) {
 	s.registerFreezes(api)
 	s.registerDrain(api)
 	s.registerAttest(api)
-}
-
-// freezeCall names what is frozen or no longer.
-type freezeCall struct {
-	Mutation
-	Body struct {
-		Agency string `json:"agency,omitempty" maxLength:"63" doc:"Absent: all agencies"`
-		Reason string `json:"reason" minLength:"1" maxLength:"1000"`
-	}
-}
-
-func (in *freezeCall) scope() []routing.AgencyID {
-	if in.Body.Agency == "" {
-		return nil
-	}
-	return []routing.AgencyID{routing.AgencyID(in.Body.Agency)}
-}
-
-func (s *Server) registerFreezes(api huma.API) {
-	tags := []string{"freezes"}
-	list := func() *reply[Freezes] {
-		out := &reply[Freezes]{Body: Freezes{Freezes: []Freeze{}}}
-		for _, f := range s.Replica.State().Freezes() {
-			out.Body.Freezes = append(out.Body.Freezes, Freeze{string(f.Agency), f.Who, f.Reason, f.Since})
-		}
-		return out
-	}
-	handle(s, api, huma.Operation{
-		OperationID: "list-freezes", Method: http.MethodGet, Path: freezesPath, Summary: "The freezes in force, that of all agencies first", Tags: tags,
-	}, func(context.Context, *struct{}) (*reply[Freezes], error) { return list(), nil })
-	for _, one := range []struct {
-		id, path, summary, after string
-		do                       func(context.Context, control.Act, routing.AgencyID) error
-	}{
-		{"freeze", freezesPath, "Forbid operations of an agency, or of all, to begin; emergencies go on", "frozen", s.Control.Freeze},
-		{"lift-freeze", freezesPath + "/lift", "End a freeze", "not frozen", s.Control.Lift},
-	} {
-		handle(s, api, huma.Operation{OperationID: one.id, Method: http.MethodPost, Path: one.path, Summary: one.summary, Tags: tags},
-			func(ctx context.Context, in *freezeCall) (*reply[Freezes], error) {
-				ctx, cancel := context.WithTimeout(ctx, changeTimeout)
-				defer cancel()
-				reason, err := checkReason(in.Body.Reason)
-				if err != nil {
-					return nil, err
-				}
-				subject := "all agencies"
-				if in.Body.Agency != "" {
-					subject = "agency " + in.Body.Agency
-				}
-				if err := s.record(ctx, audit.Entry{Subject: subject, Reason: reason, Before: frozenText(s.Replica.State(), routing.AgencyID(in.Body.Agency)), After: one.after}); err != nil {
-					return nil, err
-				}
-				if err := one.do(ctx, s.act(ctx, one.id+"/"+uuid.NewString(), reason), routing.AgencyID(in.Body.Agency)); err != nil {
-					return nil, err
-				}
-				return list(), nil
-			})
-	}
-}
-
-// frozenText is what the audit log says of a freeze; an empty id stands for that of all.
-func frozenText(state *routing.State, id routing.AgencyID) string {
-	for _, f := range state.Freezes() {
-		if f.Agency == id {
-			return "frozen by " + f.Who + ": " + f.Reason
-		}
-	}
-	return "not frozen"
 }
 
 func (s *Server) registerDrain(api huma.API) {
@@ -358,139 +255,6 @@ func (s *Server) lock(ctx context.Context, in *changeAgency) (*reply[Acted], err
 	})
 }
 
-// emergencyRecord is what the table knows of an emergency that isn't an operation.
-type emergencyRecord struct {
-	ID     string    `json:"id"`
-	Person string    `json:"person"`
-	Token  string    `json:"token"`
-	What   string    `json:"what"`
-	Reason string    `json:"reason"`
-	Time   time.Time `json:"time"`
-}
-
-const emergencyPrefix = "emergency/"
-
-func (e *emergencyRecord) document() (routing.Document, error) {
-	b, err := json.Marshal(e)
-	if err != nil {
-		return routing.Document{}, fmt.Errorf("store emergency %s: %w", e.ID, err)
-	}
-	return routing.Document{Key: emergencyPrefix + e.ID, Text: string(b)}, nil
-}
-
-// confirmedLongAgo returns the removals of emergencies that no agency waits for any more.
-func confirmedLongAgo(state *routing.State, now time.Time) []routing.Document {
-	const kept, most = 30 * 24 * time.Hour, 100
-	open := map[routing.OperationID]bool{}
-	for _, a := range state.Agencies() {
-		for _, id := range a.Unconfirmed.All() {
-			open[id] = true
-		}
-	}
-	for _, m := range state.Members() {
-		for _, id := range m.Unconfirmed.All() {
-			open[id] = true
-		}
-	}
-	var gone []routing.Document
-	for _, d := range state.Documents(emergencyPrefix) {
-		var e emergencyRecord
-		if err := json.Unmarshal([]byte(d.Text), &e); err == nil && !open[routing.OperationID(e.ID)] && now.Sub(e.Time) > kept && len(gone) < most {
-			gone = append(gone, routing.Document{Key: d.Key, Removed: true, Revision: d.Revision})
-		}
-	}
-	return gone
-}
-
-// emergencies lists those that wait for a second person, with what is known of them.
-func (s *Server) emergencies(ctx context.Context) []Emergency {
-	state := s.Replica.State()
-	list := []Emergency{}
-	of := func(id routing.OperationID) *Emergency {
-		i := slices.IndexFunc(list, func(e Emergency) bool { return e.ID == string(id) })
-		if i < 0 {
-			i, list = len(list), append(list, Emergency{ID: string(id), Agencies: []string{}, Nodes: []string{}})
-		}
-		return &list[i]
-	}
-	for _, a := range state.Agencies() {
-		for _, id := range a.Unconfirmed.All() {
-			e := of(id)
-			e.Agencies = append(e.Agencies, string(a.ID))
-		}
-	}
-	for _, m := range state.Members() {
-		for _, id := range m.Unconfirmed.All() {
-			e := of(id)
-			e.Nodes = append(e.Nodes, string(m.Node))
-		}
-	}
-	var ended []routing.Operation
-	asked := false
-	for i := range list {
-		e := &list[i]
-		if d, ok := state.Document(emergencyPrefix + e.ID); ok {
-			var known emergencyRecord
-			if err := json.Unmarshal([]byte(d.Text), &known); err == nil {
-				e.Person, e.What, e.Reason, e.Time = known.Person, known.What, known.Reason, &known.Time
-			}
-			continue
-		}
-		op, ok := state.Operation(routing.OperationID(e.ID))
-		if !ok {
-			if !asked {
-				asked = true
-				ended, _ = s.Table.Operations(ctx) // without it, who it was isn't known
-			}
-			if at := slices.IndexFunc(ended, func(o routing.Operation) bool { return string(o.ID) == e.ID }); at >= 0 {
-				op, ok = ended[at], true
-			}
-		}
-		if ok {
-			e.Person, e.What, e.Reason, e.Time = op.Who, op.Kind, op.Reason, &op.Started
-		}
-	}
-	return list
-}
-
-func (s *Server) confirmEmergency(ctx context.Context, id, why string) (*reply[Emergency], error) {
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
-	defer cancel()
-	reason, err := checkReason(why)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.notAdmin(ctx); err != nil {
-		return nil, err
-	}
-	list := s.emergencies(ctx)
-	i := slices.IndexFunc(list, func(e Emergency) bool { return e.ID == id })
-	if i < 0 {
-		return nil, notFound("see mailcutover emergency list", "no emergency %q waits for a second person", id)
-	}
-	e, who := list[i], callerOf(ctx)
-	var ids []routing.AgencyID
-	for _, id := range e.Agencies {
-		ids = append(ids, routing.AgencyID(id))
-	}
-	if err := s.within(ctx, ids); err != nil {
-		return nil, err
-	}
-	switch {
-	case e.Person == "" && who.has(mayOperate) && !who.everything:
-		return nil, problem(http.StatusForbidden, "take a token without the role operator", "who did emergency %s isn't known any more: it is confirmed by somebody who can't have done it", id)
-	case e.Person != "" && approval.Person(e.Person) == approval.Person(who.person) && s.Approval != "none":
-		return nil, problem(http.StatusForbidden, "somebody else has to look at it", "%s did this, and doesn't confirm it", e.Person)
-	}
-	if err := s.record(ctx, audit.Entry{Subject: "emergency " + id + " of agency " + strings.Join(append(slices.Clone(e.Agencies), e.Nodes...), ", "), Reason: reason, Before: "by " + e.Person + ": " + e.Reason, Operation: id}); err != nil {
-		return nil, err
-	}
-	if _, err := s.Control.ConfirmEmergency(ctx, s.act(ctx, "confirm/"+uuid.NewString(), reason), routing.OperationID(id)); err != nil {
-		return nil, err
-	}
-	return &reply[Emergency]{Body: e}, nil
-}
-
 // Settle ends the arming of an agency; epoch is that of the record the caller has seen.
 func (c *Client) Settle(ctx context.Context, id, epoch, reason string) (Agency, error) {
 	return post[Agency](ctx, c, "/v1/agencies/"+url.PathEscape(id)+"/settle", reasoned{Reason: reason, ExpectedEpoch: epoch})
@@ -499,43 +263,6 @@ func (c *Client) Settle(ctx context.Context, id, epoch, reason string) (Agency, 
 // Lock closes an agency in an emergency; epoch may be empty.
 func (c *Client) Lock(ctx context.Context, id, epoch, reason string) (Acted, error) {
 	return post[Acted](ctx, c, "/v1/agencies/"+url.PathEscape(id)+"/lock", reasoned{Reason: reason, ExpectedEpoch: epoch})
-}
-
-// Freezes returns the freezes in force.
-func (c *Client) Freezes(ctx context.Context) ([]Freeze, error) {
-	out, err := get[Freezes](ctx, c, freezesPath, nil)
-	return out.Freezes, err
-}
-
-// Freeze forbids operations of an agency to begin; of all, if it is empty.
-func (c *Client) Freeze(ctx context.Context, agency, reason string) ([]Freeze, error) {
-	out, err := post[Freezes](ctx, c, freezesPath, frozen(agency, reason))
-	return out.Freezes, err
-}
-
-// Lift ends a freeze.
-func (c *Client) Lift(ctx context.Context, agency, reason string) ([]Freeze, error) {
-	out, err := post[Freezes](ctx, c, freezesPath+"/lift", frozen(agency, reason))
-	return out.Freezes, err
-}
-
-func frozen(agency, reason string) map[string]string {
-	body := map[string]string{"reason": reason}
-	if agency != "" {
-		body["agency"] = agency
-	}
-	return body
-}
-
-// Emergencies returns what one person did alone and a second one has not confirmed.
-func (c *Client) Emergencies(ctx context.Context) ([]Emergency, error) {
-	out, err := get[Emergencies](ctx, c, emergenciesPath, nil)
-	return out.Emergencies, err
-}
-
-// ConfirmEmergency confirms what another person did alone.
-func (c *Client) ConfirmEmergency(ctx context.Context, id, reason string) (Emergency, error) {
-	return post[Emergency](ctx, c, emergenciesPath+"/"+url.PathEscape(id)+"/confirm", map[string]string{"reason": reason})
 }
 
 // DrainNode asks a node to take no new work, or lets it work again.

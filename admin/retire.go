@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -72,18 +71,11 @@ func retireKind() *kind {
 			if err != nil {
 				return nil, err
 			}
-			op, running, err := s.begin(ctx, operation.Request{
-				Kind: operation.Remap, Agency: p.Agency, Reason: p.Reason, Expected: p.Epochs[p.Agency], Mappings: map[routing.AgencyID]routing.Digest{p.Agency: with.Next},
-				Made: state.Position().Revision,
-			}, p.ID)
-			if err != nil {
-				return nil, err
-			}
-			v := operationView(op, running)
-			return &Started{Operation: &v}, nil
+			return s.beginOf(ctx, p, operation.Request{
+				Kind: operation.Remap, Mappings: map[routing.AgencyID]routing.Digest{p.Agency: with.Next}, Made: state.Position().Revision,
+			})
 		},
-		// begin returns an error only then, unless the call's time was over before it knew.
-		refusal: func(err error) bool { return !errors.Is(err, context.DeadlineExceeded) },
+		refusal: unlessLate,
 	}
 }
 

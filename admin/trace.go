@@ -145,8 +145,7 @@ func (s *Server) wanted(in *traceQuery) (w wanted, err error) {
 		w.match = func(m *spool.Message) bool {
 			return slices.ContainsFunc(m.Recipients, func(r spool.Recipient) bool { return r.Address == a })
 		}
-		// An address of a mailbox is found under the mailbox; what was accepted before the
-		// address was one of it, isn't.
+		// Mail for an address of a mailbox is kept under who has the address now.
 		w.spool.Key = spool.KeyOf(s.Replica.State().DecideAddress(a, s.Separator).Mailbox, a)
 	case in.MessageID != "":
 		id := strings.Trim(in.MessageID, "<> ")

@@ -13,6 +13,7 @@ import (
 	"mailcutover/admin"
 	"mailcutover/admin/admintest"
 	"mailcutover/audit"
+	"mailcutover/internal/alarm"
 	"mailcutover/rollback/mailstore"
 	"mailcutover/rollback/msgkey"
 	"mailcutover/rollback/verify/desk"
@@ -68,7 +69,7 @@ func withVerify(t *testing.T, change ...func(o *admin.Options)) *admintest.Node 
 		o.Tokens = func() []admin.Token { return append(tokens(), roles()...) }
 		var err error
 		d, err = desk.New(desk.Options{
-			Node: admintest.Name, Table: o.Table, Replica: o.Replica, Dir: t.TempDir(), Alarms: o.Alarms.(desk.Alarms),
+			Node: admintest.Name, Table: o.Table, Replica: o.Replica, Dir: t.TempDir(), Alarms: o.Alarms.(alarm.Sink),
 			Settings: func() desk.Settings {
 				return desk.Settings{Sample: 5, MaxAge: time.Hour, Mailboxes: func(p routing.PlatformID) mailstore.Store { return swapped(p == admintest.Target) }}
 			},

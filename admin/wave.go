@@ -59,7 +59,7 @@ func waveKind() *kind {
 			return c, nil
 		},
 		use:     useWave,
-		refusal: func(err error) bool { return !errors.Is(err, context.DeadlineExceeded) },
+		refusal: unlessLate,
 	}
 }
 

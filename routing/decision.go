@@ -1,6 +1,9 @@
 package routing
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Reason says in one word why a decision is what it is.
 type Reason uint8
@@ -101,6 +104,14 @@ func (s *State) DecideAddress(a Address, separator string) (d Decision) {
 func (s *State) DecideLogin(l Login) (d Decision) {
 	s.decide(&d, string(l), false)
 	return d
+}
+
+// SameNames reports whether it is certain, without a look at each, that every address leads to
+// the same mailbox, or to none, in both. What closes or moves an agency makes no difference.
+func (s *State) SameNames(o *State) bool {
+	return s.pos.Incarnation == o.pos.Incarnation && s.pos.Term == o.pos.Term && s.pos.Mapped == o.pos.Mapped &&
+		s.missing == o.missing && s.doubtful == o.doubtful &&
+		slices.EqualFunc(s.agencies, o.agencies, func(a, b *agencyState) bool { return a.ID == b.ID && a.mapping == b.mapping })
 }
 
 // loaded reports whether s was read from a table. Of one that wasn't, it isn't known that

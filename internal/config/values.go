@@ -114,12 +114,9 @@ func (h Hash) String() string { return hex.EncodeToString(h[:4]) + "..." }
 // Secret is a password. It prints, marshals and logs as a reference to where it came
 // from; only Reveal returns it.
 type Secret struct {
-	file, env string // where it came from; both empty if a program made it
+	file, env string // where it came from; both empty: there is none
 	value     string
 }
-
-// NewSecret returns a secret that a program made itself.
-func NewSecret(value string) Secret { return Secret{value: value} }
 
 // Reveal returns the password; empty if there is none.
 func (s Secret) Reveal() string { return s.value }
