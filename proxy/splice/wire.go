@@ -19,19 +19,6 @@ func Under(nc net.Conn) net.Conn {
 	return nc
 }
 
-// Listener returns l, with Under around all that it accepts.
-func Listener(l net.Listener) net.Listener { return listener{l} }
-
-type listener struct{ net.Listener }
-
-func (l listener) Accept() (net.Conn, error) {
-	nc, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return Under(nc), nil
-}
-
 // wire is between a tls.Conn and its socket. After it was joined it never waits: a read
 // that finds nothing is a timeout, after which crypto/tls can go on, and a write is kept until
 // flush. It then belongs to whoever runs the pair.

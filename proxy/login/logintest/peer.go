@@ -98,22 +98,6 @@ func (p *Peer) Expect(want string) bool {
 	return true
 }
 
-// Line reads a line, and returns it without its line end; "" where there is none.
-func (p *Peer) Line() string {
-	line, _ := p.r.ReadString('\n')
-	return strings.TrimRight(line, "\r\n")
-}
-
-// Read reads exactly n bytes; if they don't come the test has failed.
-func (p *Peer) Read(n int) string {
-	p.t.Helper()
-	b := make([]byte, n)
-	if k, err := io.ReadFull(p.r, b); err != nil {
-		p.t.Errorf("got %q and then %v, want %d bytes", b[:k], err, n)
-	}
-	return string(b)
-}
-
 // All reads to the connection's end.
 func (p *Peer) All() string {
 	b, _ := io.ReadAll(p.r)

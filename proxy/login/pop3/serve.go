@@ -45,10 +45,10 @@ func (s *server) readLine() ([]byte, error) {
 	switch {
 	case errors.Is(err, login.ErrLineTooLong):
 		s.c.Print(replyTooLong)
-		return nil, s.end(err)
+		return nil, s.c.End(err)
 	case errors.Is(err, login.ErrBareLineEnd):
 		s.c.Print(replyLineEnd)
-		return nil, s.end(err)
+		return nil, s.c.End(err)
 	}
 	return line, err
 }
@@ -60,7 +60,7 @@ func (s *server) command(line []byte) (*login.Session, error) {
 	verb := strings.ToUpper(string(word[:min(len(word), 8)]))
 	if s.commands++; s.commands > maxCommands {
 		s.c.Print(replyErrors)
-		return nil, s.end(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("too many commands before a login")})
+		return nil, s.c.End(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("too many commands before a login")})
 	}
 	if verb != "AUTH" && len(line)+2 > s.front.LineBytes {
 		return nil, s.mistake(replyTooLong)
@@ -80,7 +80,7 @@ func (s *server) command(line []byte) (*login.Session, error) {
 		s.c.Print(replyOK)
 	case "QUIT":
 		s.c.Print(replyBye)
-		return nil, s.end(login.ErrQuit)
+		return nil, s.c.End(login.ErrQuit)
 	case "STAT", "LIST", "RETR", "DELE", "RSET", "TOP", "UIDL":
 		return nil, s.mistake(replySequence)
 	default:
@@ -95,19 +95,8 @@ func (s *server) mistake(reply string) error {
 	if s.errors++; s.errors < s.front.Errors {
 		return nil
 	}
-	return s.end(&login.Refusal{Cause: login.CauseErrors})
+	return s.c.End(&login.Refusal{Cause: login.CauseErrors})
 }
-
-// end flushes the last words, and returns why.
-func (s *server) end(why error) error {
-	if err := s.c.Flush(); err != nil {
-		return err
-	}
-	return why
-}
-
-// mayLogIn reports whether credentials are taken on the connection as it is.
-func (s *server) mayLogIn() bool { return s.c.Secure() || !s.front.RequireTLS }
 
 // capabilities answers CAPA (RFC 2449). TOP and UIDL are of the state behind the login; all
 // platforms have them, and clients need not ask again.
@@ -119,7 +108,7 @@ func (s *server) capabilities() {
 	if s.front.TLS && !s.c.Secure() {
 		s.c.Print("STLS\r\n")
 	}
-	if s.mayLogIn() {
+	if s.c.MayLogIn() {
 		s.c.Print("USER\r\nSASL ", strings.Join(sasl.Announced(), " "), "\r\n")
 	}
 	s.c.Print(".\r\n")
@@ -136,7 +125,7 @@ func (s *server) startTLS(argument bool) error {
 		return s.mistake(replyArgument)
 	case s.c.Buffered() > 0:
 		s.c.Print(replyInjected)
-		return s.end(login.ErrInjected)
+		return s.c.End(login.ErrInjected)
 	}
 	s.c.Print(replyTLS)
 	if err := s.c.StartTLS(); err != nil {
@@ -148,7 +137,7 @@ func (s *server) startTLS(argument bool) error {
 
 func (s *server) setUser(name []byte) error {
 	switch {
-	case !s.mayLogIn():
+	case !s.c.MayLogIn():
 		return s.mistake(replyPrivacy)
 	case len(name) == 0:
 		return s.mistake(replyArgument)
@@ -163,7 +152,7 @@ func (s *server) pass(password []byte) (*login.Session, error) {
 	name := s.user
 	s.user = ""
 	switch {
-	case !s.mayLogIn():
+	case !s.c.MayLogIn():
 		return nil, s.mistake(replyPrivacy)
 	case name == "":
 		return nil, s.mistake(replyUserFirst)
@@ -178,7 +167,7 @@ func (s *server) pass(password []byte) (*login.Session, error) {
 func (s *server) auth(arg []byte) (*login.Session, error) {
 	mechanism, initial, given := bytes.Cut(arg, []byte{' '})
 	switch {
-	case !s.mayLogIn():
+	case !s.c.MayLogIn():
 		return nil, s.mistake(replyPrivacy)
 	case len(arg) == 0:
 		s.c.Print("+OK\r\n", strings.Join(sasl.Announced(), "\r\n"), "\r\n.\r\n")
@@ -232,23 +221,5 @@ func (s *server) exchange(e *sasl.Exchange, initial []byte, given bool) (*login.
 
 // login tries to log in, and tells the client what came of it.
 func (s *server) login(a *login.Attempt) (*login.Session, error) {
-	session, welcome, err := s.c.Login(a)
-	var refused *login.Refusal
-	switch {
-	case err == nil:
-		if bytes.HasPrefix(welcome.Final, []byte(answerOKPrefix)) {
-			s.c.Print(string(welcome.Final), "\r\n")
-		} else {
-			s.c.Print(replyWelcome)
-		}
-		return session, s.c.Flush()
-	case !errors.As(err, &refused):
-		return nil, err
-	}
-	reply, end := refusal(refused)
-	if end {
-		s.c.Print(reply)
-		return nil, s.end(refused)
-	}
-	return nil, s.mistake(reply)
+	return s.c.Answer(a, login.Answers{Success: answerOKPrefix, Welcome: replyWelcome, Refused: refusal, Mistake: s.mistake})
 }

@@ -40,9 +40,6 @@ func Begin(mechanism string) (*Exchange, bool) {
 	return nil, false
 }
 
-// Mechanism returns the mechanism's name, in upper case.
-func (e *Exchange) Mechanism() string { return e.mechanism }
-
 // Challenge returns what the server says before the next answer: not yet in base64; mostly
 // empty.
 func (e *Exchange) Challenge() []byte {

@@ -185,7 +185,7 @@ func TestExchange(t *testing.T) {
 	}
 	for _, test := range tests {
 		e, ok := Begin(test.mechanism)
-		if !ok || e.Mechanism() != strings.ToUpper(test.mechanism) {
+		if !ok || e.mechanism != strings.ToUpper(test.mechanism) {
 			t.Fatalf("%s: %v, %v", test.mechanism, e, ok)
 		}
 		done, err := false, error(nil)

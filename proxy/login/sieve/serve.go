@@ -1,7 +1,6 @@
 package sieve
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -56,13 +55,13 @@ func (s *server) read() ([]token, error) {
 	switch {
 	case errors.Is(err, login.ErrLineTooLong):
 		s.c.Print(byeTooLong)
-		return nil, s.end(err)
+		return nil, s.c.End(err)
 	case errors.Is(err, login.ErrBareLineEnd):
 		s.c.Print(byeLineEnd)
-		return nil, s.end(err)
+		return nil, s.c.End(err)
 	case errors.Is(err, errLiteral):
 		s.c.Print(byeLiteral)
-		return nil, s.end(&login.Refusal{Cause: login.CauseErrors, Err: err})
+		return nil, s.c.End(&login.Refusal{Cause: login.CauseErrors, Err: err})
 	}
 	return line, err
 }
@@ -72,7 +71,7 @@ func (s *server) read() ([]token, error) {
 func (s *server) command(line []token) (*login.Session, error) {
 	if s.commands++; s.commands > maxCommands {
 		s.c.Print(byeErrors)
-		return nil, s.end(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("too many commands before a login")})
+		return nil, s.c.End(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("too many commands before a login")})
 	}
 	if len(line) == 0 || line[0].quoted {
 		return nil, s.mistake(replyMalformed)
@@ -102,7 +101,7 @@ func (s *server) command(line []token) (*login.Session, error) {
 		return nil, nil
 	}
 	s.c.Print(replyBye)
-	return nil, s.end(login.ErrQuit)
+	return nil, s.c.End(login.ErrQuit)
 }
 
 // mistake answers a command that can't be done, and ends the connection after too many.
@@ -112,24 +111,13 @@ func (s *server) mistake(reply string) error {
 		return nil
 	}
 	s.c.Print(byeErrors)
-	return s.end(&login.Refusal{Cause: login.CauseErrors})
+	return s.c.End(&login.Refusal{Cause: login.CauseErrors})
 }
-
-// end flushes the last words, and returns why.
-func (s *server) end(why error) error {
-	if err := s.c.Flush(); err != nil {
-		return err
-	}
-	return why
-}
-
-// mayLogIn reports whether credentials are taken on the connection as it is.
-func (s *server) mayLogIn() bool { return s.c.Secure() || !s.front.RequireTLS }
 
 // capabilities writes the list (RFC 5804 section 1.7).
 func (s *server) capabilities() {
 	mechanisms, extensions := "", ""
-	if s.mayLogIn() {
+	if s.c.MayLogIn() {
 		mechanisms = strings.Join(sasl.Announced(), " ")
 	}
 	if s.front.Offers != nil {
@@ -152,7 +140,7 @@ func (s *server) startTLS() error {
 		return s.mistake(replySecure)
 	case s.c.Buffered() > 0:
 		s.c.Print(byeInjected)
-		return s.end(login.ErrInjected)
+		return s.c.End(login.ErrInjected)
 	}
 	s.c.Print(replyTLS)
 	if err := s.c.StartTLS(); err != nil {
@@ -182,7 +170,7 @@ func (s *server) authenticate(args []token) (*login.Session, error) {
 		defer clear(a.text)
 	}
 	switch {
-	case !s.mayLogIn():
+	case !s.c.MayLogIn():
 		return nil, s.mistake(replyPrivacy)
 	case len(args) < 1 || len(args) > 2 || !args[0].quoted || !args[len(args)-1].quoted:
 		return nil, s.mistake(replyMalformed)
@@ -195,25 +183,7 @@ func (s *server) authenticate(args []token) (*login.Session, error) {
 	if attempt == nil {
 		return nil, err
 	}
-	session, welcome, err := s.c.Login(attempt)
-	var refused *login.Refusal
-	switch {
-	case err == nil:
-		if bytes.HasPrefix(welcome.Final, []byte("OK")) {
-			s.c.Print(string(welcome.Final), "\r\n")
-		} else {
-			s.c.Print(replyWelcome)
-		}
-		return session, s.c.Flush()
-	case !errors.As(err, &refused):
-		return nil, err
-	}
-	reply, end := refusal(refused)
-	if end {
-		s.c.Print(reply)
-		return nil, s.end(refused)
-	}
-	return nil, s.mistake(reply)
+	return s.c.Answer(attempt, login.Answers{Success: "OK", Welcome: replyWelcome, Refused: refusal, Mistake: s.mistake})
 }
 
 // exchange takes the client's messages: initial, if it isn't empty, then its answers. It

@@ -13,7 +13,7 @@ import (
 func (s *server) auth(arg []byte) (*login.Session, error) {
 	mechanism, initial, given := bytes.Cut(arg, []byte{' '})
 	switch {
-	case s.front.RequireTLS && !s.c.Secure():
+	case !s.c.MayLogIn():
 		return nil, s.mistake(replyPrivacy)
 	case s.offered == nil:
 		return nil, s.mistake(replyHelloFirst)
@@ -29,25 +29,7 @@ func (s *server) auth(arg []byte) (*login.Session, error) {
 		return nil, err
 	}
 	attempt.Helo, attempt.Offered = s.helo, s.offered
-	session, welcome, err := s.c.Login(attempt)
-	var refused *login.Refusal
-	switch {
-	case err == nil:
-		if bytes.HasPrefix(welcome.Final, []byte("235 ")) {
-			s.c.Print(string(welcome.Final), "\r\n")
-		} else {
-			s.c.Print(replyWelcome)
-		}
-		return session, s.c.Flush()
-	case !errors.As(err, &refused):
-		return nil, err
-	}
-	reply, end := refusal(refused)
-	if end {
-		s.c.Print(reply)
-		return nil, s.end(refused)
-	}
-	return nil, s.mistake(reply)
+	return s.c.Answer(attempt, login.Answers{Success: "235 ", Welcome: replyWelcome, Refused: refusal, Mistake: s.mistake})
 }
 
 // exchange takes the client's messages. It returns nil if there is no attempt: the client is

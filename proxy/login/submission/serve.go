@@ -52,12 +52,12 @@ func (s *server) readLine() ([]byte, error) {
 	switch {
 	case errors.Is(err, login.ErrLineTooLong):
 		s.c.Print(replyTooLong)
-		return nil, s.end(err)
+		return nil, s.c.End(err)
 	case errors.Is(err, login.ErrBareLineEnd):
 		// Whoever is between might take another byte for the line's end: nothing
 		// behind it is certain.
 		s.c.Print(replyLineEnd)
-		return nil, s.end(err)
+		return nil, s.c.End(err)
 	}
 	return line, err
 }
@@ -70,7 +70,7 @@ func (s *server) command(line []byte) (*login.Session, error) {
 	verb := strings.ToUpper(string(word[:min(len(word), 16)]))
 	if s.commands++; s.commands > maxCommands {
 		s.c.Print(replyErrors)
-		return nil, s.end(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("too many commands before AUTH")})
+		return nil, s.c.End(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("too many commands before AUTH")})
 	}
 	if verb != "AUTH" && len(line)+2 > s.front.LineBytes {
 		return nil, s.mistake(replyTooLong)
@@ -93,7 +93,7 @@ func (s *server) command(line []byte) (*login.Session, error) {
 			return nil, s.mistake(replyNoArgument)
 		}
 		s.c.Print(replyBye)
-		return nil, s.end(login.ErrQuit)
+		return nil, s.c.End(login.ErrQuit)
 	case "MAIL", "RCPT", "DATA", "EXPN", "BURL":
 		return nil, s.mistake(s.first())
 	case "BDAT":
@@ -108,7 +108,7 @@ func (s *server) command(line []byte) (*login.Session, error) {
 
 // first returns what a client has to do before mail.
 func (s *server) first() string {
-	if s.front.RequireTLS && !s.c.Secure() {
+	if !s.c.MayLogIn() {
 		return replyTLSFirst
 	}
 	return replyAuthFirst
@@ -121,15 +121,7 @@ func (s *server) mistake(reply string) error {
 		return nil
 	}
 	s.c.Print(replyErrors)
-	return s.end(&login.Refusal{Cause: login.CauseErrors})
-}
-
-// end flushes the last words, and returns why.
-func (s *server) end(why error) error {
-	if err := s.c.Flush(); err != nil {
-		return err
-	}
-	return why
+	return s.c.End(&login.Refusal{Cause: login.CauseErrors})
 }
 
 // hello answers EHLO and HELO.
@@ -162,7 +154,7 @@ func (s *server) hello(extended bool, name []byte) error {
 	if s.canStartTLS() {
 		lines = append(lines, "STARTTLS")
 	}
-	if s.c.Secure() || !s.front.RequireTLS {
+	if s.c.MayLogIn() {
 		lines = append(lines, "AUTH "+strings.Join(sasl.Announced(), " "))
 	}
 	for i, line := range lines {
@@ -188,7 +180,7 @@ func (s *server) startTLS(arg []byte) error {
 		return s.mistake(replyNoArgument)
 	case s.c.Buffered() > 0:
 		s.c.Print(replyInjected)
-		return s.end(login.ErrInjected)
+		return s.c.End(login.ErrInjected)
 	}
 	s.c.Print(replyReady)
 	if err := s.c.StartTLS(); err != nil {
@@ -205,11 +197,11 @@ func (s *server) chunk(arg []byte) error {
 	n, err := strconv.ParseInt(string(size), 10, 64)
 	if err != nil || size[0] < '0' || size[0] > '9' || len(last) > 0 && !bytes.EqualFold(last, []byte("LAST")) {
 		s.c.Print(replyArgument)
-		return s.end(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("malformed BDAT: where commands go on isn't known")})
+		return s.c.End(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("malformed BDAT: where commands go on isn't known")})
 	}
 	if n > maxChunk {
 		s.c.Print(s.first())
-		return s.end(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("a chunk too big to be read for nothing")})
+		return s.c.End(&login.Refusal{Cause: login.CauseErrors, Err: errors.New("a chunk too big to be read for nothing")})
 	}
 	if err := s.c.Skip(n); err != nil {
 		return err
