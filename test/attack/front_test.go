@@ -12,7 +12,7 @@ func TestFront(t *testing.T) {
 	before := f.status("VmRSS")
 	t.Run("words", func(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *front){
-			"before TLS": beforeTLS, "old TLS": oldTLS, "logins": logins, "names": names, "PROXY headers": proxyHeaders, "web": web,
+			"before TLS": beforeTLS, "old TLS": oldTLS, "logins": logins, "names": names, "PROXY headers": proxyHeaders, "web": web, "mail": floods, "renegotiation": renegotiation,
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); test(t, f) })
 		}

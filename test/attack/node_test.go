@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -38,24 +39,7 @@ var built = flag.String("attack.program", "", "the program to attack; empty: it 
 var programDir string
 
 // TestMain lets more tests run at a time than there are processors: most of the time they wait.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
-		if err := parallel.Value.Set("3"); err != nil {
-			panic(err)
-		}
-	}
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "mc-attack-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		programDir = dir
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { os.Exit(peers.Main(m, &programDir, 3)) }
 
 // program builds mailcutover as this test was built, once in a test process.
 var program = sync.OnceValues(func() (string, error) { return build("own", raceEnabled) })
@@ -84,7 +68,8 @@ type setup struct {
 	mailAt    map[string]string      // where a platform takes its mail, by id; left out: at the recording one
 	shell     string                 // what a shell does before it becomes the node: "ulimit -n 256"
 	env       []string
-	plain     bool // built without the race detector
+	plain     bool   // built without the race detector
+	approval  string // empty: none
 }
 
 // front is a node with every listener that there is, in front of two recording platforms for
@@ -192,7 +177,7 @@ func (f *front) config(s setup) string {
 	}
 	files := fmt.Sprintf("cert_file: %q, key_file: %q", filepath.Join(f.dir, "cert.pem"), filepath.Join(f.dir, "key.pem"))
 	var b strings.Builder
-	fmt.Fprintf(&b, "node: node.example.org\ndata: %s\napproval: none\nlab: true\nlisteners:\n", filepath.Join(f.dir, "data"))
+	fmt.Fprintf(&b, "node: node.example.org\ndata: %s\napproval: %s\nlab: true\nlisteners:\n", filepath.Join(f.dir, "data"), cmp.Or(s.approval, "none"))
 	for _, l := range []struct{ id, protocol, tls, more string }{
 		{"mx", "smtp", "mode: starttls, " + files, ""},
 		{"mxs", "smtp", "mode: implicit, " + files, ""},
@@ -228,7 +213,7 @@ func (f *front) config(s setup) string {
 		}
 	}
 	fmt.Fprintf(&b, "routing: {postmaster: postmaster@%s.example}\n", f.ids[0])
-	fmt.Fprintf(&b, "admin:\n  address: %q\n  tls: {%s}\n  tokens:\n    - {name: test, person: Anna Berg, sha256: %x}\n", address("admin"), files, sha256.Sum256([]byte(token)))
+	fmt.Fprintf(&b, "admin:\n  address: %q\n  tls: {%s}\n  tokens:\n    - {name: test, person: Anna Berg, sha256: %x}\n%s", address("admin"), files, sha256.Sum256([]byte(token)), people())
 	fmt.Fprintf(&b, "page: {address: %q, tls: {%s}}\n", address("page"), files)
 	b.WriteString("log: {level: debug}\n")
 	return b.String()
@@ -303,12 +288,17 @@ func (f *front) addAgency(id, target string) {
 	list := listHeader
 	for _, local := range append([]string{"anna", "victim", "postmaster"}, f.locals...) {
 		address := local + "@" + domain
-		sum := sha256.Sum256([]byte(address))
-		list += fmt.Sprintf("%s;%x-%x-%x-%x-%x;%s;user;;;;;;;\n", address, sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16], id)
+		list += fmt.Sprintf("%s;%s;%s;user;;;;;;;\n", address, mailboxID(address), id)
 	}
 	if _, err := f.api().Import(f.t.Context(), strings.NewReader(list), "test", false); err != nil {
 		f.t.Fatal(err)
 	}
+}
+
+// mailboxID is the directory id of a mailbox, by its address.
+func mailboxID(address string) string {
+	sum := sha256.Sum256([]byte(address))
+	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
 }
 
 // checkLog fails the test for what a node must never write.

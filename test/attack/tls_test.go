@@ -1,10 +1,16 @@
 package attack
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
+	"os/exec"
 	"strings"
+	"sync"
 	"testing"
+
+	"mailcutover/test/peers"
 )
 
 // What is said before TLS has no effect behind it, what has to wait for TLS is refused, and what
@@ -112,4 +118,49 @@ func oldTLS(t *testing.T, f *front) {
 			w.conn.Close()
 		}
 	}
+}
+
+// renegotiation holds to L5: a client that begins another handshake within TLS 1.2 gets none, and
+// its connection ends.
+func renegotiation(t *testing.T, f *front) {
+	peers.Need(t, "openssl")
+	for _, id := range []string{"mxs", "imaps", "admin", "page", "autoconfig"} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		cmd := exec.CommandContext(ctx, "openssl", "s_client", "-tls1_2", "-connect", f.addrs[id])
+		var said output
+		cmd.Stdout, cmd.Stderr = &said, &said
+		in, err := cmd.StdinPipe() // stays open: the other side has to end it
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, id+": a session of TLS 1.2", func() bool { return strings.Contains(said.String(), "Extended master secret: yes") })
+		if _, err := in.Write([]byte("R\n")); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); ctx.Err() != nil || !strings.Contains(said.String(), "RENEGOTIATING") {
+			t.Errorf("L5 %s: ended %t, %v\n%s", id, ctx.Err() == nil, err, said.String())
+		}
+		cancel()
+	}
+}
+
+// output is what a program has said so far.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }

@@ -19,17 +19,7 @@ import (
 // programDir is where the program is while the tests run.
 var programDir string
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "mc-compose-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		programDir = dir
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { os.Exit(peers.Main(m, &programDir, 0)) }
 
 // build builds the program, once in a test process.
 var build = sync.OnceValues(func() (string, error) {

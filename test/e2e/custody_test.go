@@ -172,7 +172,7 @@ func arrivals(t testing.TB, platforms map[string]*platformtest.Platform) (all []
 // couldn't be reached, and other mail may overtake them.
 func (n *node) doubts(t testing.TB) (named map[mail.TransactionID]int, waited map[mail.TransactionID]bool) {
 	t.Helper()
-	l, err := ledger.Open(ledger.Options{Dir: filepath.Join(n.dataDir(), "ledger"), Boot: ledger.BootID()})
+	l, err := ledger.Open(ledger.Options{Dir: filepath.Join(n.dataDir(), "ledger"), Boot: ledger.BootID(filepath.Join(n.dataDir(), "ledger"))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,7 +100,7 @@ func TestKilledDuringSwitch(t *testing.T) {
 	exchange, ox := startPlatform(t, platformtest.Options{}), startPlatform(t, platformtest.Options{})
 	// What was on its way at a kill may arrive until the platform ends the connection, so
 	// long the next switch waits.
-	n := startNode(t, setup{platforms: []platform{
+	n := startNode(t, setup{spool: "retry: {first: 1s, max: 2s}", platforms: []platform{ // a start spreads waiting mail over the first delay
 		{id: "exchange", addr: exchange.Addr(), more: "connection_limit: 500ms", limits: "backoff: 50ms, backoff_max: 100ms, max_age: 250ms"},
 		{id: "ox", addr: ox.Addr(), more: "connection_limit: 500ms", limits: "backoff: 50ms, backoff_max: 100ms, max_age: 250ms"},
 	}})

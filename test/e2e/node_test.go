@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -35,24 +34,7 @@ var programDir string
 
 // TestMain lets more tests run at a time than there are processors: most of the time they
 // wait, for Postfix to try again or for a lease to end.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
-		if err := parallel.Value.Set("8"); err != nil {
-			panic(err)
-		}
-	}
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "mc-e2e-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		programDir = dir
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { os.Exit(peers.Main(m, &programDir, 8)) }
 
 // platform is one of a node's configuration. The texts are YAML in flow style.
 type platform struct {

@@ -24,17 +24,7 @@ var build = sync.OnceValues(func() (string, error) {
 
 var programDir string
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "mc-packages-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		programDir = dir
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { os.Exit(peers.Main(m, &programDir, 0)) }
 
 func program(t *testing.T) string {
 	t.Helper()

@@ -69,6 +69,10 @@ func lookPath(program string) (string, error) {
 	return "", err
 }
 
+// unpacked is where tools/peers unpacks packages whose programs can't be installed beside those of
+// others: of Debian's MTAs there can be one.
+const unpacked = "/opt/mailcutover-peers/"
+
 // present reports whether a program of the list is there; not all of them are
 // executable by everyone.
 func present(program string) bool {
@@ -100,6 +104,9 @@ func Need(t TB, peers ...string) {
 			t.Fatalf("peer %q is not in test/peers/peers.txt", peer)
 		}
 		for i, name := range names {
+			if !present(name) && strings.HasPrefix(name, unpacked) {
+				t.Fatalf("peer %s: %s is missing: run tools/peers as root, which unpacks it from the package %s, or set SKIP_PEERS=1", peer, name, packages[i])
+			}
 			if !present(name) {
 				t.Fatalf("peer %s: %s is missing: apt-get install %s, or set SKIP_PEERS=1", peer, name, packages[i])
 			}
