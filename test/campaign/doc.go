@@ -11,7 +11,12 @@
 // platforms took and heard, what senders and clients were answered, the nodes' audit logs, and what
 // "trace" says of a sample. It builds upon [cluster.Check].
 //
-// It promises to find what breaks P1 to P7, P9 and P10 in what it has recorded, and to say which
+// A [RecallRound] has two Dovecots in the place of the recording platforms: agencies go there and
+// back, users work in their mailboxes on both sides, and what came to the target is brought back
+// meanwhile. [JudgeRecalls] goes by what is in the mailboxes, by what users did there and by what
+// senders were answered.
+//
+// It promises to find what breaks P1 to P10 in what it has recorded, and to say which
 // faults there were ([Tally]). When a fault happens is drawn; what the machine makes of it isn't, so
 // a seed repeats the kinds and the order of faults and not each byte.
 //

@@ -19,6 +19,7 @@ type Findings struct {
 	Passed  int      // refusals of platforms that their senders were told, rightly
 	Told    int      // messages that were refused when they had been acknowledged, and whose senders were told
 	Early   int      // times that mail for somebody new was put off before a list named him
+	Amid    int      // switches that were done while something was wrong somewhere
 }
 
 // Judge goes by the record of a cluster that has ended.
@@ -40,6 +41,7 @@ func Judge(t peers.TB, c *cluster.Cluster, r *cluster.Record, locks []Lock, rost
 			f.Bad = append(f.Bad, bad)
 		}
 	}
+	f.Amid = amid(r)
 	f.Bad = append(f.Bad, checkLocks(r, locks)...)
 	f.Bad = append(f.Bad, checkTraces(r, sample, unsynced)...)
 	audits, err := readAudits(c)
@@ -82,6 +84,18 @@ func forgiveUnsynced(r *cluster.Record) map[mail.TransactionID]bool {
 		r.Doubts[tx]++
 	}
 	return unsynced
+}
+
+// amid counts the switches that were done, and between whose beginning and end a fault was.
+func amid(r *cluster.Record) (n int) {
+	for _, s := range r.Switches {
+		if s.Done && slices.ContainsFunc(r.Faults, func(f cluster.Fault) bool {
+			return f.Agency == "" && f.From.Before(s.Told) && (f.To.IsZero() || f.To.After(s.Asked))
+		}) {
+			n++
+		}
+	}
+	return n
 }
 
 // checkLocks wants that no platform takes anything of an agency between the word that all nodes
@@ -159,5 +173,6 @@ func (f *Findings) count(t *Tally) {
 		t.Add("judged", what, n)
 	}
 	t.Add("switch", "done", v.Done)
+	t.Add("switch", "done amid a fault", f.Amid)
 	t.Add("switch", "undone", v.Undo)
 }

@@ -137,6 +137,16 @@ func TestJudge(t *testing.T) {
 			a.ID, a.Transaction, a.At = 12, "y", a.At.Add(-time.Millisecond)
 			h.record.Arrived = append(h.record.Arrived, a)
 		}, "out of order"},
+		{"P6: newer mail for an address before what was held when it was another mailbox's", func(h *history) {
+			held, newer := h.record.Sent[6], h.record.Sent[6]
+			newer.ID, newer.Tries = 12, slices.Clone(held.Tries)
+			newer.Tries[0].Began, newer.Tries[0].Ended = held.Tries[0].Ended.Add(time.Second), held.Tries[0].Ended.Add(2*time.Second)
+			h.record.Sent = append(h.record.Sent, newer)
+			a := h.record.Arrived[7] // of whom has it now
+			a.ID, a.Transaction = 12, "y"
+			h.record.Arrived[6].Rcpt, h.record.Arrived[6].At = a.Rcpt, a.At.Add(time.Second)
+			h.record.Arrived = append(h.record.Arrived, a)
+		}, "out of order"},
 		{"P7: a copy that nobody names", func(h *history) { h.record.Arrived = append(h.record.Arrived, h.record.Arrived[0]) }, "repeated"},
 		{"P7: a copy that only the relay could have made, and didn't", func(h *history) {
 			again := h.record.Arrived[0]

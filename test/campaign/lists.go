@@ -14,7 +14,7 @@ import (
 )
 
 // newcomers is how many people may be entered in an agency in one round.
-const newcomers = 5
+const newcomers = 3
 
 // newcomerPause is between two attempts to send to somebody whom no node knows yet.
 const newcomerPause = 300 * time.Millisecond
@@ -63,8 +63,8 @@ func (s *Storm) enter(ctx context.Context, agency string) error {
 	first := s.draw(len(s.c.Nodes))
 	one, other := s.c.Nodes[first], s.c.Nodes[(first+1)%len(s.c.Nodes)]
 	load := s.c.Send(context.WithoutCancel(ctx), // they send on when the storm is over
-		cluster.Senders{Node: one.Index, Addr: one.SMTP, Rcpts: []string{address}, Pace: s.pace / 2, Again: newcomerPause, Named: true},
-		cluster.Senders{Node: other.Index, Addr: other.LMTP, LMTP: true, Rcpts: []string{address}, Pace: s.pace / 2, Again: newcomerPause, Named: true})
+		cluster.Senders{Node: one.Index, Addr: one.SMTP, Rcpts: []string{address}, Pace: s.pace, Again: newcomerPause, Named: true},
+		cluster.Senders{Node: other.Index, Addr: other.LMTP, LMTP: true, Rcpts: []string{address}, Pace: s.pace, Again: newcomerPause, Named: true})
 	wait(ctx, time.Second+s.upTo(4*time.Second))
 	e := Entry{Address: address, Began: time.Now()}
 	if err := s.insist(ctx, func(ctx context.Context) error { return s.dir.Enter(ctx, agency, i) }); err != nil {
@@ -252,6 +252,9 @@ func (s *Storm) bringOnce(ctx context.Context, agency, address, mailbox string) 
 		return "made: " + sayError(err)
 	}
 	for _, l := range made.Lists {
+		if s.draw(2) == 0 {
+			s.bringMixed(ctx, n.API, agency, l.CSV)
+		}
 		asked := time.Now()
 		p, err := n.API.ImportList(ctx, admin.ListFile{Agency: agency, Name: l.ID, Content: []byte(l.CSV)}, "campaign")
 		if err != nil {

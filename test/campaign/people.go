@@ -18,6 +18,9 @@ type Lock struct {
 	Ended  time.Time // when its end was asked for
 }
 
+// targetDead is an emergency in which the target is lost.
+const targetDead = "emergency, target dead"
+
 // listsAgain is after how long without success somebody looks whether the lists of an agency are
 // still there.
 const listsAgain = 15 * time.Second
@@ -27,18 +30,18 @@ const callPatience = 30 * time.Second
 
 // operate has people do one thing to an agency, and see to its end.
 func (s *Storm) operate(ctx context.Context, agency string) error {
-	switch k := s.draw(20); {
+	switch k := s.draw(30); {
 	case k < 2:
 		return s.lock(ctx, agency)
-	case k < 4:
+	case k < 5:
 		return s.change(ctx, agency, "abort")
-	case k < 5 && s.c.Where(agency) == cluster.OX:
+	case k < 7 && s.c.Where(agency) == cluster.OX:
 		return s.change(ctx, agency, "emergency")
 	case k < 9:
 		return s.enter(ctx, agency)
-	case k < 11:
+	case k < 10:
 		return s.share(ctx, agency)
-	case k < 13:
+	case k < 11:
 		return s.leave(ctx, agency)
 	default:
 		return s.change(ctx, agency, "switch")
@@ -94,11 +97,11 @@ func (s *Storm) begin(ctx context.Context, n *cluster.Node, agency, how string, 
 	defer cancel()
 	var err error
 	var o *cluster.Running
-	if how == "emergency" {
+	if how == "emergency" || how == targetDead {
 		var a admin.Agency
 		if a, err = n.API.Agency(ctx, agency); err == nil {
 			var op admin.Operation
-			if op, err = n.API.RollbackEmergency(ctx, agency, a.Epoch, "campaign", false); err == nil {
+			if op, err = n.API.RollbackEmergency(ctx, agency, a.Epoch, "campaign", how == targetDead); err == nil {
 				o = s.c.Follow(agency, op.ID, asked)
 			}
 		}
@@ -189,6 +192,7 @@ func (s *Storm) lock(ctx context.Context, agency string) error {
 	}) {
 		return fmt.Errorf("%s was not unlocked: %s", agency, last)
 	}
+	s.hold(agency, false)         // what a failover has lost meanwhile is others' again
 	return s.confirm(ctx, agency) // one person locked it, and its unlocking may not have ended that
 }
 
@@ -210,7 +214,11 @@ func (s *Storm) unlock(ctx context.Context, agency string) (why string) {
 	if !a.Locked && !a.Regressed {
 		return ""
 	}
-	if _, err := n.Agree(ctx, admin.NewProposal{Kind: "unlock", Agency: agency, ExpectedEpoch: a.Epoch, Reason: "campaign"}); err != nil {
+	p := admin.NewProposal{Kind: "unlock", Agency: agency, ExpectedEpoch: a.Epoch, Reason: "campaign"}
+	if a.Regressed { // what a failover has lost comes first
+		p.Kind, p.ExpectedEpoch = "reconcile", ""
+	}
+	if _, err := n.Agree(ctx, p); err != nil {
 		return err.Error()
 	}
 	return "still to be seen"

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"mailcutover/audit"
-	"mailcutover/mail"
 	"mailcutover/test/cluster"
 )
 
@@ -109,21 +108,14 @@ func early(r *cluster.Record, o *Roster) (n int) {
 
 // settleHoldings wants that mail for an address that goes from one mailbox to another comes to who
 // has it then. What is right stands in the record as mail for the address from now on, as
-// [cluster.Check] wants it. What was taken for the one and came to the other stood in the queue of the
-// one, so it may be overtaken.
+// [cluster.Check] wants it: in the order in which it was taken, also across the change.
 func settleHoldings(r *cluster.Record, o *Roster) (bad []string) {
-	to, since := make(map[int]string), make(map[int]time.Time)
+	to := make(map[int]string)
 	for i := range r.Sent {
 		s := &r.Sent[i]
 		if slices.ContainsFunc(o.Holdings, func(h Holding) bool { return h.Address == s.Rcpt }) {
 			to[s.ID] = s.Rcpt
-			if len(s.Tries) > 0 {
-				since[s.ID] = s.Tries[len(s.Tries)-1].Began
-			}
 		}
-	}
-	if r.Waited == nil {
-		r.Waited = make(map[mail.TransactionID]bool)
 	}
 	for i := range r.Arrived {
 		a := &r.Arrived[i]
@@ -136,11 +128,6 @@ func settleHoldings(r *cluster.Record, o *Roster) (bad []string) {
 			continue
 		}
 		a.Rcpt = address
-		if slices.ContainsFunc(o.Holdings, func(h Holding) bool {
-			return h.Address == address && since[a.ID].Before(h.Told) && !a.At.Before(h.Asked)
-		}) {
-			r.Waited[a.Transaction] = true
-		}
 	}
 	return bad
 }

@@ -1,9 +1,11 @@
 package campaign
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,12 +15,11 @@ import (
 	"mailcutover/test/peers"
 )
 
-// Moving are the agencies that people operate; Still those that never move: the first settled, the
-// second armed.
-var (
-	Moving = []string{"health", "police", "tax"}
-	Still  = []string{"roads", "parks"}
-)
+// Still are the agencies that never move: the first settled, the second armed.
+var Still = []string{"roads", "parks"}
+
+// moving are those that people may operate.
+var moving = []string{"health", "police", "tax", "justice", "labour", "forests", "customs", "schools", "harbours", "statistics"}
 
 // mailboxes of each agency: the first two get mail by SMTP, the others by LMTP, and all by way of
 // the relay; the first is logged in to.
@@ -29,17 +30,23 @@ type Round struct {
 	Program string // file of mailcutover
 	World   *World // nil: all at 127.0.0.1, with one Redis, and without what needs a world
 	Relay   bool   // Postfix is in front, too
+	Moving  int    // agencies that people operate, up to 10; 0: 3
 	Seed    uint64
 	Lasts   time.Duration // of the storm
 	Pace    time.Duration // of each sender
 }
 
+// senderRests is between two attempts to send a message.
+const senderRests = 200 * time.Millisecond
+
 // Run starts a cluster, lets a storm rage over it, and returns what was found. What can't be
 // started or doesn't come to rest fails the test.
 func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 	t.Helper()
+	moving := moving[:cmp.Or(r.Moving, 3)]
+	agencies := slices.Concat(moving, Still)
 	o := cluster.Options{
-		Program: r.Program, Nodes: nodes, Logins: true, LMTP: true, TwoPeople: true, LoginAgencies: append(Still, Moving...),
+		Program: r.Program, Nodes: nodes, Logins: true, LMTP: true, TwoPeople: true, LoginAgencies: agencies,
 		Settled: 20 * time.Second, Armed: 5 * time.Second, Margin: 500 * time.Millisecond, Limit: 5 * time.Second,
 		Platform: platformtest.Options{Script: usual}, Direct: true,
 	}
@@ -56,14 +63,13 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 			}
 		}
 	}
-	dir := StartDirectory(t, host, Moving)
-	o.More = dir.Settings(t, Moving, r.Seed%2 == 1) + "notices: {platform: " + cluster.Exchange + "}\n"
+	dir := StartDirectory(t, host, moving)
+	o.More = dir.Settings(t, moving, r.Seed%2 == 1) + "notices: {platform: " + cluster.Exchange + "}\n"
 	c := cluster.Start(t, o)
 	no := &Refusals{}
 	for id, p := range c.Platforms {
 		p.SetScript(no.On(id))
 	}
-	agencies := append(append([]string{}, Moving...), Still...)
 	for _, id := range agencies {
 		c.AddAgency(t, id, mailboxes)
 	}
@@ -71,7 +77,7 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 		t.Fatalf("arm %s: %v", Still[1], err)
 	}
 	s := NewStorm(c, r.World, disks, dir, no, r.Pace, r.Seed, tally, t.Logf)
-	if err := s.Settle(t.Context(), Moving...); err != nil {
+	if err := s.Settle(t.Context(), moving...); err != nil {
 		t.Fatalf("seed %d: %v", r.Seed, err)
 	}
 	s.Roster().Armed[Still[1]] = time.Now()
@@ -86,16 +92,16 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 		all := cluster.Mailboxes(id, mailboxes)
 		for _, n := range c.Nodes {
 			senders = append(senders,
-				cluster.Senders{Node: n.Index, Addr: n.SMTP, Rcpts: all[:mailboxes/2], Pace: r.Pace, Named: true},
-				cluster.Senders{Node: n.Index, Addr: n.LMTP, LMTP: true, Rcpts: all[mailboxes/2:], Pace: r.Pace, Named: true})
+				cluster.Senders{Node: n.Index, Addr: n.SMTP, Rcpts: all[:mailboxes/2], Pace: r.Pace, Again: senderRests, Named: true},
+				cluster.Senders{Node: n.Index, Addr: n.LMTP, LMTP: true, Rcpts: all[mailboxes/2:], Pace: r.Pace, Again: senderRests, Named: true})
 		}
 		if relay != nil {
-			senders = append(senders, cluster.Senders{Node: -1, Relay: true, Addr: relay.Addr, Rcpts: all, Pace: r.Pace})
+			senders = append(senders, cluster.Senders{Node: -1, Relay: true, Addr: relay.Addr, Rcpts: all, Pace: r.Pace, Again: senderRests})
 		}
 	}
-	for _, id := range Moving {
+	for _, id := range moving {
 		for _, n := range c.Nodes {
-			senders = append(senders, cluster.Senders{Node: n.Index, Addr: n.SMTP, Rcpts: []string{shared(id)}, Pace: r.Pace, Named: true})
+			senders = append(senders, cluster.Senders{Node: n.Index, Addr: n.SMTP, Rcpts: []string{shared(id)}, Pace: r.Pace, Again: senderRests, Named: true})
 		}
 	}
 	c.Send(t.Context(), senders...)
@@ -105,7 +111,7 @@ func (r *Round) Run(t peers.TB, tally *Tally) *Findings {
 	}
 	c.LogIn(t.Context(), groups...)
 
-	if err := s.Rage(t.Context(), r.Lasts, Moving...); err != nil {
+	if err := s.Rage(t.Context(), r.Lasts, moving...); err != nil {
 		t.Fatalf("seed %d: %v", r.Seed, err)
 	}
 	if relay != nil {

@@ -47,6 +47,12 @@ func NewStorm(c *cluster.Cluster, w *World, disks []*Disk, dir *Directory, no *R
 	}
 }
 
+// A storm comes in gusts: nothing is begun between them, but by people.
+const (
+	gust = 25 * time.Second
+	lull = 6 * time.Second
+)
+
 // comeToRest is how long all that was begun may take to end once nothing is done any more.
 const comeToRest = 5 * time.Minute
 
@@ -62,13 +68,22 @@ func (s *Storm) Rage(ctx context.Context, lasts time.Duration, agencies ...strin
 	var attending sync.WaitGroup
 	attending.Go(func() { s.attend(people) })
 
-	for range 2 {
-		s.again(ctx, goOn, 300*time.Millisecond, s.troubleNode)
+	began := time.Now()
+	trouble := func(pause time.Duration, what func(context.Context) error) {
+		s.again(ctx, goOn, pause, func(ctx context.Context) error {
+			if time.Since(began)%(gust+lull) >= gust {
+				return nil
+			}
+			return what(ctx)
+		})
 	}
-	s.again(ctx, goOn, 3*time.Second, s.troublePlatform)
-	s.again(ctx, goOn, 6*time.Second, s.troubleDirectory)
+	for range 2 {
+		trouble(300*time.Millisecond, s.troubleNode)
+	}
+	trouble(3*time.Second, s.troublePlatform)
+	trouble(6*time.Second, s.troubleDirectory)
 	if s.w != nil {
-		s.again(ctx, goOn, 6*time.Second, s.troubleRedis)
+		trouble(6*time.Second, s.troubleRedis)
 	}
 	for _, id := range agencies {
 		s.again(ctx, goOn, 300*time.Millisecond, func(ctx context.Context) error { return s.operate(ctx, id) })

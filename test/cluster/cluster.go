@@ -73,6 +73,7 @@ type Cluster struct {
 	o         Options
 	addresses map[string]string // of the platforms
 	began     time.Time
+	apiCA     *authority // of the nodes' APIs; nil: they speak plain text
 
 	mu       sync.Mutex
 	agencies map[string]Agency
@@ -110,6 +111,9 @@ func Start(t peers.TB, o Options) *Cluster {
 	}
 	if o.Ground != nil {
 		c.o.Direct = true
+		if o.Mailboxes != nil || o.Peers {
+			c.apiCA = newAuthority(t)
+		}
 	}
 	settings := map[string]string{}
 	if o.Unsynced {

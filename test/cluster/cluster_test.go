@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"sync"
@@ -22,24 +21,7 @@ var program = sync.OnceValues(func() (string, error) {
 
 // TestMain lets more tests run at a time than there are processors: most of the time they
 // wait, for a lease to end or a Sentinel to decide.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
-		if err := parallel.Value.Set("5"); err != nil {
-			panic(err)
-		}
-	}
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "mc-cluster-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		programDir = dir
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { os.Exit(peers.Main(m, &programDir, 5)) }
 
 // start starts a cluster with the agencies that tests use: health moves, roads never does
 // and is settled, parks never does and is armed.

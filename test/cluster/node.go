@@ -26,8 +26,8 @@ const (
 	secondToken = "mc_cluster_fedcba9876543210fedcba98765432"
 )
 
-// masterPassword is that of the account that nodes read mailboxes with.
-const masterPassword = "master"
+// MasterPassword is that of the account that nodes read mailboxes with.
+const MasterPassword = "master"
 
 // Node is mailcutover as a process of its own.
 type Node struct {
@@ -47,10 +47,11 @@ type Node struct {
 	// To has the wires to the platforms; nil where nodes are connected directly.
 	To map[string]*Wire
 
-	host peers.Host
-	dir  string
-	disk string // directory of its data
-	env  []string
+	host  peers.Host
+	dir   string
+	disk  string // directory of its data
+	env   []string
+	pages *http.Client // of its pages that need no token
 }
 
 // prepare makes what a node needs on disk.
@@ -66,12 +67,13 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 		n.disk = c.o.Ground.Data[index]
 	}
 	api := at()
-	n.URL = "http://" + api
+	scheme, secure := c.secureAPI(t, n)
+	n.URL, n.pages = scheme+"://"+api, &http.Client{Transport: c.transport()}
 	var err error
-	if n.API, err = admin.NewClient(n.URL, token, &http.Transport{}); err != nil {
+	if n.API, err = admin.NewClient(n.URL, token, c.transport()); err != nil {
 		t.Fatalf("client of node %s: %v", n.Name, err)
 	}
-	if n.Second, err = admin.NewClient(n.URL, secondToken, &http.Transport{}); err != nil {
+	if n.Second, err = admin.NewClient(n.URL, secondToken, c.transport()); err != nil {
 		t.Fatalf("client of node %s: %v", n.Name, err)
 	}
 	url := c.Servers[0].URL()
@@ -118,7 +120,7 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 		fmt.Fprintf(&b, "  - id: %s\n    outside: {protocol: %s, hosts: [%q], tls: {policy: none}, limits: {backoff: 20ms, backoff_max: 100ms, max_age: %s}}\n", id, protocol, addr, c.o.Limit/4)
 		fmt.Fprintf(&b, "    connection_limit: %s\n", c.o.Limit)
 		if d := c.o.Mailboxes[id]; d != nil {
-			fmt.Fprintf(&b, "    mailboxes: {hosts: [%q], tls: {policy: none}, auth: {user: admin, password_file: %q}, retry: {first: 100ms, max: 1s}}\n", d.IMAP, filepath.Join(n.dir, "master"))
+			fmt.Fprintf(&b, "    mailboxes: {hosts: [%q], tls: %s, auth: {user: admin, password_file: %q}, retry: {first: 100ms, max: 1s}}\n", d.IMAP, c.o.Ground.loginTLS(), filepath.Join(n.dir, "master"))
 		}
 		if c.o.Logins {
 			for protocol, at := range map[string]string{"imap": c.Inboxes[id].Addr(), "submission": c.Outboxes[id].Addr()} {
@@ -132,14 +134,14 @@ func (c *Cluster) prepare(t peers.TB, index int) *Node {
 			fmt.Fprintf(&b, "    - {id: %s, protocol: %[1]s, address: %q, tls: {mode: none, required: false}}\n", protocol, at)
 		}
 	}
-	fmt.Fprintf(&b, "routing: {postmaster: postmaster@unmoved.example}\nlog: {level: info}\nadmin:\n  address: %q\n  allow_plaintext: %t\n  tokens:\n    - {name: test, person: Anna Berg, sha256: %x}\n    - {name: second, person: Ben Cole, sha256: %x}\n",
-		api, c.o.Ground != nil, sha256.Sum256([]byte(token)), sha256.Sum256([]byte(secondToken)))
+	fmt.Fprintf(&b, "routing: {postmaster: postmaster@unmoved.example}\nlog: {level: info}\nadmin:\n  address: %q\n%s  tokens:\n    - {name: test, person: Anna Berg, sha256: %x}\n    - {name: second, person: Ben Cole, sha256: %x}\n",
+		api, secure, sha256.Sum256([]byte(token)), sha256.Sum256([]byte(secondToken)))
 	if c.o.Mailboxes != nil || c.o.Peers {
-		fmt.Fprintf(&b, "  peer: {secret_file: %q}\n", filepath.Join(n.dir, "secret"))
+		fmt.Fprintf(&b, "  peer: {secret_file: %q%s}\n", filepath.Join(n.dir, "secret"), c.peerCA())
 	}
 	b.WriteString(c.o.More)
 	for name, text := range map[string]string{
-		"config.yaml": b.String(), "token": token + "\n", "master": masterPassword + "\n", "secret": "between-the-nodes-0123456789abcdef\n",
+		"config.yaml": b.String(), "token": token + "\n", "master": MasterPassword + "\n", "secret": "between-the-nodes-0123456789abcdef\n",
 	} {
 		if err := os.WriteFile(filepath.Join(n.dir, name), []byte(text), 0o600); err != nil {
 			t.Fatalf("node %s: %v", n.Name, err)
@@ -193,7 +195,7 @@ func (n *Node) get(ctx context.Context, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := n.pages.Do(req)
 	if err != nil {
 		return "", err
 	}
@@ -253,7 +255,7 @@ func (n *Node) Command(ctx context.Context, program string, args ...string) (out
 
 // readLedger adds what the ledger of a stopped node has to a record.
 func (n *Node) readLedger(ctx context.Context, r *Record) error {
-	l, err := ledger.Open(ledger.Options{Dir: filepath.Join(n.data(), "ledger"), Boot: ledger.BootID()})
+	l, err := ledger.Open(ledger.Options{Dir: filepath.Join(n.data(), "ledger"), Boot: ledger.BootID(filepath.Join(n.data(), "ledger"))})
 	if err != nil {
 		return err
 	}

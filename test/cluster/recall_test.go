@@ -18,7 +18,7 @@ import (
 
 // Who lets nodes into all mailboxes of a Dovecot.
 const (
-	masterUser = "auth_master_user_separator = *\npassdb {\n  driver = static\n  master = yes\n  args = password=" + masterPassword + "\n}\n"
+	masterUser = "auth_master_user_separator = *\npassdb {\n  driver = static\n  master = yes\n  args = password=" + MasterPassword + "\n}\n"
 )
 
 // startMailboxes starts nodes between two Dovecots, with one agency.

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -20,7 +19,6 @@ type Wire struct {
 	running  sync.WaitGroup
 	delay    atomic.Int64 // nanoseconds, of each piece of an answer
 	dots     atomic.Int64 // final dots seen
-	dropped  atomic.Int64 // answers to them that were dropped
 
 	mu     sync.Mutex
 	closed bool
@@ -96,9 +94,6 @@ func (w *Wire) DropDots(n int) {
 	defer w.mu.Unlock()
 	w.every = int64(n)
 }
-
-// Dots returns how many final dots went through, and to how many the answer was dropped.
-func (w *Wire) Dots() (seen, dropped int64) { return w.dots.Load(), w.dropped.Load() }
 
 func (w *Wire) breakAll() {
 	for p := range w.pairs {
@@ -202,7 +197,6 @@ func (w *Wire) asked(p *pair, b []byte) bool {
 
 func (w *Wire) answered(p *pair, b []byte) bool {
 	if p.dotted.Load() {
-		w.dropped.Add(1)
 		return false
 	}
 	if d := w.delay.Load(); d > 0 {
@@ -210,6 +204,3 @@ func (w *Wire) answered(p *pair, b []byte) bool {
 	}
 	return true
 }
-
-// String names the wire.
-func (w *Wire) String() string { return fmt.Sprintf("wire to %s", w.target) }
