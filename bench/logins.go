@@ -184,39 +184,24 @@ func (c *loginContender) turn(t peers.TB, o options, secure bool) {
 		c.forget()
 	}
 	addr := c.addr(secure)
-	measured := func(workers int, work func(until time.Time, count *atomic.Int64) error) (rate, cost float64) {
+	measured := func(workers int, work worker) (rate, cost float64) {
 		before, err := cpu(c.pid)
 		if err != nil {
 			t.Fatalf("CPU time of %s: %v", c.name, err)
 		}
 		began := time.Now()
-		until := began.Add(o.turn)
-		var count atomic.Int64
-		errs := make([]error, workers)
-		var all sync.WaitGroup
-		for i := range workers {
-			all.Go(func() { errs[i] = work(until, &count) })
-		}
-		all.Wait()
+		n, err := together(workers, began.Add(o.turn), work)
 		took := time.Since(began)
-		if err := errors.Join(errs...); err != nil {
+		if err != nil {
 			t.Fatalf("%s, %s: %v", c.name, way(secure), err)
 		}
 		after, err := cpu(c.pid)
 		if err != nil {
 			t.Fatalf("CPU time of %s: %v", c.name, err)
 		}
-		return float64(count.Load()) / took.Seconds(), float64((after - before).Microseconds()) / float64(count.Load())
+		return float64(n) / took.Seconds(), float64((after - before).Microseconds()) / float64(n)
 	}
-	rate, cost := measured(loginWorkers, func(until time.Time, count *atomic.Int64) error {
-		for first := true; first || time.Now().Before(until); first = false {
-			if err := loginOnce(addr, secure); err != nil {
-				return err
-			}
-			count.Add(1)
-		}
-		return nil
-	})
+	rate, cost := measured(loginWorkers, logInUntil(addr, secure))
 	c.rates[secure], c.costs[secure] = append(c.rates[secure], rate), append(c.costs[secure], cost)
 	rate, cost = measured(fetchWorkers, func(until time.Time, count *atomic.Int64) error {
 		s, err := openIMAP(addr, secure, 64<<10)
@@ -233,4 +218,32 @@ func (c *loginContender) turn(t peers.TB, o options, secure bool) {
 		return nil
 	})
 	c.fetched[secure], c.fetchCosts[secure] = append(c.fetched[secure], rate), append(c.fetchCosts[secure], cost)
+}
+
+// worker does something again and again until a time, but once at least, and counts it.
+type worker func(until time.Time, count *atomic.Int64) error
+
+// together lets so many workers work, and returns what they counted.
+func together(workers int, until time.Time, work worker) (int, error) {
+	var count atomic.Int64
+	errs := make([]error, workers)
+	var all sync.WaitGroup
+	for i := range workers {
+		all.Go(func() { errs[i] = work(until, &count) })
+	}
+	all.Wait()
+	return int(count.Load()), errors.Join(errs...)
+}
+
+// logInUntil logs in.
+func logInUntil(addr string, secure bool) worker {
+	return func(until time.Time, count *atomic.Int64) error {
+		for first := true; first || time.Now().Before(until); first = false {
+			if err := loginOnce(addr, secure); err != nil {
+				return err
+			}
+			count.Add(1)
+		}
+		return nil
+	}
 }

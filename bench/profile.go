@@ -20,7 +20,8 @@ import (
 // profile runs a node inside this process, under a load, and writes its profiles: CPU,
 // allocations, locks and blocking. The node itself has no place to ask for them. The load
 // is messages that stream through for one turn; with only "retained", copies are kept of
-// them; with only "spool" the spool takes them and then gives them back.
+// them; with only "spool" the spool takes them and then gives them back; with only "logins" they are
+// logins, without TLS and with it.
 func profile(t peers.TB, o options, only, dir string) {
 	peers.Need(t, "smtp-source", "smtp-sink")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -35,11 +36,28 @@ func profile(t peers.TB, o options, only, dir string) {
 		warm := max(o.warmUp, sessions)
 		rate := numbered(t, n.s.addr(), warm)
 		messages := min(max(int(rate*o.turn.Seconds()), sessions), heldNames-warm)
-		record(t, o, dir, "accept-", messages, func() { numbered(t, n.s.addr(), messages) })
-		record(t, o, dir, "replay-", messages+warm, func() { n.replayed(t, open()) })
+		record(t, o, dir, "accept-", func() int { numbered(t, n.s.addr(), messages); return messages })
+		record(t, o, dir, "replay-", func() int { n.replayed(t, open()); return messages + warm })
 		return
 	}
 	s := newSettings(t, sink.Addr)
+	if only == "logins" {
+		s.certificate(t)
+		s.imap, s.imapPort, s.imapsPort = startFakeIMAP(t).addr, peers.Port(t), peers.Port(t)
+		within(t, s)
+		for secure, port := range map[bool]int{false: s.imapPort, true: s.imapsPort} {
+			addr := fmt.Sprintf("127.0.0.1:%d", port)
+			peers.WaitFor(t, startWithin, "login that is taken", func() bool { return loginOnce(addr, secure) == nil })
+			record(t, o, dir, "logins-"+way(secure)+"-", func() int {
+				n, err := together(loginWorkers, time.Now().Add(o.turn), logInUntil(addr, secure))
+				if err != nil {
+					t.Fatalf("logins, %s: %v", way(secure), err)
+				}
+				return n
+			})
+		}
+		return
+	}
 	if only == "retained" {
 		s.extra = retainedExtra
 		within(t, s)
@@ -47,14 +65,14 @@ func profile(t peers.TB, o options, only, dir string) {
 		for _, size := range retainedSizes {
 			c := contender{name: "mailcutover", addr: s.addr(), args: []string{"-F", s.message(t, size)}}
 			c.warm(t, o)
-			record(t, o, dir, fmt.Sprintf("retained-%d-", size>>10), c.messages, func() { send(t, c.addr, c.to, c.messages, c.args...) })
+			record(t, o, dir, fmt.Sprintf("retained-%d-", size>>10), func() int { send(t, c.addr, c.to, c.messages, c.args...); return c.messages })
 		}
 		return
 	}
 	within(t, s)
 	c := contender{name: "mailcutover", addr: s.addr()}
 	c.warm(t, o)
-	record(t, o, dir, "", c.messages, func() { send(t, c.addr, c.to, c.messages) })
+	record(t, o, dir, "", func() int { send(t, c.addr, c.to, c.messages); return c.messages })
 }
 
 // within starts a node inside this process, and fills its table.
@@ -82,9 +100,9 @@ func within(t peers.TB, s settings) {
 	s.fill(t)
 }
 
-// record writes the profiles of a load of so many messages, in files that begin with a
-// word.
-func record(t peers.TB, o options, dir, word string, messages int, load func()) {
+// record writes the profiles of a load, which returns of how many messages or logins it was, in files
+// that begin with a word.
+func record(t peers.TB, o options, dir, word string, load func() int) {
 	file := create(t, dir, word+"cpu.pprof")
 	if err := pprof.StartCPUProfile(file); err != nil {
 		t.Fatalf("start the CPU profile: %v", err)
@@ -92,7 +110,7 @@ func record(t peers.TB, o options, dir, word string, messages int, load func()) 
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	began := time.Now()
-	load()
+	n := uint64(load())
 	took := time.Since(began)
 	runtime.ReadMemStats(&after)
 	pprof.StopCPUProfile()
@@ -105,8 +123,7 @@ func record(t peers.TB, o options, dir, word string, messages int, load func()) 
 			t.Fatalf("write the profile %s: %v", name, err)
 		}
 	}
-	n := uint64(messages)
-	fmt.Fprintf(o.progress, "%s%d messages in %s: %d allocations and %d bytes each, %d collections; profiles are in %s\n",
+	fmt.Fprintf(o.progress, "%s%d in %s: %d allocations and %d bytes each, %d collections; profiles are in %s\n",
 		word, n, took.Round(time.Millisecond), (after.Mallocs-before.Mallocs)/n, (after.TotalAlloc-before.TotalAlloc)/n, after.NumGC-before.NumGC, dir)
 }
 
