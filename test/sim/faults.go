@@ -300,18 +300,21 @@ func (r *Run) worse() {
 	}
 }
 
-// watchDisk kills the process when its disk has stopped at a write.
+// watchDisk kills the process when its disk has stopped at a write, also if it is one that was
+// started in an orderly way on the same disk meanwhile.
 func (m *machine) watchDisk() {
-	l, disk := m.life, m.disk
+	disk := m.disk
 	var look func()
 	look = func() {
 		switch {
-		case m.life != l:
-		case disk.Crashed():
+		case m.disk != disk:
+		case !disk.Crashed():
+			m.w.after(200*time.Microsecond, "", look)
+		case m.life == nil: // at the last write of a process that has ended; the next one is to come
+			m.disk = disk.Restart(memdisk.LoseNothing)
+		default:
 			m.kill(memdisk.LoseNothing)
 			m.run.restart(m)
-		default:
-			m.w.after(200*time.Microsecond, "", look)
 		}
 	}
 	look()

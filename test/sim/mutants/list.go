@@ -69,7 +69,6 @@ const (
 	byRunner  = "if at, ok := l.Drained[d.Agency]; !ok || at.Compare(d.Epoch) < 0 {"
 	shortLua  = "return now > over(l, l.short) and (l.short == 0 and l.taken == term or hasApplied(l, need))"
 	longLua   = "return fence.kind == 'long' and now > over(l, l.long) and proves(l, member)"
-	ended     = "if others == 0 and late == 0 and (renewed == total or 2 * renewed > total and proven == renewed and now > began + longest + tonumber(ARGV[18])) then"
 	granted   = "settled, armed, why = lapsed and '0' or '1', '0', waits"
 )
 

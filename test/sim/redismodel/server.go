@@ -74,17 +74,11 @@ func New(o Options) *Server {
 // Name returns the server's name.
 func (s *Server) Name() string { return s.o.Name }
 
-// RunID returns the id of this life of the server.
-func (s *Server) RunID() string { return s.runID }
-
 // Primary reports whether the server takes writes, as far as it knows.
 func (s *Server) Primary() bool { return s.primary == nil }
 
 // Down reports whether it is stopped.
 func (s *Server) Down() bool { return s.down }
-
-// Offset is how far its data are in the stream of writes.
-func (s *Server) Offset() int64 { return s.offset }
 
 // Jump sets the clock forth or back, beside what earlier calls did.
 func (s *Server) Jump(d time.Duration) { s.jump += d }
