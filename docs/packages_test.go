@@ -4,8 +4,10 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,6 +43,43 @@ func TestEveryPackageHasAPage(t *testing.T) {
 	for dir, n := range pages {
 		if n != 1 {
 			t.Errorf("%s: %d package comments, want one", dir, n)
+		}
+	}
+}
+
+// TestEveryPackageIsAPart holds the table in docs/architecture/README.md, "The parts", to the folders:
+// those that a row explains, and does not head, lie below its first one.
+func TestEveryPackageIsAPart(t *testing.T) {
+	page := documents(t)["docs/architecture/README.md"]
+	_, page, ok := strings.Cut(page, "## The parts")
+	if !ok {
+		t.Fatal("docs/architecture/README.md has no parts")
+	}
+	folder := regexp.MustCompile("`([a-z0-9/]+)/`")
+	named := make(map[string]bool)
+	for _, row := range regexp.MustCompile("(?m)^\\| `.*$").FindAllString(page, -1) {
+		cells := strings.SplitN(row, "|", 3)
+		heads := folder.FindAllStringSubmatch(cells[1], -1)
+		for _, f := range heads {
+			named[f[1]] = true
+		}
+		for _, f := range folder.FindAllStringSubmatch(cells[2], -1) {
+			if !strings.Contains(f[1], "/") {
+				f[1] = path.Join(heads[0][1], f[1])
+			}
+			named[f[1]] = true
+		}
+	}
+	for name := range sources(t) {
+		dir := path.Dir(name)
+		if top, _, _ := strings.Cut(dir, "/"); top != "test" && top != "bench" && !strings.HasSuffix(dir, "test") && !named[dir] {
+			t.Errorf("%s is no part in docs/architecture/README.md", dir)
+			named[dir] = true
+		}
+	}
+	for dir := range named {
+		if _, err := os.Stat(filepath.Join(root, filepath.FromSlash(dir))); err != nil {
+			t.Errorf("docs/architecture/README.md: %v", err)
 		}
 	}
 }

@@ -47,17 +47,13 @@ func stem(name string) string {
 // through are files that raise alarms whose names come from elsewhere in the package, from
 // a map or a parameter; the names are found there.
 var through = map[string]string{
-	"rollback/recall/desk/desk.go":  "the map of a look",
-	"rollback/verify/desk/look.go":  "the map of a look",
-	"identity/desk/desk.go":         "the map of a reading",
-	"internal/daemon/names.go":      "say's parameter",
-	"internal/daemon/tablewatch.go": "standing's map",
-	"internal/daemon/adopt.go":      "the key of the adoption, and names of another spool's",
-	"internal/daemon/notices.go":    "the name of a channel's refusal",
-	"internal/alarm/alarm.go":       "Set itself",
-	"spool/store.go":                "raise's parameter",
-	"rollback/operation/undo.go":    "hookAlarm",
-	"plan/desk/stop.go":             "the map of a look",
+	"internal/daemon/names.go":   "say's parameter",
+	"internal/daemon/adopt.go":   "the key of the adoption, and names of another spool's",
+	"internal/daemon/notices.go": "the name of a channel's refusal",
+	"internal/alarm/alarm.go":    "Set itself",
+	"internal/alarm/standing.go": "the map of a look",
+	"spool/store.go":             "raise's parameter",
+	"rollback/operation/undo.go": "hookAlarm",
 }
 
 var (
