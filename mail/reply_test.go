@@ -46,9 +46,23 @@ func TestTransactionIDs(t *testing.T) {
 		t.Error("ids are not in order, or one came twice")
 	}
 	valid := string(ids[0])
+	spelled := 0
+	for _, c := range "0123456789abcdefghijklmnopqrstuv" { // the last one has three bits of the id, and two of none
+		id, err := ParseTransactionID(valid[:25] + string(c))
+		if err != nil {
+			continue
+		}
+		spelled++
+		if b, err := id.Bytes(); err != nil || TransactionIDOf(b) != id {
+			t.Errorf("%s has bytes %x of %s, error %v", id, b, TransactionIDOf(b), err)
+		}
+	}
+	if spelled != 8 {
+		t.Errorf("%d ids end in the last three bits", spelled)
+	}
 	for _, s := range []string{
 		"", "x", valid[:25], valid + "0", strings.ToUpper(valid[:25]) + "W", valid[:25] + "\n", valid[:24] + "\r\n" + valid[24:], "../../" + valid[6:],
-		valid[:25] + "v", valid[:25] + "1",
+		valid[:25] + "v", valid[:25] + "1", "w" + valid[1:], valid[:3] + "/" + valid[4:], valid[:3] + ":" + valid[4:], valid[:3] + "`" + valid[4:],
 	} {
 		if got, err := ParseTransactionID(s); err == nil {
 			t.Errorf("%q is read as %q", s, got)

@@ -3,6 +3,7 @@ package mail
 import (
 	"encoding/base32"
 	"fmt"
+	"strings"
 
 	"github.com/google/uuid"
 )
@@ -17,21 +18,36 @@ var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadd
 // NewTransactionID returns a fresh id. It panics if the system has no randomness left.
 func NewTransactionID() TransactionID {
 	id := uuid.Must(uuid.NewV7())
-	return TransactionID(idEncoding.EncodeToString(id[:]))
+	return TransactionIDOf(id)
 }
 
 // ParseTransactionID returns s as an id, or an error that says what one looks like.
 func ParseTransactionID(s string) (TransactionID, error) {
-	// An id has one spelling: the decoder would skip line ends and ignore the last two bits.
-	if b, err := idEncoding.DecodeString(s); err != nil || len(b) != 16 || idEncoding.EncodeToString(b) != s {
+	if !spellsID(s) {
 		return "", fmt.Errorf("transaction id %q: want 26 characters of 0-9 and a-v", s)
 	}
 	return TransactionID(s), nil
 }
 
+// spellsID reports whether s is what TransactionIDOf returns for some bytes: an id has one spelling,
+// where the decoder would skip line ends and ignore the last two of the 130 bits.
+func spellsID(s string) bool {
+	if len(s) != 26 || strings.IndexByte("048cgkos", s[25]) < 0 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'v') {
+			return false
+		}
+	}
+	return true
+}
+
 // TransactionIDOf returns the id of 16 bytes, as [TransactionID.Bytes] returned them.
 func TransactionIDOf(b [16]byte) TransactionID {
-	return TransactionID(idEncoding.EncodeToString(b[:]))
+	var text [26]byte
+	idEncoding.Encode(text[:], b[:])
+	return TransactionID(text[:])
 }
 
 // Bytes returns the 16 bytes that id spells, or an error if it is no id.
