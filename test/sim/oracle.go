@@ -1,13 +1,9 @@
 package sim
 
 import (
-	"context"
 	"encoding/json"
-	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"mailcutover/ledger"
@@ -15,7 +11,6 @@ import (
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
 	"mailcutover/spool"
-	"mailcutover/spool/queue"
 )
 
 // oracle sees everything that the world sees, and says what must not be. It knows nothing
@@ -486,113 +481,3 @@ func sorted[V any](m map[string]V) []string {
 	slices.Sort(keys)
 	return keys
 }
-
-// intents is a node's ledger, which the oracle reads along.
-type intents struct {
-	*ledger.Ledger
-	run  *Run
-	node string
-	open map[ledger.Ticket]*ledger.Intent
-	late atomic.Bool // an outcome is told that had to wait for the disk: it was in force before
-}
-
-// store is a node's spool, which says when an outcome had to wait for it.
-type store struct {
-	queue.Store
-	book *intents
-}
-
-// Written implements queue.Store.
-func (s store) Written(f func()) {
-	var waited atomic.Bool
-	s.Store.Written(func() {
-		s.book.late.Store(waited.Load())
-		f()
-		s.book.late.Store(false)
-	})
-	waited.Store(true)
-}
-
-// Intend implements transfer.Ledger.
-func (i *intents) Intend(in *ledger.Intent) (ledger.Ticket, error) {
-	t, err := i.Ledger.Intend(in)
-	w := i.run.World
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if in.Local {
-		for _, r := range in.Recipients {
-			i.run.oracle.kept[string(in.Transaction)+" "+string(r.Address)] = true
-		}
-	}
-	if err == nil {
-		if i.open == nil {
-			i.open = map[ledger.Ticket]*ledger.Intent{}
-		}
-		kept := *in
-		kept.Recipients = slices.Clone(in.Recipients)
-		i.open[t] = &kept
-		for _, r := range in.Recipients {
-			i.run.oracle.intended[intent{string(in.Transaction), r.Agency}] = intended{i.node, time.Now()}
-		}
-		i.run.oracle.sent[i.node] = append(i.run.oracle.sent[i.node], string(in.Transaction))
-		w.note("%s intends %s to %s, epoch %s", i.node, in.Transaction, in.Platform, in.Recipients[0].Epoch)
-	}
-	return t, err
-}
-
-// Outcome implements transfer.Ledger.
-func (i *intents) Outcome(t ledger.Ticket, answers ...ledger.Answer) {
-	i.Ledger.Outcome(t, answers...)
-	w := i.run.World
-	w.mu.Lock()
-	in := i.open[t]
-	delete(i.open, t)
-	w.mu.Unlock()
-	if in == nil {
-		return
-	}
-	for n, a := range answers {
-		if a.Result == ledger.ResultDelivered && !i.late.Load() {
-			i.run.oracle.passedOn(i.node, in, n, len(answers))
-		}
-		if a.Result == ledger.ResultInDoubt || a.Result == ledger.ResultNotAcknowledged {
-			i.run.oracle.doubt(string(in.Transaction), i.node+" says "+a.Result.String())
-			return
-		}
-	}
-}
-
-// notes puts what nodes log into the trace.
-type notes struct {
-	run  *Run
-	node string
-	with []slog.Attr
-}
-
-// Enabled implements slog.Handler.
-func (n *notes) Enabled(_ context.Context, l slog.Level) bool {
-	return n.run.log != nil && l >= n.run.level
-}
-
-// Handle implements slog.Handler.
-func (n *notes) Handle(_ context.Context, r slog.Record) error {
-	text := r.Message
-	for _, a := range n.with {
-		text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
-	}
-	r.Attrs(func(a slog.Attr) bool { text += fmt.Sprintf(" %s=%v", a.Key, a.Value); return true })
-	n.run.mu.Lock()
-	defer n.run.mu.Unlock()
-	fmt.Fprintf(n.run.log, "%12.6f   %s: %s %s\n", time.Since(n.run.began).Seconds(), n.node, r.Level, text)
-	return nil
-}
-
-// WithAttrs implements slog.Handler.
-func (n *notes) WithAttrs(a []slog.Attr) slog.Handler {
-	c := *n
-	c.with = append(slices.Clone(n.with), a...)
-	return &c
-}
-
-// WithGroup implements slog.Handler.
-func (n *notes) WithGroup(string) slog.Handler { return n }
