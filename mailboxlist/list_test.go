@@ -59,8 +59,8 @@ func plan(t *testing.T, text string) (*Plan, error) {
 }
 
 func TestPlan(t *testing.T) {
-	rows := "Anna.Berg@Health.example," + id(11) + ",health,user,a.berg@health.example berg@health.example,anna.berg AMT\\berg,,,anna@ox.health.example,,\n" +
-		"first@health.example," + id(1) + ",health,user,new@health.example,,,,,,\n" +
+	rows := "Anna.Berg@Health.example," + id(11) + ",health,user,a.berg@health.example berg@health.example,anna.berg AMT\\berg,berg@exchange.example,AMT\\Anna,anna@ox.health.example,Anna11,\n" +
+		"first@health.example," + id(1) + ",health,user,new@health.example,health9,,,,,\n" +
 		"room1@finance.example,{" + strings.ToUpper(id(12)) + "},finance,room,,,,,,,\n" +
 		"first@finance.example," + id(2) + ",finance,user,,finance1,,,,,\n" +
 		"list@health.example,,,group,,,,,,,ox\n" +
@@ -91,11 +91,14 @@ func TestPlan(t *testing.T) {
 			if !ok || row.Addresses[0] != "anna.berg@health.example" || len(row.Addresses) != 3 || !slices.Equal(row.Logins, []routing.Login{"anna.berg", `amt\berg`}) {
 				t.Errorf("%+v", row)
 			}
-			if at := row.At(true); at.Address != "anna@ox.health.example" {
-				t.Errorf("%+v", at)
+			if at, want := row.At(false), (routing.Place{Address: "berg@exchange.example", Login: `AMT\Anna`}); at != want {
+				t.Errorf("source %+v, want %+v", at, want)
+			}
+			if at, want := row.At(true), (routing.Place{Address: "anna@ox.health.example", Login: "Anna11"}); at != want {
+				t.Errorf("target %+v, want %+v", at, want)
 			}
 			first, _ := routing.ParseMailboxID(id(1))
-			if row, _ := health.Mapping.Mailbox(first); !slices.Equal(row.Logins, []routing.Login{"health1"}) || len(row.Addresses) != 2 {
+			if row, _ := health.Mapping.Mailbox(first); !slices.Equal(row.Logins, []routing.Login{"health1", "health9"}) || len(row.Addresses) != 2 {
 				t.Errorf("%+v", row)
 			}
 		})
@@ -161,6 +164,12 @@ func TestRefused(t *testing.T) {
 		{"domain not served", header + good + "b@other.example," + id(21) + ",health,user,,,,,,,\n", []string{"line 3:"}},
 		{"agency unknown", header + good + "b@health.example," + id(21) + ",justice,user,,,,,,,\n", []string{`line 3: agency: no agency "justice"`}},
 		{"kind changes", header + "first@health.example," + id(1) + ",health,shared,,,,,,,\n", []string{"line 2: kind: mailbox " + id(1) + " is a user"}},
+		{"no header", good, []string{"line 1: it names no column: want a header, address,"}},
+		{"kind unknown", header + "b@health.example," + id(21) + ",health,king,,,,,,,\n", []string{`line 2: kind: "king": want user, shared or room, or a fixed address: `}},
+		{"folds together, the other way round", header + "strasse@health.example," + id(21) + ",health,user,,,,,,,\n" + "straße@health.example," + id(22) + ",health,user,,,,,,,\n", []string{"line 3: straße@health.example folds together with a name of another: mailbox " + id(21)}},
+		{"folds together with one before", header + "straße@health.example," + id(21) + ",health,user,,,,,,,\n" + "strasse@health.example," + id(22) + ",health,user,,,,,,,\n", []string{"line 3: strasse@health.example folds together with a name of another: mailbox " + id(21)}},
+		{"login on the source changes", header + "first@health.example," + id(1) + ",health,user,,,,EXCH\\first,,,\n", []string{"line 2: source_login: mailbox " + id(1) + " logs in there as health1; a list only adds"}},
+		{"login on the target changes", header + "first@health.example," + id(1) + ",health,user,,,,,,first,\n", []string{"line 2: target_login: mailbox " + id(1) + " logs in there as health1"}},
 		{"place changes", header + "first@health.example," + id(1) + ",health,user,,,,,other@ox.example,,\n", []string{"line 2: target_address"}},
 		{"group without platform", header + "b@health.example,,,group,,,,,,,\n", []string{"line 2: platform: missing"}},
 		{"group on unknown platform", header + "b@health.example,,,group,,,,,,,gmail\n", []string{"line 2: platform"}},
