@@ -180,6 +180,9 @@ func TestCommitIsClosedUntilPublish(t *testing.T) {
 			t.Errorf("published: %+v, %v", open, err)
 		}
 	}
+	if _, err := agencyIn(t, PhaseSource).Publish(""); !errors.Is(err, ErrNotOwner) {
+		t.Errorf("publish of no operation: %v", err)
+	}
 	a := agencyIn(t, PhaseToTarget)
 	a.Published = false // no method leads here
 	if _, err := a.Publish(testOp); !errors.Is(err, ErrTransition) {

@@ -221,6 +221,7 @@ func TestNewMappingRefuses(t *testing.T) {
 		"an address that brings a login": {Mailbox: id, Kind: KindUser, Addresses: []Address{"a@x.example\tl:boss"}},
 		"a login that brings an address": {Mailbox: id, Kind: KindUser, Addresses: []Address{"a@x.example"}, Logins: []Login{"n\ta:boss@x.example"}},
 		"a place that brings another":    {Mailbox: id, Kind: KindUser, Addresses: []Address{"a@x.example"}, Source: Place{Login: "n\tta:boss@x.example"}},
+		"an address of a place, too":     {Mailbox: id, Kind: KindUser, Addresses: []Address{"a@x.example"}, Source: Place{Address: "n\ta:boss@x.example"}},
 		"a place that brings a row":      {Mailbox: id, Kind: KindUser, Addresses: []Address{"a@x.example"}, Target: Place{Login: "n\nffffffff-0000-0000-0000-000000000001\tuser\ta:boss@x.example"}},
 		"address in capitals":            {Mailbox: id, Kind: KindUser, Addresses: []Address{"A@x.example"}},
 	} {
