@@ -370,9 +370,11 @@ func TestCommonOffers(t *testing.T) {
 	if got, want := common(a, o), (login.Offers{Size: 50, Pipelining: true, DSN: true, Sieve: "fileinto vacation"}); got != want || common(o, a).Size != 50 {
 		t.Errorf("common is %+v, want %+v", got, want)
 	}
-	o.Size = 0
-	if got := common(a, o).Size; got != 100 {
-		t.Errorf("size %d, want the only limit that is known", got)
+	for size, want := range map[int64]int64{-1: 100, 0: 0} { // no limit that is known; no SIZE
+		o.Size = size
+		if got := common(a, o).Size; got != want {
+			t.Errorf("size %d beside %d: got %d, want %d", a.Size, size, got, want)
+		}
 	}
 }
 

@@ -270,8 +270,11 @@ func common(a, b login.Offers) login.Offers {
 		Pipelining: a.Pipelining && b.Pipelining, EightBitMIME: a.EightBitMIME && b.EightBitMIME, SMTPUTF8: a.SMTPUTF8 && b.SMTPUTF8,
 		DSN: a.DSN && b.DSN, Chunking: a.Chunking && b.Chunking, Enhanced: a.Enhanced && b.Enhanced,
 	}
-	if o.Size = min(a.Size, b.Size); o.Size == 0 {
-		o.Size = max(a.Size, b.Size) // 0 is no limit that is known
+	switch o.Size = min(a.Size, b.Size); {
+	case a.Size == 0 || b.Size == 0:
+		o.Size = 0
+	case o.Size < 0: // one has no limit that is known
+		o.Size = max(a.Size, b.Size)
 	}
 	var words []string
 	for word := range strings.FieldsSeq(a.Sieve) {

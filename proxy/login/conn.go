@@ -112,7 +112,7 @@ type Front struct {
 // client need not ask again after its login (RFC 4954 section 4). What isn't known of a platform
 // is left out; the dialogues' Probe finds it out.
 type Offers struct {
-	Size         int64 // RFC 1870; 0: without a number; negative: not at all
+	Size         int64 // RFC 1870; 0: not at all; negative: without a number
 	Pipelining   bool  // submission and POP3
 	EightBitMIME bool
 	SMTPUTF8     bool

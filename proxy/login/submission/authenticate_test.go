@@ -245,10 +245,10 @@ func TestSilentPlatform(t *testing.T) {
 func TestOffers(t *testing.T) {
 	for lines, want := range map[string]login.Offers{
 		"ox.example,size 5000,8BITMIME,CHUNKING,x": {Size: 5000, EightBitMIME: true, Chunking: true},
-		"ox.example,SIZE,pipelining":               {Pipelining: true},
-		"ox.example,SIZE 0":                        {},
-		"ox.example,DSN":                           {Size: -1, DSN: true},
-		"ox.example":                               {Size: -1},
+		"ox.example,SIZE,pipelining":               {Size: -1, Pipelining: true},
+		"ox.example,SIZE 0":                        {Size: -1},
+		"ox.example,DSN":                           {DSN: true},
+		"ox.example":                               {},
 	} {
 		caps := parseCapabilities(strings.Split(lines, ","))
 		got := caps.offers()

@@ -63,7 +63,7 @@ func (c capabilities) missing(offered *login.Offers) []string {
 			missing = append(missing, k.name)
 		}
 	}
-	if offered.Size >= 0 && !c.has("SIZE") {
+	if offered.Size != 0 && !c.has("SIZE") {
 		missing = append(missing, "SIZE")
 	}
 	return missing
@@ -77,7 +77,7 @@ func (c capabilities) offers() login.Offers {
 			k.set(&o)
 		}
 	}
-	if !c.has("SIZE") {
+	if c.has("SIZE") {
 		o.Size = -1
 	}
 	if words := c["SIZE"]; len(words) > 0 {

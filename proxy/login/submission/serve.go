@@ -148,7 +148,7 @@ func (s *server) hello(extended bool, name []byte) error {
 	switch {
 	case offers.Size > 0:
 		lines = append(lines, "SIZE "+strconv.FormatInt(offers.Size, 10))
-	case offers.Size == 0:
+	case offers.Size < 0:
 		lines = append(lines, "SIZE")
 	}
 	if s.canStartTLS() {

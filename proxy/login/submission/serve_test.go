@@ -3,6 +3,7 @@ package submission
 import (
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -38,7 +39,7 @@ func ehlo(lines ...string) []string {
 	return script
 }
 
-var short = ehlo("250-SIZE", "250 AUTH PLAIN LOGIN OAUTHBEARER XOAUTH2")
+var short = slices.Clip(ehlo("250 AUTH PLAIN LOGIN OAUTHBEARER XOAUTH2"))
 
 func TestServe(t *testing.T) {
 	tests := map[string]struct {
@@ -54,8 +55,13 @@ func TestServe(t *testing.T) {
 				"250-SIZE 1000", "250 AUTH PLAIN LOGIN OAUTHBEARER XOAUTH2"), "C: QUIT", "S: 221 ..."),
 			wants: login.ErrQuit,
 		},
-		"next to nothing": {
-			front:  login.Front{RequireTLS: true, Offers: func() login.Offers { return login.Offers{Size: -1} }},
+		"a size without a number": {
+			front: login.Front{Offers: func() login.Offers { return login.Offers{Size: -1} }}, secure: true,
+			script: append(ehlo("250-SIZE", "250 AUTH PLAIN LOGIN OAUTHBEARER XOAUTH2"), "C: QUIT", "S: 221 ..."),
+			wants:  login.ErrQuit,
+		},
+		"nothing, as long as a platform wasn't asked": {
+			front:  login.Front{RequireTLS: true, Offers: func() login.Offers { return login.Offers{} }},
 			script: []string{greeting, "C: EHLO x", "S: 250 mx.example", "C: QUIT", "S: 221 ..."},
 			wants:  login.ErrQuit,
 		},
@@ -137,7 +143,7 @@ func TestServe(t *testing.T) {
 		},
 		"no credentials before TLS": {
 			front: login.Front{TLS: true, RequireTLS: true},
-			script: append(ehlo("250-SIZE", "250 STARTTLS"),
+			script: append(ehlo("250 STARTTLS"),
 				"C: AUTH PLAIN "+plain("", "anna", "secret"), "S: 538 5.7.11 ...", "C: MAIL FROM:<a@example>", "S: 530 5.7.0 Must issue a STARTTLS command first", "C: QUIT", "S: 221 ..."),
 			wants: login.ErrQuit,
 		},
@@ -251,11 +257,11 @@ func TestPipelinedChunk(t *testing.T) {
 func TestStartTLS(t *testing.T) {
 	front := login.Front{TLS: true, RequireTLS: true}
 	s := logintest.Serve(t, Dialogue{}, logintest.ServeOptions{Front: front, Login: anna})
-	s.Talk(append(ehlo("250-SIZE", "250 STARTTLS"), "C: STARTTLS x", "S: 501 ...", "C: STARTTLS", "S: 220 ...")...)
+	s.Talk(append(ehlo("250 STARTTLS"), "C: STARTTLS x", "S: 501 ...", "C: STARTTLS", "S: 220 ...")...)
 	s.StartTLS()
 	s.Talk("C: AUTH PLAIN "+plain("", "anna", "secret"), "S: 503 5.5.1 ...", // EHLO is forgotten
 		"C: STARTTLS", "S: 503 5.5.1 ...",
-		"C: EHLO c.example", "S: 250-mx.example", "S: 250-SIZE", "S: 250 AUTH ...",
+		"C: EHLO c.example", "S: 250-mx.example", "S: 250 AUTH ...",
 		"C: AUTH PLAIN "+plain("", "anna", "secret"), "S: 235 ...")
 	if session, _, err := s.Result(); session == nil || err != nil {
 		t.Errorf("got %v, %v", session, err)
@@ -265,7 +271,7 @@ func TestStartTLS(t *testing.T) {
 	}
 
 	s = logintest.Serve(t, Dialogue{}, logintest.ServeOptions{Front: front, Login: anna})
-	s.Talk(ehlo("250-SIZE", "250 STARTTLS")...)
+	s.Talk(ehlo("250 STARTTLS")...)
 	s.Send("STARTTLS\r\nMAIL FROM:<inj@x>\r\n")
 	s.Talk("S: 554 5.5.0 ...")
 	if _, _, err := s.Result(); !errors.Is(err, login.ErrInjected) {
