@@ -293,6 +293,9 @@ func (a *delivery) result(i int, err error) queue.Result {
 	if err == nil {
 		return queue.Result{Status: queue.Delivered}
 	}
+	if errors.Is(err, relay.ErrNeedsOperator) {
+		a.Alarms.Raise("misfit/"+string(a.Platform), fmt.Sprintf("%s takes no mail for a reason that is not in the message; it waits in the spool: %v", a.Platform, err))
+	}
 	r := queue.Result{Err: err}
 	var conn *relay.ConnectionError
 	var p *relay.PlatformReply
@@ -326,7 +329,6 @@ func (a *delivery) refused(i int, p *relay.PlatformReply) queue.Status {
 	case !mail.IsPermanent(p.Reply):
 		return queue.Deferred
 	case p.Ours: // not about the message: no notice to its sender
-		a.Alarms.Raise("misfit/"+string(a.Platform), fmt.Sprintf("%s refuses mail for a reason that is not in the message; it waits in the spool: %v", a.Platform, p))
 		return queue.Deferred
 	case a.Notice || !d.Armed || p.Verb != "RCPT" && relay.IsContent(p.Reply):
 		return queue.Refused
