@@ -134,7 +134,7 @@ func (l *look) each(ctx context.Context, folders []mailstore.Folder, do func(con
 		}
 		switch {
 		case err == nil:
-		case !errors.Is(err, mailstore.ErrNoFolder) && !errors.Is(err, mailstore.ErrRefused) && !errors.Is(err, mailstore.ErrNoMessage):
+		case !errors.Is(err, mailstore.ErrNoFolder) && !errors.Is(err, mailstore.ErrRefused):
 			return fmt.Errorf("look for a message: %w", err)
 		case !l.skipped[f.Name]:
 			l.skipped[f.Name] = true

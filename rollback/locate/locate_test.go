@@ -178,7 +178,13 @@ func TestFindNotAll(t *testing.T) {
 	if err := o.Create(t.Context(), "Closed", mailstore.RoleNone); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := o.Append(t.Context(), "Closed", mailstore.Append{Size: int64(len(raw)), Body: bytes.NewReader(raw)}); err != nil {
+	put := o.AppendMany(t.Context(), "Closed")
+	err := put.Add(mailstore.Append{Size: int64(len(raw)), Body: bytes.NewReader(raw)}, func(_ mailstore.Appended, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if err = errors.Join(err, put.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if found := o.find(t, locate.Sought{MessageID: "plain@out.example", Transactions: []mail.TransactionID{id}, Since: now}); len(found.Places) != 2 || found.Places[1].Ours {

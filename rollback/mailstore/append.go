@@ -13,19 +13,6 @@ import (
 // aheadMessages is how many messages may be sent before the first is answered.
 const aheadMessages = 32
 
-// Append implements [Session].
-func (s *session) Append(ctx context.Context, folder string, m Append) (Appended, error) {
-	var at Appended
-	var answer error
-	a := s.AppendMany(ctx, folder)
-	err := a.Add(m, func(got Appended, err error) { at, answer = got, err })
-	err = errors.Join(err, a.Close())
-	if answer != nil {
-		err = answer
-	}
-	return at, err
-}
-
 // AppendMany implements [Session].
 func (s *session) AppendMany(ctx context.Context, folder string) Appender {
 	return &appender{s: s, ctx: ctx, folder: folder, told: s.names.told(folder)}

@@ -18,6 +18,6 @@
 // What went wrong is told by the kinds of errors: some are about one mailbox, others say that
 // the whole platform has to wait. A name or a password is never in an error.
 //
-// Package watermark, package recall and package verify call it. A [Session] belongs to one
+// Package watermark, package recall, package verify and package locate call it. A [Session] belongs to one
 // goroutine at a time; a [Store] is safe for concurrent use.
 package mailstore

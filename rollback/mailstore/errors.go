@@ -7,8 +7,8 @@ import (
 )
 
 // Kinds of errors. Those about one mailbox: ErrTimeout, ErrNoMailbox, ErrNoFolder,
-// ErrNoMove, ErrProtocol. About one message: ErrTooLarge, ErrRefused, ErrNoMessage. About the whole platform:
-// ErrUnavailable, ErrAuth, ErrThrottled.
+// ErrNoMove, ErrProtocol. About one message: ErrTooLarge, ErrRefused. About the whole platform: ErrUnavailable,
+// ErrAuth, ErrThrottled.
 var (
 	// ErrTimeout: the platform didn't answer a command in time. Another mailbox may be well.
 	ErrTimeout = errors.New("no answer in time")
@@ -22,8 +22,6 @@ var (
 	ErrNoMailbox = errors.New("no access to the mailbox")
 	// ErrNoFolder: there is no such folder.
 	ErrNoFolder = errors.New("no such folder")
-	// ErrNoMessage: there is no such message any more.
-	ErrNoMessage = errors.New("no such message")
 	// ErrTooLarge: the message is larger than the platform takes.
 	ErrTooLarge = errors.New("message too large")
 	// ErrRefused: the platform doesn't take this message, or this name.

@@ -204,15 +204,14 @@ func (s *script) store(change func(*mailstore.Options)) *mailstore.IMAP {
 
 // calls are what can be asked of a session, each with the command that it sends.
 var calls = map[string]func(ctx context.Context, s mailstore.Session) error{
-	"LIST":   func(ctx context.Context, s mailstore.Session) error { _, err := s.Folders(ctx); return err },
-	"STATUS": func(ctx context.Context, s mailstore.Session) error { _, _, err := s.Status(ctx, "INBOX"); return err },
+	"LIST": func(ctx context.Context, s mailstore.Session) error { _, err := s.Folders(ctx); return err },
 	"EXAMINE": func(ctx context.Context, s mailstore.Session) error {
 		_, err := s.Select(ctx, "INBOX", false)
 		return err
 	},
 	"CREATE": func(ctx context.Context, s mailstore.Session) error { return s.Create(ctx, "A", mailstore.RoleNone) },
 	"APPEND": func(ctx context.Context, s mailstore.Session) error {
-		_, err := s.Append(ctx, "INBOX", mailstore.Append{Size: 10, Body: strings.NewReader("0123456789")})
+		_, err := put(ctx, s, "INBOX", mailstore.Append{Size: 10, Body: strings.NewReader("0123456789")})
 		return err
 	},
 	"UID FETCH": func(ctx context.Context, s mailstore.Session) error {
@@ -324,19 +323,16 @@ func slowMessage(t *testing.T) {
 		}
 		fmt.Fprint(peer, ")\r\n")
 	})
-	body, n, err := session.Body(t.Context(), 1)
-	if err != nil || n != parts*size {
-		t.Fatalf("%d bytes, %v", n, err)
-	}
-	read, buffer := 0, make([]byte, 4096)
-	for read < parts*size {
-		n, err := body.Read(buffer)
-		if read += n; err != nil {
-			t.Fatalf("after %d bytes: %v", read, err)
+	read := 0
+	err = session.Bodies(t.Context(), []uint32{1}, func(_ uint32, n int64, body io.Reader) error {
+		text, err := io.ReadAll(body)
+		if read = len(text); n != parts*size {
+			t.Errorf("it has %d bytes, want %d", n, parts*size)
 		}
-	}
-	if err := body.Close(); !errors.Is(err, mailstore.ErrTimeout) { // the script never ends the FETCH
-		t.Errorf("%v", err)
+		return err
+	})
+	if read != parts*size || !errors.Is(err, mailstore.ErrTimeout) { // the script never ends the FETCH
+		t.Errorf("%d bytes, %v", read, err)
 	}
 }
 
@@ -410,15 +406,15 @@ func TestAnswers(t *testing.T) {
 	}
 	t.Run("put off, then taken", func(t *testing.T) {
 		s := startScript(t, func(command string, n int) (string, bool) {
-			return "% NO [INUSE] busy\r\n", strings.HasPrefix(command, "STATUS") && n < 3
+			return "% NO [INUSE] busy\r\n", strings.HasPrefix(command, "EXAMINE") && n < 3
 		})
 		session, err := s.store(nil).Open(t.Context(), row(t, "anna@example.org"), mailstore.Source)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer session.Close()
-		if err := calls["STATUS"](t.Context(), session); err != nil || s.count["STATUS"] != 3 {
-			t.Errorf("%v after %d", err, s.count["STATUS"])
+		if err := calls["EXAMINE"](t.Context(), session); err != nil || s.count["EXAMINE"] != 3 {
+			t.Errorf("%v after %d", err, s.count["EXAMINE"])
 		}
 	})
 }
@@ -438,7 +434,7 @@ func TestRefusedLiteral(t *testing.T) {
 	}
 	large := strings.Repeat("x", 100_000)
 	for range 2 {
-		if _, err := session.Append(t.Context(), "INBOX", mailstore.Append{Size: int64(len(large)), Body: strings.NewReader(large)}); !errors.Is(err, mailstore.ErrTooLarge) {
+		if _, err := put(t.Context(), session, "INBOX", mailstore.Append{Size: int64(len(large)), Body: strings.NewReader(large)}); !errors.Is(err, mailstore.ErrTooLarge) {
 			t.Fatalf("%v", err)
 		}
 	}
@@ -456,12 +452,12 @@ func TestRate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer session.Close()
-	put := func(ctx context.Context, size int) error {
-		_, err := session.Append(ctx, "INBOX", mailstore.Append{Size: int64(size), Body: strings.NewReader(strings.Repeat("x", size))})
+	send := func(ctx context.Context, size int) error {
+		_, err := put(ctx, session, "INBOX", mailstore.Append{Size: int64(size), Body: strings.NewReader(strings.Repeat("x", size))})
 		return err
 	}
 	begin := time.Now()
-	if err := put(t.Context(), 2*rate); err != nil { // the first of it is free
+	if err := send(t.Context(), 2*rate); err != nil { // the first of it is free
 		t.Fatal(err)
 	}
 	if took := time.Since(begin); took < 700*time.Millisecond {
@@ -470,7 +466,7 @@ func TestRate(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	begin = time.Now()
-	if err := put(ctx, 50*rate); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 20*time.Second {
+	if err := send(ctx, 50*rate); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 20*time.Second {
 		t.Errorf("%v after %v", err, time.Since(begin))
 	}
 }

@@ -130,22 +130,6 @@ func (s *session) notMail(name string) bool {
 	return false
 }
 
-// Status implements [Session].
-func (s *session) Status(ctx context.Context, folder string) (Folder, bool, error) {
-	f := Folder{Name: folder}
-	err := s.call(ctx, "ask for a folder's state", func() error {
-		data, err := s.c.Status(s.names.told(folder), s.statusItems()).Wait()
-		if err == nil {
-			f.fill(data)
-		}
-		return err
-	})
-	if errors.Is(err, ErrNoFolder) {
-		return Folder{}, false, nil
-	}
-	return f, err == nil, err
-}
-
 // Select implements [Session].
 func (s *session) Select(ctx context.Context, folder string, write bool) (Folder, error) {
 	s.folder, s.write = "", false

@@ -45,8 +45,8 @@ type Session interface {
 	// section 6.3.11), sorted by name. Those that hold no mail by the settings are left out.
 	Folders(ctx context.Context) ([]Folder, error)
 
-	// Select opens a folder, for reading only unless write is set. List, Body, Bodies, Move
-	// and Find are about the folder that was selected last. The folder's HighestModSeq is 0
+	// Select opens a folder, for reading only unless write is set. List, Bodies, Move and
+	// Find are about the folder that was selected last. The folder's HighestModSeq is 0
 	// where the platform has none.
 	Select(ctx context.Context, folder string, write bool) (Folder, error)
 
@@ -58,20 +58,14 @@ type Session interface {
 	// platform's clock and zone have it (SEARCH SINCE, RFC 9051 section 6.4.4).
 	ListSince(ctx context.Context, since time.Time, each func(Message) error) error
 
-	// Body returns a message as a stream, and its size. The caller reads it, and closes it
-	// before the next call. io.EOF before size bytes doesn't happen: it is an error.
-	Body(ctx context.Context, uid uint32) (io.ReadCloser, int64, error)
-
 	// Bodies calls each for the messages with these UIDs, with one command, in the order in
-	// which the platform gives them. Those that aren't there are left out. What each doesn't read is skipped. An
-	// error of each closes the connection, and is returned.
+	// which the platform gives them. Those that aren't there are left out. What each doesn't read is skipped.
+	// io.EOF before size bytes doesn't happen: it is an error. An error of each closes the connection, and is
+	// returned.
 	Bodies(ctx context.Context, uids []uint32, each func(uid uint32, size int64, body io.Reader) error) error
 
-	// Append puts a message into a folder, and returns when the platform took it.
-	Append(ctx context.Context, folder string, m Append) (Appended, error)
-
-	// AppendMany is Append for many, the next sent before the last is answered. The caller
-	// calls Close on it before the session's next method.
+	// AppendMany puts messages into a folder, the next sent before the last is answered. The
+	// caller calls Close on it before the session's next method.
 	AppendMany(ctx context.Context, folder string) Appender
 
 	// Move moves messages of the selected folder by MOVE (RFC 6851). Without that the error
@@ -86,12 +80,6 @@ type Session interface {
 	// Create makes a folder and what is above it, and subscribes to it. One that exists is no
 	// error. Role is told to platforms that take it (RFC 6154 section 3).
 	Create(ctx context.Context, folder string, role Role) error
-
-	// Status asks for one folder's state; false: there is no such folder.
-	Status(ctx context.Context, folder string) (Folder, bool, error)
-
-	// Limits says what the platform takes, as far as it is known. It asks nothing.
-	Limits() Limits
 
 	// Close logs out, within a second or two, and closes the connection.
 	Close() error
@@ -162,10 +150,4 @@ type Appender interface {
 
 	// Close waits for all answers.
 	Close() error
-}
-
-// Limits are what a platform takes.
-type Limits struct {
-	MessageSize int64 // the largest; 0: not known
-	Move        bool  // MOVE is there
 }

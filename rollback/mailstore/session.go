@@ -126,7 +126,7 @@ func (s *session) kind(err error) error {
 
 // isKind reports whether an error has its kind already.
 func isKind(err error) bool {
-	for _, k := range []error{ErrTimeout, ErrUnavailable, ErrAuth, ErrThrottled, ErrNoMailbox, ErrNoFolder, ErrNoMessage, ErrTooLarge, ErrRefused, ErrNoMove, ErrNoSpace, ErrProtocol} {
+	for _, k := range []error{ErrTimeout, ErrUnavailable, ErrAuth, ErrThrottled, ErrNoMailbox, ErrNoFolder, ErrTooLarge, ErrRefused, ErrNoMove, ErrNoSpace, ErrProtocol} {
 		if errors.Is(err, k) {
 			return true
 		}
@@ -139,7 +139,7 @@ func over(err error) bool {
 	if err == nil {
 		return false
 	}
-	for _, k := range []error{ErrThrottled, ErrNoFolder, ErrNoMessage, ErrTooLarge, ErrRefused, ErrNoMove, ErrNoSpace} {
+	for _, k := range []error{ErrThrottled, ErrNoFolder, ErrTooLarge, ErrRefused, ErrNoMove, ErrNoSpace} {
 		if errors.Is(err, k) {
 			return false
 		}
@@ -204,11 +204,6 @@ func (s *session) end(err error) {
 		s.dead = err
 		s.hangUp()
 	}
-}
-
-// Limits implements [Session].
-func (s *session) Limits() Limits {
-	return Limits{MessageSize: s.messageSize(), Move: s.caps.Has(imap.CapMove)}
 }
 
 // messageSize is the largest message, by setting or as the platform says (RFC 7889 section 3).

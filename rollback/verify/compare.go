@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -426,7 +425,7 @@ func (c *comparing) eachUnnamed(ctx context.Context, s mailstore.Session, some [
 	for i := range some {
 		uids[i] = some[i].UID
 	}
-	err := s.Bodies(ctx, uids, func(uid uint32, _ int64, body io.Reader) error {
+	return s.Bodies(ctx, uids, func(uid uint32, _ int64, body io.Reader) error {
 		i := slices.IndexFunc(some, func(m mailstore.Message) bool { return m.UID == uid })
 		if i < 0 {
 			return nil
@@ -437,8 +436,4 @@ func (c *comparing) eachUnnamed(ctx context.Context, s mailstore.Session, some [
 		}
 		return use(&some[i], key)
 	})
-	if errors.Is(err, mailstore.ErrNoMessage) { // gone meanwhile
-		return nil
-	}
-	return err
 }
