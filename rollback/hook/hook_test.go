@@ -220,6 +220,14 @@ func TestURL(t *testing.T) {
 	}
 }
 
+// A plan, which many people read, shows where a hook goes and no secret.
+func TestAPlanShowsNoSecret(t *testing.T) {
+	s := step{do: &Hook{Platform: "ox", Kind: Open, URL: "https://svc:hunter2@hooks.example:8443/open?key=hunter2#hunter2", Token: "hunter2", Attempts: 3, Timeout: time.Minute}}
+	if got := s.Describe(); strings.Contains(got, "hunter2") || !strings.Contains(got, "https://hooks.example:8443/open;") {
+		t.Errorf("it shows %q", got)
+	}
+}
+
 func TestCheck(t *testing.T) {
 	program := script(t, "", "", "")
 	plain := filepath.Join(t.TempDir(), "plain")

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -137,11 +138,12 @@ func program(h *Hook) string {
 	return fmt.Sprintf("%x", sha256.Sum256(text))
 }
 
-// Describe implements operation.Hook. A URL's query may have a secret in it.
+// Describe implements operation.Hook. Of a URL it tells host and path alone: a name and password
+// in it, or its query, may be a secret.
 func (s *step) Describe() string {
 	what := strings.Join(s.do.Command, " ")
-	if len(s.do.Command) == 0 {
-		what, _, _ = strings.Cut(s.do.URL, "?")
+	if u, err := url.Parse(s.do.URL); len(s.do.Command) == 0 && err == nil {
+		what = (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 	}
 	text := fmt.Sprintf("%s: %s; at most %d attempts of %s", s.do, what, s.do.Attempts, s.do.Timeout)
 	if by, why := s.readBack(); why != nil {
