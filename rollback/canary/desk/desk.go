@@ -73,7 +73,8 @@ type Options struct {
 // Desk tries canaries. Use [New].
 type Desk struct {
 	o      Options
-	next   map[routing.AgencyID]next // of Run alone, as the following
+	next   map[routing.AgencyID]next      // of Run alone, as the following
+	again  map[routing.AgencyID]time.Time // when a reaction that failed is tried again
 	raised map[routing.AgencyID]string
 }
 
@@ -98,7 +99,7 @@ func New(o Options) *Desk {
 	if o.Noted == nil {
 		o.Noted = func(*canary.Result) {}
 	}
-	return &Desk{o: o, next: make(map[routing.AgencyID]next), raised: make(map[routing.AgencyID]string)}
+	return &Desk{o: o, next: make(map[routing.AgencyID]next), again: make(map[routing.AgencyID]time.Time), raised: make(map[routing.AgencyID]string)}
 }
 
 const (
@@ -110,9 +111,11 @@ const (
 	runnerPatience = 10 * time.Minute
 	// retryPause is the time after which a canary that failed is tried again, if that is sooner.
 	retryPause = time.Minute
-	// changePatience bounds one change of the table, and actPatience a reaction.
+	// changePatience bounds one change of the table, and actPatience a reaction. One that fails is
+	// tried again after actPause: each try stands in the audit log.
 	changePatience = 10 * time.Second
 	actPatience    = 30 * time.Second
+	actPause       = 15 * time.Second
 )
 
 // Run tries canaries, one after the other, and keeps the alarms of all nodes' until ctx ends.
@@ -295,6 +298,9 @@ func (d *Desk) react(ctx context.Context, a *routing.Agency, r *Record) {
 		d.forgo(ctx, r)
 		return
 	}
+	if d.o.Now().Before(d.again[r.Agency]) {
+		return
+	}
 	reason := "its canary failed " + k.Reason
 	if len(reason) > 900 {
 		reason = strings.ToValidUTF8(reason[:900], "") + "..."
@@ -306,7 +312,9 @@ func (d *Desk) react(ctx context.Context, a *routing.Agency, r *Record) {
 	case Rollback:
 		err = d.o.RollBack(ctx, r.Agency, reason)
 	}
+	delete(d.again, r.Agency)
 	if err != nil {
+		d.again[r.Agency] = d.o.Now().Add(actPause)
 		d.o.Logger.Error("what follows from a canary is not done yet", "agency", r.Agency, "reason", k.Kind, "error", err)
 		d.o.Alarms.Raise(key(r.Agency)+"/reaction", fmt.Sprintf("The canary of agency %s failed, and %s doesn't succeed: %v. Do it by hand, or end its cause.", r.Agency, k.Kind, err))
 		return

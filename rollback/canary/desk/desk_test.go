@@ -3,8 +3,10 @@ package desk
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -372,6 +374,38 @@ func TestAnotherNodeReacts(t *testing.T) {
 		time.Sleep(time.Minute)
 		if _, frozen, _, _ := alive.counts(); frozen != 1 {
 			t.Errorf("frozen %d times", frozen)
+		}
+	})
+}
+
+// What follows and fails is tried again, with pauses and an alarm, until it succeeds.
+func TestAReactionThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf(t)
+		n := newNode(s, "mx1", Settings{Failures: 1, React: Freeze})
+		freeze := n.o.Freeze
+		var tries atomic.Int32
+		n.o.Freeze = func(ctx context.Context, id routing.AgencyID, reason string) error {
+			if tries.Add(1) < 5 {
+				return table.ErrUnavailable
+			}
+			return freeze(ctx, id, reason)
+		}
+		if err := n.Note(t.Context(), &canary.Result{Agency: "health", Mail: "put off"}, "ox"); err != nil {
+			t.Fatal(err)
+		}
+		n.set(false, true)
+		alarmed := func() bool {
+			return slices.ContainsFunc(n.alarms.List(), func(a alarm.Alarm) bool { return a.Key == "canary/health/reaction" })
+		}
+		run(t, n)
+		time.Sleep(31 * time.Second)
+		if _, frozen, _, _ := n.counts(); frozen != 0 || tries.Load() < 2 || tries.Load() > 3 || !alarmed() {
+			t.Errorf("in half a minute it was tried %d times, alarm %v", tries.Load(), alarmed())
+		}
+		time.Sleep(time.Minute)
+		if _, frozen, _, _ := n.counts(); frozen != 1 || tries.Load() != 5 || alarmed() {
+			t.Errorf("in the end it was tried %d times, frozen %d times, alarm %v", tries.Load(), frozen, alarmed())
 		}
 	})
 }
