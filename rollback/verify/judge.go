@@ -23,8 +23,8 @@ const (
 	// addressedMessages that stand nowhere and name only the owner, and are half of all that
 	// stand nowhere.
 	addressedMessages = 10
-	// foreignMessages that stand nowhere and name nobody, and are foreignShare percent of what
-	// the mailbox holds.
+	// foreignMessages that stand nowhere and belong to no finding with an owner, and are
+	// foreignShare percent of what the mailbox holds.
 	foreignMessages = 20
 	foreignShare    = 30
 	// missingShare percent of the source side are missing.

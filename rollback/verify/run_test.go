@@ -15,8 +15,6 @@ import (
 	"mailcutover/routing"
 )
 
-var allKinds = []verify.Kind{verify.Crossed, verify.Possible, verify.Foreign, verify.Missing, verify.Clash}
-
 func TestCleanDataHasNoFindings(t *testing.T) {
 	w := newWorld(t, 45)
 	w.fill(25)

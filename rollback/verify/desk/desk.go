@@ -109,9 +109,11 @@ type Desk struct {
 	current *order                         // under way on this node
 	working *comparing                     // the work of current, once it has begun
 	cancel  context.CancelFunc             // of current
-	retry   map[routing.AgencyID]time.Time // when a lock or a run may be tried again
+	retry   map[routing.AgencyID]time.Time // when a run may be tried again
 	wake    chan struct{}
 	work    sync.WaitGroup
+
+	unlocked map[routing.AgencyID]unlocked // of Run's goroutine alone
 
 	compared, unreadable, runs, failures atomic.Uint64 // see Counts
 }
@@ -146,7 +148,10 @@ func New(o Options) (*Desk, error) {
 			return nil, fmt.Errorf("desk of comparisons: clear scratch files: %w", err)
 		}
 	}
-	return &Desk{o: o, raised: alarm.NewStanding(o.Alarms, 0), retry: make(map[routing.AgencyID]time.Time), wake: make(chan struct{}, 1)}, nil
+	return &Desk{
+		o: o, raised: alarm.NewStanding(o.Alarms, 0), wake: make(chan struct{}, 1),
+		retry: make(map[routing.AgencyID]time.Time), unlocked: make(map[routing.AgencyID]unlocked),
+	}, nil
 }
 
 const (

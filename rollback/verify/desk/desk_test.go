@@ -169,6 +169,7 @@ type bench struct {
 	cutover        routing.OperationID
 	asked          func()   // when the desk asks for the cutover
 	locked         []string // reasons
+	lock           error    // that a lock ends with; with context.DeadlineExceeded, when its time is over
 	dir            string
 	stop           func()
 }
@@ -246,11 +247,17 @@ func (b *bench) start(node routing.NodeID) {
 		Before: func(context.Context, routing.AgencyID) desk.Before {
 			return desk.Before{Operation: b.cutover, Since: old.AddDate(1, 0, 0)}
 		},
-		Lock: func(_ context.Context, _ routing.AgencyID, reason string) error {
+		Lock: func(ctx context.Context, _ routing.AgencyID, reason string) error {
 			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.locked = append(b.locked, reason)
-			return nil
+			err := b.lock
+			if err == nil {
+				b.locked = append(b.locked, reason)
+			}
+			b.mu.Unlock()
+			if errors.Is(err, context.DeadlineExceeded) {
+				<-ctx.Done()
+			}
+			return err
 		},
 	})
 	if err != nil {
@@ -404,6 +411,69 @@ func TestFromTheCutoverToTheLastFinding(t *testing.T) {
 			t.Errorf("after an hour: %v", open)
 		}
 	})
+}
+
+// A lock that doesn't succeed has an alarm until it does; and none is made any more once people
+// have locked the agency, rolled it back, or seen to what was found.
+func TestLockThatFails(t *testing.T) {
+	for name, c := range map[string]struct {
+		err error
+		end func(b *bench, a *routing.Agency)
+		two int // locks afterwards
+	}{
+		"it succeeds":        {err: table.ErrUnavailable, end: func(b *bench, _ *routing.Agency) { b.change(func() { b.lock = nil }) }, two: 1},
+		"its time is over":   {err: context.DeadlineExceeded, end: func(b *bench, _ *routing.Agency) { b.change(func() { b.lock = nil }) }, two: 1},
+		"people have locked": {err: table.ErrUnavailable, end: func(_ *bench, a *routing.Agency) { a.Locked = true }},
+		"it was rolled back": {err: table.ErrUnavailable, end: func(_ *bench, a *routing.Agency) { a.Phase = routing.PhaseSource }},
+		"people have dismissed": {err: table.ErrUnavailable, end: func(b *bench, _ *routing.Agency) {
+			var marks []desk.Mark
+			for _, f := range b.findings() {
+				marks = append(marks, desk.Mark{Finding: f.ID, State: desk.Dismissed, Who: "Anna Berg", Reason: "one team"})
+			}
+			if _, err := b.desk.Mark(b.Context(), marks); err != nil {
+				b.Error(err)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.rotate()
+				b.set.React, b.lock = desk.ReactLock, c.err
+				b.start("one")
+				defer func() { b.stop() }()
+				b.change(func() { b.cutover = "op1" })
+				b.wait(3 * time.Minute)
+				for range 10 { // whenever one looks
+					b.wait(3 * time.Second)
+					if !slices.Contains(b.alarms.keys(), "verify-lock/health") {
+						t.Fatalf("alarms %v while it isn't locked", b.alarms.keys())
+					}
+				}
+				a, _ := b.shelf.State().Agency("health")
+				was := a
+				if c.end(b, &a); a != was {
+					b.change(func() { must(t, b.shelf.apply(routing.Update{Agencies: []routing.Agency{a}})) })
+				}
+				b.wait(3 * time.Minute)
+				if r := b.record(); r.Lock || len(b.locked) != c.two || slices.Contains(b.alarms.keys(), "verify-lock/health") {
+					t.Errorf("to be locked: %v, locked for %q, alarms %v", r.Lock, b.locked, b.alarms.keys())
+				}
+				b.change(func() { b.lock = nil; must(t, b.shelf.apply(routing.Update{Agencies: []routing.Agency{was}})) })
+				b.wait(3 * time.Minute)
+				if len(b.locked) != c.two {
+					t.Errorf("as it was before, it is locked for %q", b.locked)
+				}
+			})
+		})
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // TestComparedSinceTheCutover: what was compared before, or couldn't be read, doesn't end the way back.

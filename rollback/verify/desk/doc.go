@@ -13,8 +13,8 @@
 //
 // It promises that a finding stays open until a comparison that would have found it didn't, or
 // a person dismissed it; that every node raises the alarm about open crossed mailboxes; and
-// that a lock, where configured, is tried until it is known to be in the table. It refuses an
-// agency of which a platform's mailboxes can't be read.
+// that a lock, where configured, is tried until it is known to be in the table, or people have
+// seen to what was found. It refuses an agency of which a platform's mailboxes can't be read.
 //
 // All methods of a [Desk] are safe for concurrent use. Run is called once, and owns the
 // goroutine of the comparison under way; when it returns that has ended. One comparison runs on

@@ -28,8 +28,13 @@ func (d *Desk) look(ctx context.Context) {
 			continue
 		}
 		d.alarms(&r, &a, all, set, alarms)
-		if r.Lock && a.Platform() == a.Target && !a.Locked {
-			d.lock(ctx, &r, all, alarms)
+		if r.Lock {
+			d.lock(ctx, &r, &a, all)
+		} else {
+			delete(d.unlocked, a.ID)
+		}
+		if text := d.unlocked[a.ID].why; text != "" {
+			alarms["verify-lock/"+string(a.ID)] = text
 		}
 		if o, ok := d.due(s, &a, &r, all, set); ok {
 			o.due = func(s *routing.State, o *order) bool { return d.isDue(s, o, set) }
@@ -51,20 +56,25 @@ func (d *Desk) alarms(r *Record, a *routing.Agency, all []Tracked, set Settings,
 }
 
 // lock locks an agency for what was found, if this is the node that found it or that one is
-// silent.
-func (d *Desk) lock(ctx context.Context, r *Record, all []Tracked, alarms map[string]string) {
-	if d.o.Lock == nil || !d.may(r.Agency) {
+// silent. It isn't wanted any more where people have locked it themselves, or rolled it back, or
+// seen to the findings: a lock that came later would close what they have opened since.
+func (d *Desk) lock(ctx context.Context, r *Record, a *routing.Agency, all []Tracked) {
+	if d.o.Lock == nil || d.o.Now().Before(d.unlocked[r.Agency].next) {
 		return
 	}
 	if r.Last != nil && r.Last.Node != d.o.Node && d.o.Now().Sub(r.Last.Ended) < silence {
 		return
 	}
 	n := Count(all)
-	ctx, cancel := context.WithTimeout(ctx, changePatience)
+	within, cancel := context.WithTimeout(ctx, changePatience)
 	defer cancel()
-	err := d.o.Lock(ctx, r.Agency, fmt.Sprintf("comparing mailboxes found %d crossed ones", n.Crossed))
+	wanted, what := a.Platform() == a.Target && !a.Locked && n.Crossed > 0, "no lock for crossed mailboxes is wanted any more"
+	var err error
+	if wanted {
+		err, what = d.o.Lock(within, r.Agency, fmt.Sprintf("comparing mailboxes found %d crossed ones", n.Crossed)), "agency is locked for crossed mailboxes"
+	}
 	if err == nil || errors.Is(err, routing.ErrLocked) {
-		err = d.store(ctx, "agency is locked for crossed mailboxes", func(s *routing.State) ([]routing.Document, error) {
+		err = d.store(within, what, func(s *routing.State) ([]routing.Document, error) {
 			r, err := RecordOf(s, r.Agency)
 			if err != nil || !r.Lock {
 				return nil, err
@@ -74,14 +84,23 @@ func (d *Desk) lock(ctx context.Context, r *Record, all []Tracked, alarms map[st
 			return []routing.Document{doc}, err
 		})
 	}
-	if err != nil && ctx.Err() == nil {
-		d.later(r.Agency)
+	delete(d.unlocked, r.Agency)
+	if err != nil && wanted && ctx.Err() == nil {
 		d.o.Logger.Error("agency is not locked for crossed mailboxes", "agency", r.Agency, "error", err)
-		alarms["verify-lock/"+string(r.Agency)] = fmt.Sprintf("Agency %s has crossed mailboxes and could not be locked for them: mailcutover agency lock %[1]s --reason ... %v", r.Agency, err)
+		d.unlocked[r.Agency] = unlocked{
+			why:  fmt.Sprintf("Agency %s has crossed mailboxes and could not be locked for them: mailcutover agency lock %[1]s --reason ... %v", r.Agency, err),
+			next: d.o.Now().Add(retryPause),
+		}
 	}
 }
 
-// may reports whether something of an agency that failed may be tried again.
+// unlocked is an agency that could not be locked.
+type unlocked struct {
+	why  string // for an alarm
+	next time.Time
+}
+
+// may reports whether an agency's comparison that could not be begun may be tried again.
 func (d *Desk) may(id routing.AgencyID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -3,10 +3,12 @@ package desk
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"mailcutover/rollback/verify"
 	"mailcutover/routing"
+	"mailcutover/routing/table"
 )
 
 // Mode is how much is compared.
@@ -126,7 +128,7 @@ const (
 	recordPrefix  = "verify/"
 	findingPrefix = "verify-findings/"
 
-	perPage  = 40 // findings in a document: at most 64 KiB
+	perPage  = 40 // findings in a document, if so many fit
 	maxPages = 150
 )
 
@@ -173,19 +175,15 @@ func Findings(s *routing.State, id routing.AgencyID) ([]Tracked, error) {
 // pages returns the documents that hold findings now, in the place of those that a State
 // has; only those that differ. left is how many were too many.
 func pages(s *routing.State, id routing.AgencyID, all []Tracked) (docs []routing.Document, n, left int, err error) {
-	if most := perPage * maxPages; len(all) > most {
-		all, left = all[:most], len(all)-most
-	}
-	for ; len(all) > 0; n++ {
-		page := all[:min(perPage, len(all))]
-		all = all[len(page):]
-		text, err := json.Marshal(page)
+	for ; len(all) > 0 && n < maxPages; n++ {
+		text, some, err := page(all)
 		if err != nil {
 			return nil, 0, 0, fmt.Errorf("write findings of agency %s: %w", id, err)
 		}
+		all = all[some:]
 		was, ok := s.Document(pageKey(id, n))
-		if !ok || was.Text != string(text) {
-			docs = append(docs, routing.Document{Key: pageKey(id, n), Text: string(text), Revision: was.Revision})
+		if !ok || was.Text != text {
+			docs = append(docs, routing.Document{Key: pageKey(id, n), Text: text, Revision: was.Revision})
 		}
 	}
 	for _, d := range s.Documents(findingPrefix + string(id) + "/") {
@@ -193,5 +191,23 @@ func pages(s *routing.State, id routing.AgencyID, all []Tracked) (docs []routing
 			docs = append(docs, routing.Document{Key: d.Key, Text: "[]", Revision: d.Revision})
 		}
 	}
-	return docs, n, left, nil
+	return docs, n, len(all), nil
+}
+
+// page writes the first of these findings, as many as a document takes, and returns how many.
+func page(all []Tracked) (text string, n int, err error) {
+	var b strings.Builder
+	for n < min(perPage, len(all)) {
+		one, err := json.Marshal(&all[n])
+		if err != nil {
+			return "", 0, err
+		}
+		if n > 0 && b.Len()+len(one)+2 > table.MaxDetailBytes { // people's reasons may be long
+			break
+		}
+		b.WriteByte("[,"[min(n, 1)])
+		b.Write(one)
+		n++
+	}
+	return b.String() + "]", n, nil
 }

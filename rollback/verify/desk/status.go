@@ -34,16 +34,16 @@ func (d *Desk) Open(id routing.AgencyID) []string {
 		all = append(all, fmt.Sprintf("%d findings about mailboxes are open: mailcutover verify findings --agency %s", n.Open(), id))
 	}
 	if r.Left > 0 {
-		all = append(all, fmt.Sprintf("%d findings about mailboxes were too many to be listed: see to those that are, then mailcutover verify --agency %s --full", r.Left, id))
+		all = append(all, fmt.Sprintf("%d findings about mailboxes were too many to be listed: see to those that are, then mailcutover verify --agency %s --full --reason ...", r.Left, id))
 	}
 	switch {
 	case r.Running != nil:
 		all = append(all, fmt.Sprintf("mailboxes are being compared by node %s since %s", r.Running.Node, r.Running.Began.Format(time.RFC3339)))
 	case d.old(&r, set) != "":
-		all = append(all, d.old(&r, set)+": mailcutover verify --agency "+string(id))
+		all = append(all, d.old(&r, set)+": mailcutover verify --agency "+string(id)+" --reason ...")
 	case r.Last.Operation != d.o.Cutover(s, id):
 		// What was compared before says nothing of what the mover, and a switch, did since.
-		all = append(all, fmt.Sprintf("mailboxes were last compared at %s, before the last cutover: mailcutover verify --agency %s", r.Last.Ended.Format(time.RFC3339), id))
+		all = append(all, fmt.Sprintf("mailboxes were last compared at %s, before the last cutover: mailcutover verify --agency %s --reason ...", r.Last.Ended.Format(time.RFC3339), id))
 	}
 	return all
 }
@@ -103,7 +103,7 @@ func (d *Desk) check(s *routing.State, a *routing.Agency, set Settings) operatio
 		return operation.Failed(name, fmt.Errorf("agency %s: %d findings say that mailboxes hold others' content: mailcutover verify findings --agency %[1]s", a.ID, n.Alarms()))
 	}
 	if text := d.old(&r, set); text != "" {
-		return inform("%s: mailcutover verify --agency %s", text, a.ID)
+		return inform("%s: mailcutover verify --agency %s --reason ...", text, a.ID)
 	}
 	return operation.Passed(name, fmt.Sprintf("agency %s: %d of %d mailboxes were compared at %s, and none is crossed", a.ID, r.Last.Compared, r.Last.Mailboxes, r.Last.Ended.Format(time.RFC3339)))
 }
