@@ -47,7 +47,7 @@ func (m *message) keep(ctx context.Context, save func(context.Context, []spool.R
 	if m.Added != nil {
 		m.Added(m.transactionID(), m.safe)
 	}
-	m.committed, m.safe = true, m.safe+len(to)
+	m.safe += len(to)
 	return nil
 }
 

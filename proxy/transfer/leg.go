@@ -18,7 +18,7 @@ type leg struct {
 	tx       *relay.Transaction // nil before the first question
 	ctx      context.Context    // ends when an agency closes, or with the session
 	agency   routing.AgencyID   // of the first recipient
-	armed    bool               // one of the agencies is armed
+	armed    bool               // that agency is
 	broken   error              // why the message can't go this way any more, though no dot was sent
 
 	mu     sync.Mutex
