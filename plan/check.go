@@ -160,7 +160,7 @@ func (w *Wave) rehearsed(id routing.AgencyID, set Settings, f *Facts, now time.T
 	r, ok := f.Rehearsed(id)
 	switch {
 	case !ok:
-		c.Text = "the agency's cutover was never rehearsed: mailcutover rehearse --agency " + string(id)
+		c.Text = "the agency's cutover was never rehearsed: mailcutover rehearse --agency " + string(id) + " --reason ..."
 	case !r.OK:
 		c.Text = "the last rehearsal failed: " + r.Text
 	case now.Sub(r.Time) > set.RehearsalAge:

@@ -5,9 +5,10 @@
 // A wave is proposed by one person and approved by another (docs/architecture/promises.md,
 // P9). What is approved is its [Definition] together with the record of each of its
 // agencies; the approval covers the cutover of each of them, once, inside the windows, as
-// long as every check holds and the agency's record is the one that was approved. It covers
-// nothing else: no rollback, no hook left out, no second try, no agency that was changed
-// since. Whatever is refused needs people.
+// long as every check holds and the agency's record is the one that was approved. An agency whose
+// operation was aborted is tried again only if a person names it, and as often as the definition
+// says. The approval covers nothing else: no rollback, no hook left out, no agency that was
+// changed since. Whatever is refused needs people.
 //
 // The package is pure: it reads no clock and makes no connection. What it says of a wave
 // rests on a copy of the table, on a moment and on what its caller knows. Everything that

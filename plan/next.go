@@ -37,8 +37,8 @@ const (
 // estimate is what is forecast of an agency's cutover.
 func (p *Plan) estimate(id routing.AgencyID) Estimate { return p.Forecast.Of(p.Facts.Mailboxes(id)) }
 
-// wave returns a wave by its name; nil: there is none.
-func (p *Plan) wave(n Name) *Wave {
+// Wave returns a wave by its name; nil: there is none.
+func (p *Plan) Wave(n Name) *Wave {
 	i := slices.IndexFunc(p.Waves, func(w Wave) bool { return w.Name == n })
 	if i < 0 {
 		return nil
@@ -59,7 +59,7 @@ func (w *Wave) next() *Run {
 // predecessors returns the waves that have to be done, and to have rested, before w begins.
 func (p *Plan) predecessors(w *Wave) (all []*Wave, missing []Name) {
 	for _, n := range w.Definition.After {
-		if o := p.wave(n); o != nil && o.Name != w.Name {
+		if o := p.Wave(n); o != nil && o.Name != w.Name {
 			all = append(all, o)
 		} else {
 			missing = append(missing, n)
@@ -136,8 +136,9 @@ func free(taken []time.Time, n int, now time.Time) (time.Time, bool) {
 	return known[over], true
 }
 
-// returned says which agencies that the wave has moved are on their way back, or there.
-func (w *Wave) returned(s *routing.State) (all []routing.AgencyID) {
+// Returned says which agencies that the wave has moved are being rolled back, or were, without
+// the wave saying so yet.
+func (w *Wave) Returned(s *routing.State) (all []routing.AgencyID) {
 	for i := range w.Runs {
 		if a, ok := s.Agency(w.Runs[i].Agency); w.Runs[i].Place == Moved && ok && (!a.Phase.OnTarget() || a.Phase == routing.PhaseToSource) {
 			all = append(all, a.ID)
@@ -145,10 +146,6 @@ func (w *Wave) returned(s *routing.State) (all []routing.AgencyID) {
 	}
 	return all
 }
-
-// Returned says which agencies that the wave has moved are being rolled back, or were, without
-// the wave saying so yet.
-func (w *Wave) Returned(s *routing.State) []routing.AgencyID { return w.returned(s) }
 
 // order says what of waves and places keeps a wave's next agency back.
 func (p *Plan) order(w *Wave) (all []Obstacle) {
@@ -232,7 +229,7 @@ func (p *Plan) Obstacles(w *Wave, whole bool) (id routing.AgencyID, all []Obstac
 	if r == nil {
 		return "", nil
 	}
-	if back := w.returned(p.Facts.State); len(back) > 0 {
+	if back := w.Returned(p.Facts.State); len(back) > 0 {
 		all = append(all, Obstacle{Name: OfWave, Text: fmt.Sprintf("agency %s, which the wave had moved, is rolled back", back[0])})
 	}
 	if w.Standing != Running {
@@ -264,7 +261,7 @@ func (w *Wave) MayBegin(s *routing.State, r *Run, now time.Time) error {
 	if w.Standing != Running {
 		return fmt.Errorf("wave %s: %w: it is %s", w.Name, ErrState, w.Standing)
 	}
-	if back := w.returned(s); len(back) > 0 {
+	if back := w.Returned(s); len(back) > 0 {
 		return fmt.Errorf("wave %s: agency %s, which it had moved, is rolled back", w.Name, back[0])
 	}
 	if err := record(w, r.Agency, s); err != nil {

@@ -22,7 +22,7 @@ func texts(all []Obstacle) string {
 
 func (o *tableOf) obstacles(name Name, now time.Time) (routing.AgencyID, string) {
 	p := o.plan(now)
-	id, all := p.Obstacles(p.wave(name), true)
+	id, all := p.Obstacles(p.Wave(name), true)
 	return id, texts(all)
 }
 
@@ -72,7 +72,7 @@ func TestOrder(t *testing.T) {
 	o.want("one", base.Add(time.Hour), "c", "")
 	p := o.plan(base.Add(time.Hour))
 	p.Settings.AtOnce = 1
-	if _, all := p.Obstacles(p.wave("one"), true); !strings.Contains(texts(all), "1 agencies of all waves are under way or bake, of 1 at once") {
+	if _, all := p.Obstacles(p.Wave("one"), true); !strings.Contains(texts(all), "1 agencies of all waves are under way or bake, of 1 at once") {
 		t.Errorf("one at once over all waves: %s", texts(all))
 	}
 	// Rolled back, before the wave says so itself.
@@ -184,7 +184,7 @@ func TestObstacles(t *testing.T) {
 		o := newTable(t, "a", "b")
 		o.started(t, "one", Definition{Agencies: []routing.AgencyID{"a", "b"}, Calendar: nights})
 		p := o.plan(evening)
-		w := p.wave("one")
+		w := p.Wave("one")
 		c.spoil(o, p, w)
 		id, all := p.Obstacles(w, true)
 		got := texts(all)
@@ -224,13 +224,13 @@ func TestCompared(t *testing.T) {
 		p := o.plan(moved.Add(2 * time.Minute))
 		p.Settings.VerifyAge = time.Hour
 		p.Facts.Compared = func(routing.AgencyID) Comparison { return c.is }
-		_, all := p.Obstacles(p.wave("one"), true)
+		_, all := p.Obstacles(p.Wave("one"), true)
 		if got := texts(all); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 		if name == "since" {
 			p.Now = moved.Add(2 * time.Hour)
-			if _, all := p.Obstacles(p.wave("one"), true); !strings.Contains(texts(all), "older than 1h") {
+			if _, all := p.Obstacles(p.Wave("one"), true); !strings.Contains(texts(all), "older than 1h") {
 				t.Errorf("an old comparison: %q", texts(all))
 			}
 		}

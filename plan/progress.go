@@ -280,7 +280,7 @@ const (
 // Release gives an attempt back that did not begin and never will.
 func (w Wave) Release(op routing.OperationID, why string, now time.Time) (Wave, error) {
 	w = w.clone()
-	r := w.of(op)
+	r := w.Of(op)
 	if r == nil || !r.Place.Busy() {
 		return w, fmt.Errorf("give operation %s of wave %s back: %w", op, w.Name, ErrAgency)
 	}
@@ -290,8 +290,8 @@ func (w Wave) Release(op routing.OperationID, why string, now time.Time) (Wave, 
 	return w, nil
 }
 
-// of returns the agency whose last attempt an operation is.
-func (w *Wave) of(op routing.OperationID) *Run {
+// Of returns the agency whose last attempt an operation is; nil: none's.
+func (w *Wave) Of(op routing.OperationID) *Run {
 	for i := range w.Runs {
 		if w.Runs[i].Operation == op && op != "" {
 			return &w.Runs[i]
@@ -300,13 +300,10 @@ func (w *Wave) of(op routing.OperationID) *Run {
 	return nil
 }
 
-// Of returns the agency whose last attempt an operation is; nil: none's.
-func (w *Wave) Of(op routing.OperationID) *Run { return w.of(op) }
-
 // Begun notes that an operation has begun.
 func (w Wave) Begun(op routing.OperationID, now time.Time) (Wave, error) {
 	w = w.clone()
-	r := w.of(op)
+	r := w.Of(op)
 	if r == nil || r.Place != Starting {
 		return w, fmt.Errorf("begin operation %s of wave %s: %w", op, w.Name, ErrAgency)
 	}
@@ -318,7 +315,7 @@ func (w Wave) Begun(op routing.OperationID, now time.Time) (Wave, error) {
 // empty: nothing.
 func (w Wave) Finish(op routing.OperationID, closed time.Duration, canary string, now time.Time) (Wave, error) {
 	w = w.clone()
-	r := w.of(op)
+	r := w.Of(op)
 	if r == nil || !r.Place.Busy() {
 		return w, fmt.Errorf("end operation %s of wave %s: %w", op, w.Name, ErrAgency)
 	}
@@ -331,7 +328,7 @@ func (w Wave) Finish(op routing.OperationID, closed time.Duration, canary string
 // operation; zero: it is another story.
 func (w Wave) Abort(op routing.OperationID, why string, after routing.Epoch, now time.Time) (Wave, error) {
 	w = w.clone()
-	r := w.of(op)
+	r := w.Of(op)
 	if r == nil || !r.Place.Busy() {
 		return w, fmt.Errorf("abort operation %s of wave %s: %w", op, w.Name, ErrAgency)
 	}

@@ -30,7 +30,7 @@ type Timetable struct {
 	First *Row // the next one to start; nil: none
 }
 
-// seat is a place that agencies take up one after the other.
+// seats are places that agencies take up one after the other.
 type seats struct {
 	most int
 	free []time.Time // when each that is taken is free again

@@ -95,7 +95,7 @@ Thu 28 20:10 two y
 		t.Errorf("the last one is %s at %s", last.Agency, last.Start)
 	}
 	// What can't come is said, also of what follows.
-	p.wave("one").Definition.NotAfter = Day{2026, 5, 27}
+	p.Wave("one").Definition.NotAfter = Day{2026, 5, 27}
 	rows = p.Timetable().Rows
 	for _, r := range rows {
 		switch r.Agency {
@@ -114,7 +114,7 @@ Thu 28 20:10 two y
 		}
 	}
 	// A circle of waves has no end, and the simulation has one.
-	p.wave("one").Definition.After = []Name{"two"}
+	p.Wave("one").Definition.After = []Name{"two"}
 	for _, r := range p.Timetable().Rows {
 		if (r.Wave != "pilot") != r.Start.IsZero() {
 			t.Errorf("%s %s: %s", r.Wave, r.Agency, r.Start)
@@ -158,11 +158,11 @@ func TestTheTimetableComesTrue(t *testing.T) {
 		}
 		for _, name := range []Name{"pilot", "one", "one", "two"} {
 			p := look(now)
-			id, obstacles := p.Obstacles(p.wave(name), true)
+			id, obstacles := p.Obstacles(p.Wave(name), true)
 			if id == "" || len(obstacles) > 0 {
 				continue
 			}
-			next, err := p.wave(name).Claim(id, "n", "i", 100, now)
+			next, err := p.Wave(name).Claim(id, "n", "i", 100, now)
 			must(t, next, err)
 			o.store(&next)
 			started[id] = now

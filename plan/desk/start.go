@@ -75,7 +75,7 @@ func (d *Desk) change(ctx context.Context, acts Acts, name plan.Name, what, reas
 func (d *Desk) start(ctx context.Context, acts Acts, name plan.Name) error {
 	s := d.o.Replica.State()
 	p, _ := d.plan(s)
-	w := find(p, name)
+	w := p.Wave(name)
 	if w == nil {
 		return nil
 	}
@@ -94,7 +94,7 @@ func (d *Desk) start(ctx context.Context, acts Acts, name plan.Name) error {
 	var run plan.Run
 	err := d.change(ctx, acts, name, fmt.Sprintf("wave %s starts agency %s", name, id), clipped(w.Reason), func(s *routing.State, _ plan.Wave) (plan.Wave, []routing.Agency, error) {
 		p, _ := d.plan(s)
-		w := find(p, name)
+		w := p.Wave(name)
 		if w == nil {
 			return plan.Wave{}, nil, errMoved
 		}
@@ -127,14 +127,6 @@ func (d *Desk) start(ctx context.Context, acts Acts, name plan.Name) error {
 		d.carry(ctx, acts, w, &run)
 	})
 	return nil
-}
-
-func find(p *plan.Plan, name plan.Name) *plan.Wave {
-	i := slices.IndexFunc(p.Waves, func(w plan.Wave) bool { return w.Name == name })
-	if i < 0 {
-		return nil
-	}
-	return &p.Waves[i]
 }
 
 // passed returns an agency that waits and is on its target platform already; nil: none.
