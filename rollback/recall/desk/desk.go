@@ -212,7 +212,7 @@ func (d *Desk) look(ctx context.Context) {
 		w := d.works[r.ID]
 		stands := r.Stands(s)
 		if t := r.Totals(s); stands == Done && t.left() != "" && r.Accepted == nil {
-			alarms["recall-not-back/"+string(r.ID)] = fmt.Sprintf("%s %s of agency %s ended with %s. mailcutover recall status %[2]s names each; once they are seen to: mailcutover recall accept %[2]s.", r.Kind, r.ID, r.Agency, t.left())
+			alarms["recall-not-back/"+string(r.ID)] = fmt.Sprintf("%s %s of agency %s ended with %s. mailcutover recall status %[2]s names each; once they are seen to: mailcutover recall accept %[2]s --reason ...", r.Kind, r.ID, r.Agency, t.left())
 		}
 		// Copies are delivered by every node that has some, whether or not it has a share.
 		copies := r.Copies && d.o.Copies != nil && r.Accepted == nil

@@ -435,6 +435,31 @@ func TestOneMailboxFails(t *testing.T) {
 	w.alarmed(false, "recall-not-back/"+string(r.ID))
 }
 
+// Users make as many keywords as they like: a share is told as brought all the same, with those
+// that most messages had.
+func TestManyKeywords(t *testing.T) {
+	const keywords = 3000
+	w := newWorld(t, 2, "mx1")
+	lost := map[string]int{"Wichtig": 7, strings.Repeat("x", 200): 9}
+	for i := range keywords {
+		lost[fmt.Sprintf("a-keyword-that-a-mail-program-made-%d", i)] = 1
+	}
+	w.engine["mx1"] = &engine{results: make(map[routing.MailboxID]recall.Result), answer: func(recall.Job, int) (recall.Result, error) {
+		return recall.Result{Passes: 1, Done: true, FlagsNotTaken: maps.Clone(lost)}, nil
+	}}
+	d, _ := w.desk("mx1", func(o *desk.Options) { o.FirstPause = time.Millisecond })
+	r := w.ends(w.begin(d).ID)
+	totals, sum := r.Totals(w.replica.State()), 0
+	for flag, n := range totals.FlagsNotTaken {
+		if sum += n; len(flag) > 100 {
+			t.Errorf("it names %q", flag)
+		}
+	}
+	if totals.FlagsNotTaken["Wichtig"] != 14 || sum != 2*(keywords+7+9) || len(totals.FlagsNotTaken) > 60 {
+		t.Errorf("%d flags of %d messages, %d of them of Wichtig", len(totals.FlagsNotTaken), sum, totals.FlagsNotTaken["Wichtig"])
+	}
+}
+
 func (w *world) alarmed(want bool, key string) {
 	w.t.Helper()
 	w.until(fmt.Sprintf("alarm %s: %v", key, want), func(*routing.State) bool {

@@ -21,6 +21,7 @@
 // that nobody can ask stand with the numbers. What no run needs any more is removed, after it was told.
 //
 // All methods of a [Desk] are safe for concurrent use. Run is called once, and owns the
-// goroutines: one for each run with a share of this node, as many for mailboxes as Workers says, and
-// one that looks after nodes that are gone, watermarks, and what can go.
+// goroutines: one for each run with a share of this node, which has as many for mailboxes as Workers
+// says, one that asks other nodes and one that delivers copies; and one that looks after nodes that
+// are gone, watermarks, and what can go.
 package desk

@@ -76,7 +76,11 @@ func (d *Desk) Known(ctx context.Context, id ID, v Version, node routing.NodeID,
 	if err != nil {
 		return k, err
 	}
-	rows = slices.DeleteFunc(rows, func(row routing.Row) bool { return !slices.Contains(here, row.Mailbox) })
+	journaled := make(map[routing.MailboxID]bool, len(here))
+	for _, id := range here {
+		journaled[id] = true
+	}
+	rows = slices.DeleteFunc(rows, func(row routing.Row) bool { return !journaled[row.Mailbox] })
 	slices.SortFunc(rows, func(a, b routing.Row) int { return bytes.Compare(a.Mailbox[:], b.Mailbox[:]) })
 	first, size := routing.MailboxID{}, 0
 	if after != "" {
@@ -211,9 +215,10 @@ func (w *work) ask(ctx context.Context, journals Journals) (*known, error) {
 // the same, and hasn't ended its part yet, tells what it knows then.
 func (w *work) awaited(s Silent) bool { return !s.Lost && (s.Later || w.run.shares(s.Node)) }
 
-// former returns the nodes that brought a mailbox before, in this run or others that bring the same.
-func former(s *routing.State, r *Run, id routing.MailboxID) []routing.NodeID {
-	var all []routing.NodeID
+// former returns who says which nodes brought a mailbox before, in this run or others that bring
+// the same. An agency has many mailboxes, so the runs are read once.
+func former(s *routing.State, r *Run) func(routing.MailboxID) []routing.NodeID {
+	var rounds []Run // each run once for each set of nodes that it had
 	runs, _ := Runs(s)
 	for i := range runs {
 		o := &runs[i]
@@ -223,12 +228,17 @@ func former(s *routing.State, r *Run, id routing.MailboxID) []routing.NodeID {
 		for n := range len(o.Without) + 1 {
 			was := *o
 			was.Without = o.Without[:n]
-			if owner := was.Owner(id); owner != "" && !slices.Contains(all, owner) {
+			rounds = append(rounds, was)
+		}
+	}
+	return func(id routing.MailboxID) (all []routing.NodeID) {
+		for i := range rounds {
+			if owner := rounds[i].Owner(id); owner != "" && !slices.Contains(all, owner) {
 				all = append(all, owner)
 			}
 		}
+		return all
 	}
-	return all
 }
 
 // learn asks all nodes, and takes what they say: mailboxes wait for what is to be known about them
@@ -242,7 +252,7 @@ func (w *work) learn(ctx context.Context, journals Journals) error {
 	if err != nil {
 		return err
 	}
-	s := w.d.o.Replica.State()
+	formerly := former(w.d.o.Replica.State(), &w.run)
 	waits, lost := make(map[routing.NodeID]string), make(map[routing.NodeID]bool)
 	for _, one := range k.silent {
 		if w.awaited(one) {
@@ -257,7 +267,7 @@ func (w *work) learn(ctx context.Context, journals Journals) error {
 	w.facts, w.known = f, k
 	for _, b := range w.order {
 		b.waits = ""
-		for _, n := range former(s, &w.run, b.row.Mailbox) {
+		for _, n := range formerly(b.row.Mailbox) {
 			if n == w.d.o.Node {
 				continue
 			}

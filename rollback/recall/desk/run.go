@@ -2,9 +2,11 @@ package desk
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -148,6 +150,30 @@ func (t *Totals) Add(o *Totals) {
 	t.Copies += o.Copies
 	t.Ledgers = slices.Compact(slices.Sorted(slices.Values(slices.Concat(t.Ledgers, o.Ledgers))))
 	t.flags(o.FlagsNotTaken)
+}
+
+// What a part names of the flags that To doesn't keep: users make as many keywords as they like,
+// and a document of the table has a bound.
+const (
+	maxFlags   = 50
+	maxFlag    = 100 // bytes of one
+	otherFlags = "other flags"
+)
+
+// cutFlags leaves the flags that most messages had, and the sum of the others.
+func (t *Totals) cutFlags() {
+	all := slices.SortedFunc(maps.Keys(t.FlagsNotTaken), func(a, b string) int {
+		return cmp.Or(cmp.Compare(t.FlagsNotTaken[b], t.FlagsNotTaken[a]), cmp.Compare(a, b))
+	})
+	named := make(map[string]int)
+	for i, flag := range all {
+		name := flag
+		if i >= maxFlags || len(flag) > maxFlag {
+			name = otherFlags
+		}
+		named[name] += t.FlagsNotTaken[flag]
+	}
+	t.FlagsNotTaken = named
 }
 
 const (
@@ -370,13 +396,13 @@ func Open(s *routing.State, id routing.AgencyID) []string {
 			all = append(all, fmt.Sprintf("%s %s from %s to %s is under way since %s", r.Kind, r.ID, r.From, r.To, r.Begun.UTC().Format(time.RFC3339)))
 		case Done:
 			if t := r.Totals(s); t.left() != "" {
-				all = append(all, fmt.Sprintf("%s %s ended with %s: mailcutover recall status %[2]s, then mailcutover recall accept %[2]s", r.Kind, r.ID, t.left()))
+				all = append(all, fmt.Sprintf("%s %s ended with %s: mailcutover recall status %[2]s, then mailcutover recall accept %[2]s --reason ...", r.Kind, r.ID, t.left()))
 			}
 		case Ended:
 			if a, _ := s.Agency(id); a.Platform() != r.To || slices.ContainsFunc(runs[i+1:], func(later Run) bool { return later.Agency == id && later.To == r.To }) {
 				continue // what it left is on the side where the agency is, or a later run's to bring
 			}
-			all = append(all, fmt.Sprintf("%s %s was ended before it was done, so mail may be on %s alone: mailcutover recall run --agency %s, or mailcutover recall accept %[2]s", r.Kind, r.ID, r.From, id))
+			all = append(all, fmt.Sprintf("%s %s was ended before it was done, so mail may be on %s alone: mailcutover recall run --agency %s --reason ..., or mailcutover recall accept %[2]s --reason ...", r.Kind, r.ID, r.From, id))
 		}
 	}
 	return all

@@ -89,6 +89,7 @@ func (w *work) left() time.Duration {
 	passed, open := 0, 0
 	for _, b := range w.order {
 		switch {
+		case b.done && b.before: // how long others take here it doesn't say
 		case b.ended(), b.known && b.result.Passes > 0 && b.reason == "":
 			passed++ // what is missing is a pass that finds nothing, which is quick
 		default:
@@ -99,7 +100,7 @@ func (w *work) left() time.Duration {
 	switch {
 	case open == 0:
 		return until
-	case w.waiting != "" || w.began.IsZero() || w.finished+passed == 0:
+	case w.waiting != "" || w.began.IsZero() || passed == 0:
 		return -1
 	}
 	took := now.Sub(w.began)

@@ -38,25 +38,24 @@ type work struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
-	mu       sync.Mutex
-	over     bool
-	began    time.Time
-	after    time.Time // from then on nothing can reach From any more, by this node's clock
-	loaded   bool
-	boxes    map[routing.MailboxID]*box
-	order    []*box
-	set      *watermark.Set
-	facts    *facts
-	known    *known
-	late     string    // a node that has to be heard before the share can be brought; empty: none
-	notes    []string  // what people should know
-	waiting  string    // for what everything waits; empty: nothing
-	since    time.Time // since when
-	pause    time.Time // until when the platforms are left alone
-	pauses   int       // in a row
-	copies   int       // retained copies that were handed over
-	copied   bool      // all were
-	finished int       // mailboxes, in this process
+	mu      sync.Mutex
+	over    bool
+	began   time.Time
+	after   time.Time // from then on nothing can reach From any more, by this node's clock
+	loaded  bool
+	boxes   map[routing.MailboxID]*box
+	order   []*box
+	set     *watermark.Set
+	facts   *facts
+	known   *known
+	late    string    // a node that has to be heard before the share can be brought; empty: none
+	notes   []string  // what people should know
+	waiting string    // for what everything waits; empty: nothing
+	since   time.Time // since when
+	pause   time.Time // until when the platforms are left alone
+	pauses  int       // in a row
+	copies  int       // retained copies that were handed over
+	copied  bool      // all were
 }
 
 // box is one mailbox of the share.
@@ -65,6 +64,7 @@ type box struct {
 	result recall.Result
 	known  bool // there is a result
 	done   bool
+	before bool   // it was done by an earlier process
 	aside  bool   // put aside: it fails by itself
 	reason string // why it isn't done
 	tries  int
@@ -153,7 +153,7 @@ func (w *work) trouble() string {
 	}
 	text := fmt.Sprintf("%s %s of agency %s (%s to %s) stands still on this node since %s: %s", w.run.Kind, w.run.ID, w.run.Agency, w.run.From, w.run.To, w.since.UTC().Format(time.RFC3339), w.waiting)
 	if w.run.Kind == Recall && !w.run.Copies && w.d.o.Copies != nil {
-		text += fmt.Sprintf(". If %s is lost or will be away for long, its retained copies can be delivered meanwhile: mailcutover recall copies %s", w.run.From, w.run.ID)
+		text += fmt.Sprintf(". If %s is lost or will be away for long, its retained copies can be delivered meanwhile: mailcutover recall copies %s --reason ...", w.run.From, w.run.ID)
 	}
 	return text
 }
@@ -220,6 +220,7 @@ func (w *work) bring(ctx context.Context) error {
 // tell writes into the table that the share is brought.
 func (w *work) tell(ctx context.Context) error {
 	p := Part{Node: w.d.o.Node, Round: len(w.run.Without), Ended: w.d.now().UTC(), Totals: w.totals(), Notes: w.noted()}
+	p.Totals.cutFlags()
 	return w.d.store(ctx, fmt.Sprintf("share of %s %s", w.run.Kind, w.run.ID), func(s *routing.State) ([]routing.Document, error) {
 		r, ok := Find(s, w.run.ID)
 		if !ok || len(r.Without) != len(w.run.Without) || r.brought(s, p.Node) {
@@ -253,7 +254,7 @@ func (w *work) load(ctx context.Context) error {
 	for _, row := range rows {
 		b := &box{row: row}
 		if r, ok := finished[row.Mailbox]; ok {
-			b.result, b.known, b.done = r, true, true
+			b.result, b.known, b.done, b.before = r, true, true, true
 		}
 		w.boxes[row.Mailbox] = b
 		w.order = append(w.order, b)
@@ -407,8 +408,7 @@ func (w *work) note(ctx context.Context, b *box, r recall.Result, err error, set
 	}
 	switch {
 	case err == nil && r.Done:
-		b.done, b.reason = true, ""
-		w.finished++
+		b.done, b.reason, b.before = true, "", false
 		w.goesOn()
 		return true
 	case err == nil:
