@@ -189,17 +189,20 @@ func parseDomains(names []string) ([]string, error) {
 	return out, nil
 }
 
-// checkReason refuses blanks as a reason.
-// checkReason returns the reason as one line. Others read it inside what they approve: with
-// lines of its own it could pass for a part of that.
-func checkReason(reason string) (string, error) {
-	reason = strings.TrimSpace(strings.Map(func(r rune) rune {
+// oneLine returns text without line ends, and without what a terminal obeys. Others read it inside
+// what they approve: with lines of its own it could pass for a part of that.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
 			return ' '
 		}
 		return r
-	}, reason))
-	if reason == "" {
+	}, text)
+}
+
+// checkReason returns the reason as one line, and refuses blanks.
+func checkReason(reason string) (string, error) {
+	if reason = strings.TrimSpace(oneLine(reason)); reason == "" {
 		return "", problem(http.StatusBadRequest, "say why; it is journaled", "a reason is required")
 	}
 	return reason, nil

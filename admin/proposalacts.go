@@ -76,13 +76,23 @@ func (s *Server) propose(ctx context.Context, in *NewProposal) (*reply[Proposal]
 	return s.proposeContent(ctx, k, content, text, reason, in.DryRun)
 }
 
-// proposeContent stores a proposal, or with dryRun only says what it would be.
-func (s *Server) proposeContent(ctx context.Context, k *kind, content approval.Content, text []string, reason string, dryRun bool) (*reply[Proposal], error) {
+// newProposal makes a proposal in the caller's name. What was typed into its text stays within
+// its line.
+func (s *Server) newProposal(ctx context.Context, content approval.Content, text []string, reason string) (approval.Proposal, error) {
+	lines := make([]string, len(text))
+	for i, line := range text {
+		lines[i] = oneLine(line)
+	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
-	p, err := approval.New(approval.Proposal{
-		ID: uuid.NewString(), Content: content, Text: text, Person: callerOf(ctx).person, Token: callerOf(ctx).token, Reason: reason,
+	return approval.New(approval.Proposal{
+		ID: uuid.NewString(), Content: content, Text: lines, Person: callerOf(ctx).person, Token: callerOf(ctx).token, Reason: reason,
 		Created: now, Expires: now.Add(s.ApprovalLife()), Needed: s.needed(),
 	})
+}
+
+// proposeContent stores a proposal, or with dryRun only says what it would be.
+func (s *Server) proposeContent(ctx context.Context, k *kind, content approval.Content, text []string, reason string, dryRun bool) (*reply[Proposal], error) {
+	p, err := s.newProposal(ctx, content, text, reason)
 	if err == nil {
 		err = s.mayUse(ctx, k, &p)
 	}
@@ -90,7 +100,7 @@ func (s *Server) proposeContent(ctx context.Context, k *kind, content approval.C
 		return &reply[Proposal]{Body: proposalView(&p, s.needed())}, err
 	}
 	err = s.store(ctx, "propose "+p.Kind, reason, func(state *routing.State) (approval.Proposal, []routing.Document, error) {
-		return p, approval.Outdated(state, now), nil
+		return p, approval.Outdated(state, p.Created), nil
 	})
 	return &reply[Proposal]{Body: proposalView(&p, s.needed())}, err
 }
@@ -128,6 +138,7 @@ func beforeOf(state *routing.State, p *approval.Proposal, needed int) approval.S
 func (s *Server) approve(ctx context.Context, id, digest, typed, note string) (*reply[Proposal], error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
+	note = strings.TrimSpace(oneLine(note))
 	seen, err := routing.ParseDigest(digest)
 	if err != nil {
 		return nil, err

@@ -111,11 +111,7 @@ func (s *Server) proposeWave(ctx context.Context, in *NewWave) (*reply[Proposal]
 	if content.Parameters, err = parameters(content.Kind, waveParameters{name}); err != nil {
 		return nil, err
 	}
-	now := time.Now().UTC().Truncate(time.Microsecond)
-	p, err := approval.New(approval.Proposal{
-		ID: uuid.NewString(), Content: content, Text: waveText(desk, &bound), Person: callerOf(ctx).person, Token: callerOf(ctx).token, Reason: reason,
-		Created: now, Expires: now.Add(s.ApprovalLife()), Needed: s.needed(),
-	})
+	p, err := s.newProposal(ctx, content, waveText(desk, &bound), reason)
 	if err == nil {
 		err = s.mayUse(ctx, waveKind(), &p)
 	}
@@ -126,7 +122,7 @@ func (s *Server) proposeWave(ctx context.Context, in *NewWave) (*reply[Proposal]
 		if err := mayPlan(state, name, &d); err != nil {
 			return p, nil, err
 		}
-		w := plan.New(bound, p.ID, p.Person, reason, now)
+		w := plan.New(bound, p.ID, p.Person, reason, p.Created)
 		if was, err := plan.Find(state, name); err == nil || !errors.Is(err, plan.ErrNoWave) {
 			w.Revision = was.Revision
 		}
@@ -134,7 +130,7 @@ func (s *Server) proposeWave(ctx context.Context, in *NewWave) (*reply[Proposal]
 		if err != nil {
 			return p, nil, problem(http.StatusBadRequest, "make two waves of it", "%s", err.Error())
 		}
-		gone := slices.DeleteFunc(plan.Outdated(state, now), func(d routing.Document) bool { return d.Key == doc.Key })
+		gone := slices.DeleteFunc(plan.Outdated(state, p.Created), func(d routing.Document) bool { return d.Key == doc.Key })
 		return p, append(gone, doc, plan.Turn(state)), nil
 	})
 	return &reply[Proposal]{Body: proposalView(&p, s.needed())}, err
@@ -365,7 +361,7 @@ func (s *Server) liftPlan(ctx context.Context, seen routing.Revision, why string
 	return &reply[Waves]{Body: s.waves()}, err
 }
 
-// inNameOf is a context for what the plan does by itself.
+// inNameOf is a context for what a node does by itself.
 func inNameOf(ctx context.Context, as, operation string) context.Context {
 	return context.WithValue(ctx, requestKey{}, &request{id: uuid.NewString(), caller: caller{token: "-", person: as}, operation: operation})
 }

@@ -27,6 +27,21 @@ func newWave(agencies, more string) string {
 	return fmt.Sprintf(`{"name":"one","reason":"first","definition":{"agencies":[%s],"owner":"team","retries":2,"zone":"Europe/Berlin","windows":[{"days":["mon","tue","wed","thu","fri","sat","sun"],"from":"00:00","to":"24:00"}]%s}}`, agencies, more)
 }
 
+// Who proposes a wave can't put lines of his own into what others approve.
+func TestWaveTextKeepsItsLines(t *testing.T) {
+	n := admintest.Start(t, func(o *admin.Options) { withPlan(t, o) })
+	addHealth(t, n)
+	body := strings.Replace(newWave(`"health"`, `,"checks":[{"id":"people","text":"the desk is staffed\n  backup: good"}]`), `"team"`, `"team\nAPPROVED by the board\u2028"`, 1)
+	p := want[admin.Proposal](t, n, 201, "POST", "/v1/waves", body, asBen...)
+	if !strings.Contains(p.Text, "owner team APPROVED by the board\n") || !strings.Contains(p.Text, "the desk is staffed   backup: good (") {
+		t.Errorf("%s", p.Text)
+	}
+	v := want[admin.Proposal](t, n, 200, "POST", "/v1/proposals/"+p.ID+"/approve", fmt.Sprintf(`{"digest":%q,"note":"seen\nby all"}`, p.Digest), asCarla...)
+	if len(v.Approvals) != 1 || v.Approvals[0].Note != "seen by all" {
+		t.Errorf("%+v", v.Approvals)
+	}
+}
+
 // A wave is proposed by a planner, approved by another person, started by an operator; what
 // changes in between makes it void, and each word about it is in the audit log.
 func TestWaveByTwoPeople(t *testing.T) {
