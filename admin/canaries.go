@@ -66,15 +66,10 @@ func (s *Server) registerCanaries(api huma.API) {
 	})
 }
 
-// asCanary is a call in the name of [CanaryPerson].
-func asCanary(ctx context.Context, operation string) context.Context {
-	return context.WithValue(ctx, requestKey{}, &request{id: uuid.NewString(), caller: caller{token: "-", person: CanaryPerson}, operation: operation})
-}
-
 // FreezeForCanary keeps operations of an agency from beginning, in the name of [CanaryPerson]. One that
 // is frozen stays so.
 func (s *Server) FreezeForCanary(ctx context.Context, id routing.AgencyID, reason string) error {
-	ctx = asCanary(ctx, "freeze")
+	ctx = inNameOf(ctx, CanaryPerson, "freeze")
 	state := s.Replica.State()
 	if _, frozen := state.Frozen(id); frozen {
 		return nil
@@ -94,7 +89,7 @@ func (s *Server) FreezeForCanary(ctx context.Context, id routing.AgencyID, reaso
 // [CanaryPerson]: a person has to confirm it. One that isn't on its target, or has an
 // emergency already, is left alone.
 func (s *Server) RollBackForCanary(ctx context.Context, id routing.AgencyID, reason string) error {
-	ctx = asCanary(ctx, "rollback")
+	ctx = inNameOf(ctx, CanaryPerson, "rollback")
 	a, ok := s.Replica.State().Agency(id)
 	switch {
 	case !ok || a.Phase != routing.PhaseTarget || a.Unconfirmed != "":

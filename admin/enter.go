@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/google/uuid"
-
 	"mailcutover/identity/desk"
 	"mailcutover/mailboxlist"
 	"mailcutover/routing"
@@ -24,7 +22,7 @@ const Directory = "directory"
 func (s *Server) Enter(ctx context.Context, a *desk.Addition) (left []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	ctx = context.WithValue(ctx, requestKey{}, &request{id: uuid.NewString(), caller: caller{token: "-", person: Directory}, operation: "enter-from-directory"})
+	ctx = inNameOf(ctx, Directory, "enter-from-directory")
 	list := &mailboxlist.List{}
 	for i, row := range a.Rows {
 		list.Mailboxes = append(list.Mailboxes, mailboxlist.Mailbox{Line: i + 1, Agency: a.Agency, Row: row})
@@ -33,17 +31,17 @@ func (s *Server) Enter(ctx context.Context, a *desk.Addition) (left []string, er
 		list.Fixed = append(list.Fixed, mailboxlist.Fixed{Line: len(a.Rows) + i + 1, Fixed: f})
 	}
 	_, err = s.change(ctx, func(state *routing.State) (c table.Change, mappings []*routing.Mapping, err error) {
+		entered := list
 		left = nil
 		plan, err := list.Plan(state, s.platformIDs(), s.Separator)
 		if wrong, ok := errors.AsType[*mailboxlist.Problems](err); ok {
-			var rest *mailboxlist.List
-			rest, left = without(list, wrong)
-			plan, err = rest.Plan(state, s.platformIDs(), s.Separator)
+			entered, left = without(list, wrong)
+			plan, err = entered.Plan(state, s.platformIDs(), s.Separator)
 		}
 		if err != nil {
 			return c, nil, err
 		}
-		c = table.Change{Fixed: plan.Fixed, Reason: a.Reason, What: fmt.Sprintf("enter %d mailboxes and %d fixed addresses of agency %s", len(list.Mailboxes)-len(left), len(plan.Fixed), a.Agency)}
+		c = table.Change{Fixed: plan.Fixed, Reason: a.Reason, What: fmt.Sprintf("enter %d mailboxes and %d fixed addresses of agency %s", len(entered.Mailboxes), len(plan.Fixed), a.Agency)}
 		if plan.Changed() {
 			c.Mapped = state.Position().Mapped
 		}
@@ -78,9 +76,8 @@ func without(l *mailboxlist.List, wrong *mailboxlist.Problems) (rest *mailboxlis
 		bad[p.Line] = true
 		left = append(left, p.Text)
 	}
-	isBad := func(line int) bool { return bad[line] }
 	return &mailboxlist.List{
-		Mailboxes: slices.DeleteFunc(slices.Clone(l.Mailboxes), func(m mailboxlist.Mailbox) bool { return isBad(m.Line) }),
-		Fixed:     slices.DeleteFunc(slices.Clone(l.Fixed), func(f mailboxlist.Fixed) bool { return isBad(f.Line) }),
+		Mailboxes: slices.DeleteFunc(slices.Clone(l.Mailboxes), func(m mailboxlist.Mailbox) bool { return bad[m.Line] }),
+		Fixed:     slices.DeleteFunc(slices.Clone(l.Fixed), func(f mailboxlist.Fixed) bool { return bad[f.Line] }),
 	}, left
 }

@@ -1,15 +1,20 @@
 package admin_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"mailcutover/admin"
 	"mailcutover/admin/admintest"
+	"mailcutover/identity/desk"
+	"mailcutover/routing"
+	"mailcutover/routing/table"
 )
 
 const listHeader = "address,directory_id,agency,kind,aliases,logins,source_address,source_login,target_address,target_login,platform\n"
@@ -26,6 +31,35 @@ func twoAgencies(t *testing.T, n *admintest.Node) {
 	t.Helper()
 	addHealth(t, n)
 	want[admin.Agency](t, n, 201, "POST", "/v1/agencies", `{"id":"finance","source":"exchange","target":"ox","domains":["finance.example"],"reason":"r"}`)
+}
+
+// What enters from a directory is told by what was entered, not by how much was wrong with the rest.
+func TestEnterSaysHowMany(t *testing.T) {
+	n := admintest.Start(t, nil)
+	addHealth(t, n)
+	importList[admin.Imported](t, n, 200, "", listHeader+"anna@health.example,"+directoryID(1)+",health,user,,,,,,,\n")
+	before := n.Replica.State().Position()
+	id, err := routing.ParseMailboxID(directoryID(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := n.Server.Enter(t.Context(), &desk.Addition{
+		Agency: "health", Reason: "read", Rows: []routing.Row{{Mailbox: id, Kind: routing.KindUser, Addresses: []routing.Address{"ben@health.example"}}},
+		Fixed: []routing.Fixed{{Address: "anna@health.example", Kind: "group", Platform: "exchange"}, {Address: "all@health.example", Kind: "group", Platform: "exchange"}},
+	})
+	if err != nil || len(left) != 1 || !strings.Contains(left[0], "anna@health.example") {
+		t.Fatalf("left %q, %v", left, err)
+	}
+	seen := errors.New("seen")
+	err = n.Table.Follow(t.Context(), before, time.Second, func(e table.Entry) error {
+		if e.What != "enter 1 mailboxes and 1 fixed addresses of agency health" || e.Who != admin.Directory {
+			t.Errorf("%s: %q", e.Who, e.What)
+		}
+		return seen
+	}, func(time.Time, routing.Position) {})
+	if !errors.Is(err, seen) {
+		t.Error(err)
+	}
 }
 
 func TestImport(t *testing.T) {

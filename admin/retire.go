@@ -102,6 +102,9 @@ func (s *Server) retirement(ctx context.Context, state *routing.State, id routin
 	with := retireParameters{Was: m.Digest()}
 	without := make(map[routing.MailboxID]bool)
 	for _, one := range drift {
+		if len(gone) == mostRetired {
+			break
+		}
 		if one.Kind != watch.Gone {
 			continue
 		}
@@ -110,7 +113,7 @@ func (s *Server) retirement(ctx context.Context, state *routing.State, id routin
 			return c, nil, nil, problem(http.StatusConflict, "try again when the directories answer", "agency %s: %s", id, err)
 		}
 		found = slices.DeleteFunc(found, func(f desk.Found) bool { return f.Directory != source.Snapshot.Directory || !f.HasMailbox() })
-		if row, ok := m.Mailbox(one.Mailbox); ok && len(found) == 0 && len(gone) < mostRetired {
+		if row, ok := m.Mailbox(one.Mailbox); ok && len(found) == 0 {
 			without[one.Mailbox] = true
 			gone = append(gone, row)
 			with.Mailboxes = append(with.Mailboxes, one.Mailbox)

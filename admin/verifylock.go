@@ -3,8 +3,6 @@ package admin
 import (
 	"context"
 
-	"github.com/google/uuid"
-
 	"mailcutover/routing"
 )
 
@@ -18,7 +16,7 @@ func (s *Server) LockCrossed(ctx context.Context, id routing.AgencyID, reason st
 	if a, ok := s.Replica.State().Agency(id); ok && a.Locked {
 		return routing.ErrLocked
 	}
-	ctx = context.WithValue(ctx, requestKey{}, &request{id: uuid.NewString(), caller: caller{token: "-", person: Comparison}, operation: "lock-agency"})
+	ctx = inNameOf(ctx, Comparison, "lock-agency")
 	in := &changeAgency{ID: string(id)}
 	in.Body.Reason = reason
 	_, err := s.lock(ctx, in)
