@@ -11,7 +11,6 @@ import (
 
 	"mailcutover/approval"
 	"mailcutover/audit"
-	"mailcutover/identity/desk"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
 )
@@ -264,10 +263,7 @@ func (s *Server) completeness(state *routing.State, domain string) (text []strin
 		}
 	}
 	text = append(text, fmt.Sprintf("the table has %d fixed addresses of it", fixed))
-	var d *desk.Desk
-	if s.Desk != nil {
-		d = s.Desk()
-	}
+	d := s.Desk()
 	if d == nil {
 		return append(text, "WARNING: no directory is configured on this node, and without one nothing is denied for good")
 	}

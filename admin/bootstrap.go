@@ -2,9 +2,9 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +15,6 @@ import (
 	"mailcutover/audit"
 	"mailcutover/rollback/control"
 	"mailcutover/routing"
-	"mailcutover/routing/table"
 )
 
 // bootstrapTimeout bounds the filling of an empty table.
@@ -64,18 +63,10 @@ func (b *bootstrap) standing(d routing.Digest) bool {
 	return b.proposer != "" && b.digest == d && time.Since(b.at) < bootstrapLife
 }
 
-// approvalsWanted is how many others have to agree.
-func (s *Server) approvalsWanted() int {
-	if s.Approval == "none" {
-		return 0
-	}
-	return max(1, s.Approvals())
-}
-
 func (s *Server) foundationView(f *control.Foundation) Foundation {
 	v := Foundation{
 		Digest: f.Digest.String(), Node: s.Node, Incarnation: string(f.Source.Incarnation), Term: f.Source.Term, Revision: uint64(f.Source.Revision),
-		Agencies: texts(f.Agencies), Mailboxes: f.Mailboxes, Members: []NodeMember{}, Operations: texts(f.Open), Wanted: s.approvalsWanted(),
+		Agencies: texts(f.Agencies), Mailboxes: f.Mailboxes, Members: []NodeMember{}, Operations: texts(f.Open), Wanted: s.needed(),
 	}
 	state := s.Replica.State()
 	for _, id := range f.Members {
@@ -142,9 +133,7 @@ func (s *Server) agreeToBootstrap(ctx context.Context, in *bootstrapCall, propos
 	if f.Digest.String() != in.Body.Digest {
 		return nil, problem(http.StatusPreconditionFailed, "see mailcutover table bootstrap", "this node's copy is another than the one with digest %s", in.Body.Digest)
 	}
-	if u, err := s.Table.Snapshot(ctx); err == nil && !table.Bare(&u) {
-		return nil, fmt.Errorf("fill the table from this node's copy: %w: it stands at revision %d", table.ErrFounded, u.Position.Revision)
-	} else if err != nil && !errors.Is(err, table.ErrEmpty) {
+	if err := s.mustBeEmpty(ctx, "fill the table from this node's copy"); err != nil {
 		return nil, err
 	}
 	who := callerOf(ctx).person
@@ -164,17 +153,11 @@ func (s *Server) agreeToBootstrap(ctx context.Context, in *bootstrapCall, propos
 	}
 	if propose {
 		b.digest, b.reason, b.proposer, b.at, b.approvers = f.Digest, reason, who, time.Now(), nil
-	} else {
-		known := false
-		for _, a := range b.approvers {
-			known = known || same(a)
-		}
-		if !known {
-			b.approvers = append(b.approvers, who)
-		}
+	} else if !slices.ContainsFunc(b.approvers, same) {
+		b.approvers = append(b.approvers, who)
 	}
 	out := &reply[Foundation]{Body: s.foundationView(&f)}
-	if len(b.approvers) < s.approvalsWanted() {
+	if len(b.approvers) < s.needed() {
 		return out, nil
 	}
 	act := control.Act{ID: "bootstrap/" + uuid.NewString(), Who: b.proposer, Reason: b.reason}

@@ -8,7 +8,7 @@
 //
 // It promises that a change is whole or absent; that whoever switches an agency has
 // seen its newest record (expected_epoch); that a call repeated under one Idempotency-Key
-// acts once while the node runs; and that an operation it has started is waited for when
+// acts once, also over a restart of the node; and that an operation it has started is waited for when
 // the node stops. Every change names a person and a reason.
 //
 // It refuses calls without a token (401), bodies that are too large (413), not JSON

@@ -41,9 +41,6 @@ func (s *Server) returned(state *routing.State, id routing.AgencyID) error {
 	if s.Verify != nil {
 		open = append(open, s.Verify.Open(id)...)
 	}
-	if s.WayBack != nil {
-		open = append(open, s.WayBack(id)...)
-	}
 	if len(open) == 0 {
 		return nil
 	}

@@ -152,10 +152,7 @@ func (s *Server) registerLists(api huma.API) {
 
 // desk returns who knows the directories, and has them read first if that is wanted.
 func (s *Server) desk(ctx context.Context, refresh bool) (*desk.Desk, error) {
-	var d *desk.Desk
-	if s.Desk != nil {
-		d = s.Desk()
-	}
+	d := s.Desk()
 	if d == nil {
 		return nil, problem(http.StatusConflict, "set identity in the configuration", "no directories are configured on this node")
 	}

@@ -88,16 +88,8 @@ func (s *Server) registerNotices(api huma.API) {
 func noticeView(one *desk.Status) NoticeChannel {
 	return NoticeChannel{
 		Name: one.Name, Kind: one.Kind, To: one.To, Events: append([]string{}, one.Filter.Types...), Agencies: append([]string{}, one.Filter.Agencies...),
-		Teller: one.Teller, Waiting: one.Waiting, Oldest: moment(one.Oldest), Failures: one.Failures, Error: one.Failure, Next: moment(one.Next), Sent: moment(one.Sent), Told: one.Told,
+		Teller: one.Teller, Waiting: one.Waiting, Oldest: timeView(one.Oldest), Failures: one.Failures, Error: one.Failure, Next: timeView(one.Next), Sent: timeView(one.Sent), Told: one.Told,
 	}
-}
-
-// moment returns a time for a view; nil: there is none.
-func moment(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }
 
 func (s *Server) testNotice(ctx context.Context, name, reason string) (v NoticeTested, err error) {

@@ -136,8 +136,6 @@ var knownErrors = []struct {
 	{routing.ErrNotLocked, http.StatusConflict, "see mailcutover agency show"},
 	{routing.ErrNotTarget, http.StatusConflict, "see its phase: mailcutover agency show"},
 	{routing.ErrLocked, http.StatusConflict, "see mailcutover agency show"},
-	{routing.ErrNotLocked, http.StatusConflict, "see mailcutover agency show"},
-	{routing.ErrNotTarget, http.StatusConflict, "see mailcutover agency show"},
 	{routing.ErrNotOwner, http.StatusConflict, "see mailcutover operation list"},
 	{routing.ErrNotReleased, http.StatusConflict, "see who claims it, and what else they have: mailcutover route explain, mailcutover mailbox show"},
 	{routing.ErrConflict, http.StatusConflict, "the name belongs to another; see mailcutover route explain"},

@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -463,7 +462,7 @@ func (c *Client) BeginRecall(ctx context.Context, r NewRecall) (Recall, error) {
 func (c *Client) ActOnRecall(ctx context.Context, id, act, node, reason string) (Recall, error) {
 	body := map[string]string{"reason": reason}
 	if node != "" {
-		maps.Copy(body, map[string]string{"node": node})
+		body["node"] = node
 	}
 	return post[Recall](ctx, c, recallsPath+"/"+url.PathEscape(id)+"/"+act, body)
 }

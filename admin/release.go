@@ -90,9 +90,6 @@ type holder func(routing.Address) (id routing.MailboxID, ok bool, err error)
 
 // holder asks the last reading of the directory; without one no mailbox has any.
 func (s *Server) holder(a routing.Address) (id routing.MailboxID, ok bool, err error) {
-	if s.Desk == nil {
-		return id, false, nil
-	}
 	d := s.Desk()
 	if d == nil {
 		return id, false, nil

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"mailcutover/identity/desk"
 	"mailcutover/routing"
 )
 
@@ -27,6 +28,7 @@ func TestAFixedAddressThatBecameAMailboxs(t *testing.T) {
 		}
 		return routing.MailboxID{}, false, nil
 	}
+	without := &Server{Options: Options{Desk: func() *desk.Desk { return nil }}}
 	for name, c := range map[string]struct {
 		address string
 		of      holder
@@ -36,7 +38,7 @@ func TestAFixedAddressThatBecameAMailboxs(t *testing.T) {
 		"still a group's": {address: "all@health.example", of: of, err: routing.ErrNotReleased},
 		"nobody's":        {address: "x@health.example", of: of, err: routing.ErrNotReleased},
 		"not read":        {address: "info@health.example", of: func(routing.Address) (id routing.MailboxID, ok bool, err error) { return id, false, unread }, err: unread},
-		"no directory":    {address: "info@health.example", of: new(Server).holder, err: routing.ErrNotReleased},
+		"no directory":    {address: "info@health.example", of: without.holder, err: routing.ErrNotReleased},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, with, err := releasing(state, ReleasedName{Name: c.address, Fixed: true}, c.of)

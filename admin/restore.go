@@ -76,7 +76,7 @@ func (s *Server) restorationView(c *backup.Copy) (Restoration, error) {
 		Incarnation: string(h.Position.Incarnation), Term: h.Position.Term, Revision: uint64(h.Position.Revision),
 		Agencies: texts(r.Agencies), Mailboxes: c.Mailboxes, Members: []NodeMember{}, Operations: texts(r.Open),
 		Node: s.Node, HereTerm: r.Here.Term, HereRevision: uint64(r.Here.Revision), Older: r.Older, Newer: texts(r.Newer), Gone: texts(r.Gone),
-		Wanted: s.approvalsWanted(),
+		Wanted: s.needed(),
 	}
 	for _, m := range c.Contents.Members {
 		if slices.Contains(r.Members, m.Node) {
@@ -156,7 +156,7 @@ func (s *Server) proposeRestore(ctx context.Context, in *restoreCall) (*reply[Re
 	if v.Older && !in.Older {
 		return nil, restoreProblem(fmt.Errorf("%w: revision %d of term %d, the backup has %d of %d", control.ErrOlder, v.HereRevision, v.HereTerm, v.Revision, v.Term))
 	}
-	if err := s.mustBeEmpty(ctx); err != nil {
+	if err := s.mustBeEmpty(ctx, "restore a backup"); err != nil {
 		return nil, err
 	}
 	if err := s.recordRestore(ctx, c, reason); err != nil {
@@ -186,7 +186,7 @@ func (s *Server) approveRestore(ctx context.Context, in *bootstrapCall) (*reply[
 	case same(p.proposer):
 		return nil, problem(http.StatusForbidden, "somebody else has to look at it", "%s proposed this, and doesn't approve it", who)
 	}
-	if err := s.mustBeEmpty(ctx); err != nil {
+	if err := s.mustBeEmpty(ctx, "restore a backup"); err != nil {
 		return nil, err
 	}
 	if err := s.recordRestore(ctx, p.copy, reason); err != nil {
@@ -198,12 +198,12 @@ func (s *Server) approveRestore(ctx context.Context, in *bootstrapCall) (*reply[
 	return s.restoreIfAgreed(ctx)
 }
 
-// mustBeEmpty refuses where the table has something.
-func (s *Server) mustBeEmpty(ctx context.Context) error {
+// mustBeEmpty refuses what would fill a table that has something.
+func (s *Server) mustBeEmpty(ctx context.Context, what string) error {
 	u, err := s.Table.Snapshot(ctx)
 	switch {
 	case err == nil && !table.Bare(&u):
-		return fmt.Errorf("restore a backup: %w: it stands at revision %d", table.ErrFounded, u.Position.Revision)
+		return fmt.Errorf("%s: %w: it stands at revision %d", what, table.ErrFounded, u.Position.Revision)
 	case err != nil && !errors.Is(err, table.ErrEmpty):
 		return err
 	}
@@ -221,7 +221,7 @@ func (s *Server) restoreIfAgreed(ctx context.Context) (*reply[Restoration], erro
 	p := &s.restore
 	v, err := s.restorationView(p.copy)
 	out := &reply[Restoration]{Body: v}
-	if err != nil || len(p.approvers) < s.approvalsWanted() {
+	if err != nil || len(p.approvers) < s.needed() {
 		return out, err
 	}
 	pos, err := s.Control.Restore(ctx, control.Act{ID: "restore/" + uuid.NewString(), Who: p.proposer, Reason: p.reason}, p.copy, p.older)

@@ -94,7 +94,6 @@ type Options struct {
 	Sessions   LoginSessions                               // nil: no logins go through this node
 	Login      func(name string) (routing.Decision, error) // what a login means, and where it goes; nil: by the table's logins alone
 	Desk       func() *desk.Desk                           // who knows the directories now; nil, or returns nil: none is configured
-	WayBack    func(routing.AgencyID) []string             // why else, besides Recall, an agency's way back can't be ended yet; nil: nothing
 	Recall     *recalldesk.Desk                            // who brings mail over after a switch; nil: nobody
 	Verify     *verifydesk.Desk                            // who compares mailboxes; nil: nobody
 	Plan       *plandesk.Desk                              // this node's part in the waves; nil: it has none
@@ -139,6 +138,9 @@ type Server struct {
 
 // New returns a server that serves nothing yet.
 func New(o Options) *Server {
+	if o.Desk == nil {
+		o.Desk = func() *desk.Desk { return nil }
+	}
 	s := &Server{
 		Options: o, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(),
 		operations: newOperations(o.Runner, o.Logger), answers: newAnswers(o.Answers, o.Logger), began: time.Now(),
