@@ -263,8 +263,6 @@ func (d *derivation) list() {
 	switch d.after["standing"] {
 	case "proposed":
 		d.add(ListProposed)
-	case "approved":
-		d.add(ListApproved)
 	case "active":
 		d.add(ListActive)
 	case "withdrawn":

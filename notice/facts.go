@@ -313,21 +313,20 @@ func verifyFacts(d *routing.Document) Facts {
 	return clean(f)
 }
 
-// stopFacts reads the document that stops the plan. Its text is for people: what of it is a
-// plain text or number is taken over as it stands.
+// stopFacts reads the stop of the plan, as package plan keeps it. What was found first is its reason.
 func stopFacts(d *routing.Document) Facts {
-	var s map[string]any
+	var s struct {
+		Person   string `json:"person"`
+		Findings []struct {
+			Text string `json:"text"`
+		} `json:"findings"`
+	}
 	if json.Unmarshal([]byte(d.Text), &s) != nil {
 		return nil
 	}
-	f := Facts{"stopped": "yes"}
-	for _, key := range []string{"what", "who", "reason", "node", "agency", "why", "text"} {
-		if v, ok := s[key].(string); ok {
-			f[key] = v
-		}
-	}
-	if lifted, ok := s["lifted"]; ok && lifted != nil && lifted != false && lifted != "" {
-		delete(f, "stopped")
+	f := Facts{"stopped": "yes", "who": s.Person}
+	if len(s.Findings) > 0 {
+		f["reason"] = s.Findings[0].Text
 	}
 	return clean(f)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mailcutover/approval"
+	"mailcutover/plan"
 	"mailcutover/rollback/canary"
 	"mailcutover/rollback/operation"
 	"mailcutover/routing"
@@ -168,7 +169,7 @@ func TestDocuments(t *testing.T) {
 	list := map[string]any{"id": "L1", "agency": "health", "rows": 200, "standing": "proposed", "approved": []string{"Berta"}}
 	run := map[string]any{"id": "health-1234", "kind": "recall", "agency": "health", "from": "ox", "to": "exchange"}
 	verify := map[string]any{"agency": "health", "running": map[string]any{"run": "r1", "mode": "sample", "cause": "cutover"}}
-	stop := map[string]any{"what": "verify findings", "node": "mx1", "who": "node mx1"}
+	stop := plan.Stop{Findings: []plan.Finding{{Cause: plan.ByVerify, Agency: "health", Text: "3 findings", Node: "mx1"}, {Cause: plan.ByDrift, Text: "drift"}}}
 	for _, step := range []struct {
 		name string
 		set  func()
@@ -216,6 +217,17 @@ func TestDocuments(t *testing.T) {
 				t.Errorf("share %+v", events[i])
 			}
 		}
+	}
+}
+
+// What a whole reading of the table shows is told with what the document says: the change that
+// brought it isn't known.
+func TestStopThatWasMissed(t *testing.T) {
+	stop := plan.Stop{Person: "Anna", Findings: []plan.Finding{{Cause: plan.ByPerson, Text: "Anna: look first"}, {Cause: plan.ByDrift, Text: "drift"}}}
+	records := Records(&routing.Update{Documents: []routing.Document{doc("plan/stop", stop)}})
+	events := Derive(&Change{Installation: "lab", Late: true, Who: "Berta", Reason: "backup"}, &records[0], nil)
+	if len(events) != 1 || events[0].Type != PlanStopped || events[0].Data["who"] != "Anna" || events[0].Data["reason"] != "Anna: look first" {
+		t.Errorf("%+v", events)
 	}
 }
 

@@ -42,7 +42,6 @@ const (
 	OperationRefused Type = "operation.refused"
 
 	ListProposed   Type = "list.proposed"
-	ListApproved   Type = "list.approved"
 	ListActive     Type = "list.active"
 	ListWithdrawn  Type = "list.withdrawn"
 	DirectoryDrift Type = "directory.drift"
@@ -154,7 +153,6 @@ var types = []About{
 	{OperationRefused, Alert, "{kind} of agency {agency} was refused: {error|no reason is known}", "{kind} von Behörde {agency} wurde abgelehnt: {error|kein Grund bekannt}", operationData},
 
 	{ListProposed, Info, "list {list} of agency {agency} is proposed", "Liste {list} von Behörde {agency} ist vorgeschlagen", listData},
-	{ListApproved, Info, "list {list} of agency {agency} is approved", "Liste {list} von Behörde {agency} ist freigegeben", listData},
 	{ListActive, Warning, "list {list} of agency {agency} is in force", "Liste {list} von Behörde {agency} ist in Kraft", listData},
 	{ListWithdrawn, Info, "list {list} of agency {agency} is withdrawn", "Liste {list} von Behörde {agency} ist zurückgezogen", listData},
 	{DirectoryDrift, Warning, "the directory differs from the lists in force of {agency|some agency}", "Das Verzeichnis weicht von den geltenden Listen von {agency|einer Behörde} ab", []string{"alarm", "text", "since"}},
@@ -179,8 +177,8 @@ var types = []About{
 	{NodeMissing, Alert, "node {node} is missing: it neither answers the table nor has it stopped in order", "Knoten {node} fehlt: Er meldet sich nicht bei der Tabelle und wurde nicht ordentlich beendet", nodeData},
 	{NodeSeen, Info, "node {node} is there again", "Knoten {node} ist wieder da", nodeData},
 
-	{PlanStopped, Alert, "the plan is stopped: no further agency begins", "Der Plan ist angehalten: Keine weitere Behörde beginnt", []string{"what", "who", "reason"}},
-	{PlanLifted, Warning, "the plan goes on", "Der Plan geht weiter", []string{"what", "who", "reason"}},
+	{PlanStopped, Alert, "the plan is stopped: no further agency begins", "Der Plan ist angehalten: Keine weitere Behörde beginnt", []string{"who", "reason"}},
+	{PlanLifted, Warning, "the plan goes on", "Der Plan geht weiter", []string{"who", "reason"}},
 
 	{TableGap, Warning, "changes of the table were missed: what follows was told from its state", "Änderungen der Tabelle wurden versäumt: Das Folgende wurde aus ihrem Stand gemeldet", []string{"why", "from", "to"}},
 

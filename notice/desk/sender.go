@@ -44,7 +44,7 @@ type sender struct {
 	told     uint64    // events since it was made
 	missed   uint64    // attempts that failed since then
 	lost     uint64    // events that were given up or dropped since then
-	ofTable  uint64    // of them, batches with events of the table
+	ofTable  uint64    // batches with events of the table that it was told
 	marked   uint64    // ofTable, before the table is told
 	noted    uint64    // ofTable, as the table was told
 }

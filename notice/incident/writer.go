@@ -209,7 +209,7 @@ func (w *Writer) finish(m *Material, deliveries *admin.Manifest) (man Manifest, 
 	return man, w.publish()
 }
 
-// publish makes what was written durable, and gives it its name.
+// publish ends what was written, and gives it its name.
 func (w *Writer) publish() error {
 	if w.zip != nil {
 		err := errors.Join(w.zip.Close(), w.file.Sync())
