@@ -1,6 +1,7 @@
 package page
 
 import (
+	"fmt"
 	"slices"
 
 	"mailcutover/admin"
@@ -17,8 +18,8 @@ type agencyView struct {
 	Running    []admin.Operation
 	Proposals  []admin.Proposal // open ones
 	Lists      []admin.BatchList
-	NoLists    bool // no directory is configured
 	Drift      []admin.Drift
+	NoDrift    string         // why the drift isn't known
 	Blocks     bool           // the drift does
 	Returns    []admin.Recall // what brings mail over, the newest first
 	Compared   *admin.Verification
@@ -60,19 +61,20 @@ func agencyData(v *visit) (string, any, error) {
 		out.Missing = append(out.Missing, err.Error())
 	}
 	lists, err := api.Lists(ctx, id)
-	switch {
-	case noDirectory(err):
-		out.NoLists = true
-	default:
-		out.Lists = gather(&out.Missing, lists, err).Lists
-		if d, err := api.Drift(ctx, id); err == nil {
-			out.Drift, out.Blocks = d.Drift, d.Blocks
-		}
+	out.Lists = gather(&out.Missing, lists, err).Lists
+	out.Missing = append(out.Missing, lists.Unreadable...)
+	if d, err := api.Drift(ctx, id); err == nil {
+		out.Drift, out.Blocks = d.Drift, d.Blocks
+	} else {
+		out.NoDrift = err.Error()
 	}
 	out.Returns = returnsOf(v, &out.Missing, func(r *admin.Recall) bool { return r.Agency == id })
 	out.compared(v, id)
-	if s, err := api.Sessions(ctx, admin.SessionFilter{Agency: id}, false, "", 1); err == nil {
-		out.Sessions = s.Total
+	sessions, err := api.Sessions(ctx, admin.SessionFilter{Agency: id}, false, "", 1)
+	sessions = gather(&out.Missing, sessions, err)
+	out.Sessions = sessions.Total
+	for _, m := range sessions.Missing {
+		out.Missing = append(out.Missing, fmt.Sprintf("sessions of node %s are not counted: %s", m.Node, m.Error))
 	}
 	out.Acts = actsFor(v, &a)
 	out.Progress = v.page.progressLink(id)

@@ -16,5 +16,5 @@
 // Sessions are in this process' memory: after a restart people sign in again.
 //
 // The daemon makes one Page, gives it a listener and calls Shutdown. All methods are safe for
-// concurrent use. The page's texts are English in the templates; texts.go has the German.
+// concurrent use. The page's texts are English in the templates; german.go has the German.
 package page

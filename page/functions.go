@@ -1,11 +1,9 @@
 package page
 
 import (
-	"errors"
 	"fmt"
 	"html/template"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -125,9 +123,3 @@ func bytesText(n int64) string {
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-// noDirectory reports whether the API says that this installation has no directories.
-func noDirectory(err error) bool {
-	p := new(admin.Problem)
-	return errors.As(err, &p) && p.Status == http.StatusConflict
-}

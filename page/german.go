@@ -12,7 +12,7 @@ var german = map[string]string{
 	"Pilot of": "Pilotgruppe von", "Pilot groups": "Pilotgruppen", "pilot of %s": "Pilotgruppe von %s", "Frozen by": "Eingefroren von",
 	"An emergency waits for a second person.": "Eine Notfallmaßnahme wartet auf eine zweite Person.", "Look and confirm": "Ansehen und bestätigen",
 	"The table shows an older record than this node has seen. The agency is closed until people have looked: mailcutover table reconcile.": "Die Tabelle zeigt einen älteren Stand, als dieser Knoten gesehen hat. Die Behörde bleibt geschlossen, bis Menschen nachgesehen haben: mailcutover table reconcile.",
-	"Under way": "Im Gange", "%d approvals missing": "%d Freigaben fehlen", "Lists and their check": "Listen und ihre Prüfung", "No directory is configured on this node.": "Auf diesem Knoten ist kein Verzeichnisdienst eingerichtet.",
+	"Under way": "Im Gange", "%d approvals missing": "%d Freigaben fehlen", "Lists and their check": "Listen und ihre Prüfung", "It isn't known whether the directory has changed since the lists were approved:": "Ob sich das Verzeichnis geändert hat, seit die Listen freigegeben wurden, ist nicht bekannt:",
 	"The directory has changed since the lists were approved: no cutover before a new list is.": "Das Verzeichnis hat sich seit der Freigabe der Listen geändert: keine Umschaltung, bevor eine neue Liste freigegeben ist.",
 	"The directory has changed since the lists were approved.":                                  "Das Verzeichnis hat sich seit der Freigabe der Listen geändert.",
 	"List": "Liste", "Stands": "Stand", "Checked": "Geprüft", "By": "Von", "Approved by": "Freigegeben von", "There are none yet.": "Es gibt noch keine.", "Time line": "Verlauf", "Nothing was done yet.": "Es ist noch nichts geschehen.",

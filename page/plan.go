@@ -94,7 +94,7 @@ var (
 	errUnseen    = fmt.Errorf("%w: it doesn't say what was looked at", errForm)
 )
 
-// actOnWave does one of pause, resume, end and answer.
+// actOnWave does one of start, pause, resume, end and answer.
 func (p *Page) actOnWave(w http.ResponseWriter, r *http.Request, v *visit) {
 	name, reason := r.PathValue("name"), strings.TrimSpace(r.PostFormValue("reason"))
 	back := "/waves/" + url.PathEscape(name)

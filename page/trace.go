@@ -20,10 +20,11 @@ type traceView struct {
 	Route    *admin.Route
 	Login    *admin.LoginRoute
 	Sessions []admin.Session
+	Silent   []admin.Missing // nodes whose sessions aren't among them
 	Problem  string
 }
 
-// Window is how far back is looked, by the form's word.
+// windows are how far back is looked, by the form's word.
 var windows = map[string]time.Duration{"1": 24 * time.Hour, "7": 7 * 24 * time.Hour, "30": 30 * 24 * time.Hour, "all": 0}
 
 func traceData(v *visit) (string, any, error) {
@@ -76,7 +77,7 @@ func (t *traceView) login(v *visit) error {
 	if err != nil {
 		return err
 	}
-	t.Sessions = s.Sessions
+	t.Sessions, t.Silent = s.Sessions, s.Missing
 	return nil
 }
 
