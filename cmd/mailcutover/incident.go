@@ -50,7 +50,7 @@ func newIncidentExport(c *connection) *cobra.Command {
 			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", oneLine(text))
 		}
 		return c.show(cmd, m, func(w io.Writer) {
-			fmt.Fprintf(w, "%s of the ledgers, %s in %s\n", firstOf(count(m.Deliveries.Rows, "row"), "no rows"), count(len(m.Files)+1, "file"), printable(out))
+			fmt.Fprintf(w, "%s of the ledgers, %s in %s\n", firstOf(count(m.Deliveries.Rows, "row", "rows"), "no rows"), count(len(m.Files)+1, "file", "files"), printable(out))
 			fmt.Fprintf(w, "read summary.en.html or summary.de.html first; %s says what each file is\n", incident.ManifestName)
 			if !m.Complete {
 				fmt.Fprintln(w, "NOT COMPLETE: see the warnings, which are in the summaries too")
@@ -131,7 +131,7 @@ func exportIncident(ctx context.Context, client *admin.Client, agency string, si
 		if err := part.ask(); err != nil {
 			if p, ok := errors.AsType[*admin.Problem](err); ok && p.Status == http.StatusServiceUnavailable {
 				in.Missing = append(in.Missing, fmt.Sprintf("%s: %s", part.what, p.Detail))
-				continue // such as lists, where no directory is configured
+				continue // such as comparisons, where the node makes none
 			}
 			return fail(err)
 		}

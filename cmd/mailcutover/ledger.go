@@ -107,7 +107,7 @@ func newLedgerExport(c *connection) *cobra.Command {
 			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", oneLine(note))
 		}
 		return c.show(cmd, m, func(w io.Writer) {
-			fmt.Fprintf(w, "%s in %s, of %s\n", firstOf(count(m.Rows, "row"), "no rows"), printable(output), firstOf(count(len(m.Nodes), "node"), "no node"))
+			fmt.Fprintf(w, "%s in %s, of %s\n", firstOf(count(m.Rows, "row", "rows"), "no rows"), printable(output), firstOf(count(len(m.Nodes), "node", "nodes"), "no node"))
 			fmt.Fprintf(w, "sha256 %s, see %s\n", m.FileSHA256, printable(output+manifestSuffix))
 			if !m.Complete {
 				fmt.Fprintln(w, "NOT COMPLETE: see the warnings, which are in the manifest too")

@@ -62,7 +62,7 @@ func printRetainedNode(w io.Writer, n *admin.RetainedNode) {
 	if n.Key != "" {
 		sealed = "encrypted with key " + n.Key
 	}
-	fmt.Fprintf(w, "node %s: %s, %s, %s\n", printable(n.Node), firstOf(count(n.Copies, "copy"), "no copies"), size(n.Bytes), sealed)
+	fmt.Fprintf(w, "node %s: %s, %s, %s\n", printable(n.Node), firstOf(count(n.Copies, "copy", "copies"), "no copies"), size(n.Bytes), sealed)
 	if n.Failed > 0 {
 		fmt.Fprintf(w, "node %s: %d copies could not be kept since its start; the mail itself was delivered\n", printable(n.Node), n.Failed)
 	}

@@ -44,7 +44,7 @@ func printSpool(w io.Writer, st admin.SpoolStatus) {
 		takes = "nothing: " + st.Refusing
 	}
 	pairs(w, [2]string{"spool", st.ID}, [2]string{"directory", st.Directory}, [2]string{"takes", takes}, [2]string{"oldest", local(st.Oldest)},
-		[2]string{"journal", fmt.Sprintf("%d files, %s", st.Files, size(st.Disk))}, [2]string{"not on disk yet", count(st.Pending, "outcome")},
+		[2]string{"journal", fmt.Sprintf("%d files, %s", st.Files, size(st.Disk))}, [2]string{"not on disk yet", count(st.Pending, "outcome", "outcomes")},
 		[2]string{"ledger", st.LedgerError})
 	row := func(name string, n admin.SpoolCount, oldest *time.Time, rate, left float64) []string {
 		return []string{name, strconv.Itoa(n.Messages), size(n.Bytes), strconv.Itoa(n.Held), strconv.Itoa(n.Waiting), strconv.Itoa(n.Failed), strconv.Itoa(n.Expired),
@@ -112,15 +112,15 @@ func adoptionState(a admin.Adoption) string {
 	return text
 }
 
-// count returns a number with its noun; empty for none.
-func count(n int, noun string) string {
+// count returns a number with the noun for one or for many; empty for none.
+func count(n int, one, many string) string {
 	switch n {
 	case 0:
 		return ""
 	case 1:
-		return "1 " + noun
+		return "1 " + one
 	}
-	return strconv.Itoa(n) + " " + noun + "s"
+	return strconv.Itoa(n) + " " + many
 }
 
 // size returns a number of bytes with a unit that fits it.

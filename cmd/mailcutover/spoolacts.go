@@ -79,7 +79,7 @@ func confirmDrop(in io.Reader, out io.Writer, n int) error {
 	if n == 0 {
 		return nil
 	}
-	fmt.Fprintf(out, "%s will never be delivered to, and nobody is told.\nType the number of recipients to go on: ", count(n, "recipient"))
+	fmt.Fprintf(out, "%s will never be delivered to, and nobody is told.\nType the number of recipients to go on: ", count(n, "recipient", "recipients"))
 	line, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil {
 		fmt.Fprintln(out) // nobody ended the prompt's line
@@ -104,17 +104,17 @@ func printAct(w io.Writer, done admin.SpoolActed, what admin.SpoolAct) {
 		named = " --all"
 	}
 	verb := map[string]string{"hold": "set aside", "release": "released", "retry": "due now", "drop": "dropped"}[done.Act]
-	noun := "recipient"
+	one, many := "recipient", "recipients"
 	if done.Act == "retry" {
-		noun = "recipient or mailbox"
+		one, many = "recipient or mailbox", "recipients or mailboxes"
 	}
 	if done.Changed == 0 {
 		fmt.Fprintln(w, "nothing was changed")
 	} else {
-		fmt.Fprintf(w, "%s: %s\n", verb, strings.Replace(count(done.Changed, noun), "mailboxs", "mailboxes", 1))
+		fmt.Fprintf(w, "%s: %s\n", verb, count(done.Changed, one, many))
 	}
 	if done.Busy > 0 {
-		fmt.Fprintf(w, "left: %s, a delivery to the mailbox being under way; say it again in a moment\n", count(done.Busy, "recipient"))
+		fmt.Fprintf(w, "left: %s, a delivery to the mailbox being under way; say it again in a moment\n", count(done.Busy, "recipient", "recipients"))
 	}
 	if done.Changed == 0 {
 		return
@@ -257,7 +257,7 @@ func newSpoolAdopt(c *connection) *cobra.Command {
 			return err
 		}
 		return c.show(cmd, done, func(w io.Writer) {
-			fmt.Fprintf(w, "spool %s of node %s is adopted; %s on the way into this node's own\n", done.ID, printable(done.From), firstOf(count(done.Messages, "message"), "nothing"))
+			fmt.Fprintf(w, "spool %s of node %s is adopted; %s on the way into this node's own\n", done.ID, printable(done.From), firstOf(count(done.Messages, "message", "messages"), "nothing"))
 			fmt.Fprintf(w, "node %s delivers nothing from it any more, and takes nothing into it\n", printable(done.From))
 			fmt.Fprintln(w, "see how far it is: mailcutover spool status")
 			fmt.Fprintln(w, "undo: there is none; what was moved is in this node's spool")

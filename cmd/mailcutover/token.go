@@ -26,6 +26,11 @@ func newTokenCommand(c *connection) *cobra.Command {
 		Long: "Make a token for one person. The token itself is printed once, or written to a new file\n" +
 			"that only its owner can read; the node's configuration gets only its SHA-256.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, r := range roles {
+				if !slices.Contains(admin.Roles(), admin.Role(r)) {
+					return &usageError{command: "mailcutover token new", err: fmt.Errorf("--role %q: want one or more of %s", r, strings.Join(roleNames(), ", "))}
+				}
+			}
 			var b [32]byte
 			_, _ = rand.Read(b[:]) // never fails, since Go 1.24
 			secret := base64.RawURLEncoding.EncodeToString(b[:])
@@ -36,12 +41,7 @@ func newTokenCommand(c *connection) *cobra.Command {
 				}
 				secret = ""
 			}
-			for _, r := range roles {
-				if !slices.Contains(admin.Roles(), admin.Role(r)) {
-					return &usageError{command: "mailcutover token new", err: fmt.Errorf("--role %q: want one or more of %s", r, strings.Join(roleNames(), ", "))}
-				}
-			}
-			return newTokenOutput(cmd, token{name, person, roles, agencies, secret, out, hex.EncodeToString(digest[:])})
+			return showToken(cmd, c, token{name, person, roles, agencies, secret, out, hex.EncodeToString(digest[:])})
 		},
 	}
 	create.Flags().StringVar(&name, "name", "", "of the token, such as anna-laptop (required)")
@@ -97,12 +97,7 @@ type token struct {
 	SHA256   string   `json:"sha256"`
 }
 
-func newTokenOutput(cmd *cobra.Command, t token) error {
-	asJSON, err := cmd.Flags().GetBool("json")
-	if err != nil {
-		return err
-	}
-	c := &connection{json: asJSON}
+func showToken(cmd *cobra.Command, c *connection, t token) error {
 	return c.show(cmd, t, func(w io.Writer) {
 		if t.File != "" {
 			fmt.Fprintf(w, "token written to %s\n", t.File)

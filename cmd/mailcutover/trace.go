@@ -178,8 +178,11 @@ func placesOn(at *admin.LocatedAt) (rows [][]string) {
 	if at.Cut {
 		note = append(note, "not all messages could be compared")
 	}
-	if len(rows) == 0 {
+	switch {
+	case len(rows) == 0:
 		rows = append(rows, []string{platform, fmt.Sprintf("in none of %d folders", at.Folders), "-", strings.Join(note, "; ")})
+	case len(note) > 0:
+		rows = append(rows, []string{platform, "elsewhere: not known", "-", strings.Join(note, "; ")})
 	}
 	return rows
 }
