@@ -46,7 +46,7 @@ $anonymous = (New-Object System.Security.Principal.SecurityIdentifier 'S-1-5-7')
 $limits = @{
     ConnectionTimeout             = '00:02:00'
     ConnectionInactivityTimeout   = '00:00:30'
-    MaxInboundConnectionPerSource = 100       # 20 otherwise; at least platforms[].connections of each node
+    MaxInboundConnectionPerSource = 100       # 20 otherwise; at least platforms[].outside.limits.connections of each node, and inside
     TarpitInterval                = '00:00:00' # a refused recipient is answered at once: it isn't a stranger who asks
     ProtocolLoggingLevel          = 'Verbose'  # for the first weeks
 }

@@ -4,8 +4,8 @@
 #     hooks:
 #       close:       {command: [/usr/bin/ssh, exchange-admin, hook, close]}
 #       open:        {command: [/usr/bin/ssh, exchange-admin, hook, open]}
-#       forward-on:  {command: [/usr/bin/ssh, exchange-admin, hook, forward-on]}
-#       forward-off: {command: [/usr/bin/ssh, exchange-admin, hook, forward-off]}
+#       forward_on:  {command: [/usr/bin/ssh, exchange-admin, hook, forward-on]}
+#       forward_off: {command: [/usr/bin/ssh, exchange-admin, hook, forward-off]}
 #
 # This is an example that was not run against an Exchange: read it, adapt it, and try it
 # on a test mailbox. Each action may be repeated.

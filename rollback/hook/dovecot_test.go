@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -110,6 +111,31 @@ func TestDovecotExamples(t *testing.T) {
 		t.Errorf("ben after the open: %s", said)
 	}
 	if left, _ := os.ReadFile(deny); string(left) != "kept@other.example\n" {
+		t.Errorf("denied afterwards: %q", left)
+	}
+}
+
+// Where the file of denied users can't be written anew, as on a full disk, it stays as it is: nobody
+// of another agency is let in.
+func TestDovecotOpenThatFails(t *testing.T) {
+	peers.Need(t, "jq")
+	dir := t.TempDir()
+	grep := "#!/bin/sh\ncase $1 in -v*) echo 'grep: write error' >&2; exit 2 ;; esac\nexec /bin/grep \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "grep"), []byte(grep), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	deny := filepath.Join(dir, "deny")
+	const denied = "anna@health.example\ncarl@police.example\n"
+	if err := os.WriteFile(deny, []byte(denied), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), example(t, "dovecot-open"), deny)
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	cmd.Stdin = strings.NewReader(`{"mailbox":"1","login":"anna@health.example"}` + "\n")
+	if out, err := cmd.CombinedOutput(); err == nil || strings.Contains(string(out), `"ok":true`) {
+		t.Errorf("it says that it was done: %v\n%s", err, out)
+	}
+	if left, _ := os.ReadFile(deny); string(left) != denied {
 		t.Errorf("denied afterwards: %q", left)
 	}
 }
