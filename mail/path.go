@@ -99,14 +99,7 @@ func (p Path) Domain() string {
 }
 
 // IsASCII reports whether p can be sent to a peer without SMTPUTF8.
-func (p Path) IsASCII() bool {
-	for i := range len(p.wire) {
-		if p.wire[i] >= 0x80 {
-			return false
-		}
-	}
-	return true
-}
+func (p Path) IsASCII() bool { return isASCII(p.wire) }
 
 // String returns p as it goes on the wire, without angle brackets.
 func (p Path) String() string { return p.wire }

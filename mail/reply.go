@@ -1,7 +1,10 @@
 package mail
 
 import (
+	"bytes"
 	"errors"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/emersion/go-smtp"
 )
@@ -31,3 +34,35 @@ func IsTemporary(r *Reply) bool { return r.Code/100 == 4 }
 
 // IsPermanent reports whether r tells the peer not to try again.
 func IsPermanent(r *Reply) bool { return r.Code/100 == 5 }
+
+// CleanText returns at most n bytes of what a peer answered, as UTF-8 without control characters
+// and without its line end: a peer's text must not forge log lines or answers.
+func CleanText(p []byte, n int) string {
+	p = bytes.TrimRight(p, "\r\n")
+	if len(p) <= n && isPrintable(p) {
+		return string(p)
+	}
+	s := strings.Map(func(r rune) rune {
+		if r < 0x20 || 0x7f <= r && r < 0xa0 || r == utf8.RuneError {
+			return '?'
+		}
+		return r
+	}, string(p))
+	if len(s) > n {
+		for n > 0 && !utf8.RuneStart(s[n]) {
+			n--
+		}
+		s = s[:n]
+	}
+	return s
+}
+
+// isPrintable reports whether p is printable ASCII.
+func isPrintable(p []byte) bool {
+	for _, c := range p {
+		if c < ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}

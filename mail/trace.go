@@ -21,7 +21,8 @@ type Trace struct {
 
 // Append appends the Received line, folded and ended by CRLF, to b.
 //
-// It is ASCII, whatever the client said and whatever the message needs. It names no recipient: with a "for" clause a Bcc recipient would show to the others.
+// It is ASCII, whatever the client said and whatever the message needs. It names no recipient:
+// with a "for" clause a Bcc recipient would show to the others.
 func (t *Trace) Append(b []byte) []byte {
 	b = append(b, "Received: from "...)
 	if t.Client.Helo == "" {
@@ -92,7 +93,7 @@ type TraceScanner struct {
 
 	hops, own int
 	messageID string
-	done      bool
+	done      bool                 // the header's end was seen; what comes after it is ignored
 	line      [traceLineBytes]byte // start of the current unfolded field
 	n         int                  // bytes of line in use
 	total     int                  // bytes of the current physical line
@@ -114,9 +115,6 @@ func (s *TraceScanner) MessageID() string { return s.messageID }
 
 // MaxMessageID is how many bytes of a Message-ID are noted.
 const MaxMessageID = 200
-
-// Done reports whether the header's end was seen; what is written after it is ignored.
-func (s *TraceScanner) Done() bool { return s.done }
 
 // Scan looks at the next bytes of the message, which must have CRLF line ends, cut
 // anywhere.

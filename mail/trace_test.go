@@ -90,9 +90,9 @@ func TestTraceScannerCutAnywhere(t *testing.T) {
 			for _, p := range parts {
 				s.Scan([]byte(p))
 			}
-			done := s.Done()
+			done := s.done
 			s.End()
-			if s.Hops() != c.hops || s.Own() != c.own || !s.Done() {
+			if s.Hops() != c.hops || s.Own() != c.own || !s.done {
 				t.Fatalf("%s: %s, want %d and %d (parts %q)", c.name, s.String(), c.hops, c.own, parts)
 			}
 			if want := strings.HasPrefix(c.message, "\r\n") || strings.Contains(c.message, "\r\n\r\n"); done != want {

@@ -19,5 +19,5 @@
 // next attempt is due. Every dial and handshake has a deadline.
 //
 // It starts no goroutine. Its callers are proxy/relay, whose pools have their own turn and
-// use its parts, and proxy/login.
+// use its parts, proxy/login, and who tries endpoints: proxy/probe and internal/daemon.
 package dial

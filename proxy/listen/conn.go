@@ -21,8 +21,8 @@ const (
 	Cut            // everything ends now
 )
 
-// ErrEnding is for what is not begun any more, since the server ends.
-var ErrEnding = errors.New("listener ends")
+// errEnding is for what is not begun any more, since the server ends.
+var errEnding = errors.New("listener ends")
 
 // longAgo is a deadline that ends every read at once.
 var longAgo = time.Unix(1, 0)
@@ -36,7 +36,7 @@ type Conn struct {
 	account *sync.WaitGroup // of Serve, which waits for it
 	session string
 	peer    netip.AddrPort
-	header  *Header // nil: none was read
+	header  *header // nil: none was read
 	proxied bool
 	left    atomic.Bool
 

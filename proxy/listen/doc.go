@@ -23,5 +23,6 @@
 //
 // There is one goroutine for each socket, in [Server.Serve], and one for each connection
 // until its handler returns; Serve waits for all of them, and for the connections that
-// were kept. Its callers are proxy/smtp and proxy/login.
+// were kept. Its callers are proxy/smtp and proxy/login; internal/daemon opens their sockets by
+// [Listen], and bounds those for HTTP by [Quota.Listener].
 package listen

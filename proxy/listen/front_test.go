@@ -114,7 +114,7 @@ func TestSecureBehindTheHeader(t *testing.T) {
 		{"plain", []byte{0x20, 0, 5, 0x00, 0, 0, 0, 0}, false},
 		{"empty", []byte{0x20, 0, 0}, false},
 	} {
-		h, _, err := ParseHeader([]byte(listentest.V2(0x21, 0x11, append(addresses[:12:12], c.tlv...)...)))
+		h, _, err := parseHeader([]byte(listentest.V2(0x21, 0x11, append(addresses[:12:12], c.tlv...)...)))
 		if err != nil || h.Secure != c.want {
 			t.Errorf("%s: secure is %v (%v), want %v", c.name, h.Secure, err, c.want)
 		}

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Header is a PROXY header (HAProxy's proxy-protocol.txt, versions 1 and 2).
-type Header struct {
+// header is a PROXY header (HAProxy's proxy-protocol.txt, versions 1 and 2).
+type header struct {
 	Client netip.AddrPort // not valid if the sender speaks for itself (UNKNOWN, LOCAL)
 	Local  netip.AddrPort // the address that the client connected to
 	Secure bool           // the client speaks TLS with the sender (PP2_CLIENT_SSL)
@@ -31,49 +31,49 @@ const (
 const SignatureV2 = "\r\n\r\n\x00\r\nQUIT\n"
 
 var (
-	// ErrHeaderShort is for the beginning of a header.
-	ErrHeaderShort = errors.New("PROXY header is not complete")
-	// ErrHeader is for what is no header, or not a valid one.
-	ErrHeader = errors.New("no valid PROXY header")
+	// errHeaderShort is for the beginning of a header.
+	errHeaderShort = errors.New("PROXY header is not complete")
+	// errHeader is for what is no header, or not a valid one.
+	errHeader = errors.New("no valid PROXY header")
 )
 
-// ParseHeader parses the header that b begins with, and returns its length. While
-// more bytes could still make one it returns ErrHeaderShort, else ErrHeader.
-func ParseHeader(b []byte) (Header, int, error) {
+// parseHeader parses the header that b begins with, and returns its length. While
+// more bytes could still make one it returns errHeaderShort, else errHeader.
+func parseHeader(b []byte) (header, int, error) {
 	if n := min(len(b), len(SignatureV2)); string(b[:n]) == SignatureV2[:n] {
 		return parseV2(b)
 	}
 	if n := min(len(b), 6); string(b[:n]) == "PROXY "[:n] {
 		return parseV1(b)
 	}
-	return Header{}, 0, ErrHeader
+	return header{}, 0, errHeader
 }
 
-func parseV1(b []byte) (Header, int, error) {
+func parseV1(b []byte) (header, int, error) {
 	end := bytes.IndexByte(b[:min(len(b), headerV1Bytes)], '\n')
 	if end < 0 {
 		if len(b) >= headerV1Bytes {
-			return Header{}, 0, ErrHeader
+			return header{}, 0, errHeader
 		}
-		return Header{}, 0, ErrHeaderShort
+		return header{}, 0, errHeaderShort
 	}
 	line, ok := strings.CutSuffix(string(b[:end]), "\r")
 	if !ok || strings.ContainsAny(line, "\r\x00") {
-		return Header{}, 0, ErrHeader
+		return header{}, 0, errHeader
 	}
 	f := strings.Split(line, " ")
 	if f[1] == "UNKNOWN" { // the rest of the line is to be ignored
-		return Header{}, end + 1, nil
+		return header{}, end + 1, nil
 	}
 	if len(f) != 6 || f[1] != "TCP4" && f[1] != "TCP6" {
-		return Header{}, 0, ErrHeader
+		return header{}, 0, errHeader
 	}
-	var h Header
+	var h header
 	var ok1, ok2 bool
 	h.Client, ok1 = parseAddr(f[1], f[2], f[4])
 	h.Local, ok2 = parseAddr(f[1], f[3], f[5])
 	if !ok1 || !ok2 {
-		return Header{}, 0, ErrHeader
+		return header{}, 0, errHeader
 	}
 	return h, end + 1, nil
 }
@@ -90,20 +90,20 @@ func parseAddr(family, addr, port string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(a.Unmap(), uint16(p)), true
 }
 
-func parseV2(b []byte) (Header, int, error) {
+func parseV2(b []byte) (header, int, error) {
 	const fixed = len(SignatureV2) + 4
 	if len(b) < fixed {
-		return Header{}, 0, ErrHeaderShort
+		return header{}, 0, errHeaderShort
 	}
 	command, family := b[12], b[13]
 	n := fixed + int(binary.BigEndian.Uint16(b[14:16]))
 	if command != 0x20 && command != 0x21 || n > headerV2Bytes {
-		return Header{}, 0, ErrHeader
+		return header{}, 0, errHeader
 	}
 	if len(b) < n {
-		return Header{}, 0, ErrHeaderShort
+		return header{}, 0, errHeaderShort
 	}
-	var h Header
+	var h header
 	body := b[fixed:n]
 	width := 0
 	switch {
@@ -117,16 +117,16 @@ func parseV2(b []byte) (Header, int, error) {
 		if command == 0x20 {
 			return h, n, nil
 		}
-		return Header{}, 0, ErrHeader
+		return header{}, 0, errHeader
 	}
 	if len(body) < 2*width+4 {
-		return Header{}, 0, ErrHeader
+		return header{}, 0, errHeader
 	}
 	src, _ := netip.AddrFromSlice(body[:width])
 	dst, _ := netip.AddrFromSlice(body[width : 2*width])
 	ports := body[2*width:]
 	if !h.readTLVs(b[:n], fixed+2*width+4) {
-		return Header{}, 0, ErrHeader
+		return header{}, 0, errHeader
 	}
 	if command == 0x21 {
 		h.Client = netip.AddrPortFrom(src.Unmap(), binary.BigEndian.Uint16(ports))
@@ -138,7 +138,7 @@ func parseV2(b []byte) (Header, int, error) {
 // readTLVs reports whether the TLVs of header, from offset on, fill it exactly, and
 // whether its checksum is right, if it has one (proxy-protocol.txt section 2.2.3). It takes
 // from them whether the client speaks TLS (section 2.2.6).
-func (h *Header) readTLVs(header []byte, offset int) bool {
+func (h *header) readTLVs(header []byte, offset int) bool {
 	const (
 		typeCRC32C = 0x03
 		typeSSL    = 0x20
@@ -195,27 +195,27 @@ func missing(b []byte) int {
 
 // readHeader reads the header that the peer must send, and no byte beyond it: what follows
 // may be a handshake.
-func (c *Conn) readHeader(deadline time.Time) (Header, error) {
+func (c *Conn) readHeader(deadline time.Time) (header, error) {
 	b := make([]byte, 0, headerV1Bytes)
 	for {
-		h, _, err := ParseHeader(b)
-		if !errors.Is(err, ErrHeaderShort) {
+		h, _, err := parseHeader(b)
+		if !errors.Is(err, errHeaderShort) {
 			return h, err
 		}
 		n := missing(b)
 		b = slices.Grow(b, n)
 		if err := c.nc.SetReadDeadline(deadline); err != nil {
-			return Header{}, err
+			return header{}, err
 		}
 		if c.Stage() > Serving {
-			return Header{}, ErrEnding
+			return header{}, errEnding
 		}
 		n, err = c.nc.Read(b[len(b) : len(b)+n])
 		if b = b[:len(b)+n]; n == 0 && err != nil {
 			if c.Stage() > Serving {
-				err = ErrEnding
+				err = errEnding
 			}
-			return Header{}, fmt.Errorf("read PROXY header: %w", err)
+			return header{}, fmt.Errorf("read PROXY header: %w", err)
 		}
 	}
 }

@@ -12,7 +12,7 @@ type SessionState uint8
 
 const (
 	StateUnknown   SessionState = iota
-	StateOpening                // the platform has taken the login, the client isn't told yet
+	StateOpening                // the platform is asked, or the client not told of its answer yet
 	StateJoined                 // bytes flow
 	StateSuspended              // they don't: this node may not decide now
 	StateEnding                 // the platform's side is cut, or about to be; the client is told soon
@@ -59,5 +59,5 @@ type Filter struct {
 // Counts are a proxy's numbers of the moment.
 type Counts struct {
 	Opening, Joined, Suspended, Ending int // sessions
-	Waiting                            int // logins that wait for an agency to open
+	Waiting                            int // logins that wait for an agency to open, or for a platform
 }

@@ -14,11 +14,8 @@ import (
 	"github.com/emersion/go-sasl"
 
 	"mailcutover/proxy/dial"
+	"mailcutover/proxy/login"
 )
-
-// ErrUnauthenticate is wrapped for a platform that announces UNAUTHENTICATE (RFC 8437): after
-// it a second user could log in over the first one's route.
-var ErrUnauthenticate = errors.New("it announces UNAUTHENTICATE: a second user could log in over the first one's route")
 
 // Account is who logs in.
 type Account struct {
@@ -29,7 +26,7 @@ type Account struct {
 // Login logs in at a platform's IMAP endpoint, opens the INBOX for reading and takes leave.
 // It returns the host that was asked. header begins the connection with a PROXY header.
 //
-// Errors wrap dial.ErrTLS, dial.ErrNoHost or ErrUnauthenticate where that is the reason.
+// Errors wrap dial.ErrTLS, dial.ErrNoHost or login.ErrUnauthenticate where that is the reason.
 func Login(ctx context.Context, d *dial.Dialer, header bool, a Account) (host string, err error) {
 	raw, host, err := d.Dial(ctx)
 	if err != nil {
@@ -104,7 +101,7 @@ func logIn(ctx context.Context, nc net.Conn, start *tls.Config, a Account) (_ se
 	caps := c.Caps()
 	switch {
 	case caps.Has("UNAUTHENTICATE"):
-		return session{}, ErrUnauthenticate
+		return session{}, login.ErrUnauthenticate
 	case caps.Has("AUTH=PLAIN"):
 		err = c.Authenticate(sasl.NewPlainClient("", a.Login, a.Password))
 	case caps.Has(imap.CapLoginDisabled):
@@ -120,7 +117,7 @@ func logIn(ctx context.Context, nc net.Conn, start *tls.Config, a Account) (_ se
 	case err != nil:
 		return session{}, fmt.Errorf("CAPABILITY: %w", plain(err))
 	case caps.Has("UNAUTHENTICATE"):
-		return session{}, ErrUnauthenticate
+		return session{}, login.ErrUnauthenticate
 	}
 	if _, err = c.Select("INBOX", &imap.SelectOptions{ReadOnly: true}).Wait(); err != nil {
 		return session{}, fmt.Errorf("open the INBOX of %s: %w", a.Login, plain(err))

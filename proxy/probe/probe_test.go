@@ -16,6 +16,7 @@ import (
 	"mailcutover/internal/platformtest"
 	"mailcutover/mail"
 	"mailcutover/proxy/dial"
+	"mailcutover/proxy/login"
 	"mailcutover/proxy/relay"
 	"mailcutover/test/peers"
 )
@@ -151,8 +152,8 @@ func TestLoginFinds(t *testing.T) {
 		says     string
 	}{
 		"nothing":                         {"* OK [CAPABILITY IMAP4rev1] hi", [][2]string{ok, {"CAPABILITY", "* CAPABILITY IMAP4rev1\r\nTAG OK x\r\n"}, {"EXAMINE", "* 0 EXISTS\r\nTAG OK [READ-ONLY] x\r\n"}}, nil, ""},
-		"UNAUTHENTICATE before the login": {"* OK [CAPABILITY IMAP4rev1 UNAUTHENTICATE] hi", nil, ErrUnauthenticate, "UNAUTHENTICATE"},
-		"UNAUTHENTICATE behind it":        {"* OK [CAPABILITY IMAP4rev1] hi", [][2]string{ok, {"CAPABILITY", "* CAPABILITY IMAP4rev1 UNAUTHENTICATE\r\nTAG OK x\r\n"}}, ErrUnauthenticate, "UNAUTHENTICATE"},
+		"UNAUTHENTICATE before the login": {"* OK [CAPABILITY IMAP4rev1 UNAUTHENTICATE] hi", nil, login.ErrUnauthenticate, "UNAUTHENTICATE"},
+		"UNAUTHENTICATE behind it":        {"* OK [CAPABILITY IMAP4rev1] hi", [][2]string{ok, {"CAPABILITY", "* CAPABILITY IMAP4rev1 UNAUTHENTICATE\r\nTAG OK x\r\n"}}, login.ErrUnauthenticate, "UNAUTHENTICATE"},
 		"a wrong password":                {"* OK [CAPABILITY IMAP4rev1] hi", [][2]string{{"LOGIN", "TAG NO [AUTHENTICATIONFAILED] not " + secret + "\r\n"}}, nil, "login of probe: answered NO [AUTHENTICATIONFAILED]"},
 		"no mailbox behind it":            {"* OK [CAPABILITY IMAP4rev1] hi", [][2]string{ok, {"CAPABILITY", "* CAPABILITY IMAP4rev1\r\nTAG OK x\r\n"}, {"EXAMINE", "TAG NO [UNAVAILABLE] store is down\r\n"}}, nil, "open the INBOX of probe: answered NO [UNAVAILABLE]"},
 		"no way to log in":                {"* OK [CAPABILITY IMAP4rev1 LOGINDISABLED] hi", nil, nil, "neither"},

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"mailcutover/mail"
 )
 
 // body is the state of a message between two calls of Write.
@@ -275,7 +277,7 @@ func (t *Transaction) dot(ctx context.Context) []error {
 			fill(errs[i:], t.inDoubt(err))
 			return errs
 		}
-		t.replies = append(t.replies, clean(c.reply.text, maxReplyText))
+		t.replies = append(t.replies, mail.CleanText(c.reply.text, maxReplyText))
 		switch {
 		case code/100 == 2:
 		case code == 421:

@@ -40,8 +40,8 @@
 // Sockets, the TLS policy, back-off and PROXY headers are proxy/dial's; which host is next
 // is the pool's own, because it knows of connections that broke and of hosts that are full.
 //
-// proxy/transfer calls it from the goroutine of the session that brings the message;
-// replay and recall do so through interfaces of their own. A [Pool] is safe for
+// proxy/transfer calls it from the goroutine of the session that brings the message,
+// proxy/deliver from a worker of spool/queue, proxy/probe for whoever asks. A [Pool] is safe for
 // concurrent use, a [Transaction] belongs to one goroutine. The pool has one goroutine,
 // which closes idle connections; [Pool.Close] waits for it. There is none per message.
 package relay

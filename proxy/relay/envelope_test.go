@@ -100,8 +100,8 @@ func TestParametersOfLaterRecipients(t *testing.T) {
 	if r := mail.AsReply(errs[0]); r.Code != 452 || errs[1] != nil {
 		t.Errorf("got %v", errs)
 	}
-	if tx.Accepted() != 2 {
-		t.Errorf("%d accepted", tx.Accepted())
+	if len(tx.given) != 2 {
+		t.Errorf("%d accepted", len(tx.given))
 	}
 }
 

@@ -2,11 +2,9 @@ package relay
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"mailcutover/mail"
 )
@@ -45,7 +43,7 @@ func (r *replyReader) read() (code int, err error) {
 		}
 		c, last, text, ok := parseReplyLine(line)
 		if !ok {
-			return 0, fmt.Errorf("%w: malformed reply %q", ErrProtocol, clean(line, 80))
+			return 0, fmt.Errorf("%w: malformed reply %q", ErrProtocol, mail.CleanText(line, 80))
 		}
 		if n > 1 && c != code {
 			return 0, fmt.Errorf("%w: reply changes its code from %d to %d", ErrProtocol, code, c)
@@ -98,7 +96,7 @@ func makeReply(code int, lines []byte) *mail.Reply {
 		}
 		b.WriteString(line)
 	}
-	r.Message = clean([]byte(b.String()), maxReplyText)
+	r.Message = mail.CleanText([]byte(b.String()), maxReplyText)
 	return r
 }
 
@@ -130,35 +128,4 @@ func digits(s string) (n int, ok bool) {
 		n = n*10 + int(s[i]-'0')
 	}
 	return n, true
-}
-
-// clean returns at most n bytes of p as UTF-8 without control characters: a platform's
-// text must not forge log lines or replies.
-func clean(p []byte, n int) string {
-	p = bytes.TrimRight(p, "\r\n")
-	if len(p) <= n && printable(p) {
-		return string(p)
-	}
-	s := strings.Map(func(r rune) rune {
-		if r < 0x20 || 0x7f <= r && r < 0xa0 || r == utf8.RuneError {
-			return '?'
-		}
-		return r
-	}, string(p))
-	if len(s) > n {
-		for n > 0 && !utf8.RuneStart(s[n]) {
-			n--
-		}
-		s = s[:n]
-	}
-	return s
-}
-
-func printable(p []byte) bool {
-	for _, c := range p {
-		if c < ' ' || c >= 0x7f {
-			return false
-		}
-	}
-	return true
 }

@@ -84,9 +84,6 @@ type Transaction struct {
 // Host returns the host, as configured, that the transaction talks or talked to.
 func (t *Transaction) Host() string { return t.host }
 
-// Accepted returns how many recipients the platform has accepted so far.
-func (t *Transaction) Accepted() int { return len(t.given) }
-
 // Replies returns the texts of the answers to the dot, for logs: one for SMTP, one for each
 // accepted recipient for LMTP, fewer if some are missing.
 func (t *Transaction) Replies() []string { return t.replies }

@@ -65,11 +65,11 @@ func deliverAs(ctx context.Context, t testing.TB, p *Pool, together bool, client
 		rcpts = append(rcpts, Recipient{To: path(t, r)})
 	}
 	if together {
-		if o.rcpts, o.data = tx.RcptsData(ctx, rcpts); o.data != nil || tx.Accepted() == 0 {
+		if o.rcpts, o.data = tx.RcptsData(ctx, rcpts); o.data != nil || len(tx.given) == 0 {
 			return o
 		}
 	} else {
-		if o.rcpts = tx.Rcpts(ctx, rcpts); tx.Accepted() == 0 {
+		if o.rcpts = tx.Rcpts(ctx, rcpts); len(tx.given) == 0 {
 			return o
 		}
 		if o.data = tx.Data(ctx); o.data != nil {
@@ -333,8 +333,8 @@ func TestManyRecipientsInBatches(t *testing.T) {
 				t.Errorf("%s: %v", to[i], err)
 			}
 		}
-		if out.tx.Accepted() != 900 {
-			t.Errorf("%d accepted", out.tx.Accepted())
+		if len(out.tx.given) != 900 {
+			t.Errorf("%d accepted", len(out.tx.given))
 		}
 	}
 }
@@ -351,8 +351,8 @@ func TestPipelinedCommandsAreBounded(t *testing.T) {
 		rcpts[i].To = path(t, fmt.Sprintf("b%03d@x.example", i))
 	}
 	tx.Rcpts(ctx, rcpts)
-	if tx.Accepted() != len(rcpts) {
-		t.Errorf("%d accepted", tx.Accepted())
+	if len(tx.given) != len(rcpts) {
+		t.Errorf("%d accepted", len(tx.given))
 	}
 	for _, w := range writes() {
 		if n := strings.Count(w, "RCPT"); n > maxPipelined {
@@ -800,15 +800,5 @@ func TestContextEndsBetweenCalls(t *testing.T) {
 	}
 	if s := p.Stats(); s.Open != 0 {
 		t.Errorf("%+v", s)
-	}
-}
-
-func TestTarpitIsWaitedFor(t *testing.T) {
-	peer := startPeer(t, &peer{answer: func(_ *session, verb, _ string) string {
-		time.Sleep(30 * time.Millisecond)
-		return ""
-	}})
-	if err := deliver(testContext(t), t, newPool(t, endpoint(peer.addr), Options{}), "x\r\n", "b@x.example").err(); err != nil {
-		t.Fatal(err)
 	}
 }

@@ -15,7 +15,7 @@ func (Dialogue) Protocol() string { return "imap" }
 func (Dialogue) Ending() login.Ending { return login.Ending{} }
 
 // Tracker implements [login.Dialogue].
-func (Dialogue) Tracker() login.Tracker { return new(Tracker) }
+func (Dialogue) Tracker() login.Tracker { return new(tracker) }
 
 // name is what we are called in ID, on both sides. No version is told to strangers.
 const name = "mailcutover"

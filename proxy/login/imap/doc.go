@@ -21,5 +21,5 @@
 // commands.
 //
 // [Dialogue] holds no state; each connection has its own in Serve or Authenticate, on the
-// goroutine that calls it. A [Tracker] belongs to one goroutine at a time.
+// goroutine that calls it. What [Dialogue.Tracker] returns belongs to one goroutine at a time.
 package imap

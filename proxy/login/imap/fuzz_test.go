@@ -259,7 +259,7 @@ func FuzzTracker(f *testing.F) {
 	f.Add(byte(1), []byte("a OK Begin compression.\r\n\x01\x02\n"))
 	f.Add(byte(7), []byte("* LIST () \"/\" {9223372036854775807}\r\n"))
 	f.Fuzz(func(t *testing.T, step byte, input []byte) {
-		whole, parts := new(Tracker), new(Tracker)
+		whole, parts := new(tracker), new(tracker)
 		whole.Observe(input)
 		for p := input; len(p) > 0; {
 			n := min(int(step)+1, len(p))

@@ -134,19 +134,20 @@ func (p *platform) prove() (login.Welcome, error) {
 	}
 	p.keep = true
 	asked, tag := false, p.tag()
-	command := tag + " AUTHENTICATE " + proof.Mechanism()
+	var first []byte
 	if p.can.initial {
-		if msg := proof.Initial(); msg != nil {
-			if err := p.last(); err != nil {
-				return login.Welcome{}, err
-			}
-			asked = true
-			p.l.Print(command, " ")
-			p.l.Write(sasl.EncodeInitial(msg))
-			command = ""
-		}
+		first = proof.Initial()
 	}
-	p.l.Print(command, "\r\n")
+	if len(first) > 0 {
+		if err := p.last(); err != nil {
+			return login.Welcome{}, err
+		}
+		asked = true
+		p.l.Print(tag, " AUTHENTICATE ", proof.Mechanism(), " ")
+		sasl.Send(p.l, first)
+	} else {
+		p.l.Print(tag, " AUTHENTICATE ", proof.Mechanism(), "\r\n")
+	}
 	for {
 		s, text, err := p.answer(tag)
 		if err != nil {
@@ -171,8 +172,7 @@ func (p *platform) prove() (login.Welcome, error) {
 			}
 			asked = true
 		}
-		p.l.Write(sasl.Encode(msg))
-		p.l.Print("\r\n")
+		sasl.Send(p.l, msg)
 	}
 }
 

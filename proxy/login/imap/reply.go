@@ -25,8 +25,6 @@ func reply(tag string, r *login.Refusal) []byte {
 		return answer("NO [PRIVACYREQUIRED] Encryption is needed first")
 	case login.CauseLimit:
 		return answer("NO [LIMIT] Too many sessions or attempts, try again later")
-	case login.CauseErrors:
-		return answer("BAD Too many errors")
 	case login.CausePlatform:
 		// The platform's reason is passed on where it is one that a client understands as
 		// temporary, and that isn't about the way to the platform.

@@ -1,7 +1,6 @@
 package imap
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 
@@ -127,7 +126,7 @@ func (cl *client) bad(cmd *command, reason error) error {
 	case lost != nil || errors.Is(reason, errLost):
 		return cl.bye("Literal or line too long", reason)
 	case cl.errors > cl.front.Errors:
-		return cl.bye("Too many bad commands", errors.New("too many bad commands"))
+		return cl.bye("Too many errors", errors.New("too many bad commands"))
 	}
 	return nil
 }
@@ -250,23 +249,15 @@ func (cl *client) authenticate(cmd *command) (*login.Session, error) {
 	if !ok {
 		return nil, errMechanism
 	}
+	var initial []byte
 	if len(cmd.line) > 0 {
 		if err := cmd.space(); err != nil {
 			return nil, err
 		}
-		msg, err := sasl.DecodeInitial(cmd.line, cl.front.TokenBytes)
-		if err != nil {
-			return nil, unreadable(err)
-		}
-		cmd.line = nil
-		if done, err := exchange.Respond(msg); done || err != nil {
-			return cl.proven(cmd, exchange, err)
-		}
+		initial = cmd.line
 	}
-	for {
-		cl.c.Print("+ ")
-		cl.c.Write(sasl.Encode(exchange.Challenge()))
-		cl.c.Print("\r\n")
+	attempt, err := exchange.Take(initial, cl.front.TokenBytes, func(challenge []byte) ([]byte, error) {
+		cl.c.Print("+ ", string(challenge), "\r\n")
 		line, err := cl.c.ReadLine(cl.answerBytes())
 		cmd.line = nil
 		switch {
@@ -274,35 +265,20 @@ func (cl *client) authenticate(cmd *command) (*login.Session, error) {
 			return nil, fmt.Errorf("%w: %w", errLost, err)
 		case errors.Is(err, login.ErrBareLineEnd):
 			return nil, fmt.Errorf("%w: %w", errSyntax, err)
-		case err != nil:
-			return nil, err
-		case bytes.Equal(line, []byte{'*'}):
-			return nil, errCancelled
 		}
-		msg, err := sasl.Decode(line, cl.front.TokenBytes)
-		if err != nil {
-			return nil, unreadable(err)
-		}
-		if done, err := exchange.Respond(msg); done || err != nil {
-			return cl.proven(cmd, exchange, err)
-		}
+		return line, err
+	})
+	switch {
+	case errors.Is(err, sasl.ErrCancelled):
+		return nil, errCancelled
+	case errors.Is(err, sasl.ErrTooLong):
+		return nil, errTooBig
+	case errors.Is(err, sasl.ErrMalformed):
+		return nil, fmt.Errorf("%w: %w", errSyntax, err)
+	case err != nil:
+		return nil, err
 	}
-}
-
-// proven goes on with what an exchange came to.
-func (cl *client) proven(cmd *command, exchange *sasl.Exchange, err error) (*login.Session, error) {
-	if err != nil {
-		return nil, unreadable(err)
-	}
-	return cl.attempt(cmd.tag, exchange.Attempt())
-}
-
-// unreadable makes an error of package sasl one of this package.
-func unreadable(err error) error {
-	if errors.Is(err, sasl.ErrTooLong) {
-		return errTooBig
-	}
-	return fmt.Errorf("%w: %w", errSyntax, err)
+	return cl.attempt(cmd.tag, attempt)
 }
 
 // attempt asks the core, and tells the client what came of it.

@@ -2,14 +2,14 @@ package imap
 
 import "bytes"
 
-// Tracker follows what a platform sends to a client after its login, so that BYE is said
+// tracker follows what a platform sends to a client after its login, so that BYE is said
 // between two responses only (RFC 9051 section 7). It is certain as long as every line is one
 // that a server sends; after one that isn't, as in a compressed stream (RFC 4978), it never is
 // again. The zero value is at a line's start.
 //
 // It takes literals by their count and lines by their end; of a line it looks at the
 // beginning and the end only.
-type Tracker struct {
+type tracker struct {
 	literal int64 // bytes of a literal that are still to come
 	lost    bool
 	within  bool // within a response: in a line, or in a literal or behind one
@@ -29,7 +29,7 @@ const (
 )
 
 // Observe implements [login.Tracker].
-func (t *Tracker) Observe(p []byte) {
+func (t *tracker) Observe(p []byte) {
 	for len(p) > 0 && !t.lost {
 		if t.literal > 0 {
 			n := min(t.literal, int64(len(p)))
@@ -63,10 +63,10 @@ func (t *Tracker) Observe(p []byte) {
 }
 
 // AtStart implements [login.Tracker].
-func (t *Tracker) AtStart() bool { return !t.lost && !t.within }
+func (t *tracker) AtStart() bool { return !t.lost && !t.within }
 
 // keep keeps of a part of a line what line will look at.
-func (t *Tracker) keep(part []byte) {
+func (t *tracker) keep(part []byte) {
 	t.headLen += uint8(copy(t.head[t.headLen:], part))
 	if len(part) >= tailSize {
 		t.tailLen = uint8(copy(t.tail[:], part[len(part)-tailSize:]))
@@ -79,7 +79,7 @@ func (t *Tracker) keep(part []byte) {
 }
 
 // line goes on behind a line, of which head is the beginning and tail the end, CR included.
-func (t *Tracker) line(head, tail []byte) {
+func (t *tracker) line(head, tail []byte) {
 	t.inLine = false
 	tail, ok := bytes.CutSuffix(tail, []byte{'\r'})
 	if !ok {

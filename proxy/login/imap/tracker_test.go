@@ -60,7 +60,7 @@ func TestTracker(t *testing.T) {
 	}
 	for _, test := range tests {
 		for _, step := range []int{1, 2, 3, 7, 1 << 20} {
-			tr := new(Tracker)
+			tr := new(tracker)
 			for p := []byte(test.stream); len(p) > 0; {
 				n := min(step, len(p))
 				tr.Observe(p[:n])
@@ -75,7 +75,7 @@ func TestTracker(t *testing.T) {
 
 // What isn't certain once isn't later on.
 func TestTrackerStaysLost(t *testing.T) {
-	tr := new(Tracker)
+	tr := new(tracker)
 	tr.Observe([]byte("hello\r\n* OK x\r\n"))
 	if tr.AtStart() {
 		t.Error("certain again")
@@ -98,7 +98,7 @@ func TestTrackerCompressed(t *testing.T) {
 		if err := z.Flush(); err != nil {
 			t.Fatal(err)
 		}
-		tr := new(Tracker)
+		tr := new(tracker)
 		p := b.Bytes()
 		tr.Observe(p[:13])
 		if !tr.AtStart() {
@@ -119,7 +119,7 @@ func BenchmarkTracker(b *testing.B) {
 	chunk := bytes.Repeat([]byte("0123456789abcde\n"), 2048)
 	lines := bytes.Repeat([]byte("* 1234 FETCH (UID 4711 FLAGS (\\Seen \\Answered) MODSEQ (815))\r\n"), 512)
 	b.Run("literal", func(b *testing.B) {
-		tr := new(Tracker)
+		tr := new(tracker)
 		tr.Observe([]byte("* 1 FETCH (BODY[] {9000000000000000000}\r\n"))
 		b.SetBytes(int64(len(chunk)))
 		for b.Loop() {
@@ -127,7 +127,7 @@ func BenchmarkTracker(b *testing.B) {
 		}
 	})
 	b.Run("lines", func(b *testing.B) {
-		tr := new(Tracker)
+		tr := new(tracker)
 		b.SetBytes(int64(len(lines)))
 		for b.Loop() {
 			tr.Observe(lines)
@@ -137,7 +137,7 @@ func BenchmarkTracker(b *testing.B) {
 		}
 	})
 	b.Run("messages", func(b *testing.B) {
-		tr := new(Tracker)
+		tr := new(tracker)
 		message := fmt.Appendf(nil, "* 1 FETCH (UID 1 BODY[] {%d}\r\n%s)\r\n", len(chunk), chunk)
 		b.SetBytes(int64(len(message)))
 		for b.Loop() {

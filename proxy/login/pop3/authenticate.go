@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
+	"mailcutover/mail"
 	"mailcutover/proxy/dial"
 	"mailcutover/proxy/login"
 	"mailcutover/proxy/login/sasl"
@@ -87,7 +87,7 @@ func (p *platform) read(doing string) (ok bool, line []byte, err error) {
 	case answerErrPrefix:
 		return false, line, nil
 	}
-	return false, nil, p.fail(doing, fmt.Errorf("%w: malformed answer %q", errProtocol, clean(line, 80)))
+	return false, nil, p.fail(doing, fmt.Errorf("%w: malformed answer %q", errProtocol, mail.CleanText(line, 80)))
 }
 
 // command sends a line that holds no secret, and wants a positive answer.
@@ -102,7 +102,7 @@ func (p *platform) command(line string) error {
 func (p *platform) wantOK(doing string) ([]byte, error) {
 	ok, answer, err := p.read(doing)
 	if err == nil && !ok {
-		err = p.fail(doing, fmt.Errorf("answered %s", clean(answer, maxText)))
+		err = p.fail(doing, fmt.Errorf("answered %s", mail.CleanText(answer, maxText)))
 	}
 	return answer, err
 }
@@ -195,7 +195,7 @@ func (p *platform) login(a *login.Attempt) (login.Welcome, error) {
 			return login.Welcome{}, err
 		}
 		p.l.Print(command, " ")
-		p.send(msg)
+		sasl.Send(p.l, msg)
 		msg, told = nil, true
 	} else {
 		p.l.Print(command, "\r\n")
@@ -221,7 +221,7 @@ func (p *platform) login(a *login.Attempt) (login.Welcome, error) {
 			}
 			told = true
 		}
-		p.send(msg)
+		sasl.Send(p.l, msg)
 		msg = nil
 	}
 }
@@ -234,14 +234,6 @@ func (p *platform) offers(mechanism string) bool {
 		}
 	}
 	return false
-}
-
-// send sends a message in base64.
-func (p *platform) send(msg []byte) {
-	text := sasl.Encode(msg)
-	_, _ = p.l.Write(text)
-	p.l.Print("\r\n")
-	clear(text)
 }
 
 // userPass logs in by USER and PASS.
@@ -282,7 +274,7 @@ func (p *platform) userPass(a *login.Attempt) (login.Welcome, error) {
 func (p *platform) result(a *login.Attempt, line []byte, told bool) (login.Welcome, error) {
 	switch word, _, _ := bytes.Cut(line, []byte{' '}); {
 	case string(word) == answerOKPrefix && told:
-		return login.Welcome{Final: clean(line, maxText)}, nil
+		return login.Welcome{Final: []byte(mail.CleanText(line, maxText))}, nil
 	case string(word) == answerErrPrefix:
 		return login.Welcome{}, p.refused(a, line, told)
 	}
@@ -296,15 +288,15 @@ func (p *platform) refused(a *login.Attempt, line []byte, told bool) error {
 	code := responseCode(line)
 	switch {
 	case code == "IN-USE", code == "LOGIN-DELAY", code == "SYS/TEMP":
-		return p.fail("login", &putOff{answer: clean(line, maxText), code: code})
+		return p.fail("login", &putOff{answer: mail.CleanText(line, maxText), code: code})
 	case bytes.HasPrefix(line, []byte(exchangeUnavailable)):
 	case told && a.Master == nil && (code == "AUTH" || code == "" && !p.has("AUTH-RESP-CODE")):
-		return &login.Rejection{Answer: clean(line, maxText)}
+		return &login.Rejection{Answer: []byte(mail.CleanText(line, maxText))}
 	}
 	if code == "" {
 		return p.fail("login", errors.New("refused, and not by reason of the credentials"))
 	}
-	return p.fail("login", fmt.Errorf("refused with [%s]", clean([]byte(code), 40)))
+	return p.fail("login", fmt.Errorf("refused with [%s]", mail.CleanText([]byte(code), 40)))
 }
 
 // responseCode returns the code of a -ERR in upper case (RFC 2449 section 8); empty: none.
@@ -319,21 +311,3 @@ func responseCode(line []byte) string {
 
 // isLine reports whether p can stand in a command's line.
 func isLine(p []byte) bool { return len(p) > 0 && !bytes.ContainsAny(p, "\r\n\x00") }
-
-// clean returns at most n bytes of p as UTF-8 without control characters: a platform's
-// text must not forge log lines or answers.
-func clean(p []byte, n int) []byte {
-	s := bytes.Map(func(r rune) rune {
-		if r < 0x20 || 0x7f <= r && r < 0xa0 || r == utf8.RuneError {
-			return '?'
-		}
-		return r
-	}, p)
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
-}

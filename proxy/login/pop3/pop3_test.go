@@ -138,7 +138,7 @@ func TestStartTLS(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	off := &putOff{answer: []byte("-ERR [IN-USE] Locked"), code: "IN-USE"}
+	off := &putOff{answer: "-ERR [IN-USE] Locked", code: "IN-USE"}
 	tests := map[login.Cause]string{
 		login.CauseUnknown: "-ERR [SYS/TEMP]", login.CauseWrong: "-ERR [AUTH] No", login.CauseName: "-ERR This", login.CauseNoSuchName: "-ERR [SYS/TEMP]",
 		login.CauseClosed: "-ERR [SYS/TEMP] The", login.CauseLocked: "-ERR [SYS/TEMP] The", login.CauseTable: "-ERR [SYS/TEMP]", login.CausePlatform: "-ERR [IN-USE] Locked",

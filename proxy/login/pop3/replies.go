@@ -35,7 +35,6 @@ const (
 	replyDrain      = "-ERR [SYS/TEMP] Service is going down, try again\r\n"
 	replyErrors     = "-ERR Too many errors\r\n"
 	replyIdle       = "-ERR [SYS/TEMP] Timeout\r\n"
-	replyEnded      = "-ERR [SYS/TEMP] Session closed, try again\r\n"
 	answerOKPrefix  = "+OK"
 	answerErrPrefix = "-ERR"
 )
@@ -43,7 +42,7 @@ const (
 // putOff is the error of Authenticate for a refusal that is temporary by the platform's own
 // code.
 type putOff struct {
-	answer []byte // the platform's line
+	answer string // the platform's line
 	code   string
 }
 
@@ -73,7 +72,7 @@ func refusal(r *login.Refusal) (reply string, end bool) {
 		return replyDrain, true
 	case login.CausePlatform:
 		if errors.As(r.Err, &off) {
-			return string(off.answer) + "\r\n", false
+			return off.answer + "\r\n", false
 		}
 	}
 	return replyTemporary, false
@@ -93,5 +92,5 @@ func (Dialogue) Farewell(cause login.Cause, logged bool) []byte {
 	case cause == login.CauseDrain:
 		return []byte(replyDrain)
 	}
-	return []byte(replyEnded)
+	return []byte(replyTemporary)
 }

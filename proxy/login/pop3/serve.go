@@ -165,7 +165,7 @@ func (s *server) pass(password []byte) (*login.Session, error) {
 // auth answers AUTH (RFC 5034). Without an argument it lists the mechanisms, as older clients
 // expect it.
 func (s *server) auth(arg []byte) (*login.Session, error) {
-	mechanism, initial, given := bytes.Cut(arg, []byte{' '})
+	mechanism, initial, _ := bytes.Cut(arg, []byte{' '})
 	switch {
 	case !s.c.MayLogIn():
 		return nil, s.mistake(replyPrivacy)
@@ -179,44 +179,22 @@ func (s *server) auth(arg []byte) (*login.Session, error) {
 	if !ok {
 		return nil, s.mistake(replyMechanism)
 	}
-	attempt, err := s.exchange(exchange, initial, given)
-	if attempt == nil {
+	attempt, err := exchange.Take(initial, s.front.TokenBytes, s.ask)
+	switch {
+	case errors.Is(err, sasl.ErrCancelled):
+		return nil, s.mistake(replyCancelled)
+	case errors.Is(err, sasl.ErrMalformed), errors.Is(err, sasl.ErrTooLong):
+		return nil, s.mistake(replyMalformed)
+	case err != nil:
 		return nil, err
 	}
 	return s.login(attempt)
 }
 
-// exchange takes the client's messages. It returns nil if there is no attempt: the client is
-// answered, and the error, if any, ends the connection.
-func (s *server) exchange(e *sasl.Exchange, initial []byte, given bool) (*login.Attempt, error) {
-	for first := true; ; first = false {
-		var msg []byte
-		var err error
-		if first && given {
-			msg, err = sasl.DecodeInitial(initial, s.front.TokenBytes)
-		} else {
-			s.c.Print("+ ", string(sasl.Encode(e.Challenge())), "\r\n")
-			line, readErr := s.readLine()
-			switch {
-			case readErr != nil:
-				return nil, readErr
-			case string(line) == "*":
-				return nil, s.mistake(replyCancelled)
-			}
-			msg, err = sasl.Decode(line, s.front.TokenBytes)
-		}
-		if err != nil {
-			return nil, s.mistake(replyMalformed)
-		}
-		done, err := e.Respond(msg)
-		switch {
-		case err != nil:
-			clear(msg)
-			return nil, s.mistake(replyMalformed)
-		case done:
-			return e.Attempt(), nil
-		}
-	}
+// ask sends a challenge, and returns the client's answer.
+func (s *server) ask(challenge []byte) ([]byte, error) {
+	s.c.Print("+ ", string(challenge), "\r\n")
+	return s.readLine()
 }
 
 // login tries to log in, and tells the client what came of it.

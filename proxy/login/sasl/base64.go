@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+
+	"mailcutover/proxy/login"
 )
 
 // ErrMalformed is for a message that isn't what its mechanism says.
@@ -39,9 +41,9 @@ func Decode(text []byte, max int) ([]byte, error) {
 	return msg[:n], nil
 }
 
-// DecodeInitial is Decode for an initial response behind the mechanism's name, where "=" is
+// decodeInitial is Decode for an initial response behind the mechanism's name, where "=" is
 // an empty message, and an empty text is nothing at all (RFC 4954 section 4, RFC 4959 section 3).
-func DecodeInitial(text []byte, max int) ([]byte, error) {
+func decodeInitial(text []byte, max int) ([]byte, error) {
 	switch string(text) {
 	case "=":
 		return []byte{}, nil
@@ -56,10 +58,11 @@ func Encode(msg []byte) []byte {
 	return strict.AppendEncode(make([]byte, 0, strict.EncodedLen(len(msg))), msg)
 }
 
-// EncodeInitial is Encode for an initial response: an empty message is "=".
-func EncodeInitial(msg []byte) []byte {
-	if len(msg) == 0 {
-		return []byte{'='}
-	}
-	return Encode(msg)
+// Send writes a message in base64, and ends the line. Nothing of it stays but what l has yet to
+// send.
+func Send(l *login.Leg, msg []byte) {
+	text := Encode(msg)
+	_, _ = l.Write(text) // kept until it is flushed
+	l.Print("\r\n")
+	clear(text)
 }

@@ -1,6 +1,6 @@
 // Package sasl reads what clients say in the SASL mechanisms PLAIN, LOGIN, OAUTHBEARER
 // and XOAUTH2, and writes what platforms are told in them. It is shared by the dialogues of
-// proxy/login and does no I/O.
+// proxy/login and does no I/O; what [Send] writes, its leg keeps until it is flushed.
 //
 // [Begin] starts the server's half of an exchange: it makes the challenges and takes the
 // answers, until there is an attempt for login.Conn. [Prove] makes the client's half, towards

@@ -1,6 +1,7 @@
 package sasl
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -19,6 +20,9 @@ const (
 func Announced() []string {
 	return []string{NamePlain, NameLogin, NameOAuthBearer, NameXOAuth2}
 }
+
+// ErrCancelled is for a client that gives an exchange up, by "*".
+var ErrCancelled = errors.New("cancelled")
 
 // Exchange is the server's half of one authentication: alternately Challenge and Respond,
 // until Respond says that it is done. A client's initial response is its first answer; then
@@ -59,7 +63,7 @@ func (e *Exchange) Respond(msg []byte) (done bool, err error) {
 	switch e.mechanism {
 	case NamePlain:
 		var authzid string
-		authzid, a.Name, a.Secret, err = Plain(msg)
+		authzid, a.Name, a.Secret, err = readPlain(msg)
 		if authzid != a.Name {
 			a.Authorize = authzid
 		}
@@ -74,13 +78,13 @@ func (e *Exchange) Respond(msg []byte) (done bool, err error) {
 		a.Name, a.Secret = string(e.name), msg
 	case NameOAuthBearer:
 		a.Mechanism = login.MechanismOAuthBearer
-		a.Name, a.Secret, err = OAuthBearer(msg)
+		a.Name, a.Secret, err = readOAuthBearer(msg)
 		if err == nil && a.Name == "" { // only the token says who it is; no mailbox can be found
 			err = fmt.Errorf("%w: OAUTHBEARER without a user", ErrMalformed)
 		}
 	case NameXOAuth2:
 		a.Mechanism = login.MechanismXOAuth2
-		a.Name, a.Secret, err = XOAuth2(msg)
+		a.Name, a.Secret, err = readXOAuth2(msg)
 	}
 	if err != nil {
 		return false, err
@@ -91,3 +95,37 @@ func (e *Exchange) Respond(msg []byte) (done bool, err error) {
 
 // Attempt returns what the client said: name, authorize, mechanism and secret.
 func (e *Exchange) Attempt() *login.Attempt { return e.attempt }
+
+// Take leads the exchange to its end, with a client that answers in lines. initial is its initial
+// response; nil: there is none. ask sends a challenge and returns the answer, both in base64; its
+// errors are returned as they are. max is the longest message, in bytes. Else the error is
+// ErrCancelled, ErrTooLong or ErrMalformed.
+func (e *Exchange) Take(initial []byte, max int, ask func(challenge []byte) ([]byte, error)) (*login.Attempt, error) {
+	for first := true; ; first = false {
+		var msg []byte
+		var err error
+		if first && initial != nil {
+			msg, err = decodeInitial(initial, max)
+		} else {
+			answer, askErr := ask(Encode(e.Challenge()))
+			switch {
+			case askErr != nil:
+				return nil, askErr
+			case string(answer) == "*":
+				return nil, ErrCancelled
+			}
+			msg, err = Decode(answer, max)
+		}
+		if err != nil {
+			return nil, err
+		}
+		done, err := e.Respond(msg)
+		switch {
+		case err != nil:
+			clear(msg)
+			return nil, err
+		case done:
+			return e.Attempt(), nil
+		}
+	}
+}

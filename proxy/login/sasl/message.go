@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// Plain reads a message of PLAIN (RFC 4616 section 2): authzid NUL authcid NUL password.
+// readPlain reads a message of PLAIN (RFC 4616 section 2): authzid NUL authcid NUL password.
 // authzid may be empty, the others not. password is part of msg.
-func Plain(msg []byte) (authzid, authcid string, password []byte, err error) {
+func readPlain(msg []byte) (authzid, authcid string, password []byte, err error) {
 	parts := bytes.Split(msg, []byte{0})
 	if len(parts) != 3 || len(parts[1]) == 0 || len(parts[2]) == 0 {
 		return "", "", nil, fmt.Errorf("%w: PLAIN has %d parts, or an empty one", ErrMalformed, len(parts))
@@ -16,9 +16,9 @@ func Plain(msg []byte) (authzid, authcid string, password []byte, err error) {
 	return string(parts[0]), string(parts[1]), parts[2], nil
 }
 
-// EncodePlain writes a message of PLAIN. A part with NUL in it is refused, and so is an empty
+// encodePlain writes a message of PLAIN. A part with NUL in it is refused, and so is an empty
 // authcid or password.
-func EncodePlain(authzid, authcid string, password []byte) ([]byte, error) {
+func encodePlain(authzid, authcid string, password []byte) ([]byte, error) {
 	if authcid == "" || len(password) == 0 || strings.ContainsRune(authzid+authcid, 0) || bytes.IndexByte(password, 0) >= 0 {
 		return nil, fmt.Errorf("%w: PLAIN can't carry this login", ErrMalformed)
 	}
@@ -28,10 +28,10 @@ func EncodePlain(authzid, authcid string, password []byte) ([]byte, error) {
 	return append(msg, password...), nil
 }
 
-// OAuthBearer reads a client's first message of OAUTHBEARER (RFC 7628 section 3.1), such as
+// readOAuthBearer reads a client's first message of OAUTHBEARER (RFC 7628 section 3.1), such as
 // "n,a=user@example.com,^Ahost=server^Aauth=Bearer TOKEN^A^A". user is the authzid of its
 // GS2 header: empty if the message has none. token is part of msg.
-func OAuthBearer(msg []byte) (user string, token []byte, err error) {
+func readOAuthBearer(msg []byte) (user string, token []byte, err error) {
 	header, rest, found := bytes.Cut(msg, []byte{1})
 	flag, name, comma := bytes.Cut(header, []byte{','})
 	if !found || !comma || string(flag) != "n" && string(flag) != "y" { // p: a channel binding, which this mechanism has not
@@ -61,9 +61,9 @@ func OAuthBearer(msg []byte) (user string, token []byte, err error) {
 	return user, token, nil
 }
 
-// XOAuth2 reads a client's first message of XOAUTH2, as Google and Microsoft describe it:
+// readXOAuth2 reads a client's first message of XOAUTH2, as Google and Microsoft describe it:
 // "user=someone@example.com^Aauth=Bearer TOKEN^A^A". token is part of msg.
-func XOAuth2(msg []byte) (user string, token []byte, err error) {
+func readXOAuth2(msg []byte) (user string, token []byte, err error) {
 	pairs, err := pairs(msg)
 	if err != nil {
 		return "", nil, fmt.Errorf("XOAUTH2: %w", err)
@@ -78,9 +78,9 @@ func XOAuth2(msg []byte) (user string, token []byte, err error) {
 	return string(pairs["user"]), token, nil
 }
 
-// EncodeOAuthBearer writes a message of OAUTHBEARER, without host and port: what the client
+// encodeOAuthBearer writes a message of OAUTHBEARER, without host and port: what the client
 // gave for them names us, not the platform.
-func EncodeOAuthBearer(user string, token []byte) ([]byte, error) {
+func encodeOAuthBearer(user string, token []byte) ([]byte, error) {
 	if !speakable(user) || !isToken(token) {
 		return nil, fmt.Errorf("%w: OAUTHBEARER can't carry this login", ErrMalformed)
 	}
@@ -92,8 +92,8 @@ func EncodeOAuthBearer(user string, token []byte) ([]byte, error) {
 	return append(msg, "\x01\x01"...), nil
 }
 
-// EncodeXOAuth2 writes a message of XOAUTH2.
-func EncodeXOAuth2(user string, token []byte) ([]byte, error) {
+// encodeXOAuth2 writes a message of XOAUTH2.
+func encodeXOAuth2(user string, token []byte) ([]byte, error) {
 	if !speakable(user) || !isToken(token) {
 		return nil, fmt.Errorf("%w: XOAUTH2 can't carry this login", ErrMalformed)
 	}

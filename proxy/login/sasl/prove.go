@@ -43,7 +43,7 @@ func Prove(a *login.Attempt, offers func(mechanism string) bool) (*Proof, error)
 	defer clear(id.Password)
 	switch {
 	case offers(NamePlain):
-		msg, err := EncodePlain(id.Authzid, id.Name, id.Password)
+		msg, err := encodePlain(id.Authzid, id.Name, id.Password)
 		return single(NamePlain, msg, err)
 	case offers(NameLogin) && id.Authzid == "":
 		if strings.ContainsRune(id.Name, 0) || strings.ContainsRune(string(id.Password), 0) {
@@ -65,9 +65,9 @@ func proveToken(a *login.Attempt, offers func(string) bool) (*Proof, error) {
 		if !offers(name) {
 			continue
 		}
-		encode := EncodeOAuthBearer
+		encode := encodeOAuthBearer
 		if name == NameXOAuth2 {
-			encode = EncodeXOAuth2
+			encode = encodeXOAuth2
 		}
 		msg, err := encode(a.Login, a.Secret)
 		return single(name, msg, err)

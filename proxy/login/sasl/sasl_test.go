@@ -47,14 +47,11 @@ func TestDecode(t *testing.T) {
 			t.Errorf("%q: encoded %q", test.text, Encode(got))
 		}
 	}
-	if got, err := DecodeInitial([]byte("="), 30); err != nil || got == nil || len(got) > 0 {
+	if got, err := decodeInitial([]byte("="), 30); err != nil || got == nil || len(got) > 0 {
 		t.Errorf("an empty initial response: got %q, %v", got, err)
 	}
-	if _, err := DecodeInitial(nil, 30); !errors.Is(err, ErrMalformed) {
+	if _, err := decodeInitial(nil, 30); !errors.Is(err, ErrMalformed) {
 		t.Errorf("no initial response: got %v", err)
-	}
-	if got := string(EncodeInitial(nil)); got != "=" {
-		t.Errorf("an empty initial response is written %q", got)
 	}
 }
 
@@ -77,19 +74,19 @@ func TestPlain(t *testing.T) {
 		{"b\x00a\x00pw\x00c", "", "", "", false},
 	}
 	for _, test := range tests {
-		authzid, name, password, err := Plain([]byte(test.msg))
+		authzid, name, password, err := readPlain([]byte(test.msg))
 		if authzid != test.authzid || name != test.name || string(password) != test.password || (err == nil) != test.ok {
 			t.Errorf("%q: got %q, %q, %q, %v", test.msg, authzid, name, password, err)
 		}
 		if err != nil {
 			continue
 		}
-		if msg, err := EncodePlain(authzid, name, password); err != nil || string(msg) != test.msg {
+		if msg, err := encodePlain(authzid, name, password); err != nil || string(msg) != test.msg {
 			t.Errorf("%q: written %q, %v", test.msg, msg, err)
 		}
 	}
 	for _, test := range [][3]string{{"", "", "x"}, {"", "a", ""}, {"a\x00", "a", "x"}, {"", "a\x00", "x"}, {"", "a", "x\x00"}} {
-		if msg, err := EncodePlain(test[0], test[1], []byte(test[2])); err == nil {
+		if msg, err := encodePlain(test[0], test[1], []byte(test[2])); err == nil {
 			t.Errorf("%q: written %q", test, msg)
 		}
 	}
@@ -133,9 +130,9 @@ func TestOAuth(t *testing.T) {
 		{"XOAUTH2", "", "", "", false},
 	}
 	for _, test := range tests {
-		read, write := OAuthBearer, EncodeOAuthBearer
+		read, write := readOAuthBearer, encodeOAuthBearer
 		if test.mechanism == "XOAUTH2" {
-			read, write = XOAuth2, EncodeXOAuth2
+			read, write = readXOAuth2, encodeXOAuth2
 		}
 		user, token, err := read([]byte(test.msg))
 		if user != test.user || string(token) != test.token || (err == nil) != test.ok || err != nil && !errors.Is(err, ErrMalformed) {
@@ -154,10 +151,10 @@ func TestOAuth(t *testing.T) {
 		}
 	}
 	for _, test := range [][2]string{{"", "t"}, {"a\x01auth=Bearer x", "t"}, {"a", ""}, {"a", "t\x01"}, {"a", "t u"}} {
-		if msg, err := EncodeOAuthBearer(test[0], []byte(test[1])); err == nil {
+		if msg, err := encodeOAuthBearer(test[0], []byte(test[1])); err == nil {
 			t.Errorf("%q: written %q", test, msg)
 		}
-		if msg, err := EncodeXOAuth2(test[0], []byte(test[1])); err == nil {
+		if msg, err := encodeXOAuth2(test[0], []byte(test[1])); err == nil {
 			t.Errorf("%q: written %q", test, msg)
 		}
 	}
@@ -306,8 +303,8 @@ func FuzzMessages(f *testing.F) {
 	f.Add([]byte("n,a=an=2Cna,\x01host=h\x01auth=Bearer abc\x01\x01"))
 	f.Add([]byte("user=anna\x01auth=Bearer abc\x01\x01"))
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		if authzid, name, password, err := Plain(msg); err == nil {
-			again, err := EncodePlain(authzid, name, password)
+		if authzid, name, password, err := readPlain(msg); err == nil {
+			again, err := encodePlain(authzid, name, password)
 			if err != nil || !bytes.Equal(again, msg) {
 				t.Fatalf("PLAIN %q: written %q, %v", msg, again, err)
 			}
@@ -315,7 +312,7 @@ func FuzzMessages(f *testing.F) {
 		for _, m := range []struct {
 			read  func([]byte) (string, []byte, error)
 			write func(string, []byte) ([]byte, error)
-		}{{OAuthBearer, EncodeOAuthBearer}, {XOAuth2, EncodeXOAuth2}} {
+		}{{readOAuthBearer, encodeOAuthBearer}, {readXOAuth2, encodeXOAuth2}} {
 			user, token, err := m.read(msg)
 			if err != nil || user == "" {
 				continue

@@ -151,7 +151,7 @@ func (p *platform) auth(a *login.Attempt) (login.Welcome, error) {
 			return login.Welcome{}, err
 		}
 		p.l.Print(command, " ")
-		p.send(msg)
+		sasl.Send(p.l, msg)
 		msg, told = nil, true
 	} else {
 		p.l.Print(command, "\r\n")
@@ -184,15 +184,7 @@ func (p *platform) auth(a *login.Attempt) (login.Welcome, error) {
 			}
 			told = true
 		}
-		p.send(msg)
+		sasl.Send(p.l, msg)
 		msg = nil
 	}
-}
-
-// send sends a message in base64.
-func (p *platform) send(msg []byte) {
-	text := sasl.Encode(msg)
-	_, _ = p.l.Write(text)
-	p.l.Print("\r\n")
-	clear(text)
 }

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
+	"mailcutover/mail"
 	"mailcutover/proxy/login"
 )
 
@@ -39,7 +39,7 @@ func readReply(l *login.Leg) (*reply, error) {
 		code, last, text, ok := parseReplyLine(string(line))
 		switch {
 		case !ok:
-			return nil, fmt.Errorf("%w: malformed reply %q", errProtocol, clean(string(line), 80))
+			return nil, fmt.Errorf("%w: malformed reply %q", errProtocol, mail.CleanText(line, 80))
 		case len(r.lines) > 0 && code != r.code:
 			return nil, fmt.Errorf("%w: reply changes its code from %d to %d", errProtocol, r.code, code)
 		}
@@ -80,7 +80,7 @@ func (r *reply) line(enhanced string) string {
 			texts = append(texts, text)
 		}
 	}
-	line := fmt.Sprintf("%d %s %s", r.code, enhanced, clean(strings.Join(texts, " "), maxText))
+	line := fmt.Sprintf("%d %s %s", r.code, enhanced, mail.CleanText([]byte(strings.Join(texts, " ")), maxText))
 	return strings.TrimRight(line, " ")
 }
 
@@ -96,22 +96,4 @@ func isEnhanced(word string, class int) bool {
 		}
 	}
 	return true
-}
-
-// clean returns at most n bytes of s as UTF-8 without control characters: a platform's
-// text must not forge log lines or replies.
-func clean(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || 0x7f <= r && r < 0xa0 || r == utf8.RuneError {
-			return '?'
-		}
-		return r
-	}, s)
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
 }
