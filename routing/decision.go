@@ -154,8 +154,11 @@ func (s *State) decide(d *Decision, key string, mail bool) (claimed bool) {
 				continue
 			}
 			if found.read(l, key); found.roles == 0 {
-				found = names{}
-				continue
+				if !lineHas(l, key) {
+					found = names{}
+					continue
+				}
+				found.roles = place // a platform's login, which stands there as the platform spells it
 			}
 			line = l
 		}

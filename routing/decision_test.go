@@ -188,6 +188,18 @@ func TestANameOfTwoIsClosed(t *testing.T) {
 	if d := s.DecideAddress(health.Addresses[0], "+"); d.Reason != ReasonConflict {
 		t.Errorf("fixed address and mailbox: %+v", d)
 	}
+
+	// Whoever comes first, and however a platform spells its login.
+	agency, _ := s.Agency("health")
+	other := agency
+	m := mustMapping(t, "works", Row{Mailbox: MailboxID{0: 9}, Kind: KindUser, Addresses: []Address{"x@town.example"}, Source: Place{Login: `TOWN\P0.health`}})
+	other.ID, other.Mapping = "works", m.Digest()
+	for _, order := range [][]Agency{{agency, other}, {other, agency}} {
+		s := mustApply(t, NewState(s.Position()), Update{Agencies: order, Mappings: []*Mapping{m, s.Mapping("health")}})
+		if d := s.DecideLogin(health.Logins[0]); d.Reason != ReasonConflict {
+			t.Errorf("%s first: %+v", order[0].ID, d)
+		}
+	}
 }
 
 func TestFixedAddress(t *testing.T) {
@@ -238,6 +250,7 @@ func TestSubAddresses(t *testing.T) {
 	own.Addresses = []Address{"p0.health+own@town.example", "q@town.example"}
 	own.Logins = []Login{"p0.health+login@town.example"}
 	own.Source.Address = "p0.health+place@town.example"
+	own.Target.Login = "P0.health+Place2@town.example"
 	rows := append(slices.Collect(s.Mapping("health").Rows()), own)
 	m := mustMapping(t, "health", rows...)
 	a, _ := s.Agency("health")
@@ -255,8 +268,9 @@ func TestSubAddresses(t *testing.T) {
 		{"p0.health-news@town.example", "+", ReasonNoSuchName, MailboxID{}},
 		{"p0.health+own@town.example", "+", ReasonOpen, own.Mailbox},
 		{"p0.health+own+x@town.example", "+", ReasonOpen, base},
-		{"p0.health+login@town.example", "+", ReasonNoSuchName, MailboxID{}}, // another mailbox's login
-		{"p0.health+place@town.example", "+", ReasonNoSuchName, MailboxID{}}, // a platform takes it for another
+		{"p0.health+login@town.example", "+", ReasonNoSuchName, MailboxID{}},  // another mailbox's login
+		{"p0.health+place@town.example", "+", ReasonNoSuchName, MailboxID{}},  // a platform takes it for another
+		{"p0.health+place2@town.example", "+", ReasonNoSuchName, MailboxID{}}, // in whatever case
 		{"+news@town.example", "+", ReasonNoSuchName, MailboxID{}},
 		{"all+x@town.example", "+", ReasonFixed, MailboxID{}},
 		{"p0.health+news@foreign.example", "+", ReasonForeign, MailboxID{}},

@@ -65,6 +65,9 @@ func TestDecidePlatformLogin(t *testing.T) {
 		if d := s.DecidePlatformLogin(test.login); d.Reason != test.reason || d.Mailbox != test.mailbox {
 			t.Errorf("%s: %+v, want %s, %s", test.login, d, test.reason, test.mailbox)
 		}
+		if got, want := s.Taken(test.login), test.login != "nobody"; got != want {
+			t.Errorf("%s is taken: %t, want %t", test.login, got, want)
+		}
 		if d := s.DecideLogin(test.login); d.Reason == ReasonOpen && test.login != "p0.health@town.example" {
 			t.Errorf("%s is a login by itself: %+v", test.login, d)
 		}
