@@ -30,26 +30,32 @@ const (
 	Renamed     Change = "renamed"     // the same pair with another account
 )
 
-// Diff says what b says otherwise than a, by address.
+// Diff says what b says otherwise than a, by address. Of accounts it says so where both lists have
+// one.
 func Diff(a, b *List) []Difference {
 	ids := make(map[routing.Address]*Row, len(a.Rows))
 	addresses := make(map[routing.MailboxID]*Row, len(a.Rows))
 	for i := range a.Rows {
-		ids[a.Rows[i].Address], addresses[a.Rows[i].ID] = &a.Rows[i], &a.Rows[i]
+		if r := &a.Rows[i]; r.Address != "" { // a list of accounts has none
+			ids[r.Address] = r
+		}
+		addresses[a.Rows[i].ID] = &a.Rows[i]
 	}
 	var out []Difference
 	named := make(map[routing.MailboxID]bool, len(b.Rows))
 	used := make(map[routing.Address]bool, len(b.Rows))
 	for i := range b.Rows {
 		r := &b.Rows[i]
-		named[r.ID], used[r.Address] = true, true
+		named[r.ID], used[r.Address] = true, r.Address != ""
 		d := Difference{Address: r.Address, ID: r.ID}
 		had, was := ids[r.Address], addresses[r.ID]
-		switch {
-		case had != nil && had.ID == r.ID && had.Agency == r.Agency:
+		switch same := was != nil && was.Address == r.Address; {
+		case same && was.Agency != r.Agency:
+			d.Change, d.From = Moved, was.Agency
+		case same && was.Account != "" && r.Account != "" && AccountKey(was.Account) != AccountKey(r.Account):
+			d.Change, d.Account = Renamed, was.Account
+		case same:
 			continue
-		case had != nil && had.ID == r.ID:
-			d.Change, d.From = Moved, had.Agency
 		case had != nil:
 			d.Change, d.WasID = Repaired, had.ID
 			if was != nil {

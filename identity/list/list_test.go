@@ -303,6 +303,12 @@ func TestDiff(t *testing.T) {
 	if d := Diff(b, b); len(d) != 0 {
 		t.Errorf("a list and itself: %+v", d)
 	}
+	// Accounts, beside addresses and in their place.
+	a = &List{Rows: []Row{{Address: "a@x.example", Account: `X\anna`, ID: id(1)}, {Address: "b@x.example", Account: "bert", ID: id(2)}, {Account: "carl", ID: id(3)}, {Account: "dora", ID: id(4)}, {Account: "emil", ID: id(5)}}}
+	b = &List{Rows: []Row{{Address: "a@x.example", Account: "Anna", ID: id(1)}, {Address: "b@x.example", ID: id(2)}, {Account: "dora", ID: id(3)}, {Account: "dora", ID: id(4)}}}
+	if d := Diff(a, b); len(d) != 2 || d[0] != (Difference{Change: Renamed, ID: id(3), Account: "carl"}) || d[1] != (Difference{Change: Gone, ID: id(5)}) {
+		t.Errorf("accounts: %+v", d)
+	}
 }
 
 func FuzzRead(f *testing.F) {
