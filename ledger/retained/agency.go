@@ -36,7 +36,24 @@ type segment struct {
 	bytes   int64 // of both files
 	first   time.Time
 	last    time.Time
-	damaged int // heads that can't be read
+	begun   time.Time // by this process; zero: by one before
+	damaged int       // heads that can't be read
+}
+
+// oldest returns when the oldest copy was kept; of a segment that has none yet, when it was begun.
+func (g *segment) oldest() time.Time {
+	if g.copies == 0 {
+		return g.begun
+	}
+	return g.first
+}
+
+// newest is oldest for the newest copy.
+func (g *segment) newest() time.Time {
+	if g.copies == 0 {
+		return g.begun
+	}
+	return g.last
 }
 
 // add counts a copy.
@@ -61,7 +78,6 @@ type writing struct {
 	passed        int64       // bytes of the bodies that were handed to the disk; guarded by Store.mu
 	headSeal      cipher.AEAD // nil: not encrypted
 	bodySeal      cipher.AEAD
-	begun         time.Time
 
 	open    int   // messages that have a part of their body in it and haven't ended
 	full    bool  // no other message goes to it
@@ -190,7 +206,7 @@ func (s *Store) begin(a *agency) error {
 	if err != nil {
 		return err
 	}
-	w := &writing{agency: a, begun: s.o.Now(), dirty: true, created: true}
+	w := &writing{agency: a, dirty: true, created: true}
 	w.number = a.next
 	copy(w.salt[:], seal.Salt(len(w.salt)))
 	if secret != nil {
@@ -216,7 +232,7 @@ func (s *Store) begin(a *agency) error {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	w.headsAt = int64(len(first))
-	w.seg = &segment{number: w.number, bytes: w.headsAt}
+	w.seg = &segment{number: w.number, bytes: w.headsAt, begun: s.o.Now()}
 	a.writing = w
 	s.mu.Lock()
 	s.writings = append(s.writings, w)

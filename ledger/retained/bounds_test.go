@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mailcutover/internal/seal"
+	"mailcutover/mail"
 	"mailcutover/routing"
 )
 
@@ -130,6 +131,33 @@ func TestMaxAge(t *testing.T) {
 	s.Upkeep()
 	if st := s.Agency("health"); st.Copies != 1 || st.Removed.Copies != 1 || st.Removed.Reason != ReasonAge {
 		t.Errorf("%+v, want one copy left", st)
+	}
+}
+
+// A segment that has no copy yet, because its first message is still passing, is neither too old nor
+// the oldest.
+func TestFirstMessageUnderWay(t *testing.T) {
+	for name, push := range map[string]func(s *Store){
+		"age": (*Store).Upkeep,
+		"bound of all": func(s *Store) {
+			for s.Agency("health").Removed.Copies == 0 && s.Agency("tax").Segments > 0 {
+				put(s, text(5000), to("health", "dora")...)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, Options{MaxAge: time.Hour, TotalBytes: 600_000, SegmentBytes: 40_000, Uncompressed: true})
+			put(s, text(5000), to("health", "dora")...)
+			in := s.Begin("tax")
+			defer in.Discard()
+			in.Write(text(200_000))
+			s.Upkeep() // what was handed on is written
+			push(s)
+			in.Keep(&Message{Transaction: mail.NewTransactionID()}, to("tax", "erik"))
+			if st := s.Agency("tax"); st.Copies != 1 || st.Failed != 0 {
+				t.Errorf("%+v", st)
+			}
+		})
 	}
 }
 

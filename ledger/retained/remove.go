@@ -91,7 +91,7 @@ func (s *Store) makeRoom() {
 // oldest returns the agency with the oldest segment; nil if there is none.
 func (s *Store) oldest() (found *agency) {
 	for _, a := range s.agencies {
-		if len(a.segments) > 0 && (found == nil || a.segments[0].first.Before(found.segments[0].first)) {
+		if len(a.segments) > 0 && (found == nil || a.segments[0].oldest().Before(found.segments[0].oldest())) {
 			found = a
 		}
 	}
@@ -134,7 +134,7 @@ func (s *Store) upkeep() {
 		if w := a.writing; w != nil && s.full(w) {
 			s.rotate(w)
 		}
-		for s.o.MaxAge > 0 && len(a.segments) > 0 && now.Sub(a.segments[0].last) > s.o.MaxAge && s.removeOldest(a, ReasonAge) {
+		for s.o.MaxAge > 0 && len(a.segments) > 0 && now.Sub(a.segments[0].newest()) > s.o.MaxAge && s.removeOldest(a, ReasonAge) {
 		}
 	}
 }

@@ -301,7 +301,7 @@ func (s *Store) wrote(w *writing, bodies, heads int) {
 // full reports whether a segment has to end.
 func (s *Store) full(w *writing) bool {
 	return w.seg.bytes+int64(len(w.newBodies)) >= s.o.SegmentBytes || w.headsAt+int64(len(w.newHeads)) >= maxHeads ||
-		w.seg.copies > 0 && s.o.Now().Sub(w.begun) >= segmentAge
+		w.seg.copies > 0 && s.o.Now().Sub(w.seg.begun) >= segmentAge
 }
 
 // flushAll writes what is new of all agencies.
