@@ -194,7 +194,8 @@ func (e *encoder) digest(b, p []byte, d routing.Digest) (b2, p2 []byte) {
 // where it begins.
 func (e *encoder) intent(b []byte, k kind, i *Intent) (b2 []byte, at int) {
 	p := binary.AppendVarint(e.scratch[:0], i.Time.UnixMicro()-e.base)
-	id, packed := packID(string(i.Transaction))
+	id, err := i.Transaction.Bytes()
+	packed := err == nil
 	var flags byte
 	if packed {
 		flags |= intentPackedID
@@ -390,9 +391,9 @@ func (d *decoder) intent(payload string, i *Intent) bool {
 	}
 	i.Local = flags&intentLocal != 0
 	if flags&intentPackedID != 0 {
-		if id := f.bytes(16); !f.bad {
-			i.Transaction = mail.TransactionID(unpackID(id))
-		}
+		var id [16]byte
+		f.array(id[:])
+		i.Transaction = mail.TransactionIDOf(id)
 	} else {
 		i.Transaction = mail.TransactionID(f.string())
 	}

@@ -543,21 +543,6 @@ func TestBootID(t *testing.T) {
 	}
 }
 
-func TestPackID(t *testing.T) {
-	for range 1000 {
-		id := mail.NewTransactionID()
-		b, ok := packID(string(id))
-		if !ok || unpackID(string(b[:])) != string(id) {
-			t.Fatalf("%s: %x, %t", id, b, ok)
-		}
-	}
-	for _, s := range []string{"", "x", strings.Repeat("w", 26), strings.Repeat("0", 25) + "1"} {
-		if _, ok := packID(s); ok {
-			t.Errorf("%q passes", s)
-		}
-	}
-}
-
 func FuzzSegment(f *testing.F) {
 	l := openOn(f, options(memdisk.New(), "1"))
 	newCustody().deliver(l, 4, 1)

@@ -144,20 +144,16 @@ func (s *scanned) read(at int64) (kind, string, bool) {
 
 // found is what a start has to know of a segment.
 type found struct {
-	open   map[identity]*entry // intents without a final outcome
-	synced time.Time           // of the last mark
-	last   time.Time           // of the last record
-	closed bool                // in order
-	over   bool                // what the header says is unknown is over
-	whole  bool                // all that was to be carried is there
+	synced time.Time // of the last mark
+	closed bool      // in order
+	over   bool      // what the header says is unknown is over
 	holes  bool
 }
 
-// survey reads what a start has to know; open are the intents that were open before.
-func (s *scanned) survey(open map[identity]*entry) found {
-	f := found{open: open}
+// survey reads what a start has to know; open are the intents without a final outcome, before and
+// after.
+func (s *scanned) survey(open map[identity]*entry) (f found) {
 	at := map[int64]identity{}
-	carried := uint64(0)
 	var o outcome
 	s.each(func(offset int64, k kind, payload string) bool {
 		f.closed = false
@@ -167,26 +163,21 @@ func (s *scanned) survey(open map[identity]*entry) found {
 			if !s.intent(strings.Clone(payload), &e.intent) {
 				break
 			}
-			if k == kindCarried {
-				carried++
-			}
-			f.last = later(f.last, e.intent.Time)
 			id := e.intent.identity()
 			at[offset] = id
-			f.open[id] = e
+			open[id] = e
 		case kindOutcome:
 			if !s.outcome(payload, &o) {
 				break
 			}
-			f.last = later(f.last, o.at)
 			id, ok := at[o.intent]
 			if !ok {
 				break
 			}
 			if o.final {
-				delete(f.open, id)
+				delete(open, id)
 				delete(at, o.intent)
-			} else if e := f.open[id]; e != nil {
+			} else if e := open[id]; e != nil {
 				e.answered = o.at
 				e.answers = e.answers[:0]
 				for _, a := range o.answers {
@@ -199,13 +190,11 @@ func (s *scanned) survey(open map[identity]*entry) found {
 		case kindMark, kindClosed:
 			if t, ok := s.mark(payload); ok {
 				f.synced = t
-				f.last = later(f.last, t)
 				f.closed = k == kindClosed
 			}
 		}
 		return true
 	})
-	f.whole = carried >= s.carried
 	f.holes = s.holes
 	return f
 }
