@@ -5,8 +5,8 @@
 //
 // Order (P6): the held mail of one mailbox is sent one message after the other, in the
 // order in which this node accepted it, also where its address went to another mailbox, in
-// whose order it then has its place; [Queue.Behind] says for which mailboxes mail that
-// arrives has to be held too, so that it doesn't overtake. Waiting mail is tried again
+// whose order it then has its place. What arrives for a mailbox that has any has to be held too
+// ([spool.Store.Held]), so that it doesn't overtake. Waiting mail is tried again
 // when its time comes and blocks nobody. A mailbox whose platform puts it off pauses; when
 // its patience is over the first of its mail becomes waiting mail, and so does what
 // follows, until one is taken. A message in doubt each time uses up that patience too.

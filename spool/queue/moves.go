@@ -12,7 +12,8 @@ var errMoved = errors.New("an address went to another mailbox meanwhile")
 // followMoves has all held mail read anew, into boxes by the keys that it has now, if some got
 // another one: an address went to another mailbox, and what is held for it goes with the
 // other's, each in its place (P6). What is under way goes on; a box that has it first waits for
-// that. q.mu is held.
+// that. Pauses, and since when a mailbox was put off, are forgotten: each is tried once more. q.mu
+// is held.
 func (q *Queue) followMoves() {
 	now := q.o.Store.Moves()
 	if now == q.moved {

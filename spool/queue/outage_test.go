@@ -129,7 +129,7 @@ func (o *outage) empty() bool {
 // arrive lets a second's mail come in as from transfer.
 func (o *outage) arrive() {
 	o.second(outageRate, func(n int) spool.State {
-		if o.q.Behind(spool.KeyOf(box1(n), "")) {
+		if o.store.Held(spool.KeyOf(box1(n), "")) {
 			return spool.StateHeld
 		}
 		return spool.StateWaiting

@@ -16,8 +16,9 @@ import (
 
 // TestOrderAndDuplicates draws a history of held and arriving mail, mailboxes that open,
 // close, move, put off and give their addresses to others, platforms that go away and lose
-// answers, and restarts of the queue at any time. Each mailbox gets its held mail in order, all
-// of it, on the side where it is, and twice only what was in doubt or under way at a restart.
+// answers, operators who set mail aside, release and drop it, and restarts of the queue at any
+// time. Each mailbox gets its held mail in order, all of it, on the side where it is, and twice
+// only what was in doubt or under way at a restart.
 func TestOrderAndDuplicates(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -67,6 +68,7 @@ func (h *history) play() {
 	for n := range drawnBoxes {
 		h.side(n, "ox")
 	}
+	w.settle(time.Hour, "nothing is set aside", func() bool { return h.act(w.q.Release, Subject{Agency: "health"}).Busy == 0 })
 	w.settle(6*time.Hour, "all is delivered", w.store.empty)
 	w.stop()
 	w.mu.Lock()
@@ -83,9 +85,9 @@ func (h *history) play() {
 			continue
 		}
 		if m := w.store.messages[s.id]; w.waited[s.id] || slices.ContainsFunc(w.store.history, func(o spool.Outcome) bool {
-			return o.Transaction == s.id && o.State == spool.StateWaiting && m.Recipients[o.Recipient].Address == s.address
+			return o.Transaction == s.id && (o.State == spool.StateWaiting || o.State == spool.StateQuarantined) && m.Recipients[o.Recipient].Address == s.address
 		}) {
-			continue // it was, or became, waiting mail
+			continue // it was, or became, waiting mail, or was set aside
 		}
 		if s.seq < last[string(s.address)] {
 			h.rt.Errorf("%s got %d after %d", s.address, s.seq, last[string(s.address)])
@@ -99,7 +101,7 @@ func (h *history) play() {
 	}
 	for id, m := range w.store.messages {
 		for i := range m.Recipients {
-			if h.copies[fmt.Sprint(id, " ", i)] == 0 {
+			if h.copies[fmt.Sprint(id, " ", i)] == 0 && m.Recipients[i].State != spool.StateDropped {
 				h.rt.Errorf("message %d recipient %d is lost: %s", m.Sequence, i, m.Recipients[i].State)
 			}
 		}
@@ -175,16 +177,32 @@ func (h *history) side(n int, platform string) {
 
 // stir notes that mail may go before its delay is over.
 func (h *history) stir() {
+	h.stirAfter(0)
+}
+
+func (h *history) stirAfter(d time.Duration) {
 	h.world.mu.Lock()
 	defer h.world.mu.Unlock()
-	h.eager = time.Now()
+	if at := time.Now().Add(d); at.After(h.eager) {
+		h.eager = at
+	}
+}
+
+// act does what an operator may do.
+func (h *history) act(do func(Subject, string) (Acted, error), s Subject) Acted {
+	h.stir()
+	a, err := do(s, "test")
+	if err != nil {
+		h.rt.Errorf("%+v: %v", s, err)
+	}
+	return a
 }
 
 // step does one thing that may happen.
 func (h *history) step() {
 	w, rt := h.world, h.rt
 	n := rapid.IntRange(0, drawnBoxes-1).Draw(rt, "mailbox")
-	switch rapid.SampledFrom([]string{"held", "held", "held", "arrives", "open", "open", "close", "off", "down", "lose", "loses", "time", "restart", "wait", "give", "give"}).Draw(rt, "step") {
+	switch rapid.SampledFrom([]string{"held", "held", "held", "arrives", "open", "open", "close", "off", "down", "lose", "loses", "time", "restart", "wait", "give", "give", "set aside", "release", "drop"}).Draw(rt, "step") {
 	case "held":
 		boxes := []int{n}
 		if rapid.Bool().Draw(rt, "two") {
@@ -194,7 +212,7 @@ func (h *history) step() {
 			w.q.Added(w.put(spool.StateHeld, "a@out.example", boxes...))
 		}
 	case "arrives": // as transfer does: held behind held mail, else it goes by
-		if w.q.Behind(spool.KeyOf(w.store.owner(n), "")) {
+		if w.store.Held(spool.KeyOf(w.store.owner(n), "")) {
 			w.q.Added(w.put(spool.StateHeld, "a@out.example", n))
 		}
 	case "wait":
@@ -219,6 +237,7 @@ func (h *history) step() {
 		}
 		h.side(from, platform)
 		h.side(to, platform)
+		h.stirAfter(w.took) // what is under way ends in a box that isn't there any more
 	case "off":
 		w.mu.Lock()
 		h.off[n] = !h.off[n]
@@ -237,6 +256,12 @@ func (h *history) step() {
 		w.mu.Unlock()
 	case "time":
 		time.Sleep(time.Duration(rapid.IntRange(1, 1_000_000).Draw(rt, "ms")) * time.Millisecond)
+	case "set aside":
+		h.act(w.q.Hold, Subject{Key: spool.KeyOf(box1(n), "")})
+	case "release":
+		h.act(w.q.Release, Subject{Agency: "health"})
+	case "drop":
+		h.act(w.q.Drop, Subject{Key: spool.KeyOf(box1(n), ""), State: spool.StateQuarantined})
 	case "restart":
 		w.stop()
 		h.stir()

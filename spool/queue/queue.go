@@ -28,8 +28,6 @@ type Store interface {
 	Written(f func())
 	// Put accepts a message of our own, durably.
 	Put(ctx context.Context, env spool.Envelope, rcpts []spool.Recipient, content []byte) error
-	// Held reports whether there is held mail for a key.
-	Held(k spool.Key) bool
 	// Moves has grown when held mail got another key.
 	Moves() uint64
 	// Counts returns how much there is, in all and per agency.
@@ -353,10 +351,6 @@ func (q *Queue) Wake(platform routing.PlatformID) {
 	}
 	q.signal()
 }
-
-// Behind reports whether mail that arrives for a mailbox or fixed address has to be held,
-// so that it doesn't overtake held mail (P6).
-func (q *Queue) Behind(k spool.Key) bool { return q.o.Store.Held(k) }
 
 // Added says that a message was put into the spool, after it was.
 func (q *Queue) Added(id mail.TransactionID) { q.added(fresh{id: id}) }

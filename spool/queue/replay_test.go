@@ -82,7 +82,7 @@ func TestAddressGoesToAnother(t *testing.T) {
 					w.put(spool.StateHeld, "a@out.example", 1+i%2)
 				}
 				c.when(w)
-				if w.q.Behind(spool.KeyOf(box1(1), "")) || !w.q.Behind(spool.KeyOf(box1(2), "")) {
+				if w.store.Held(spool.KeyOf(box1(1), "")) || !w.store.Held(spool.KeyOf(box1(2), "")) {
 					t.Error("new mail doesn't go behind what is held for its mailbox now")
 				}
 				w.open("ox", "health", 1, 2)
@@ -134,7 +134,7 @@ func TestReplayWhenAgencyOpens(t *testing.T) {
 		if got := w.taken(true); len(got) != 1 || got[0].address != address(3) {
 			t.Fatalf("while the agency is closed: %v", got)
 		}
-		if !w.q.Behind(spool.KeyOf(box1(1), "")) || w.store.state(held, 0) != spool.StateHeld || w.store.state(waiting, 0) != spool.StateWaiting {
+		if !w.store.Held(spool.KeyOf(box1(1), "")) || w.store.state(held, 0) != spool.StateHeld || w.store.state(waiting, 0) != spool.StateWaiting {
 			t.Error("mail is not held any more")
 		}
 		w.open("ox", "health", 1, 2)
@@ -180,7 +180,7 @@ func TestLateMailQueuesBehind(t *testing.T) {
 		}
 		w.run()
 		late := 0
-		for w.q.Behind(spool.KeyOf(box1(1), "")) && late < 100 {
+		for w.store.Held(spool.KeyOf(box1(1), "")) && late < 100 {
 			w.q.Added(w.put(spool.StateHeld, "a@out.example", 1))
 			late++
 			time.Sleep(2 * time.Millisecond)
@@ -242,7 +242,7 @@ func TestMailboxPutOff(t *testing.T) {
 		w.run()
 		w.settle(time.Second, "the other mailbox's mail", func() bool { return len(w.taken(false)) == 5 })
 		time.Sleep(4 * time.Minute)
-		if !w.q.Behind(spool.KeyOf(box1(1), "")) {
+		if !w.store.Held(spool.KeyOf(box1(1), "")) {
 			t.Fatal("the mailbox lost its order before its patience was over")
 		}
 		for i, s := range w.taken(true) {
@@ -251,7 +251,7 @@ func TestMailboxPutOff(t *testing.T) {
 			}
 		}
 		time.Sleep(3 * time.Minute)
-		if w.q.Behind(spool.KeyOf(box1(1), "")) {
+		if w.store.Held(spool.KeyOf(box1(1), "")) {
 			t.Fatal("held mail is still in the way after the patience")
 		}
 		for _, id := range full {
