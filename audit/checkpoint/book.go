@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"mailcutover/internal/durable"
 )
 
 // Read reads checkpoints, one in each line. Empty lines, and those that begin with #, count
@@ -107,7 +109,7 @@ func (b *Book) append(c *Checkpoint) (err error) {
 		return err
 	}
 	if b.size == 0 {
-		if err := syncDir(filepath.Dir(b.path)); err != nil {
+		if err := (durable.OS{}).SyncDir(filepath.Dir(b.path)); err != nil {
 			return err
 		}
 	}
@@ -115,13 +117,4 @@ func (b *Book) append(c *Checkpoint) (err error) {
 	b.last = append(b.last, *c)
 	b.last = b.last[max(0, len(b.last)-keptLast):]
 	return nil
-}
-
-// syncDir makes a new file's name durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -17,6 +17,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
+	"mailcutover/internal/durable"
 	"mailcutover/routing"
 	"mailcutover/routing/table"
 )
@@ -113,7 +114,7 @@ func Open(path string, o Options) (*Table, error) {
 		return nil, fmt.Errorf("open table %s: %w", path, err)
 	}
 	if errors.Is(statErr, os.ErrNotExist) {
-		if err := syncDir(filepath.Dir(path)); err != nil {
+		if err := (durable.OS{}).SyncDir(filepath.Dir(path)); err != nil {
 			t.db.Close()
 			return nil, fmt.Errorf("open table %s: %w", path, err)
 		}
@@ -194,15 +195,6 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
 // Close implements table.Table. It waits for calls under way.
 func (t *Table) Close() error {
 	t.mu.Lock()
@@ -265,15 +257,8 @@ func (t *Table) update(ctx context.Context, f func(tx *bolt.Tx) error) error {
 
 // translate makes everything that isn't one of the contract's errors ErrUnavailable.
 func translate(err error) error {
-	if err == nil {
-		return nil
-	}
-	for _, known := range []error{table.ErrUnavailable, table.ErrStale, table.ErrIncarnation, table.ErrReused,
-		table.ErrNoMapping, table.ErrGap, table.ErrEmpty, table.ErrBadChange, table.ErrRejoining, table.ErrTerm,
-		table.ErrGuard, table.ErrEvicted, table.ErrInstance, table.ErrNotMember, table.ErrFounded} {
-		if errors.Is(err, known) {
-			return err
-		}
+	if err == nil || table.Known(err) {
+		return err
 	}
 	return fmt.Errorf("%w: %w", table.ErrUnavailable, err)
 }

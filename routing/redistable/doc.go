@@ -80,9 +80,10 @@
 // Redis 7.0 reads its append-only file as that user, and leaves out what he may not do.
 //
 // Two servers that took over one after the other, the second without knowing the first,
-// are in the same term. A node that renewed with both is noticed by the replication id of
-// the first one; a node that was restarted between them isn't. The epochs and nonces of
-// the agencies' records still show what differs.
+// begin terms of one number. A node that has read the first one's table tells when its term
+// began, also after a restart, and one that renewed with both the first one's replication id:
+// either begins another rejoin. Of a node that knows neither, the epochs and nonces of the
+// agencies' records still show what differs.
 //
 // The process that runs mailcutover opens one [Table]; its methods are safe for
 // concurrent use, and Follow runs in the goroutine of its caller.

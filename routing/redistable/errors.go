@@ -92,12 +92,8 @@ var errReplica = errors.New("the server is a replica")
 // unavailable makes every error that isn't one of the contract's into
 // table.ErrUnavailable with a hint. ctx is the caller's: only its error is wrapped.
 func (t *Table) unavailable(ctx context.Context, err error) error {
-	for _, known := range []error{table.ErrUnavailable, table.ErrStale, table.ErrIncarnation, table.ErrReused,
-		table.ErrNoMapping, table.ErrGap, table.ErrEmpty, table.ErrBadChange, table.ErrRejoining, table.ErrTerm,
-		table.ErrGuard, table.ErrEvicted, table.ErrInstance, table.ErrNotMember, table.ErrFounded} {
-		if errors.Is(err, known) {
-			return err
-		}
+	if table.Known(err) {
+		return err
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", table.ErrUnavailable, ctx.Err())

@@ -23,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"mailcutover/routing"
@@ -47,6 +48,13 @@ var (
 	// and more than that, since something that was acknowledged is gone.
 	ErrRegressed = fmt.Errorf("table went back: %w", ErrGap)
 )
+
+// Known reports whether err wraps an error of this package. All others are the driver's peer's, which
+// a driver makes ErrUnavailable.
+func Known(err error) bool {
+	return slices.ContainsFunc([]error{ErrUnavailable, ErrStale, ErrIncarnation, ErrReused, ErrNoMapping, ErrGap, ErrEmpty, ErrBadChange,
+		ErrRejoining, ErrTerm, ErrGuard, ErrEvicted, ErrInstance, ErrNotMember, ErrFounded}, func(known error) bool { return errors.Is(err, known) })
+}
 
 // Table is a state table.
 type Table interface {
