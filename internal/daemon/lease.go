@@ -63,7 +63,9 @@ func (d *Daemon) followTable(ctx context.Context, cfg *config.Config) error {
 		Canary: func(id routing.AgencyID) bool { return canaries{d}.of(id) != nil },
 	})
 	d.hold("replica", func() error {
-		d.initTable()
+		if d.initTable() != nil {
+			d.hold("first incarnation", func() error { d.keepInitTable(); return nil })
+		}
 		return d.replica.Run(d.holds)
 	})
 	ctx, cancel := context.WithTimeout(ctx, firstContact)
@@ -145,23 +147,26 @@ func (d *Daemon) counts() []table.Count {
 }
 
 // initTable gives an empty table its first incarnation, but only if this node never saw
-// another: a table that was emptied is not a new one.
-func (d *Daemon) initTable() {
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		_, err := d.table.Position(d.ctx)
-		if errors.Is(err, table.ErrEmpty) {
-			if d.replica.State().Position().Incarnation != "" {
-				// There is an alarm by now.
-			} else if _, err = d.table.Init(d.ctx); err == nil {
-				d.logger.Info("table was empty and is now ours to fill")
-			}
+// another: a table that was emptied is not a new one. What is wrong with it, the replica reports.
+func (d *Daemon) initTable() error {
+	_, err := d.table.Position(d.ctx)
+	if errors.Is(err, table.ErrEmpty) && d.replica.State().Position().Incarnation == "" {
+		if _, err = d.table.Init(d.ctx); err == nil {
+			d.logger.Info("table was empty and is now ours to fill")
 		}
-		if err == nil || !errors.Is(err, table.ErrUnavailable) && !errors.Is(err, table.ErrEmpty) {
-			return // what is wrong beyond that, the replica reports
-		}
+	}
+	return err
+}
+
+// keepInitTable tries it until the table is there, or this node has seen one.
+func (d *Daemon) keepInitTable() {
+	for pause := 100 * time.Millisecond; d.replica.State().Position().Incarnation == ""; pause = min(2*pause, 5*time.Second) {
 		select {
 		case <-time.After(pause):
 		case <-d.ctx.Done():
+			return
+		}
+		if d.initTable() == nil {
 			return
 		}
 	}

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"mailcutover/admin"
+	"mailcutover/internal/alarm"
 	"mailcutover/routing"
 	"mailcutover/routing/replica"
 	"mailcutover/routing/table"
@@ -40,20 +42,34 @@ func TestTableAlarms(t *testing.T) {
 	}
 }
 
+// raised reports whether an alarm is raised whose text has these words.
+func (b *bench) raised(key, words string) bool {
+	return slices.ContainsFunc(b.alarms.List(), func(a alarm.Alarm) bool { return a.Key == key && strings.Contains(a.Text, words) })
+}
+
+// What is wrong with the table is told also by a node that starts then.
+func TestATableThatIsNotWellAtTheStart(t *testing.T) {
+	redis := peers.StartRedis(t, peers.RedisOptions{})
+	settings := fmt.Sprintf("table: {redis: {url: %q, allow_no_password: true}}", redis.URL())
+	b := newBenchWith(t, settings)
+	b.stop(b.Daemon)
+	redis.CLI(t, "FLUSHALL")
+	b.start()
+	b.until("an alarm that doesn't invite to fill it anew", func() bool { return b.raised("table-empty", "Don't fill it anew") })
+
+	away := &bench{t: t, path: filepath.Join(t.TempDir(), "mailcutover.yaml"), log: new(lines), a: b.a, b: b.b}
+	away.write(b.a.Addr(), fmt.Sprintf("table: {redis: {url: \"redis://127.0.0.1:%d\", allow_no_password: true}}", peers.Port(t)))
+	away.start()
+	away.until("an alarm that says why", func() bool { return away.raised("table-closed", "connection refused") })
+}
+
 // A table that is flushed while the node runs has an alarm, and no answer invites to fill
 // it anew.
 func TestFlushedTable(t *testing.T) {
 	redis := peers.StartRedis(t, peers.RedisOptions{})
 	b := newBenchWith(t, fmt.Sprintf("table: {redis: {url: %q, allow_no_password: true}}", redis.URL()))
 	redis.CLI(t, "FLUSHALL")
-	b.until("an alarm", func() bool {
-		for _, a := range b.alarms.List() {
-			if a.Key == "table-empty" {
-				return true
-			}
-		}
-		return false
-	})
+	b.until("an alarm", func() bool { return b.raised("table-empty", "") })
 	_, err := b.api.AddAgency(t.Context(), admin.NewAgency{ID: "police", Source: "exchange", Target: "ox", Reason: "test"})
 	var p *admin.Problem
 	if !errors.As(err, &p) || p.Status != 503 || strings.Contains(p.Hint+p.Detail, "initialis") {
