@@ -202,6 +202,30 @@ func TestReloadTakesOverAllOrNothing(t *testing.T) {
 	b.send(b.b)
 }
 
+// Plans go by the settings that are in force.
+func TestReloadChangesPlans(t *testing.T) {
+	b := newBench(t)
+	plan := func() string {
+		t.Helper()
+		p, err := b.api.Plan(t.Context(), admin.PlanRequest{Kind: "cutover", Agency: "health"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Text
+	}
+	if text := plan(); strings.Contains(text, "exchange: ends any connection after 20m0s") || strings.Contains(text, "mail that was put off comes") {
+		t.Fatal(text)
+	}
+	b.onA = ", connection_limit: 20m"
+	b.write(b.a.Addr(), "spool: {put_off: [health]}")
+	if _, err := b.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if text := plan(); !strings.Contains(text, "exchange: ends any connection after 20m0s") || !strings.Contains(text, "mail that was put off comes") {
+		t.Error(text)
+	}
+}
+
 func TestARestartKeepsTheTable(t *testing.T) {
 	b := newBench(t)
 	b.send(b.a)

@@ -34,11 +34,6 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 	if err != nil {
 		return nil, fmt.Errorf("open the journal of operations: %w", err)
 	}
-	limits := make(map[routing.PlatformID]time.Duration)
-	for i := range cfg.Platforms {
-		limits[cfg.Platforms[i].ID] = cfg.Platforms[i].ConnectionLimit
-	}
-	putsOff := putOff(cfg)
 	id, instance := d.keeper.Node()
 	if err := d.openReturns(cfg); err != nil {
 		return nil, err
@@ -51,8 +46,8 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 		Node: id, Instance: instance, Table: d.table,
 		Replica: d.replica, Folder: journal, Alarms: d.alarms, Logger: d.logger,
 		Leases: operation.Leases{Short: cfg.Lease.Armed, Long: cfg.Lease.Settled, Margin: cfg.Lease.Margin},
-		Limit:  func(id routing.PlatformID) time.Duration { return limits[id] },
-		Logins: d.logins, Puts: func(id routing.AgencyID) bool { _, off := putsOff[id]; return off },
+		Limit:  d.mailLimit,
+		Logins: d.logins, Puts: func(id routing.AgencyID) bool { return slices.Contains(d.config.Load().Spool.PutOff, id) },
 		Checks: []operation.Checker{listsCheck{d}, forwardsCheck{d}, d.returns.desk, d.verification.desk, waveCheck{d}}, Documents: followDocuments, Returns: d.returns.desk,
 		Prober: prober{d}, Canaries: canaries{d}, Sessions: d.sessionsOf,
 		Hooks: &hook.Operations{Find: d.hook, State: d.replica.State, Mover: d.mover, Forwards: forwards{d}},
@@ -66,6 +61,18 @@ func (d *Daemon) startOperations(cfg *config.Config) (recovered <-chan struct{},
 	tender := d.control.Tender(cfg.Lease.SettleAfter)
 	d.parts.Go(func() { d.settleAgencies(tender) })
 	return done, nil
+}
+
+// mailLimit returns after how long a platform ends any connection for mail, by the configuration
+// in force; 0: not configured.
+func (d *Daemon) mailLimit(id routing.PlatformID) time.Duration {
+	cfg := d.config.Load()
+	for i := range cfg.Platforms {
+		if cfg.Platforms[i].ID == id {
+			return cfg.Platforms[i].ConnectionLimit
+		}
+	}
+	return 0
 }
 
 // logins returns whether the nodes pass logins on to a platform, by the configuration in

@@ -132,15 +132,8 @@ func (d *Daemon) mailboxes(id routing.PlatformID) mailstore.Store {
 
 // platformLimit returns after how long a platform ends any connection for mail, or a login.
 func (d *Daemon) platformLimit(id routing.PlatformID) time.Duration {
-	limit := operation.DefaultLimit
-	cfg := d.config.Load()
-	for i := range cfg.Platforms {
-		if p := &cfg.Platforms[i]; p.ID == id {
-			limit = cmp.Or(p.ConnectionLimit, limit)
-		}
-	}
 	logins, _ := d.logins(id)
-	return max(limit, logins)
+	return max(cmp.Or(d.mailLimit(id), operation.DefaultLimit), logins)
 }
 
 // otherNodes asks the other nodes through the API, which is there before anybody asks.
