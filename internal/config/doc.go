@@ -14,6 +14,6 @@
 // problem there is none, so a reload that fails leaves the running settings alone.
 //
 // [Show] prints a Config with its secrets left out. Config holds the words that
-// operators use; package main, its only caller, turns them into the options of the
-// parts. No other package reads settings, and none but this one knows viper.
+// operators use; internal/daemon turns them into the options of the parts, which read
+// no settings themselves. None but this package knows viper.
 package config

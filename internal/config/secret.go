@@ -83,7 +83,7 @@ func (d *decoder) private(key, path string, f *os.File) {
 	mode := info.Mode().Perm()
 	p := Problem{Key: key, Value: fmt.Sprintf("%q (mode %04o)", path, mode), Want: "a file that only its owner can read", Hint: "chmod 600 " + path}
 	switch {
-	case mode&0o026 != 0 || mode&0o004 != 0:
+	case mode&0o026 != 0:
 		d.problem(p)
 	case mode&0o040 != 0:
 		d.warnings = append(d.warnings, p)

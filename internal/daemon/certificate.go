@@ -24,7 +24,8 @@ func (c *certificate) load(certFile, keyFile string) error {
 	return nil
 }
 
-// certificateEnds says when each listener's certificate ends, and the API's.
+// certificateEnds says when the certificate ends of each listener, of the API, of the page and of
+// autoconfiguration.
 func (d *Daemon) certificateEnds() map[string]time.Time {
 	ends := make(map[string]time.Time)
 	for id, c := range d.certificates {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"mailcutover/internal/config"
@@ -220,7 +221,7 @@ func (d *Daemon) letterWay(cfg *config.Config, l *config.Letters, ways *noticeWa
 }
 
 // sendLetter hands a letter over. If some of its recipients are refused, the others have it,
-// and an alarm names those.
+// and an alarm names the refused ones.
 func (d *Daemon) sendLetter(ctx context.Context, pool *relay.Pool, l *letter.Letter) error {
 	if pool == nil {
 		return errors.New("its platform isn't configured any more")
@@ -269,7 +270,7 @@ func (d *Daemon) sendLetter(ctx context.Context, pool *relay.Pool, l *letter.Let
 		d.alarms.Clear(key)
 		return nil
 	}
-	d.alarms.Raise(key, fmt.Sprintf("%d of %d recipients of the channel %s were refused, and get no mail about events: %v", len(refused), len(l.To), l.Channel, first))
+	d.alarms.Raise(key, fmt.Sprintf("Of the recipients of the channel %s, %s were refused, and get no mail about events: %v", l.Channel, strings.Join(refused, ", "), first))
 	return nil
 }
 

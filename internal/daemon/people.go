@@ -67,12 +67,7 @@ func (d *Daemon) openPeople(cfg *config.Config, o *admin.Options) error {
 	o.Control, o.LocalLocks = d.control, d.keeper
 	o.Approvals = func() int { return d.config.Load().Approvals }
 	o.ApprovalLife = func() time.Duration { return d.config.Load().ApprovalLife }
-	o.Limit = func() (longest time.Duration) {
-		for i := range d.config.Load().Platforms {
-			longest = max(longest, d.config.Load().Platforms[i].ConnectionLimit)
-		}
-		return longest
-	}
+	o.Limit = func() time.Duration { return longestLimit(d.config.Load()) }
 	return nil
 }
 

@@ -16,8 +16,7 @@ import (
 	"mailcutover/spool/queue"
 )
 
-// openSpool opens the ledger and the spool, and tells the gate what the last process of
-// this node may have left under way (docs/architecture/switch.md, node rule 8).
+// openSpool opens the ledger and the spool.
 func (d *Daemon) openSpool(cfg *config.Config) error {
 	limit := longestLimit(cfg)
 	o := ledger.Options{
@@ -53,8 +52,9 @@ func (d *Daemon) openSpool(cfg *config.Config) error {
 // manyMessages in the spool make a start worth a collection of its own, of some 10 ms.
 const manyMessages = 10_000
 
-// rememberDoubts tells the gate what was under way when the last process ended, and
-// returns until when the messages concerned have to rest.
+// rememberDoubts tells the gate what was under way when the last process ended
+// (docs/architecture/switch.md, node rule 8), and returns until when the messages concerned have
+// to rest.
 func (d *Daemon) rememberDoubts(cfg *config.Config) map[mail.TransactionID]time.Time {
 	limits := make(map[routing.PlatformID]time.Duration)
 	for i := range cfg.Platforms {

@@ -98,7 +98,8 @@ func (d *Daemon) lockCrossed(ctx context.Context, id routing.AgencyID, reason st
 func (d *Daemon) deliveredTo(ctx context.Context, agency routing.AgencyID, mailbox routing.MailboxID, id mail.TransactionID) bool {
 	for r, err := range d.ledger.Find(ctx, ledger.Query{Transaction: id}) {
 		if err != nil {
-			return false
+			d.logger.Warn("the ledger is not read as evidence", "transaction", id, "error", err)
+			break
 		}
 		for i := range r.Recipients {
 			if r.Recipients[i].Mailbox == mailbox && r.Answer(i).Result == ledger.ResultDelivered {

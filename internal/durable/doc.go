@@ -17,6 +17,6 @@
 // The spool and the ledger, which append, write through [Disk] themselves; so all can be
 // tested on a disk that forgets (package memdisk).
 //
-// The replica and the node's marks are kept this way. Methods are safe for concurrent
+// The replica, the node's marks and the journal of operations are kept this way. Methods are safe for concurrent
 // use as long as no two calls name the same file.
 package durable

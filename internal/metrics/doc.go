@@ -11,6 +11,6 @@
 // What has a state of its own (table, agencies, alarms) is asked when somebody scrapes.
 // Counting never fails and never blocks.
 //
-// Package main makes one Metrics for a node and hands its observers to the parts; all
+// The daemon makes one Metrics for a node and hands its observers to the parts; all
 // methods are safe for concurrent use.
 package metrics
