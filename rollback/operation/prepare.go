@@ -141,11 +141,14 @@ func (r *Runner) isNew(id routing.OperationID, state *routing.State) error {
 		return fmt.Errorf("operation %q: %w: %w", id, routing.ErrBadID, err)
 	}
 	_, open := state.Operation(id)
-	ops, err := r.List()
+	r.mu.Lock()
+	_, unwritten := r.unwritten[id]
+	r.mu.Unlock()
+	names, err := r.Folder.Names() // what another entry says doesn't matter, nor whether it can be read
 	if err != nil {
-		return err
+		return fmt.Errorf("list the journal: %w", err)
 	}
-	if open || slices.ContainsFunc(ops, func(o Operation) bool { return o.ID == id }) {
+	if open || unwritten || slices.Contains(names, string(id)+journalSuffix) {
 		return fmt.Errorf("operation %s: %w", id, ErrKnown)
 	}
 	return nil

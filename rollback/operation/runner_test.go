@@ -3,6 +3,7 @@ package operation
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -43,6 +44,29 @@ func TestThereAndBack(t *testing.T) {
 	if ops, err := b.List(); err != nil || len(ops) != 2 || ops[0].Kind != Cutover || ops[1].Step != StepDone {
 		t.Errorf("journal: %+v, %v", ops, err)
 	}
+}
+
+// An entry of the journal that can't be read keeps no other operation from beginning, and its own
+// id is known all the same.
+func TestAnEntryThatCantBeRead(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	const damaged = routing.OperationID("11111111-7a55-4a1c-9d43-1f1f6e0c4711")
+	if err := b.folder.Write(string(damaged)+journalSuffix, func(w io.Writer) error { _, err := io.WriteString(w, "{"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.List(); err == nil {
+		t.Error("the journal is read as whole")
+	}
+	req := Request{ID: damaged, Kind: Cutover, Agency: "police", Who: "tester", Reason: "test"}
+	if _, err := b.Run(t.Context(), req); !errors.Is(err, ErrKnown) {
+		t.Errorf("under its id: %v", err)
+	}
+	req.ID = "22222222-7a55-4a1c-9d43-1f1f6e0c4711"
+	if op, err := b.Run(t.Context(), req); err != nil || op.Step != StepDone {
+		t.Errorf("another one: %+v, %v", op, err)
+	}
+	b.stands("police", routing.PhaseTarget)
 }
 
 func TestChildrenGoBackWithTheirParent(t *testing.T) {
