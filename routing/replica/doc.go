@@ -11,8 +11,8 @@
 // from the disk, and after a gap in the log, a revision that went back or another
 // incarnation, until a whole snapshot has been loaded again. A record that went back
 // stays closed after that too (routing.State, Seen). Another incarnation is never taken
-// over without Options.AcceptIncarnation; only a replica that has none yet takes the
-// first it meets.
+// over; only a replica that has none yet, or one of a table that has had nothing but nodes,
+// takes the one it meets.
 //
 // The order of events for each new State is:
 //

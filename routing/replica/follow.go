@@ -126,9 +126,7 @@ func (r *Replica) load(ctx context.Context) error {
 			r.close(err)
 			if errors.Is(err, table.ErrIncarnation) {
 				// A copy of a table that has had nothing is no reason to keep out of another.
-				if !bare(base) && (r.opts.AcceptIncarnation == nil || !r.opts.AcceptIncarnation(ours, u.Position)) {
-					err = fmt.Errorf("%w: it is %s, the copy is of %s at revision %d", ErrRefusedIncarnation, u.Position.Incarnation, ours.Incarnation, ours.Revision)
-					r.close(err)
+				if !bare(base) {
 					return err
 				}
 				base = routing.NewState(routing.Position{})

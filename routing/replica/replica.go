@@ -15,10 +15,6 @@ import (
 	"mailcutover/routing/table"
 )
 
-// ErrRefusedIncarnation is wrapped by the reason for being closed when the table is of
-// another incarnation than this copy, and nobody accepted it.
-var ErrRefusedIncarnation = errors.New("table is of another incarnation, which was not accepted")
-
 // Options are what a replica needs.
 type Options struct {
 	Table table.Table
@@ -46,11 +42,6 @@ type Options struct {
 	// before Fresh and Wait know of it. It must not wait for the replica. The copy that
 	// Open reads from the disk isn't reported.
 	OnUpdate func(old, now *routing.State)
-
-	// AcceptIncarnation is asked when the table is of another incarnation than the copy.
-	// nil, or false, keeps the replica closed; it asks again with each attempt. After
-	// true nothing of the old copy is left.
-	AcceptIncarnation func(copied, table routing.Position) bool
 }
 
 // Replica is this node's copy of the table.
