@@ -103,7 +103,7 @@ func (c *checker) lease(l Lease) {
 	if l.Settled < l.Armed {
 		c.add(Problem{Key: "lease.settled", Value: shortDuration(l.Settled), Want: "at least lease.armed, " + shortDuration(l.Armed)}, "lease.armed")
 	}
-	if rest := l.Armed - l.Margin; rest > 0 && (l.Renew >= rest || l.Renew < 0) {
+	if rest := l.Armed - l.Margin; rest > 0 && l.Renew >= rest {
 		c.add(Problem{Key: "lease.renew", Value: shortDuration(l.Renew), Want: "less than lease.armed without lease.margin, " + shortDuration(rest) + "; 0s: a fifth of lease.armed, 2s at most", Hint: "the lease would be over before it is renewed"}, "lease.armed", "lease.margin")
 	}
 }

@@ -96,7 +96,7 @@ func (c *checker) directory(key string, d *Directory) {
 		c.add(Problem{Key: key + ".bind", Want: "dn and its password, or neither"}, key+".bind.password")
 	}
 	c.positive(key+".timeout", d.Timeout)
-	if d.Replication < 0 || d.Replication > maxReplication {
+	if d.Replication > maxReplication {
 		c.add(Problem{Key: key + ".replication", Value: shortDuration(d.Replication), Want: "0s to " + shortDuration(maxReplication), Hint: "the agency is closed for that long if forwards are not as they should be"})
 	}
 	if len(c.problems) > before {

@@ -11,11 +11,6 @@ import (
 // spool looks at what becomes of mail that can't be delivered now.
 func (c *checker) spool(cfg *Config) {
 	s := &cfg.Spool
-	for key, n := range map[string]int{"messages": s.Messages, "agency_messages": s.AgencyMessages, "rate": s.Rate} {
-		if n < 0 {
-			c.add(Problem{Key: "spool." + key, Value: fmt.Sprint(n), Want: "0 or more"})
-		}
-	}
 	if d := s.QuarantineAge; d != 0 && d < 24*time.Hour {
 		c.add(Problem{Key: "spool.quarantine_age", Value: shortDuration(d), Want: "24h or more, or 0 for never", Hint: "a human has to have had the time to look"})
 	}

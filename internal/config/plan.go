@@ -45,19 +45,10 @@ func (c *checker) planning() {
 			c.add(Problem{Key: one.key, Value: shortDuration(one.value), Want: "1m or more, or 0 for not asked"})
 		}
 	}
-	if p.Retries < 0 || p.Retries > plan.MaxRetries {
+	if p.Retries > plan.MaxRetries {
 		c.add(Problem{Key: "plan.retries", Value: strconv.Itoa(p.Retries), Want: "1 to " + strconv.Itoa(plan.MaxRetries) + ", or 0 for never"})
 	}
-	s := &p.Stop
-	for _, one := range []struct {
-		key   string
-		value int
-	}{
-		{"plan.stop.canary_failures", s.CanaryFailures}, {"plan.stop.verify_findings", s.VerifyFindings}, {"plan.stop.drift", s.Drift}, {"plan.stop.aborts", s.Aborts},
-	} {
-		c.atLeast(one.key, one.value, 0, "")
-	}
-	if s.ErrorRate < 0 || s.ErrorRate > 100 {
-		c.add(Problem{Key: "plan.stop.error_rate", Value: strconv.Itoa(s.ErrorRate), Want: "1 to 100 percent, or 0 for never"})
+	if rate := p.Stop.ErrorRate; rate > 100 {
+		c.add(Problem{Key: "plan.stop.error_rate", Value: strconv.Itoa(rate), Want: "1 to 100 percent, or 0 for never"})
 	}
 }
