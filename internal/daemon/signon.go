@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -49,10 +48,7 @@ func (d *Daemon) openIssuer(cfg *config.Config, o *admin.Options) error {
 		Issuer: set.Issuer, ClientID: set.ClientID, ClientSecret: set.ClientSecret.Reveal(), RedirectURL: set.RedirectURL, Label: set.Label,
 		Claim: set.Claim, SecondFactor: factor, Client: &http.Client{Transport: transport}, People: d.people,
 	})
-	o.Bearer = func(ctx context.Context, token string) (admin.Identity, error) {
-		id, _, err := d.issuer.Bearer(ctx, token)
-		return id, err
-	}
+	o.Bearer = d.issuer.Bearer
 	return nil
 }
 
