@@ -7,9 +7,8 @@
 //   - check: a list compared with directories, table and earlier lists; report shows it.
 //   - register: the lists that people have approved, kept in the table.
 //   - watch: directories read again and again, what has drifted, and proof of absence.
-//   - desk: all of these together, for admin and internal/daemon, which are the only callers
-//     from outside.
+//   - desk: all of these together, for admin and internal/daemon.
 //
-// None of them changes the table, and none decides for people. They import routing, mail and
-// mailboxlist; nothing of node, proxy or rollback.
+// None of them changes the table, and none decides for people. They import nothing of node,
+// proxy, spool or rollback.
 package identity

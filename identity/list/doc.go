@@ -12,5 +12,5 @@
 // XLSX. It refuses columns that it doesn't know, two agencies in one list, an address or id
 // that is there twice, cells that are empty or hold a formula, and digests that are wrong.
 //
-// It is pure, and knows no directory; admin and identity/check call it.
+// It is pure, and asks no directory.
 package list

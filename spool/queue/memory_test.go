@@ -52,7 +52,7 @@ func (s *many) Get(id mail.TransactionID) (*spool.Message, error) {
 }
 
 // TestMemory: mail of a closed agency, and waiting mail, takes little memory besides the
-// spool's own index. The bounds leave the spool some 250 of 300 bytes.
+// spool's own index.
 func TestMemory(t *testing.T) {
 	for _, c := range []struct {
 		state           spool.State
