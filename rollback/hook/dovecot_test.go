@@ -149,3 +149,24 @@ func TestDovecotExampleWithoutDovecot(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// A login is denied, kicked and let in again as it is spelled, also with a backslash.
+func TestDovecotLoginAsItIs(t *testing.T) {
+	peers.Need(t, "jq")
+	deny := filepath.Join(t.TempDir(), "deny")
+	call := hook.Call{Agency: "health", Mailboxes: []hook.Mailbox{{ID: routing.MailboxID{1}, Login: `AMT\anna`}}}
+	shut := &hook.Hook{Platform: "ox", Kind: hook.Close, Attempts: 1, Command: []string{example(t, "dovecot-close"), deny, "/bin/sh", "-c", `[ "$0 $1" = 'kick AMT\anna' ]`}}
+	if _, err := shut.Run(t.Context(), call); err != nil {
+		t.Error(err)
+	}
+	if now, _ := os.ReadFile(deny); string(now) != "AMT\\anna\n" {
+		t.Errorf("denied: %q", now)
+	}
+	open := &hook.Hook{Platform: "ox", Kind: hook.Open, Attempts: 1, Command: []string{example(t, "dovecot-open"), deny}}
+	if _, err := open.Run(t.Context(), call); err != nil {
+		t.Error(err)
+	}
+	if now, _ := os.ReadFile(deny); len(now) > 0 {
+		t.Errorf("denied afterwards: %q", now)
+	}
+}
