@@ -33,7 +33,13 @@ switch ($Action) {
     'Set' {
         foreach ($row in (Get-Content -LiteralPath $Path -Encoding UTF8 | ConvertFrom-Csv -Delimiter ';')) {
             $id = ([guid] $row.directory_id).ToString()
-            if ($known | Where-Object { $_.Id -eq $id }) { continue } # done before
+            if ($known | Where-Object { $_.Id -eq $id }) {
+                # Done before, or begun by a run that was cut off: what is missing then, its line in the state file has.
+                if ((Get-Recipient -Identity $id -ErrorAction SilentlyContinue).RecipientType -ne 'MailUser') {
+                    Write-Warning "$($row.address): an earlier run began it and it is no mail user: do the rest by hand, from the state file"
+                }
+                continue
+            }
             $box = Get-Mailbox -Identity $id
             if ($box.Guid.ToString() -ne $id -or [string] $box.PrimarySmtpAddress -ne $row.address) {
                 throw "$($row.address): its mailbox is $($box.Guid) with $($box.PrimarySmtpAddress): the list pairs two mailboxes"
