@@ -348,3 +348,42 @@ func TestLedgerSick(t *testing.T) {
 	l.is.Store(false)
 	w.wait("all is delivered", w.empty)
 }
+
+// lapsing is a ledger of which each intent is the last that the node's right covers.
+type lapsing struct {
+	*ledger.Ledger
+	lapse func()
+}
+
+func (l *lapsing) Intend(i *ledger.Intent) (ledger.Ticket, error) {
+	t, err := l.Ledger.Intend(i)
+	l.lapse()
+	return t, err
+}
+
+// TestLapsedBeforeTheDot: between the body and the dot the right to decide ends, which cuts nothing.
+// The gate is asked once more, and no dot is sent (node rule 3).
+func TestLapsedBeforeTheDot(t *testing.T) {
+	exchange, _, _, endpoints := platforms(t)
+	w := newWorld(t, t.TempDir(), time.Minute, quick, endpoints...)
+	defer w.close()
+	o := w.sender.settings.Load().Options
+	o.Ledger = &lapsing{w.ledger, func() {
+		w.mu.Lock()
+		w.lapsed = true
+		w.mu.Unlock()
+	}}
+	w.sender.Configure(o)
+	id := w.put(spool.StateHeld, content, 1)
+	w.run()
+	w.wait("the ledger has how it ended", func() bool {
+		records := w.records()
+		return len(records) > 0 && records[0].Answer(0).Result != ledger.ResultPending
+	})
+	if got := w.records()[0].Answer(0).Result; got != ledger.ResultNotSent || len(exchange.Stored()) != 0 {
+		t.Errorf("%v, and the platform has %d messages; want none, and %v", got, len(exchange.Stored()), ledger.ResultNotSent)
+	}
+	if m, err := w.store.Get(id); err != nil || m.Recipients[0].State != spool.StateHeld {
+		t.Errorf("message %+v, %v", m, err)
+	}
+}

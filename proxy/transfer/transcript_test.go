@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -40,7 +41,8 @@ type world struct {
 	options   Options
 	gate      *node.Gate
 	platforms map[string]*platformtest.Platform
-	seen      map[string]int // transactions of a platform that the transcript has named
+	seen      map[string]int    // transactions of a platform that the transcript has named
+	results   map[string]string // LMTP's answers to the dot that aren't the usual ones, by recipient
 
 	server *smtp.Server
 	socket net.Listener
@@ -50,7 +52,9 @@ type world struct {
 	mu        sync.Mutex
 	state     *routing.State
 	lapsed    bool
+	behind    bool // the table has names that this node hasn't
 	alarms    []string
+	counted   []string // for metrics
 	store     *spool.Store
 	book      *ledger.Ledger
 	ledgerDir string
@@ -70,21 +74,47 @@ func (w *world) Fresh() (time.Time, bool) {
 	return time.Now(), !w.lapsed
 }
 
+// rights are those of a node whose copy of the table may be behind.
+type rights struct {
+	node.Lease
+	w *world
+}
+
+func (r rights) Names(context.Context, routing.Position) error {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	if r.w.behind {
+		return errors.New("a name was changed since")
+	}
+	return nil
+}
+
 func (w *world) Raise(key, _ string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.alarms = append(w.alarms, key)
 }
 
-func (w *world) Decided(routing.Reason)                         {}
-func (w *world) Delivered(routing.PlatformID, mail.Origin, int) {}
-func (w *world) InDoubt(routing.PlatformID)                     {}
-func (w *world) Spooled(spool.State)                            {}
+func (w *world) Decided(routing.Reason) {}
+func (w *world) Delivered(p routing.PlatformID, o mail.Origin, code int) {
+	w.count("delivered %s %s %d", p, o, code)
+}
+func (w *world) InDoubt(p routing.PlatformID) { w.count("in doubt %s", p) }
+func (w *world) Spooled(s spool.State)        { w.count("spooled %s", s) }
+
+func (w *world) count(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counted = append(w.counted, fmt.Sprintf(format, args...))
+}
+
+// connectionLimit is the platforms'.
+const connectionLimit = time.Hour
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, platforms: map[string]*platformtest.Platform{}, seen: map[string]int{}, state: routing.NewState(routing.Position{Incarnation: "test"})}
-	w.gate = node.NewGate(w, node.Lease{Settled: time.Hour, Armed: time.Hour}, "+")
+	w := &world{t: t, platforms: map[string]*platformtest.Platform{}, seen: map[string]int{}, results: map[string]string{}, state: routing.NewState(routing.Position{Incarnation: "test"})}
+	w.gate = node.NewGate(w, rights{node.Lease{Settled: time.Hour, Armed: time.Hour}, w}, "+")
 	u := routing.Update{
 		Position: routing.Position{Incarnation: "test"},
 		Domains:  []routing.Domain{{Name: "health.example"}, {Name: "police.example"}},
@@ -141,7 +171,7 @@ func newWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 		t.Cleanup(pool.Close)
-		w.options.Platforms = append(w.options.Platforms, relay.Platform{ID: ep.Platform, ConnectionLimit: time.Hour, Outside: pool, Inside: pool})
+		w.options.Platforms = append(w.options.Platforms, relay.Platform{ID: ep.Platform, ConnectionLimit: connectionLimit, Outside: pool, Inside: pool})
 	}
 	w.transfer = New(w.options)
 	return w
@@ -243,6 +273,18 @@ func (w *world) agency(id, event string) error {
 	return err
 }
 
+// claim gives an agency a mapping of one mailbox with this address.
+func (w *world) claim(id routing.AgencyID, address routing.Address) error {
+	rec, _ := w.State().Agency(id)
+	m, err := routing.NewMapping(id, []routing.Row{{Mailbox: routing.MailboxID{77}, Kind: routing.KindUser, Addresses: []routing.Address{address}}})
+	if err != nil {
+		return err
+	}
+	rec.Mapping, rec.Epoch = m.Digest(), rec.Epoch.Next()
+	w.apply(routing.Update{Position: w.State().Position(), Agencies: []routing.Agency{rec}, Mappings: []*routing.Mapping{m}})
+	return nil
+}
+
 // stored compares the next message that a platform took with "FROM -> RCPT RCPT".
 func (w *world) stored(platform, want string) error {
 	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
@@ -287,7 +329,9 @@ func (w *world) openSpool(messages, ofAgency int) error {
 	return nil
 }
 
-// spooled compares the next message that the spool took with "FROM -> ADDRESS:STATE ...".
+// spooled compares the next message that the spool took with "FROM -> ADDRESS:STATE ...". Of one in
+// doubt, which rests for the platform's limit, the state is followed by "rests", and of mail from
+// inside all by "inside".
 func (w *world) spooled(want string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -308,6 +352,12 @@ func (w *world) spooled(want string) error {
 	got := m.From.String() + " ->"
 	for _, r := range m.Recipients {
 		got += " " + string(r.Address) + ":" + r.State.String()
+		if r.Last.Cause == spool.CauseDoubt && time.Until(r.Last.Next) > connectionLimit/2 {
+			got += ":rests"
+		}
+	}
+	if m.Client.Origin == mail.OriginInside {
+		got += " inside"
 	}
 	if got != want {
 		return fmt.Errorf("the spool took %q, want %q", got, want)
@@ -326,6 +376,10 @@ func (w *world) spooled(want string) error {
 	}
 	if !strings.HasPrefix(string(text), "Received: from mx.elsewhere.example") || !strings.Contains(string(text), string(m.Transaction)) || !strings.HasSuffix(string(text), "\r\n") {
 		return fmt.Errorf("the spool has %q", text)
+	}
+	_, header, _ := strings.Cut(string(text), "\r\nMessage-ID: ")
+	if id, _, _ := strings.Cut(header, "\r\n"); m.MessageID != id {
+		return fmt.Errorf("the spool has the Message-ID %q of %q", m.MessageID, text)
 	}
 	return nil
 }
@@ -391,6 +445,8 @@ func (w *world) do(line string) error {
 		if !strings.HasPrefix(got, rest) {
 			return fmt.Errorf("got %q", got)
 		}
+	case "claim": // AGENCY ADDRESS, which may be another's too
+		return w.claim(routing.AgencyID(args[0]), routing.Address(args[1]))
 	case "agency":
 		return w.agency(args[0], args[1])
 	case "script": // PLATFORM VERB REPLY...
@@ -401,6 +457,7 @@ func (w *world) do(line string) error {
 		}
 		w.platforms[args[0]].SetScript(platformtest.On(args[1], r))
 	case "usual":
+		clear(w.results)
 		w.platforms[rest].SetScript(nil)
 	case "from": // mail from this net is the platform's own
 		for i := range w.options.Platforms {
@@ -434,10 +491,11 @@ func (w *world) do(line string) error {
 		w.options.PutOff = map[routing.AgencyID]struct{}{routing.AgencyID(rest): {}}
 		w.transfer.Configure(w.options)
 	case "result": // PLATFORM RCPT REPLY...: LMTP's answer to the dot for one of them
-		reply := strings.Join(args[2:], " ")
+		w.results[args[1]] = strings.Join(args[2:], " ")
+		results := maps.Clone(w.results)
 		w.platforms[args[0]].SetScript(func(c platformtest.Command) platformtest.Reaction {
-			if c.Verb == platformtest.VerbDot && c.Rcpt == args[1] {
-				return platformtest.Reaction{Reply: reply}
+			if c.Verb == platformtest.VerbDot {
+				return platformtest.Reaction{Reply: results[c.Rcpt]}
 			}
 			return platformtest.Reaction{}
 		})
@@ -463,9 +521,32 @@ func (w *world) do(line string) error {
 			w.alarms = w.alarms[1:]
 			return nil
 		})
-	case "lapse":
+	case "lapse": // at once, or when PLATFORM gets the dot
+		lapse := func() {
+			w.mu.Lock()
+			w.lapsed = true
+			w.mu.Unlock()
+		}
+		if rest == "" {
+			lapse()
+			return nil
+		}
+		w.platforms[rest].SetScript(func(c platformtest.Command) platformtest.Reaction {
+			if c.Verb == platformtest.VerbDot {
+				lapse()
+			}
+			return platformtest.Reaction{}
+		})
+	case "counted": // what was, since the transcript has asked
 		w.mu.Lock()
-		w.lapsed = true
+		defer w.mu.Unlock()
+		got := strings.Join(w.counted, ", ")
+		if w.counted = nil; got != rest {
+			return fmt.Errorf("counted were %q", got)
+		}
+	case "behind":
+		w.mu.Lock()
+		w.behind = true
 		w.mu.Unlock()
 	case "doubts":
 		return w.soon(func() error {
@@ -500,6 +581,15 @@ func TestTranscripts(t *testing.T) {
 					t.Fatalf("line %d: %s: %v", i+1, line, err)
 				}
 			}
+			_ = w.client.Close()
+			w.eventually(func() error {
+				for _, agency := range []routing.AgencyID{"health", "police"} {
+					if l := w.gate.Load(agency); l.Open+l.Dotted != 0 {
+						return fmt.Errorf("of agency %s is under way when the session has ended: %+v", agency, l)
+					}
+				}
+				return nil
+			})
 			if len(w.added) > 0 {
 				t.Errorf("%d spooled messages that the transcript doesn't name", len(w.added))
 			}
