@@ -1,7 +1,6 @@
 package mailstore
 
 import (
-	"slices"
 	"testing"
 
 	"github.com/emersion/go-imap/v2"
@@ -109,8 +108,8 @@ func TestRoles(t *testing.T) {
 		})
 	}
 	for r := Sent; r < numRoles; r++ {
-		if got, ok := ParseRole(r.String()); !ok || got != r || !slices.Contains(knownNames[r], r.Name()) {
-			t.Errorf("%v: parsed %v, named %q", r, got, r.Name())
+		if got, ok := ParseRole(r.String()); !ok || got != r || len(knownNames[r]) == 0 {
+			t.Errorf("%v: parsed %v, with the names %q", r, got, knownNames[r])
 		}
 	}
 }

@@ -45,9 +45,6 @@ func New(o Options) (*IMAP, error) {
 	return p, nil
 }
 
-// Platform returns which one it is.
-func (p *IMAP) Platform() routing.PlatformID { return p.o.Platform }
-
 // Open implements [Store].
 func (p *IMAP) Open(ctx context.Context, row routing.Row, side Side) (Session, error) {
 	if side != Source && side != Target {

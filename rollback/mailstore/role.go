@@ -101,18 +101,5 @@ func assignRoles(folders []Folder, attrs [][]imap.MailboxAttr, extra map[Role][]
 	}
 }
 
-// Name returns what a folder of the role is called where one has to be made; empty for
-// RoleNone.
-func (r Role) Name() string {
-	switch {
-	case r == Inbox:
-		return "INBOX"
-	case r < numRoles && len(knownNames[r]) > 0:
-		return knownNames[r][0]
-	default:
-		return ""
-	}
-}
-
 // equalFlags reports whether two flags are one: case doesn't count (RFC 9051 section 2.3.2).
 func equalFlags(a, b string) bool { return strings.EqualFold(a, b) }

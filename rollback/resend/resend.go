@@ -129,7 +129,7 @@ func (r *Resender) deliverEach(ctx context.Context, c *retained.Copy, back func(
 		}
 		one := *c
 		one.Recipients = c.Recipients[i : i+1 : i+1]
-		_, fresh, err := r.DeliverOne(ctx, &one)
+		fresh, err := r.deliverOne(ctx, &one)
 		if err != nil {
 			return n, err
 		}
@@ -140,13 +140,13 @@ func (r *Resender) deliverEach(ctx context.Context, c *retained.Copy, back func(
 	return n, nil
 }
 
-// DeliverOne hands one copy to the spool, for the recipients that c has: the caller may have left
-// out some. It returns the id under which spool and ledger know it, and whether it was handed
-// over now; else it was before. The error wraps retained.ErrDamaged or retained.ErrRemoved if
-// there is no such copy any more; else it is the spool's, or the ledger's, and may go away.
-func (r *Resender) DeliverOne(ctx context.Context, c *retained.Copy) (id mail.TransactionID, fresh bool, err error) {
-	if id, err = ID(c); err != nil {
-		return "", false, fmt.Errorf("deliver retained copy %s: %w", c, err)
+// deliverOne hands one copy to the spool, for the recipients that c has, and reports whether it was
+// handed over now; else it was before. The error wraps retained.ErrDamaged or retained.ErrRemoved
+// if there is no such copy any more; else it is the spool's, or the ledger's, and may go away.
+func (r *Resender) deliverOne(ctx context.Context, c *retained.Copy) (fresh bool, err error) {
+	id, err := ID(c)
+	if err != nil {
+		return false, fmt.Errorf("deliver retained copy %s: %w", c, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -155,9 +155,9 @@ func (r *Resender) DeliverOne(ctx context.Context, c *retained.Copy) (id mail.Tr
 		err = r.put(ctx, c, id)
 	}
 	if err != nil {
-		return id, false, fmt.Errorf("deliver retained copy %s: %w", c, err)
+		return false, fmt.Errorf("deliver retained copy %s: %w", c, err)
 	}
-	return id, !known, nil
+	return !known, nil
 }
 
 // ID returns the id of a copy's delivery: it follows from the transaction, the agency and the

@@ -56,17 +56,6 @@ func (s *Side) Failed() int {
 	return n
 }
 
-// Messages returns how many messages all mailboxes had that could be looked at.
-func (s *Side) Messages() int64 {
-	var n int64
-	for _, m := range s.Mailboxes {
-		for i := range m.Folders {
-			n += int64(m.Folders[i].Messages)
-		}
-	}
-	return n
-}
-
 // Set is the state of an agency's mailboxes before an operation, on those platforms whose
 // mailboxes can be read.
 type Set struct {

@@ -720,7 +720,7 @@ func TestDeliveries(t *testing.T) {
 	}
 	d, _ := w.desk("mx1", nil)
 	f, err := d.Deliveries(t.Context(), desk.Query{Agency: "health", Platform: "ox"})
-	if err != nil || f.Count() != 3 || !slices.Equal(f.By[w.rows[0].Mailbox.String()], []mail.TransactionID{"t1", "t3"}) {
+	if err != nil || len(f.By) != 2 || len(f.By[w.rows[1].Mailbox.String()]) != 1 || !slices.Equal(f.By[w.rows[0].Mailbox.String()], []mail.TransactionID{"t1", "t3"}) {
 		t.Errorf("%+v, %v", f, err)
 	}
 	r := w.begin(d)

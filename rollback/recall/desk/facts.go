@@ -31,15 +31,6 @@ type Delivered struct {
 	Damaged int                             `json:"damaged,omitempty"` // segments that couldn't be read
 }
 
-// Count returns how many there are: a message for two mailboxes counts twice.
-func (f *Delivered) Count() int {
-	n := 0
-	for _, all := range f.By {
-		n += len(all)
-	}
-	return n
-}
-
 // Deliveries returns what this node's ledger has as delivered: what the platform took,
 // whether or not its sender was told so. What is in doubt is not counted: if it is there, it
 // is found.

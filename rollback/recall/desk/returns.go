@@ -224,7 +224,7 @@ func (d *Desk) Check(_ context.Context, p *operation.Plan) []operation.Check {
 	for i := range p.Agencies {
 		for j := range runs {
 			if r := &runs[j]; r.Agency == p.Agencies[i].ID && r.Kind == Recall && r.Stands(s) == Running {
-				all = append(all, operation.Failed(name, fmt.Errorf("agency %s: %w: %s; wait for it, or end it: mailcutover recall end %[3]s --reason ...", r.Agency, ErrOpen, r.ID)))
+				all = append(all, operation.Failed(name, fmt.Errorf("agency %s: %w: %s; end it (mailcutover recall end %[3]s --reason ...) or wait for it", r.Agency, ErrOpen, r.ID)))
 			}
 		}
 	}
