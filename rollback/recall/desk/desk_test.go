@@ -699,6 +699,10 @@ func TestNoMailboxes(t *testing.T) {
 	if !strings.Contains(text, "can't be read") {
 		t.Errorf("the plan says:\n%s", text)
 	}
+	text = strings.Join(d.Foresee(t.Context(), &desk.Run{Agency: "tax", From: "ox", To: "exchange"}), "\n")
+	if !strings.Contains(text, "mail of an unknown number of mailboxes") {
+		t.Errorf("of an agency whose mapping isn't here it says:\n%s", text)
+	}
 }
 
 // What counts as delivered by us is what a platform took for a mailbox of the agency.

@@ -46,14 +46,14 @@ func (d *Desk) Plan(ctx context.Context, p *operation.Plan) []string {
 		since := k.Since
 		switch {
 		case p.Kind == operation.Cutover && blind == nil:
-			say("%s: before it begins, the state of %d mailboxes on %s and %s is noted, while everything is open", a.ID, a.Mailboxes, a.Losing, a.Winning)
+			say("%s: before it begins, the state of %s on %s and %s is noted, while everything is open", a.ID, mailboxes(a.Mailboxes), a.Losing, a.Winning)
 			say("%s: afterwards a sweep brings what reached %s meanwhile to %s, until a pass finds nothing", a.ID, a.Losing, a.Winning)
 			continue
 		case p.Kind == operation.Cutover:
 			continue
 		case blind != nil: // copies remain
 		case k.Watermarks.IsZero():
-			say("%s: a recall brings back what %s has and %s hasn't. There are no watermarks: all of %d mailboxes is compared, which takes longer and ends the same", a.ID, a.Losing, a.Winning, a.Mailboxes)
+			say("%s: a recall brings back what %s has and %s hasn't. There are no watermarks: all of %s is compared, which takes longer and ends the same", a.ID, a.Losing, a.Winning, mailboxes(a.Mailboxes))
 		default:
 			say("%s: a recall brings back what reached %s since the cutover of %s: received, sent, drafts, moved", a.ID, a.Losing, since.UTC().Format(time.RFC3339))
 		}
@@ -84,7 +84,7 @@ func (d *Desk) Foresee(ctx context.Context, r *Run) []string {
 	}
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
-	say("%s: mail of %d mailboxes is brought from %s to %s, shared among %d nodes", r.Agency, p.Mailboxes, r.From, r.To, len(r.Nodes))
+	say("%s: mail of %s is brought from %s to %s, shared among %d nodes", r.Agency, mailboxes(p.Mailboxes), r.From, r.To, len(r.Nodes))
 	if r.Watermarks.IsZero() {
 		say("%s: without watermarks: everything is compared, which takes longer and ends the same", r.Agency)
 	} else {
@@ -97,6 +97,14 @@ func (d *Desk) Foresee(ctx context.Context, r *Run) []string {
 		}
 	}
 	return all
+}
+
+// mailboxes says how many there are; below 0: this node doesn't know.
+func mailboxes(n int) string {
+	if n < 0 {
+		return "an unknown number of mailboxes"
+	}
+	return fmt.Sprintf("%d mailboxes", n)
 }
 
 // planFacts says how much there is to be brought.
