@@ -9,7 +9,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -118,6 +120,41 @@ func TestFailuresAreHeldBack(t *testing.T) {
 	p.want("no limit")
 	if n := len(w.exchange.seen()); n != 3 {
 		t.Errorf("%d logins at the platform, want 3", n)
+	}
+}
+
+// A success forgets the failures of the name before it.
+func TestSuccessForgetsFailures(t *testing.T) {
+	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.Failures = Failures{PerName: 2, Window: time.Hour} })
+	p, q := w.dial(), w.dial()
+	p.send("LOGIN anna wrong")
+	p.want("no wrong")
+	p.send("LOGIN anna s3cret")
+	p.want("yes")
+	for _, want := range []string{"no wrong", "no wrong", "no limit"} {
+		q.send("LOGIN anna wrong")
+		q.want(want)
+	}
+}
+
+// Logins that a platform takes at once are not more than the mailbox may have, either.
+func TestMailboxLimitOfLoginsAtOnce(t *testing.T) {
+	w := newWorld(t, func(o *Options, _ *Listener, _ []Endpoint) { o.SessionsPerMailbox = 1 })
+	var both sync.WaitGroup
+	both.Add(2)
+	w.exchange.setStep(func(at, _ string) string {
+		if at == "login" {
+			both.Done()
+			both.Wait()
+		}
+		return ""
+	})
+	p, q := w.dial(), w.dial()
+	p.send("LOGIN anna s3cret")
+	q.send("LOGIN anna s3cret")
+	got := []string{p.line(), q.line()}
+	if slices.Sort(got); !slices.Equal(got, []string{"no limit", "yes"}) {
+		t.Errorf("the two got %q", got)
 	}
 }
 

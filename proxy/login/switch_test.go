@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -508,4 +509,33 @@ func (w *world) hookDial(platform routing.PlatformID, before func(context.Contex
 		w.t.Fatal(err)
 	}
 	ep.dialer = dialer // nobody has logged in yet
+}
+
+// TestLapseWhileThePlatformAnswers: an answer counts only under a right without a gap. Neither a session
+// nor a wrong password comes of another one (P2, P5): the platform is asked again.
+func TestLapseWhileThePlatformAnswers(t *testing.T) {
+	for name, answer := range map[string]string{"yes": "", "no": "no"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			var asked atomic.Int64
+			w.exchange.setStep(func(at, _ string) string {
+				if at != "login" || asked.Add(1) > 1 {
+					return ""
+				}
+				w.rights.set(func(r *rights) { r.right.SettledLife, r.right.ArmedLife = 2, 2 }) // gone, and back
+				return answer
+			})
+			p := w.dial()
+			p.send("LOGIN anna s3cret")
+			p.want("yes")
+			p.send("ping")
+			p.want("exchange: ping")
+			if n := len(w.exchange.seen()); n != 2 {
+				t.Errorf("%d logins at the platform, want one more after the lapse", n)
+			}
+			if n := w.observed.get(func(o *observer) int { return o.causes["wrong"] }); n != 0 {
+				t.Errorf("%d wrong passwords", n)
+			}
+		})
+	}
 }
