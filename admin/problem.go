@@ -115,7 +115,7 @@ var knownErrors = []struct {
 	{approval.ErrOwn, http.StatusForbidden, "somebody else has to look at it"},
 	{approval.ErrTwice, http.StatusConflict, "mailcutover operation show says whether another person has to look at it too"},
 	{approval.ErrNotProposer, http.StatusForbidden, "ask who proposed it; nobody has to approve it"},
-	{approval.ErrNotApproved, http.StatusForbidden, "another person says: mailcutover operation approve"},
+	{approval.ErrNotApproved, http.StatusForbidden, "another person says: mailcutover operation approve, or of a list: mailcutover list approve"},
 	{approval.ErrDigest, http.StatusPreconditionFailed, "look at it again: mailcutover operation show"},
 	{approval.ErrVoid, http.StatusConflict, "look at the agency, and propose it again"},
 	{approval.ErrEnded, http.StatusConflict, "see mailcutover operation show; propose it again if it is still wanted"},

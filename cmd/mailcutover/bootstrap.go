@@ -23,7 +23,7 @@ func newBootstrap(c *connection) *cobra.Command {
 	var from, although bool
 	cmd := c.command(&cobra.Command{
 		Use: "bootstrap", Short: "Fill a table that lost everything from the nodes' copies", Args: cobra.NoArgs,
-		Long: "Fill an empty table from the copy of the node that has seen the most. Every agency is\nlocked afterwards. It takes two people: one says --from-replicas, another --approve\nDIGEST at the node that it names. Without either it shows what would be done.\n\nA table that can be restored from a backup or from a replica of the server's is better\nrestored.",
+		Long: "Fill an empty table from the copy of the node that has seen the most. Every agency is\nlocked afterwards. It takes two people: one says --from-replicas, another --approve\nDIGEST at the node that it names. Without either it shows what would be done.\n\nRedis' own data, or those of a replica of it, are better where there still are any. A backup\n(mailcutover restore) is for the case that no node has its copy any more.",
 		Example: "  mailcutover table bootstrap\n  mailcutover table bootstrap --from-replicas --reason 'redis-1 and redis-2 are lost'\n" +
 			"  mailcutover table bootstrap --approve 3f1c... --reason 'seen at the console too'",
 	}, func(cmd *cobra.Command, client *admin.Client, _ []string) error {

@@ -411,7 +411,7 @@ func newListWithdraw(c *connection) *cobra.Command {
 			return err
 		}
 		return c.show(cmd, l, func(w io.Writer) {
-			fmt.Fprintf(w, "list %s of agency %s is %s\nundo: import it again\n", l.ID, l.Agency, l.Standing)
+			fmt.Fprintf(w, "list %s of agency %s is %s\nundo: generate another one, and propose that\n", l.ID, l.Agency, l.Standing)
 		})
 	})
 	addReason(cmd, &reason)

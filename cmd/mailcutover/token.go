@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mailcutover/admin"
+	"mailcutover/routing"
 )
 
 // newTokenCommand returns the command that makes a token for the API.
@@ -26,6 +27,12 @@ func newTokenCommand(c *connection) *cobra.Command {
 		Long: "Make a token for one person. The token itself is printed once, or written to a new file\n" +
 			"that only its owner can read; the node's configuration gets only its SHA-256.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := routing.ParsePlatformID(name); err != nil { // names of tokens have the same form
+				return &usageError{command: "mailcutover token new", err: fmt.Errorf("--name %q: want 1 to 63 characters of a-z, 0-9 and hyphen, not beginning with a hyphen", name)}
+			}
+			if strings.TrimSpace(person) == "" {
+				return &usageError{command: "mailcutover token new", err: fmt.Errorf("--person %q: want the name of who is behind it, as it is to stand in the log", person)}
+			}
 			for _, r := range roles {
 				if !slices.Contains(admin.Roles(), admin.Role(r)) {
 					return &usageError{command: "mailcutover token new", err: fmt.Errorf("--role %q: want one or more of %s", r, strings.Join(roleNames(), ", "))}

@@ -131,7 +131,7 @@ func (c *checker) routing(r Routing) {
 }
 
 func (c *checker) admin(a Admin) {
-	const want = "host:port, such as 127.0.0.1:8025"
+	const want = "an IP address or localhost, and a port, such as 127.0.0.1:8025"
 	if !c.missing("admin.address", a.Address, want) && !isListenAddress(a.Address) {
 		c.add(Problem{Key: "admin.address", Value: show(a.Address), Want: want})
 	}

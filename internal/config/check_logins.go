@@ -63,7 +63,7 @@ func (c *checker) logins(l *Logins) {
 }
 
 func (c *checker) loginListener(key string, l *LoginListener) {
-	const want = "host:port, such as 192.0.2.1:993, or :993 for all addresses"
+	const want = "an IP address and a port, such as 192.0.2.1:993, or :993 for all addresses"
 	if !c.missing(key+".address", l.Address, want) && !isListenAddress(l.Address) {
 		c.add(Problem{Key: key + ".address", Value: show(l.Address), Want: want})
 	}
@@ -146,7 +146,7 @@ func (c *checker) autoconfig(l *Logins) {
 		return
 	}
 	if !isListenAddress(a.Address) {
-		c.add(Problem{Key: key + ".address", Value: show(a.Address), Want: "host:port, such as 127.0.0.1:8080"})
+		c.add(Problem{Key: key + ".address", Value: show(a.Address), Want: "an IP address or localhost, and a port, such as 127.0.0.1:8080"})
 	}
 	if len(a.Servers) == 0 {
 		c.add(Problem{Key: key + ".servers", Want: "at least one server", Hint: "such as - {listener: imaps, host: mail.example.org, port: 993}"}, key+".address")

@@ -41,7 +41,7 @@ func (c *checker) listeners(ls []Listener) {
 }
 
 func (c *checker) listener(key string, l *Listener) {
-	const want = "host:port, such as 192.0.2.1:25, or :25 for all addresses"
+	const want = "an IP address and a port, such as 192.0.2.1:25, or :25 for all addresses"
 	if !c.missing(key+".address", l.Address, want) && !isListenAddress(l.Address) {
 		c.add(Problem{Key: key + ".address", Value: show(l.Address), Want: want})
 	}

@@ -25,7 +25,7 @@ func (c *checker) page(p *Page) {
 		return
 	}
 	if !isListenAddress(p.Address) {
-		c.add(Problem{Key: "page.address", Value: show(p.Address), Want: "host:port, such as 127.0.0.1:8026"})
+		c.add(Problem{Key: "page.address", Value: show(p.Address), Want: "an IP address or localhost, and a port, such as 127.0.0.1:8026"})
 	}
 	tls := p.TLS.CertFile != "" || p.TLS.KeyFile != ""
 	if tls {

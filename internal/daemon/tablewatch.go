@@ -44,7 +44,7 @@ func tableAlarms(s replica.Status) map[string]string {
 	switch known := s.Position.Incarnation; {
 	case s.Open:
 	case errors.Is(s.Err, table.ErrEmpty) && known != "":
-		texts["table-empty"] = fmt.Sprintf("The table is empty, but this node knows its incarnation %s at revision %d: all mail and logins are put off until the table is restored from a backup. Don't fill it anew; if it is lost for good, stop the node and move its directory %q away, and its agencies and lists have to be entered again.", known, s.Position.Revision, "replica")
+		texts["table-empty"] = fmt.Sprintf("The table is empty, but this node knows its incarnation %s at revision %d: all mail and logins are put off. Don't fill it anew. Start Redis with its own data; if they are lost, two people fill it from the nodes' copies: mailcutover table bootstrap. A backup is for the case that no node has one.", known, s.Position.Revision)
 	default:
 		reason := s.Reason
 		if s.Err != nil {
