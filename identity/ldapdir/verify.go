@@ -25,15 +25,15 @@ type Refused struct {
 // Error implements error.
 func (r *Refused) Error() string { return "directory " + r.Directory + ": " + r.Why }
 
-// ErrInTheClear is for a server to which passwords would go in plain text.
-var ErrInTheClear = errors.New("passwords would go in plain text")
+// errInTheClear is for a server to which passwords would go in plain text.
+var errInTheClear = errors.New("passwords would go in plain text")
 
-// MayVerify returns nil if users' passwords may be sent to all servers, else ErrInTheClear: they
+// mayVerify returns nil if users' passwords may be sent to all servers, else errInTheClear: they
 // go by TLS, or stay on this host.
-func (c *Client) MayVerify() error {
+func (c *Client) mayVerify() error {
 	for _, s := range c.o.Servers {
 		if u, err := url.Parse(s); err != nil || u.Scheme != "ldaps" && !c.o.StartTLS && !loopback(u.Hostname()) {
-			return fmt.Errorf("directory %s, server %s: %w", c.o.Name, s, ErrInTheClear)
+			return fmt.Errorf("directory %s, server %s: %w", c.o.Name, s, errInTheClear)
 		}
 	}
 	return nil
@@ -50,7 +50,7 @@ func (c *Client) Verify(ctx context.Context, id routing.MailboxID, password []by
 	if len(password) == 0 {
 		return &Refused{c.o.Name, "the password is empty"}
 	}
-	if err := c.MayVerify(); err != nil {
+	if err := c.mayVerify(); err != nil {
 		return err
 	}
 	select {

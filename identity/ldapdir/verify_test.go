@@ -118,18 +118,18 @@ func TestVerifyInTheClear(t *testing.T) {
 	for server, starttls := range map[string]bool{"ldap://192.0.2.1": false, "ldap://dc.example.org:3268": false, "ldaps://192.0.2.1": true, "ldap://127.0.0.1:1": true, "ldap://localhost": true} {
 		o := options(server)
 		o.BindDN, o.Password = "", nil
-		if err := newClient(t, o).MayVerify(); errors.Is(err, ErrInTheClear) == starttls {
+		if err := newClient(t, o).mayVerify(); errors.Is(err, errInTheClear) == starttls {
 			t.Errorf("%s: %v", server, err)
 		}
 	}
 	o := options("ldap://127.0.0.1:1", "ldap://192.0.2.1:389")
 	o.BindDN, o.Password = "", nil
-	if err := newClient(t, o).Verify(t.Context(), routing.MailboxID{1}, []byte("x")); !errors.Is(err, ErrInTheClear) {
+	if err := newClient(t, o).Verify(t.Context(), routing.MailboxID{1}, []byte("x")); !errors.Is(err, errInTheClear) {
 		t.Errorf("one of the servers is in the clear: %v", err)
 	}
 	o = options("ldap://192.0.2.1:389")
 	o.BindDN, o.Password, o.StartTLS = "", nil, true
-	if err := newClient(t, o).MayVerify(); err != nil {
+	if err := newClient(t, o).mayVerify(); err != nil {
 		t.Errorf("StartTLS: %v", err)
 	}
 }
