@@ -77,3 +77,24 @@ func TestOriginWords(t *testing.T) {
 		}
 	}
 }
+
+// TestCleanText wants nothing of a peer's text to forge a line, and a cut not to break a character.
+func TestCleanText(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		n    int
+		want string
+	}{
+		{"550 No such user\r\n", 80, "550 No such user"},
+		{"a\r\nb\x00c\x1b[0m\x7f", 80, "a??b?c?[0m?"},
+		{"Gr\u00fc\u00dfe\u0085\xff", 80, "Gr\u00fc\u00dfe??"},
+		{"abc", 2, "ab"},
+		{"a\u00fcb", 2, "a"},
+		{"\u00fc", 1, ""},
+		{"", 0, ""},
+	} {
+		if got := CleanText([]byte(c.text), c.n); got != c.want {
+			t.Errorf("%q in %d bytes is %q, want %q", c.text, c.n, got, c.want)
+		}
+	}
+}
