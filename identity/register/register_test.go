@@ -147,3 +147,50 @@ func TestGaps(t *testing.T) {
 		t.Errorf("%d mailboxes without a list, want 5", len(got))
 	}
 }
+
+// A list is begun once, ended by its own operation alone, and removed only while it isn't in force.
+func TestStandings(t *testing.T) {
+	at := time.Unix(3e9, 0).UTC()
+	in := func(e Entry) *routing.State {
+		e.List = testList("health-0001-aaaa", 3, 1e9)
+		s := routing.NewState(routing.Position{})
+		documents, err := e.Documents(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store(t, s, documents)
+	}
+	find := func(s *routing.State) Entry {
+		e, ok, err := Find(s, "health-0001-aaaa")
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		return e
+	}
+	for _, standing := range []Standing{Proposed, Pending, Active, Approved} {
+		s := in(Entry{Standing: standing, Operation: "op"})
+		if begun, err := Begun(s, "health-0001-aaaa", "next", []string{"Bert"}, at); (err == nil) != (standing == Proposed) || (len(begun) > 0) != (standing == Proposed) {
+			t.Errorf("%s: begun with %d documents, %v", standing, len(begun), err)
+		}
+		for _, operation := range []routing.OperationID{"op", "another"} {
+			ends := standing == Pending && operation == "op"
+			for _, inForce := range []bool{true, false} {
+				ended, err := Ended(s, "health-0001-aaaa", operation, inForce, at)
+				if err != nil || (len(ended) > 0) != ends {
+					t.Errorf("%s: ended by %s with %d documents, %v", standing, operation, len(ended), err)
+				}
+				want := map[bool]Standing{true: Active, false: Proposed}[inForce]
+				if e := find(store(t, s, ended)); ends && (e.Standing != want || !e.Since.Equal(at)) {
+					t.Errorf("ended, in force %t: it is %s since %s", inForce, e.Standing, e.Since)
+				}
+			}
+		}
+		e := find(s)
+		if gone := e.Removals(s); (len(gone) > 0) != (standing == Proposed || standing == Pending) {
+			t.Errorf("%s: %d documents are removed", standing, len(gone))
+		}
+	}
+	if _, err := Begun(routing.NewState(routing.Position{}), "health-0001-aaaa", "op", nil, at); err == nil {
+		t.Error("begun without being in the table")
+	}
+}
