@@ -3,6 +3,7 @@ package peers
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -122,11 +123,25 @@ func StartDovecot(t TB, o DovecotOptions) *Dovecot {
 	}
 	d.Process = &Process{
 		name: "dovecot", addr: d.LMTP, out: &tail{max: dovecotLogKept}, examples: examples,
-		make: func() *exec.Cmd { return exec.Command(path, "-F", "-c", d.conf) },
+		make: func() *exec.Cmd {
+			removeLocks(base)
+			return exec.Command(path, "-F", "-c", d.conf)
+		},
 		asks: func(ctx context.Context) error { return listening(ctx, listeners) },
 	}
 	d.own(t)
 	return d
+}
+
+// removeLocks removes the lock files below a directory. A Dovecot that is killed may leave
+// one, and the next waits two minutes for it.
+func removeLocks(dir string) {
+	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() && strings.HasSuffix(e.Name(), ".lock") {
+			_ = os.Remove(path)
+		}
+		return nil
+	})
 }
 
 // dovecotLogKept is how many bytes of its log are kept: tests look there for who logged in.

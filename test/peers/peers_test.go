@@ -276,3 +276,24 @@ func redisWithBadConfig(t *testing.T) func() *exec.Cmd {
 	writeFile(t, file, []byte("no-such-setting 1\n"))
 	return func() *exec.Cmd { return exec.Command("redis-server", file) }
 }
+
+// A Dovecot that was killed while it wrote to a mailbox leaves a lock. After the next start nobody
+// waits for it.
+func TestDovecotAfterAKill(t *testing.T) {
+	d := StartDovecot(t, DovecotOptions{})
+	anna := []string{"-sS", "-m", "20", "imap://" + d.IMAP + "/INBOX", "-u", "anna@health.example:secret"}
+	mustRun(t, "curl", append(anna, "-T", "peers.txt")...)
+	lists, err := filepath.Glob(filepath.Join(d.Dir(), "*", "dovecot-uidlist"))
+	if err != nil || len(lists) != 1 {
+		t.Fatal(lists, err)
+	}
+	d.Kill()
+	writeFile(t, lists[0]+".lock", nil)
+	if err := os.Remove(lists[0]); err != nil { // so that it has to be written
+		t.Fatal(err)
+	}
+	if err := d.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "curl", append(anna, "-X", "NOOP")...)
+}

@@ -77,8 +77,11 @@ func TestLastLineCountsSkippedTests(t *testing.T) {
 }
 
 func TestFuzzRunsEachTarget(t *testing.T) {
+	cache := t.TempDir()
 	goTool := script(t, `
 case "$*" in
+"env GOCACHE") echo `+cache+` ;;
+"list -m") echo mailcutover ;;
 list*) echo one; echo two ;;
 *-list*one) echo FuzzA; echo FuzzB; echo "ok one 0.1s" ;;
 *-list*two) echo "ok two 0.1s" ;;
@@ -88,8 +91,11 @@ esac
 `)
 	out, status := runTool(t, "fuzz", "GO="+goTool, "FUZZTIME=7s")
 	if status != 1 || !strings.Contains(out, "fuzz: 2 targets") ||
-		!strings.Contains(out, "ran test -run ^$ -fuzz ^FuzzA$ -fuzztime 7s one") || !strings.Contains(out, "-fuzz ^FuzzB$") {
+		!strings.Contains(out, "ran test -run ^$ -fuzz ^FuzzA$ -fuzztime 7s -fuzzminimizetime 2s one") || !strings.Contains(out, "-fuzz ^FuzzB$") {
 		t.Errorf("exit status %d, output:\n%s", status, out)
+	}
+	if kept, err := filepath.Glob(filepath.Join(cache, "fuzz", "mailcutover", "*", "Fuzz*", "*")); err != nil || len(kept) == 0 {
+		t.Errorf("it begins with %d inputs that were kept, %v", len(kept), err)
 	}
 }
 
