@@ -41,7 +41,7 @@ func (t *tracker) Observe(p []byte) {
 		if !t.inLine && i > 0 {
 			// The usual case: a whole line, which needs no copy.
 			t.first = !t.within
-			t.line(p[:min(i, headSize)], p[:i])
+			t.line(p[:min(i, headSize)], p[max(0, i-tailSize):i])
 			p = p[i+1:]
 			continue
 		}
